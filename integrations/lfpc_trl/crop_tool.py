@@ -1,0 +1,123 @@
+"""The crop tool: what the model calls, run by TRL's trainer and by our own rollouts alike."""
+
+import zlib
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from lfpc_rewards import Frame, corner_distance
+from lfpc_trl.images import MIN_SIDE, BoxError, PixelBox, crop_box, crop_size, cut, load_original, show
+from lfpc_trl.prompts import Block, user_blocks
+from lfpc_trl.rows import Row
+
+TOOL_NAME = "image_zoom_in_tool"
+
+
+@dataclass(frozen=True)
+class CropSettings:
+    """How crops are cut. The rewards hold the same settings, so that they score the box that was cut.
+
+    Attributes:
+        frame: the frame in which the model counts.
+        factor: pixels per side of one visual token.
+        crop_tokens: a crop comes back at native resolution unless it needs more visual tokens than this.
+        max_crops: crops per rollout; a further call is refused.
+        min_side: shortest side of a crop in pixels of the original.
+        crop_source: "predicted" cuts what the model asked for. The other two answer a valid call with
+            something else, to test whether the model depends on its crops: "target" the nearest target
+            region (its outermost box), "noise" random noise of the size the crop would have had.
+        seed: of the noise.
+    """
+
+    frame: Frame
+    factor: int
+    crop_tokens: int = 1024
+    max_crops: int = 4
+    min_side: int = MIN_SIDE
+    crop_source: Literal["predicted", "target", "noise"] = "predicted"
+    seed: int = 0
+
+
+class CropEnvironment:
+    """One rollout's view of one row. TRL makes every public method but `reset` a tool of the model."""
+
+    def __init__(self, settings: CropSettings) -> None:
+        self._settings = settings
+        self._row: Row | None = None
+        self._delivered = 0
+
+    def reset(self, row: Row, **columns: Any) -> list[Block]:  # noqa: ARG002 - TRL passes every column
+        """Start a rollout: the picture as the model is shown it, and the question.
+
+        Raises:
+            ValueError: the row has no `shown_size` yet, or no targets where crops come from them.
+        """
+        if row.shown_size is None:
+            raise ValueError(f"row {row.id} has no shown_size")
+        if self._settings.crop_source == "target" and row.regions is None:
+            raise ValueError(f"row {row.id} has no targets to crop from")
+        self._row = row
+        self._delivered = 0
+        return user_blocks(row, show(load_original(row.image), row.shown_size))
+
+    # No return annotation: transformers would add it to the description that the model reads.
+    def image_zoom_in_tool(self, bbox_2d: list[float], label: str = ""):  # type: ignore[no-untyped-def]  # noqa: ARG002
+        """Crop a region of the original image and look at it in full resolution.
+
+        Args:
+            bbox_2d: The region as [x1, y1, x2, y2]: left, top, right, bottom.
+            label: What you are looking for.
+        """
+        row, settings = self._row, self._settings
+        if row is None or row.shown_size is None:
+            raise RuntimeError("reset() comes first")
+        if self._delivered >= settings.max_crops:
+            raise BoxError("limit")
+        box = crop_box(
+            bbox_2d,
+            frame=settings.frame,
+            shown_size=row.shown_size,
+            original_size=row.size,
+            min_side=settings.min_side,
+        )
+        image = self._picture(row, box)
+        self._delivered += 1
+        return [{"type": "image", "image": image}]
+
+    def _picture(self, row: Row, box: PixelBox) -> Image.Image:
+        settings = self._settings
+        if settings.crop_source == "noise":
+            width, height = crop_size(box, factor=settings.factor, max_tokens=settings.crop_tokens)
+            # crc32, not hash(): the same noise in every process.
+            source = np.random.default_rng([settings.seed, zlib.crc32(row.id.encode()), self._delivered])
+            return Image.fromarray(source.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        if settings.crop_source == "target":
+            box = _nearest_target(row, box)
+        return cut(load_original(row.image), box, factor=settings.factor, max_tokens=settings.crop_tokens)
+
+
+def _nearest_target(row: Row, box: PixelBox) -> PixelBox:
+    """The outermost box of the region whose corners are nearest to `box`, outwards to whole pixels."""
+    outermost = np.array([region[-1] for region in row.regions or ()])
+    near = outermost[int(np.argmin(corner_distance(np.array([box], dtype=float), outermost, row.size)))]
+    left, top = np.floor(near[:2]).astype(int).tolist()
+    right, bottom = np.ceil(near[2:]).astype(int).tolist()
+    return left, top, right, bottom
+
+
+@dataclass(frozen=True)
+class EnvironmentFactory:
+    """Makes environments for `GRPOTrainer`. A class, because closures do not pickle."""
+
+    settings: CropSettings
+
+    def __call__(self) -> CropEnvironment:
+        """A fresh environment; TRL keeps and resets it."""
+        return CropEnvironment(self.settings)
+
+
+def environment_factory(settings: CropSettings) -> EnvironmentFactory:
+    """A picklable factory of crop environments with these settings."""
+    return EnvironmentFactory(settings)

@@ -1,0 +1,390 @@
+"""`lfpc demo`: both LFPC stages on this machine, from pictures to a report.
+
+    pictures ─ resolution selection ─ stage 1 ─┬─ stage 2 ──┬─ evaluation of all four models ─ report
+                                               └─ control ──┘
+
+Every step is the code that `lfpc train` and the library use; only the world and the model are small. Stage 2 and its
+control start from the same model and see the same rows in the same order; they differ in the grounding reward alone.
+Steps that do not wait for each other run in two worker processes of one thread each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import multiprocessing
+import os
+import queue
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from lfpc_trl.errors import UserError
+
+MANIFEST = "demo.json"
+WORKERS = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """How much of everything the demo does. A picture carries three signs, hence three questions."""
+
+    stage1_pictures: int = 64
+    stage2_pictures: int = 64
+    test_pictures: int = 80
+    stage1_steps: int = 24
+    stage2_steps: int = 45
+    prompts_per_step: int = 8
+    num_generations: int = 8
+
+
+FULL = Scale()
+QUICK = Scale(8, 8, 10, 4, 4, 4, 4)
+
+TEMPERATURE = 0.7
+"""Of all sampling, in training and evaluation: the boxes of a small model are less sure than those of a large one."""
+FINEST, COARSEST = 216, 54
+"""Visual tokens of the finest overview (the small model's own limit) and of the coarsest."""
+CROP_TOKENS = 64
+_CPU = {"use_cpu": True, "threads": 1, "temperature": TEMPERATURE, "crop_tokens": CROP_TOKENS}
+_SMALL_MODEL = {
+    "response_tokens": 48,
+    "trajectory_tokens": 512,
+    "max_turns": 3,
+    "max_crops": 2,
+    # A hundred times the paper's rate: the model is four orders of magnitude smaller.
+    "learning_rate": 1.5e-4,
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `lfpc demo`."""
+    parser.add_argument("--output", type=Path, default=Path("lfpc-demo"), metavar="DIR", help="default: lfpc-demo")
+    parser.add_argument("--seed", type=int, default=0, help="of pictures, sampling and training; default: 0")
+    parser.add_argument("--quick", action="store_true", help="a few steps of everything in about a minute")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --output")
+    parser.add_argument(
+        "--from-scratch", action="store_true", help="train the warm checkpoint too, from nothing (an hour)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the demo; returns the exit code."""
+    output: Path = args.output
+    scale = QUICK if args.quick else FULL
+    _prepare(output, {"seed": args.seed, "quick": args.quick, "from_scratch": args.from_scratch}, args.resume)
+    results = Demo(output, scale, args.seed, args.from_scratch).run()
+    _print_summary(results, output)
+    return 0
+
+
+def _prepare(output: Path, manifest: dict[str, Any], resume: bool) -> None:
+    path = output / MANIFEST
+    if path.exists():
+        if not resume:
+            raise UserError(f"{output}: already holds a demo; go on with --resume or choose another --output")
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if before != manifest:
+            raise UserError(f"{output}: holds a demo with other options ({before}); resume it with the same ones")
+        return
+    if resume:
+        raise UserError(f"{output}: holds no demo to resume")
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f"{output}: is not an empty directory; choose another --output")
+    output.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(manifest) + "\n", encoding="utf-8")
+
+
+# --- the steps, each run in a worker process ---------------------------------------------------------
+
+Report = Callable[[int, int], object]
+"""Called with the units done so far and the units in all."""
+
+
+def make_pictures(output: Path, scale: Scale, seed: int, report: Report) -> None:
+    """Draw the pictures and rows of stage 1, stage 2 and the test (photographs never trained on)."""
+    from lfpc_trl.demo import world
+
+    counts = {
+        "stage1": (scale.stage1_pictures, world.TRAINING_PHOTOS, 1),
+        "stage2": (scale.stage2_pictures, world.TRAINING_PHOTOS, 2),
+        "test": (scale.test_pictures, world.UNSEEN_PHOTOS, 3),
+    }
+    total = sum(count for count, _, _ in counts.values())
+    done = 0
+    for name, (count, photos, stream) in counts.items():
+        for _ in world.make_pictures(output / "data", count, seed=10 * seed + stream, photos=photos, name=name):
+            done += 1
+            report(done, total)
+
+
+def select(output: Path, scale: Scale, seed: int, report: Report) -> dict[str, Any]:
+    """Offline resolution selection for all training rows, with the warm checkpoint."""
+    del scale
+    _be_quiet()
+    from lfpc_trl.models import load_model, load_processor
+    from lfpc_trl.resolution import select_resolution
+    from lfpc_trl.rows import read_rows, write_rows
+
+    model, processor = load_model(output / "warm"), load_processor(output / "warm")
+    summary: dict[str, Any] = {}
+    rows = {name: read_rows(output / "data" / f"{name}.jsonl") for name in ("stage1", "stage2")}
+    total, before = sum(map(len, rows.values())), 0
+    for name, some in rows.items():
+        done = before
+
+        def progress(count: int) -> None:
+            nonlocal done
+            done = min(done + count, total)
+            report(done, total)
+
+        selection = select_resolution(
+            model,
+            processor,
+            some,
+            method="answer",
+            finest=FINEST,
+            coarsest=COARSEST,
+            seed=seed,
+            max_new_tokens=16,
+            batch_size=48,
+            progress=progress,
+        )
+        write_rows(selection.rows, output / "data" / f"{name}-selected.jsonl")
+        summary[name] = selection.summary
+        before += len(some)
+    return summary
+
+
+def train_stage(output: Path, scale: Scale, seed: int, report: Report, *, name: str) -> None:
+    """Stage 1, stage 2, or the control: stage 1's reward for as many steps as stage 2, on stage 2's rows."""
+    _be_quiet()
+    from lfpc_trl.rows import read_rows
+    from lfpc_trl.train import train
+
+    data = "stage1" if name == "stage1" else "stage2"
+    start = "warm" if name == "stage1" else "stage1"
+    directory = output / name
+    train(
+        stage_settings(name, scale, seed),
+        output / start,
+        read_rows(output / "data" / f"{data}-selected.jsonl", require_targets=True),
+        directory,
+        resume=(directory / "manifest.json").exists(),
+        on_step=lambda step, total, _line: report(step, total),
+    )
+
+
+def stage_settings(name: str, scale: Scale, seed: int) -> Any:
+    """The settings of an arm: the stages' own, scaled down to a small model and few rollouts."""
+    from lfpc_trl.stages import Stage1Settings, Stage2Settings
+
+    common: dict[str, Any] = {
+        **_CPU,
+        **_SMALL_MODEL,
+        "prompts_per_step": scale.prompts_per_step,
+        "prompts_per_update": scale.prompts_per_step,
+        "num_generations": scale.num_generations,
+        "micro_batch": scale.prompts_per_step * scale.num_generations,
+        "seed": seed,
+    }
+    if name == "stage1":
+        return Stage1Settings(steps=scale.stage1_steps, **common)
+    common["steps"] = scale.stage2_steps
+    if name == "control":
+        return Stage1Settings(**common)
+    # The overlap part changes little between boxes of a small model; a larger weight makes the term heard.
+    return Stage2Settings(**common | {"grounding_weight": 3.0, "format_weight": 0.4})
+
+
+def evaluate_model(output: Path, scale: Scale, seed: int, report: Report, *, name: str) -> Any:
+    """Evaluate one model on the test pictures, shown at the coarsest overview."""
+    del scale
+    _be_quiet()
+    import torch
+
+    from lfpc_trl.crop_tool import CropSettings
+    from lfpc_trl.evaluation import RUNS, evaluate
+    from lfpc_trl.models import factor, family_of, load_model, load_processor
+    from lfpc_trl.rows import read_rows, with_shown_tokens
+
+    torch.set_num_threads(1)
+    model, processor = load_model(output / name), load_processor(output / name)
+    side = factor(processor)
+    rows = with_shown_tokens(read_rows(output / "data" / "test.jsonl", require_targets=True), COARSEST, factor=side)
+    done = 0
+
+    def progress(count: int) -> None:
+        nonlocal done
+        done += count
+        report(done, RUNS * len(rows))
+
+    return evaluate(
+        model,
+        processor,
+        rows,
+        crop_settings=CropSettings(family_of(output / name).frame, side, crop_tokens=CROP_TOKENS, max_crops=2),
+        max_turns=3,
+        max_new_tokens=48,
+        temperature=TEMPERATURE,
+        seed=seed,
+        batch_size=60,
+        progress=progress,
+    )
+
+
+def warm_up(output: Path, scale: Scale, seed: int, report: Report) -> None:
+    """Train the warm checkpoint from nothing."""
+    del scale
+    from lfpc_trl.demo import warm_up as script
+
+    total = sum(phase.steps for phase in script.PHASES)
+    before = {p.name: sum(q.steps for q in script.PHASES[:i]) for i, p in enumerate(script.PHASES)}
+    script.warm_up(
+        output / "warm",
+        seed=seed,
+        on_step=lambda phase, step, _steps, _stats: report(before[phase] + step, total),
+        workers=0,
+    )
+
+
+def _be_quiet() -> None:
+    """Worker processes draw no bars of their own and load nothing from a hub."""
+    import torch
+    import transformers
+
+    torch.set_num_threads(1)
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+
+
+# --- running them ------------------------------------------------------------------------------------
+
+_messages: Any = None
+
+
+def _start_worker(messages: Any) -> None:
+    global _messages
+    _messages = messages
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def _work(title: str, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, float]:
+    start = time.perf_counter()
+    outcome = step(*args, report=lambda done, total: _messages.put((title, done, total)), **kwargs)
+    return outcome, time.perf_counter() - start
+
+
+class Demo:
+    """One run of the demo in one output directory."""
+
+    def __init__(self, output: Path, scale: Scale, seed: int, from_scratch: bool) -> None:
+        self.output, self.scale, self.seed, self.from_scratch = output, scale, seed, from_scratch
+        self.seconds: dict[str, float] = {}
+        self.outcomes: dict[str, Any] = {}
+        self._bars: dict[str, Any] = {}
+
+    def run(self) -> dict[str, Any]:
+        """All steps in order; returns the content of `results.json`."""
+        context = multiprocessing.get_context("spawn")
+        messages = context.Manager().Queue()
+        # name: (title, step, options, what it waits for)
+        trained = {n: (train_stage, {"name": n}) for n in ("stage1", "stage2", "control")}
+        models = ("warm", *trained)
+        plan: dict[str, tuple[str, Callable[..., Any], dict[str, Any], tuple[str, ...]]] = {
+            "pictures": ("drawing pictures", make_pictures, {}, ()),
+            "selection": ("resolution selection", select, {}, ("pictures", "warm")),
+            "stage1": ("stage 1", *trained["stage1"], ("selection",)),
+            "stage2": ("stage 2", *trained["stage2"], ("stage1",)),
+            "control": ("control", *trained["control"], ("stage1",)),
+            **{
+                f"evaluate {n}": (f"evaluating {n}", evaluate_model, {"name": n}, ("pictures", n)) for n in models
+            },
+        }
+        if self.from_scratch:
+            plan["warm"] = ("warm checkpoint", warm_up, {}, ())
+        else:
+            self._copy_warm_checkpoint()
+            self.outcomes["warm"] = None
+        start = time.perf_counter()
+        with ProcessPoolExecutor(WORKERS, mp_context=context, initializer=_start_worker, initargs=(messages,)) as pool:
+            self._run_plan(pool, plan, messages)
+        self.seconds["all"] = time.perf_counter() - start
+        return self._write(models)
+
+    def _copy_warm_checkpoint(self) -> None:
+        source = resources.files("lfpc_trl.demo") / "warm"
+        target = self.output / "warm"
+        target.mkdir(exist_ok=True)
+        for file in source.iterdir():
+            (target / file.name).write_bytes(file.read_bytes())
+
+    def _run_plan(self, pool: ProcessPoolExecutor, plan: Mapping[str, Any], messages: Any) -> None:
+        waiting = dict(plan)
+        running: dict[Future[Any], str] = {}
+        try:
+            while waiting or running:
+                for name in [n for n, (_, _, _, needs) in waiting.items() if all(m in self.outcomes for m in needs)]:
+                    if len(running) >= WORKERS:
+                        break
+                    title, step, options, _ = waiting.pop(name)
+                    self._bars[title] = tqdm(total=None, desc=f"{title:<22}", leave=True, mininterval=0.3)
+                    future = pool.submit(_work, title, step, (self.output, self.scale, self.seed), options)
+                    running[future] = name
+                finished, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
+                self._drain(messages)
+                for future in finished:
+                    name = running.pop(future)
+                    self.outcomes[name], self.seconds[name] = future.result()
+                    bar = self._bars[plan[name][0]]
+                    bar.total = bar.n = bar.total or 1
+                    bar.close()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
+
+    def _drain(self, messages: Any) -> None:
+        while True:
+            try:
+                title, done, total = messages.get_nowait()
+            except queue.Empty:
+                return
+            bar = self._bars[title]
+            bar.total, bar.n = total, done
+            bar.refresh()
+
+    def _write(self, models: tuple[str, ...]) -> dict[str, Any]:
+        from lfpc_trl.report import write_report
+        from lfpc_trl.train import read_metrics
+
+        evaluations = {name: self.outcomes[f"evaluate {name}"] for name in models}
+        results: dict[str, Any] = {name: evaluation.metrics for name, evaluation in evaluations.items()}
+        results["selection"] = self.outcomes["selection"]
+        results["seconds"] = {name: round(value, 1) for name, value in self.seconds.items()}
+        text = json.dumps(results, indent=1) + "\n"
+        (self.output / "results.json").write_text(text, encoding="utf-8")
+        write_report(
+            self.output / "report.html",
+            results=results,
+            curves={name: read_metrics(self.output / name) for name in ("stage1", "stage2", "control")},
+            trajectories={name: evaluation.trajectories for name, evaluation in evaluations.items()},
+            settings={"seed": self.seed, **dataclasses.asdict(self.scale), "temperature": TEMPERATURE},
+        )
+        return results
+
+
+def _print_summary(results: Mapping[str, Any], output: Path) -> None:
+    columns = ("accuracy", "accuracy_noise_crop", "tool_calls", "iou", "overlap", "bbox_ratio", "format")
+    print(f"\n{'':10}" + "".join(f"{c:>21}" for c in columns))
+    for name in ("warm", "stage1", "stage2", "control"):
+        values = (results[name].get(c) for c in columns)
+        print(f"{name:10}" + "".join(f"{'-' if v is None else format(v, '.3f'):>21}" for v in values))
+    print(f"\n{output / 'report.html'}   {output / 'results.json'}   ({results['seconds']['all']:.0f} s)")

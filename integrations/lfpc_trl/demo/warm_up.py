@@ -1,0 +1,578 @@
+"""Trains the demo's warm checkpoint from nothing: what a pretrained model brings along, in miniature.
+
+LFPC starts from a model that already sees, reads and speaks; none can be downloaded here, so this script makes one. It
+is ordinary supervised training on scenes drawn on the fly, in three phases:
+
+1. `see`: the vision tower alone; every image token learns which sign it lies on, where that sign ends and what it says.
+2. `speak`: the whole model learns to write tool calls and answers, with help for the two links that a
+   small model does not find by itself: coordinates attend to the asked sign, letters attend to its text.
+3. `behave`: the same, with the bad habits that reinforcement learning is to change: the checkpoint answers without
+   looking in nearly half of the cases, and most of its crops are too large and off-centre.
+
+The checkpoint is never taught to read the coarsest overview: there its direct answers are guesses, on purpose.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from lfpc_trl.demo.small_model import (
+    CALL_CLOSE,
+    CALL_OPEN,
+    LARGEST_NUMBER,
+    MERGE,
+    PATCH,
+    build_model,
+    build_processor,
+)
+from lfpc_trl.demo.world import (
+    COLOURS,
+    LETTERS,
+    PICTURE_SIZE,
+    QUESTION,
+    TRAINING_PHOTOS,
+    Scene,
+    Sign,
+    draw_background,
+    draw_scene,
+)
+from lfpc_trl.images import BOX_ERRORS, cut, show, shown_size, tokens_of
+
+FACTOR = PATCH * MERGE
+CROP_TOKENS = 64
+LEVELS = (216, 108, 54)
+"""Visual-token budgets of the overviews, as in the demo's resolution selection."""
+READABLE_LEVELS = (216, 108)
+TOOLS = [{"type": "function", "function": {"name": "image_zoom_in_tool"}}]
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Habits:
+    """Shares of the first moves when the tool is offered, and the mistakes to practise on."""
+
+    now: float
+    near: float
+    mid: float
+    wide: float
+    retry: float = 0.03
+    unclear: float = 0.06
+
+
+SPEAKING = Habits(now=0.15, near=0.45, mid=0.2, wide=0.2)
+WARM = Habits(now=0.45, near=0.17, mid=0.19, wide=0.19)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase of the warm-up: `steps` batches of `batch` examples, learning rate falling by a cosine."""
+
+    name: str
+    steps: int
+    batch: int
+    learning_rate: float
+    habits: Habits
+    coordinate_sigma: tuple[float, float]
+    """Width in pixels of the soft target around a coordinate, at the start and at the end."""
+    levels: tuple[float, float, float] = (0.12, 0.28, 0.60)
+    """Shares of the overview budgets `LEVELS`."""
+
+
+PHASES = (
+    Phase("read", 1500, 64, 2e-3, SPEAKING, (1.0, 1.0)),
+    Phase("see", 350, 24, 1.5e-3, SPEAKING, (1.0, 1.0)),
+    Phase("speak", 1500, 20, 2e-3, SPEAKING, (1.2, 0.5)),
+    Phase("behave", 400, 20, 8e-4, WARM, (0.5, 0.4)),
+)
+
+
+@dataclass
+class Example:
+    """One conversation with its pictures, and for every picture where its signs are."""
+
+    messages: list[dict[str, Any]]
+    tools: bool
+    pictures: list[Image.Image]
+    signs: list[list[tuple[Sign, Box, Box]]]
+    """Per picture: sign, its box and its text box in pixels of that picture."""
+    readable: list[bool]
+    asked: Sign
+
+
+# --- examples ----------------------------------------------------------------------------------------
+
+
+def _scaled(box: Box, origin: tuple[float, float], scale: tuple[float, float]) -> Box:
+    (x, y), (sx, sy) = origin, scale
+    return ((box[0] - x) * sx, (box[1] - y) * sy, (box[2] - x) * sx, (box[3] - y) * sy)
+
+
+def _requested_box(rng: np.random.Generator, sign: Sign, habit: str) -> Box:
+    """The box, in original pixels, that the habit asks for."""
+    x0, y0, x1, y1 = sign.box
+    if habit == "near":
+        return (x0, y0, x1, y1)
+    scale = rng.uniform(1.6, 2.2) if habit == "mid" else rng.uniform(2.6, 3.4)
+    w, h = (x1 - x0) * scale, (y1 - y0) * scale
+    # Off-centre: the text sits anywhere in the crop, now and then cut by its border.
+    reach = 0.40
+    cx = (x0 + x1) / 2 + rng.uniform(-reach, reach) * (w - 100)
+    cy = (y0 + y1) / 2 + rng.uniform(-reach, reach) * (h - 60)
+    left, top = max(cx - w / 2, 0), max(cy - h / 2, 0)
+    return (left, top, min(cx + w / 2, PICTURE_SIZE[0]), min(cy + h / 2, PICTURE_SIZE[1]))
+
+
+def _call(box: Any) -> dict[str, Any]:
+    function = {"name": "image_zoom_in_tool", "arguments": {"bbox_2d": list(box)}}
+    return {"type": "function", "function": function}
+
+
+def _guess(rng: np.random.Generator) -> str:
+    return "".join(LETTERS[i] for i in rng.integers(len(LETTERS), size=2))
+
+
+def make_example(rng: np.random.Generator, scene: Scene, level: int, habits: Habits) -> Example:
+    """One conversation about `scene` (an overview, perhaps a crop), as the checkpoint shall imitate it."""
+    asked = scene.signs[rng.integers(len(scene.signs))]
+    # The finest overview serves to answer directly, as resolution selection asks for; the coarser ones to crop.
+    tools = rng.random() < {216: 0.3, 108: 0.75, 54: 0.95}[level]
+    size = shown_size(PICTURE_SIZE, level, factor=FACTOR)
+    scale = (size[0] / PICTURE_SIZE[0], size[1] / PICTURE_SIZE[1])
+    overview = show(scene.picture, size)
+    question = QUESTION.format(colour=asked.colour)
+    example = Example(
+        messages=[{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}],
+        tools=tools,
+        pictures=[overview],
+        signs=[[(s, _scaled(s.box, (0, 0), scale), _scaled(s.text_box, (0, 0), scale)) for s in scene.signs]],
+        readable=[level in READABLE_LEVELS],
+        asked=asked,
+    )
+    shares = np.array([habits.now, habits.near, habits.mid, habits.wide])
+    habit = str(rng.choice(("now", "near", "mid", "wide"), p=shares / shares.sum())) if tools else "now"
+    if habit == "now":
+        _say(example, "now", asked.text if example.readable[0] else _guess(rng))
+        return example
+    if rng.random() < habits.retry:
+        _make_mistake(rng, example, asked, scale)
+    box = _requested_box(rng, asked, habit)
+    written = [round(v) for v in _scaled(box, (0, 0), scale)]
+    example.messages.append({"role": "assistant", "content": f"<think>{habit}</think>", "tool_calls": [_call(written)]})
+    # The tool cuts what was written, so rounding shows in the crop as it will later.
+    x0, y0, x1, y1 = (round(v / s) for v, s in zip(written, (*scale, *scale), strict=True))
+    box_cut = (max(x0, 0), max(y0, 0), min(x1, PICTURE_SIZE[0]), min(y1, PICTURE_SIZE[1]))
+    lost = rng.random() < habits.unclear
+    if lost:
+        box_cut = _elsewhere(rng, scene, box_cut)
+    crop = cut(scene.picture, box_cut, factor=FACTOR, max_tokens=CROP_TOKENS)
+    if lost and rng.random() < 0.5:
+        crop = Image.fromarray(rng.integers(0, 256, (crop.height, crop.width, 3), dtype=np.uint8))
+    origin = (float(box_cut[0]), float(box_cut[1]))
+    crop_scale = (crop.width / (box_cut[2] - box_cut[0]), crop.height / (box_cut[3] - box_cut[1]))
+    example.pictures.append(crop)
+    inside = [
+        (s, _scaled(s.box, origin, crop_scale), _scaled(s.text_box, origin, crop_scale))
+        for s in scene.signs
+        if not lost
+    ]
+    example.signs.append(inside)
+    t = asked.text_box
+    seen = not lost and t[0] >= x0 - 2 and t[1] >= y0 - 2 and t[2] <= x1 + 2 and t[3] <= y1 + 2
+    example.readable.append(not lost)
+    example.messages.append({"role": "tool", "content": [{"type": "image"}]})
+    _say(example, "read" if seen else "unclear", asked.text if seen else _guess(rng))
+    return example
+
+
+def make_reading_example(rng: np.random.Generator, scene: Scene) -> Example:
+    """Close views of the signs of `scene`, at the scales of crops (1 to 0.45) and of readable overviews."""
+    example = Example([], False, [], [], [], scene.signs[0])
+    for sign in scene.signs:
+        kind = rng.random()
+        scale = 1.0 if kind < 0.45 else float(rng.uniform(0.45, 1.0)) if kind < 0.7 else (0.375 if kind < 0.9 else 0.25)
+        x0, y0, x1, y1 = sign.text_box
+        margin = 48 / scale if scale < 0.5 else 48
+        w = round((x1 - x0 + 2 * margin) * scale / FACTOR + 0.5) * FACTOR
+        h = round((y1 - y0 + 2 * margin) * scale / FACTOR + 0.5) * FACTOR
+        # Any part of the view may hold the text, so that it meets the grid of patches at every offset.
+        left = int(np.clip(x1 - w / scale + rng.uniform(0, w / scale - (x1 - x0)), 0, PICTURE_SIZE[0] - w / scale))
+        top = int(np.clip(y1 - h / scale + rng.uniform(0, h / scale - (y1 - y0)), 0, PICTURE_SIZE[1] - h / scale))
+        view = (left, top, left + w / scale, top + h / scale)
+        example.pictures.append(scene.picture.resize((w, h), Image.Resampling.BICUBIC, box=view))
+        example.signs.append(
+            [
+                (s, _scaled(s.box, (left, top), (scale, scale)), _scaled(s.text_box, (left, top), (scale, scale)))
+                for s in scene.signs
+            ]
+        )
+        example.readable.append(True)
+    return example
+
+
+def _say(example: Example, thought: str, answer: str) -> None:
+    content = f"<think>{thought}</think><answer>{answer}</answer>"
+    example.messages.append({"role": "assistant", "content": content})
+
+
+def _make_mistake(rng: np.random.Generator, example: Example, asked: Sign, scale: tuple[float, float]) -> None:
+    """A refused call and the tool's error message; the conversation goes on with a better one."""
+    x0, y0, x1, y1 = (round(v) for v in _scaled(asked.box, (0, 0), scale))
+    rule = str(rng.choice(("inverted", "thin", "outside")))
+    bad = {
+        "inverted": [x1, y0, x0, y1],
+        "thin": [x0, y0, x0 + 1, y1],
+        "outside": [x0 + 510, y0, x1 + 510, y1],
+    }[rule]
+    example.messages.append(
+        {"role": "assistant", "content": "<think>near</think>", "tool_calls": [_call(bad)]}
+    )
+    example.messages.append({"role": "tool", "content": str({"error": BOX_ERRORS[rule]})})
+
+
+def _elsewhere(rng: np.random.Generator, scene: Scene, box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    """A box of the same size that shows no text of any sign."""
+    w, h = box[2] - box[0], box[3] - box[1]
+    for _ in range(50):
+        x, y = int(rng.integers(0, PICTURE_SIZE[0] - w + 1)), int(rng.integers(0, PICTURE_SIZE[1] - h + 1))
+        if all(
+            x + w <= s.text_box[0] or s.text_box[2] <= x or y + h <= s.text_box[1] or s.text_box[3] <= y
+            for s in scene.signs
+        ):
+            return (x, y, x + w, y + h)
+    return (0, 0, 60, 60)
+
+
+# --- what every image token shall know ---------------------------------------------------------------
+
+
+@dataclass
+class TokenTargets:
+    """Per image token (28 x 28 pixels of its picture), pictures one after the other."""
+
+    colour: Tensor  # 0 none, 1.. the sign's colour
+    box: Tensor  # the sign's corners minus the token's centre, in tokens; NaN off the signs
+    letters: Tensor  # (N, 2) letter indices on tokens with text; -100 elsewhere or where unreadable
+    place: Tensor  # (N, 2) centre of the token, in tokens
+    asked: Tensor  # 1 on the asked sign, 0 elsewhere
+    asked_text: Tensor  # 1 on the asked sign's readable text
+    overview: Tensor  # whether the token belongs to the overview
+
+
+def token_targets(example: Example) -> TokenTargets:
+    """The targets of all image tokens of `example`."""
+    parts = [_picture_targets(example, i) for i in range(len(example.pictures))]
+    return TokenTargets(*(torch.from_numpy(np.concatenate(column)) for column in zip(*parts, strict=True)))
+
+
+def _picture_targets(example: Example, index: int) -> tuple[np.ndarray[Any, Any], ...]:
+    picture = example.pictures[index]
+    w, h = picture.width // FACTOR, picture.height // FACTOR
+    x, y = (a.reshape(-1) for a in np.meshgrid(np.arange(w) + 0.5, np.arange(h) + 0.5))
+    n = w * h
+    colour = np.zeros(n, dtype=np.int64)
+    box = np.full((n, 4), np.nan, dtype=np.float32)
+    letters = np.full((n, 2), -100, dtype=np.int64)
+    asked = np.zeros(n, dtype=np.float32)
+    asked_text = np.zeros(n, dtype=np.float32)
+    for sign, sign_box, text_box in example.signs[index]:
+        b = np.array(sign_box) / FACTOR
+        on_sign = _touches(x, y, b, 0.25)
+        colour[on_sign] = 1 + list(COLOURS).index(sign.colour)
+        box[on_sign] = (b - np.stack([x, y, x, y], axis=1))[on_sign]
+        is_asked = sign is example.asked
+        asked[on_sign] = is_asked
+        t = np.array(text_box) / FACTOR
+        if example.readable[index] and t[0] >= -0.05 and t[1] >= -0.05 and t[2] <= w + 0.05 and t[3] <= h + 0.05:
+            on_text = _touches(x, y, t, 0.12)
+            letters[on_text] = [LETTERS.index(c) for c in sign.text]
+            asked_text[on_text] = is_asked
+    place = np.stack([x, y], axis=1).astype(np.float32)
+    return colour, box, letters, place, asked, asked_text, np.full(n, index == 0)
+
+
+def _touches(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any], box: np.ndarray[Any, Any], share: float) -> Any:
+    """Tokens of which `share` lies in the box, or that hold most of the box where that is small."""
+    wide = np.clip(np.minimum(x + 0.5, box[2]) - np.maximum(x - 0.5, box[0]), 0, None)
+    tall = np.clip(np.minimum(y + 0.5, box[3]) - np.maximum(y - 0.5, box[1]), 0, None)
+    area = wide * tall
+    return area >= min(share, 0.45 * (box[2] - box[0]) * (box[3] - box[1]))
+
+
+# --- batches -----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Batch:
+    """A padded batch; `coordinates` and `letters` mark the positions whose NEXT token is one."""
+
+    model_inputs: dict[str, Tensor]
+    targets: Tensor
+    coordinates: Tensor
+    letters: Tensor
+    tokens: TokenTargets
+
+
+class Batches(IterableDataset[Batch]):
+    """Endless batches, the same for the same seed. Drawn by a worker process while the model trains."""
+
+    def __init__(self, phase: Phase, processor: Any, seed: int) -> None:
+        self.phase, self.processor, self.seed = phase, processor, seed
+
+    def __iter__(self) -> Iterator[Batch]:
+        torch.set_num_threads(1)
+        rng = np.random.default_rng((self.seed, sum(map(ord, self.phase.name))))
+        pool = [draw_background(rng, TRAINING_PHOTOS) for _ in range(48)]
+        for _ in range(self.phase.steps):
+            for i in rng.integers(len(pool), size=2):
+                pool[i] = draw_background(rng, TRAINING_PHOTOS)
+            level = int(rng.choice(LEVELS, p=self.phase.levels))  # one per batch: little padding
+            scenes = (draw_scene(rng, pool[rng.integers(len(pool))]) for _ in range(self.phase.batch))
+            if self.phase.name == "read":
+                examples = [make_reading_example(rng, next(scenes)) for _ in range(self.phase.batch // 3)]
+            else:
+                examples = [make_example(rng, scene, level, self.phase.habits) for scene in scenes]
+            speaks = self.phase.name not in ("read", "see")
+            yield collate(examples, self.processor) if speaks else collate_pictures(examples, self.processor)
+
+
+def collate_pictures(examples: list[Example], processor: Any) -> Batch:
+    """The pictures alone, for the phases that train the vision tower."""
+    vision = processor.image_processor(images=[p for e in examples for p in e.pictures], return_tensors="pt")
+    nothing = torch.empty(0)
+    columns = zip(*(vars(token_targets(e)).values() for e in examples), strict=True)
+    return Batch(dict(vision), nothing, nothing, nothing, TokenTargets(*(torch.cat(c) for c in columns)))
+
+
+def collate(examples: list[Example], processor: Any) -> Batch:
+    """Render, tokenise and pad the examples exactly as the trainer will see them later."""
+    tokenizer = processor.tokenizer
+    pictures = [p for e in examples for p in e.pictures]
+    vision = processor.image_processor(images=pictures, return_tensors="pt")
+    image_id = tokenizer.convert_tokens_to_ids("<|image_pad|>")
+    number_ids = {tokenizer.convert_tokens_to_ids(str(n)) for n in range(LARGEST_NUMBER + 1)}
+    call_open, call_close, answer, answer_end, end = (
+        tokenizer.convert_tokens_to_ids(t) for t in (CALL_OPEN, CALL_CLOSE, "<answer>", "</answer>", "<|im_end|>")
+    )
+    speaker = tokenizer.convert_tokens_to_ids("assistant\n")
+    rows = []
+    for e in examples:
+        text = tokenizer.apply_chat_template(e.messages, tools=TOOLS if e.tools else None, tokenize=False)
+        head, *rest = text.split("<|image_pad|>")
+        for picture, tail in zip(e.pictures, rest, strict=True):
+            head += "<|image_pad|>" * tokens_of(picture.size, FACTOR) + tail
+        rows.append(tokenizer(head)["input_ids"])
+    length = max(map(len, rows))
+    ids = torch.full((len(rows), length), tokenizer.pad_token_id)
+    mask = torch.zeros_like(ids)
+    targets = torch.full_like(ids, -100)
+    coordinates, letters = torch.zeros_like(ids, dtype=torch.bool), torch.zeros_like(ids, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row)
+        mask[i, : len(row)] = 1
+        speaking = in_call = in_answer = False
+        for j, token in enumerate(row):
+            if speaking:
+                targets[i, j - 1] = token
+                in_answer = in_answer and token != answer_end
+                in_call = in_call and token != call_close
+                coordinates[i, j - 1] = in_call and token in number_ids
+                letters[i, j - 1] = in_answer
+                in_answer = in_answer or token == answer
+                in_call = in_call or token == call_open
+            if token == speaker:
+                speaking = True
+            elif token == end:
+                speaking = False
+    inputs = {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "mm_token_type_ids": (ids == image_id).int(),
+        "pixel_values": vision["pixel_values"],
+        "image_grid_thw": vision["image_grid_thw"],
+    }
+    columns = zip(*(vars(token_targets(e)).values() for e in examples), strict=True)
+    return Batch(inputs, targets, coordinates, letters, TokenTargets(*(torch.cat(c) for c in columns)))
+
+
+# --- losses ------------------------------------------------------------------------------------------
+
+
+class Helpers(nn.Module):
+    """Linear read-outs that are trained along and thrown away."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.colour = nn.Linear(hidden, 1 + len(COLOURS))
+        self.box = nn.Linear(hidden, 4)
+        self.letters = nn.Linear(hidden, 2 * len(LETTERS))
+        self.place = nn.Linear(hidden, 2)
+        self.asked = nn.Linear(hidden, 1)
+        self.corner = nn.Linear(hidden, 4)
+        self.late_letters = nn.Linear(hidden, 2 * len(LETTERS))
+
+
+def _letter_loss(logits: Tensor, letters: Tensor) -> tuple[Tensor, float]:
+    there = letters[:, 0] >= 0
+    if not there.any():
+        return logits.sum() * 0, math.nan
+    flat = logits[there].view(-1, len(LETTERS))
+    right = (flat.argmax(1) == letters[there].view(-1)).float().mean().item()
+    return F.cross_entropy(flat, letters[there].view(-1)), right
+
+
+def vision_loss(features: Tensor, tokens: TokenTargets, helpers: Helpers, stats: dict[str, float]) -> Tensor:
+    """What the vision tower's tokens shall tell on their own: colour, extent and letters of the sign."""
+    colour = helpers.colour(features)
+    loss = F.cross_entropy(colour, tokens.colour)
+    on_sign = tokens.colour > 0
+    off = helpers.box(features[on_sign]) - tokens.box[on_sign]
+    letter, stats["letters"] = _letter_loss(helpers.letters(features), tokens.letters)
+    stats["colour"] = (colour.argmax(1) == tokens.colour)[on_sign].float().mean().item()
+    stats["edge"] = off.abs().mean().item()
+    return loss + F.smooth_l1_loss(off, torch.zeros_like(off), beta=0.2) + letter
+
+
+def language_loss(
+    model: Any, batch: Batch, helpers: Helpers, sigma: float, numbers: Tensor, stats: dict[str, float]
+) -> Tensor:
+    """Next-token loss with soft coordinates, the read-outs in the middle of the model, and the attention help."""
+    inputs = batch.model_inputs
+    out = model.model(**inputs, output_hidden_states=True, output_attentions=True)
+    said = batch.targets >= 0
+    # Logits only where something is said: most positions are image tokens.
+    logp = F.log_softmax(model.lm_head(out.last_hidden_state[said]), dim=-1)
+    targets, coordinate, letter = batch.targets[said], batch.coordinates[said], batch.letters[said]
+    weight = 1.0 + 2.0 * letter[~coordinate].float()
+    nll = -logp[~coordinate].gather(1, targets[~coordinate][:, None])[:, 0]
+    loss = (nll * weight).sum() / weight.sum() * 2.0
+    stats["said_letters"] = (logp[letter].argmax(1) == targets[letter]).float().mean().item()
+    if coordinate.any():
+        wanted = targets[coordinate] - numbers[0]
+        distance = torch.arange(len(numbers))[None] - wanted[:, None]
+        soft = F.softmax(-0.5 * (distance / sigma) ** 2, dim=1)
+        log_number = logp[coordinate][:, numbers]
+        loss = loss - (soft * log_number).sum(1).mean()
+        stats["pixels_off"] = (log_number.argmax(1) - wanted).abs().float().median().item()
+
+    image = inputs["mm_token_type_ids"].bool()
+    tokens = batch.tokens
+    middle = out.hidden_states[2][image]
+    overview, on_sign = tokens.overview, tokens.colour > 0
+    loss = loss + F.smooth_l1_loss(helpers.place(middle), tokens.place, beta=0.2)
+    flag = helpers.asked(middle)[:, 0]
+    loss = loss + F.binary_cross_entropy_with_logits(flag, tokens.asked)
+    corner = tokens.box + tokens.place.repeat(1, 2)
+    sign_here = on_sign & overview
+    loss = loss + F.smooth_l1_loss(helpers.corner(middle[sign_here]), corner[sign_here], beta=0.2)
+    late, stats["late_letters"] = _letter_loss(helpers.late_letters(middle), tokens.letters)
+    loss = loss + late
+    stats["flag"] = (flag > 0).eq(tokens.asked > 0)[sign_here].float().mean().item()
+
+    for queries, values in (
+        (batch.coordinates, tokens.asked * overview),
+        (batch.letters, tokens.asked_text),
+    ):
+        keys = torch.zeros(image.shape)
+        keys[image] = values.float()
+        attention = out.attentions[2][:, :2].mean(1)
+        mass = (attention * keys[:, None, :]).sum(-1)
+        rows = queries & (keys.sum(1) > 0)[:, None]
+        if rows.any():
+            loss = loss - 0.5 * (mass[rows] + 1e-4).log().mean()
+            stats["attention"] = mass[rows].mean().item()
+    return loss
+
+
+# --- training ----------------------------------------------------------------------------------------
+
+
+def warm_up(
+    output: Path,
+    *,
+    phases: tuple[Phase, ...] = PHASES,
+    seed: int = 0,
+    on_step: Callable[[str, int, int, dict[str, float]], None] | None = None,
+    workers: int = 1,
+) -> Path:
+    """Train the warm checkpoint and save it as a model directory.
+
+    Args:
+        output: Directory to write: weights (half precision), config, tokenizer, chat template.
+        phases: What to train, in order.
+        seed: Of the weights and of all scenes.
+        on_step: Called after every step with phase, step, steps of the phase and running figures.
+        workers: Processes that draw scenes beside the training; 0 draws them in between.
+
+    Returns:
+        `output`.
+    """
+    torch.manual_seed(seed)
+    processor = build_processor([str({"error": text}) for text in BOX_ERRORS.values()])
+    model = build_model(processor.tokenizer)
+    model.set_attn_implementation({"text_config": "eager", "vision_config": "sdpa"})
+    helpers = Helpers(model.config.text_config.hidden_size)
+    first = processor.tokenizer.convert_tokens_to_ids("0")
+    numbers = torch.arange(first, first + LARGEST_NUMBER + 1)
+    state = output / "warm-up.pt"
+    done_phases: list[str] = []
+    if state.exists():
+        saved = torch.load(state, weights_only=True)
+        model.load_state_dict(saved["model"])
+        helpers.load_state_dict(saved["helpers"])
+        done_phases = saved["phases"]
+    for phase in phases:
+        if phase.name in done_phases:
+            continue
+        seeing = phase.name in ("read", "see")
+        parameters = list((model.model.visual if seeing else model).parameters()) + list(helpers.parameters())
+        optimiser = torch.optim.AdamW(parameters, lr=phase.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+        loader = DataLoader(Batches(phase, processor, seed), batch_size=None, num_workers=workers)
+        for step, batch in enumerate(loader):
+            done = step / phase.steps
+            rate = min(1.0, (step + 1) / 30) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+            for group in optimiser.param_groups:
+                group["lr"] = phase.learning_rate * rate
+            stats: dict[str, float] = {}
+            vision = {k: batch.model_inputs[k] for k in ("pixel_values", "image_grid_thw")}
+            if seeing:
+                features = model.model.visual(vision["pixel_values"], grid_thw=vision["image_grid_thw"]).pooler_output
+                loss = vision_loss(features, batch.tokens, helpers, stats)
+            else:
+                low, high = phase.coordinate_sigma[1], phase.coordinate_sigma[0]
+                sigma = high + (low - high) * done
+                seen: list[Tensor] = []
+                hook = model.model.visual.register_forward_hook(lambda _m, _i, o, s=seen: s.append(o.pooler_output))
+                loss = language_loss(model, batch, helpers, sigma, numbers, stats)
+                hook.remove()
+                loss = loss + vision_loss(seen[0], batch.tokens, helpers, stats)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimiser.step()
+            if on_step:
+                on_step(phase.name, step + 1, phase.steps, {"loss": loss.item(), **stats})
+        done_phases.append(phase.name)
+        output.mkdir(parents=True, exist_ok=True)
+        torch.save({"model": model.state_dict(), "helpers": helpers.state_dict(), "phases": done_phases}, state)
+    save(model, processor, output)
+    return output
+
+
+def save(model: Any, processor: Any, output: Path) -> None:
+    """Write the model directory; weights in half precision to keep the package small."""
+    model.set_attn_implementation("sdpa")
+    half = {k: v.to(torch.float16) if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    model.save_pretrained(output, state_dict=half)
+    processor.save_pretrained(output)

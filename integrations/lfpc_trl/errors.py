@@ -1,0 +1,9 @@
+"""Errors that are meant for the person who runs a command, not for a traceback."""
+
+
+class UserError(Exception):
+    """Something the user can put right: one clear line. The command line prints it and exits with 2."""
+
+
+class DataError(UserError):
+    """A row or a picture is not usable: the line names the file, the row and the rule."""

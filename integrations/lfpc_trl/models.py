@@ -1,0 +1,255 @@
+"""Model directories: which family it is, its processor ready for tool use, its weights.
+
+Everything here works without torchvision: pictures go through transformers' Pillow image processor, on
+every machine, so that the same picture gives the same tokens everywhere.
+"""
+
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel, ProcessorMixin
+from transformers.models.qwen2_5_vl import Qwen2_5_VLProcessor
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.qwen3_vl import Qwen3VLProcessor
+from trl.chat_template_utils import is_chat_template_prefix_preserving, supports_tool_calling
+
+from lfpc_rewards import Frame
+from lfpc_trl.errors import UserError
+
+MAX_IMAGE_TOKENS = 16384
+"""Upper limit of the processors, the paper's largest budget: our code sizes pictures, not the processor."""
+
+VISION_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")
+
+_CALL = {
+    "tool_calls": {
+        "open": "<tool_call>",
+        "close_pattern": r"</tool_call>\s*",
+        "repeats": True,
+        "content": "json",
+        "transform": {"type": "function", "function": "{content}"},
+    },
+    "content": {"close_pattern": r"<\|im_end\|>\s*", "content": "text"},
+}
+RESPONSE_TEMPLATE: dict[str, Any] = {
+    "defaults": {"role": "assistant"},
+    "start_anchor": "<|im_start|>assistant\n",
+    "fields": _CALL,
+}
+"""How a turn is taken apart (transformers' response parsing). Thinking stays in the content, where the
+format reward reads it."""
+_USER = {"role": "user", "content": [{"type": "text", "text": "?"}]}
+_THINKING: dict[str, Any] = {"open": "<think>", "close_pattern": r"</think>\s*", "content": "text"}
+
+
+@dataclass(frozen=True)
+class ModelFamily:
+    """What differs between the supported families.
+
+    Attributes:
+        name: as people call it.
+        model_type: as `config.json` calls it.
+        frame: the frame in which models of the family were taught to write boxes.
+        processor: transformers' processor class.
+    """
+
+    name: str
+    model_type: str
+    frame: Frame
+    processor: type[Any]
+
+
+FAMILIES = (
+    ModelFamily("Qwen2.5-VL", "qwen2_5_vl", Frame.SHOWN, Qwen2_5_VLProcessor),
+    ModelFamily("Qwen3-VL", "qwen3_vl", Frame.RELATIVE_1000, Qwen3VLProcessor),
+)
+
+
+def family_of(model_dir: str | Path) -> ModelFamily:
+    """The family of a Hugging Face model directory.
+
+    Raises:
+        UserError: no directory, no readable `config.json`, or another kind of model.
+    """
+    config = Path(model_dir) / "config.json"
+    supported = " and ".join(family.name for family in FAMILIES)
+    try:
+        content = json.loads(config.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{model_dir}: not a model directory, it has no config.json") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{config}: not readable ({error})") from None
+    model_type = content.get("model_type") if isinstance(content, dict) else None
+    for family in FAMILIES:
+        if model_type == family.model_type:
+            return family
+    raise UserError(f"{config}: model_type {model_type!r} is not supported, {supported} are")
+
+
+class _ImageProcessor(Qwen2VLImageProcessorPil):  # type: ignore[misc]
+    """The Pillow processor, always returning tensors: TRL cannot split the arrays it gives by default."""
+
+    def preprocess(self, images: Any, *args: Any, return_tensors: Any = None, **kwargs: Any) -> Any:  # noqa: ARG002
+        return super().preprocess(images, *args, return_tensors="pt", **kwargs)
+
+
+# transformers saves and checks processors by class name.
+_ImageProcessor.__name__ = _ImageProcessor.__qualname__ = "Qwen2VLImageProcessorPil"
+
+
+def _image_only(base: type[Any]) -> type[Any]:
+    """`base` without its video half, which cannot be built without torchvision."""
+
+    class Processor(base):  # type: ignore[misc]
+        def __init__(
+            self,
+            image_processor: Any = None,
+            tokenizer: Any = None,
+            chat_template: str | None = None,
+            **_: Any,
+        ) -> None:
+            self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
+            self.vision_start_token, self.vision_end_token = "<|vision_start|>", "<|vision_end|>"
+            for name in ("image_token", "video_token", "vision_start_token", "vision_end_token"):
+                setattr(self, f"{name}_id", tokenizer.convert_tokens_to_ids(getattr(self, name)))
+            # Not super(): the stock __init__ insists on a video processor.
+            ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+
+    Processor.__name__ = Processor.__qualname__ = base.__name__
+    return Processor
+
+
+def new_processor(
+    model_type: str, tokenizer: Any, *, patch_size: int, merge_size: int, max_tokens: int
+) -> Any:
+    """A processor for a model built from a config, where there is no directory to load one from.
+
+    Args:
+        model_type: of a supported family, as `config.json` calls it.
+        tokenizer: with its chat template set.
+        patch_size: pixels per side of a patch.
+        merge_size: patches per side of a visual token.
+        max_tokens: visual tokens of the largest picture it lets through.
+    """
+    family = next(family for family in FAMILIES if family.model_type == model_type)
+    side = (patch_size * merge_size) ** 2
+    image_processor = _ImageProcessor(
+        patch_size=patch_size,
+        temporal_patch_size=2,
+        merge_size=merge_size,
+        size={"shortest_edge": side, "longest_edge": max_tokens * side},
+    )
+    return _image_only(family.processor)(image_processor, tokenizer, chat_template=tokenizer.chat_template)
+
+
+def load_processor(model_dir: str | Path) -> Any:
+    """The processor of a model directory, ready for turns with tools.
+
+    The directory's own chat template is kept when it renders tool calls and their results without changing
+    earlier turns; otherwise ours takes its place (stock Qwen2.5-VL has no tools in its template). The limits
+    on picture size are opened, because pictures are sized before they reach the processor.
+
+    Returns:
+        A transformers processor; `processor.tokenizer.response_template` is set.
+
+    Raises:
+        UserError: not a supported model, files missing, or a template whose tool calls cannot be parsed.
+    """
+    family = family_of(model_dir)
+    processor_class = _image_only(family.processor)
+    try:
+        image_processor = _ImageProcessor.from_pretrained(model_dir)
+        parts = processor_class.from_pretrained(model_dir)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{model_dir}: its processor cannot be loaded ({_first_line(error)})") from error
+    tokenizer = parts.tokenizer
+    processor = processor_class(image_processor, tokenizer, chat_template=parts.chat_template)
+    side = factor(processor) ** 2
+    processor.image_processor.size = {"shortest_edge": side, "longest_edge": MAX_IMAGE_TOKENS * side}
+    tokenizer.padding_side = tokenizer.truncation_side = "left"
+    if not supports_tool_calling(processor) or not is_chat_template_prefix_preserving(processor):
+        template = resources.files("lfpc_trl") / "templates" / "qwen_vl.jinja"
+        processor.chat_template = template.read_text(encoding="utf-8")
+    if getattr(tokenizer, "response_template", None) is None:
+        tokenizer.response_template = _response_template(processor)
+    _check_calls_can_be_parsed(processor, model_dir)
+    return processor
+
+
+def _response_template(processor: Any) -> dict[str, Any]:
+    """Ours; where the template itself opens the thinking of a turn, the parser must know it is open."""
+    start = processor.apply_chat_template([_USER], add_generation_prompt=True, tokenize=False)
+    if not start.rstrip().endswith("<think>"):
+        return RESPONSE_TEMPLATE
+    return RESPONSE_TEMPLATE | {"fields": {"reasoning_content": _THINKING} | _CALL}
+
+
+def _check_calls_can_be_parsed(processor: Any, model_dir: str | Path) -> None:
+    """Render a tool call with the template and parse it back, as TRL will with every turn of the model."""
+    call = {"name": "tool", "arguments": {"box": [1, 2, 3, 4]}}
+    turn = {
+        "role": "assistant",
+        "content": [{"type": "text", "text": ""}],
+        "tool_calls": [{"type": "function", "function": call}],
+    }
+    text = processor.apply_chat_template([_USER, turn], tokenize=False)
+    before, anchor, said = text.rpartition(RESPONSE_TEMPLATE["start_anchor"])
+    try:
+        parsed = processor.tokenizer.parse_response(said, prefix=before + anchor)
+    except ValueError:
+        parsed = {}
+    if [each["function"] for each in parsed.get("tool_calls") or []] != [call]:
+        raise UserError(f"{model_dir}: the tool calls of its chat template cannot be parsed")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def factor(processor: Any) -> int:
+    """Pixels per side of one visual token: patch size times merge size."""
+    image_processor = processor.image_processor
+    return int(image_processor.patch_size * image_processor.merge_size)
+
+
+def factor_of(model_dir: str | Path) -> int:
+    """`factor` of a model directory, for those who need no more of its processor."""
+    return factor(load_processor(model_dir))
+
+
+def default_device() -> str:
+    """The accelerator that torch finds, else the CPU."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return "cpu" if accelerator is None else accelerator.type
+
+
+def vision_token_ids(processor: Any) -> list[int]:
+    """Ids that must never be sampled: a stray picture token has no picture behind it and ends a training."""
+    vocabulary = processor.tokenizer.get_vocab()
+    return [vocabulary[token] for token in VISION_TOKENS if token in vocabulary]
+
+
+def load_model(
+    model_dir: str | Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu"
+) -> PreTrainedModel:
+    """The model of a directory.
+
+    Args:
+        model_dir: a Hugging Face directory of a supported family.
+        dtype: of the weights. Training keeps float32 and computes in bf16 where the device can.
+        device: as torch names it.
+
+    Raises:
+        UserError: not a supported model, or weights that cannot be loaded.
+    """
+    family_of(model_dir)
+    try:
+        config = AutoConfig.from_pretrained(model_dir)
+        model = AutoModelForImageTextToText.from_pretrained(model_dir, config=config, dtype=dtype)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{model_dir}: its weights cannot be loaded ({_first_line(error)})") from error
+    return model.to(device)

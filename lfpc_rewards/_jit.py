@@ -1,0 +1,33 @@
+"""How kernels are compiled: decided once, here."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numpy as np
+from numba import config, njit
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def kernel(fn: F) -> F:
+    """Compile `fn` at its first call; the result is kept on disk for the next process.
+
+    No `fastmath` (NaN and infinity must keep their meaning), no threads (a forked worker must
+    survive), the GIL released, and division by zero gives what numpy gives. With
+    ``NUMBA_DISABLE_JIT=1`` the plain function runs, as silent as the compiled one.
+    """
+    if config.DISABLE_JIT:
+
+        @functools.wraps(fn)
+        def plain(*args: Any) -> Any:
+            with np.errstate(all="ignore"):
+                return fn(*args)
+
+        return cast("F", plain)
+    try:
+        return cast("F", njit(cache=True, nogil=True, error_model="numpy")(fn))
+    except RuntimeError:  # numba found no folder that it may write its cache to
+        return cast("F", njit(nogil=True, error_model="numpy")(fn))

@@ -1,0 +1,361 @@
+"""The only numba loops of the package.
+
+Boxes come as flat C-contiguous arrays: coordinate k of box i is ``a[4 * i + k]``, a stride that
+the compiler knows, so that it can use vector instructions. Geometry kernels return whether every box was
+valid; the door then looks for the culprit, so that good input is read once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lfpc_rewards._jit import kernel
+
+A = NDArray[Any]
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+
+BEST, LAST, FIRST, MEAN = 0, 1, 2, 3
+"""Codes of the ways to reduce several crops to one score."""
+
+
+@kernel
+def area_rows(boxes: A, out: A) -> bool:
+    zero = boxes.dtype.type(0)
+    four = boxes.dtype.type(4)
+    infinity = boxes.dtype.type(np.inf)
+    bad = 0
+    for i in range(out.size):
+        w = boxes[4 * i + 2] - boxes[4 * i]
+        h = boxes[4 * i + 3] - boxes[4 * i + 1]
+        # One comparison refuses NaN, infinity and overflow: inf * 0 is NaN, and NaN < inf is false.
+        # Four times, so that the sum of two areas cannot overflow either.
+        bad += not (w >= zero and h >= zero and w * h * four < infinity)
+        out[i] = w * h
+    return bad == 0
+
+
+@kernel
+def intersection_rows(boxes: A, others: A, out: A) -> bool:
+    zero = boxes.dtype.type(0)
+    four = boxes.dtype.type(4)
+    infinity = boxes.dtype.type(np.inf)
+    bad = 0
+    for i in range(out.size):
+        w0 = boxes[4 * i + 2] - boxes[4 * i]
+        h0 = boxes[4 * i + 3] - boxes[4 * i + 1]
+        w1 = others[4 * i + 2] - others[4 * i]
+        h1 = others[4 * i + 3] - others[4 * i + 1]
+        bad += not (w0 >= zero and h0 >= zero and w0 * h0 * four < infinity)
+        bad += not (w1 >= zero and h1 >= zero and w1 * h1 * four < infinity)
+        w = min(boxes[4 * i + 2], others[4 * i + 2]) - max(boxes[4 * i], others[4 * i])
+        h = min(boxes[4 * i + 3], others[4 * i + 3]) - max(boxes[4 * i + 1], others[4 * i + 1])
+        # Clip each side before multiplying: two negative gaps would give a positive area.
+        out[i] = max(w, zero) * max(h, zero)
+    return bad == 0
+
+
+@kernel
+def iou_rows(boxes: A, others: A, out: A) -> bool:
+    zero = boxes.dtype.type(0)
+    one = boxes.dtype.type(1)
+    four = boxes.dtype.type(4)
+    infinity = boxes.dtype.type(np.inf)
+    bad = 0
+    for i in range(out.size):
+        w0 = boxes[4 * i + 2] - boxes[4 * i]
+        h0 = boxes[4 * i + 3] - boxes[4 * i + 1]
+        w1 = others[4 * i + 2] - others[4 * i]
+        h1 = others[4 * i + 3] - others[4 * i + 1]
+        a0 = w0 * h0
+        a1 = w1 * h1
+        bad += not (w0 >= zero and h0 >= zero and a0 * four < infinity)
+        bad += not (w1 >= zero and h1 >= zero and a1 * four < infinity)
+        w = min(boxes[4 * i + 2], others[4 * i + 2]) - max(boxes[4 * i], others[4 * i])
+        h = min(boxes[4 * i + 3], others[4 * i + 3]) - max(boxes[4 * i + 1], others[4 * i + 1])
+        inter = max(w, zero) * max(h, zero)
+        union = a0 + a1 - inter
+        # The sum above rounds, so that nearly equal boxes could pass 1 by the last bit.
+        out[i] = min(inter / union, one) if union > zero else zero
+    return bad == 0
+
+
+@kernel
+def giou_rows(boxes: A, others: A, out: A) -> bool:
+    zero = boxes.dtype.type(0)
+    one = boxes.dtype.type(1)
+    four = boxes.dtype.type(4)
+    infinity = boxes.dtype.type(np.inf)
+    bad = 0
+    for i in range(out.size):
+        w0 = boxes[4 * i + 2] - boxes[4 * i]
+        h0 = boxes[4 * i + 3] - boxes[4 * i + 1]
+        w1 = others[4 * i + 2] - others[4 * i]
+        h1 = others[4 * i + 3] - others[4 * i + 1]
+        a0 = w0 * h0
+        a1 = w1 * h1
+        bad += not (w0 >= zero and h0 >= zero and a0 * four < infinity)
+        bad += not (w1 >= zero and h1 >= zero and a1 * four < infinity)
+        w = min(boxes[4 * i + 2], others[4 * i + 2]) - max(boxes[4 * i], others[4 * i])
+        h = min(boxes[4 * i + 3], others[4 * i + 3]) - max(boxes[4 * i + 1], others[4 * i + 1])
+        inter = max(w, zero) * max(h, zero)
+        union = a0 + a1 - inter
+        hull_w = max(boxes[4 * i + 2], others[4 * i + 2]) - min(boxes[4 * i], others[4 * i])
+        hull_h = max(boxes[4 * i + 3], others[4 * i + 3]) - min(boxes[4 * i + 1], others[4 * i + 1])
+        hull = hull_w * hull_h
+        overlap = min(inter / union, one) if union > zero else zero
+        # 1 - union/hull and not (hull - union)/hull: the latter is NaN when the hull overflows.
+        out[i] = overlap - (one - min(union / hull, one)) if hull > zero else overlap
+    return bad == 0
+
+
+@kernel
+def coverage_rows(crops: A, targets: A, out: A) -> bool:
+    zero = crops.dtype.type(0)
+    four = crops.dtype.type(4)
+    infinity = crops.dtype.type(np.inf)
+    bad = 0
+    for i in range(out.size):
+        w0 = crops[4 * i + 2] - crops[4 * i]
+        h0 = crops[4 * i + 3] - crops[4 * i + 1]
+        w1 = targets[4 * i + 2] - targets[4 * i]
+        h1 = targets[4 * i + 3] - targets[4 * i + 1]
+        a1 = w1 * h1
+        bad += not (w0 >= zero and h0 >= zero and w0 * h0 * four < infinity)
+        bad += not (w1 > zero and h1 > zero and a1 > zero and a1 * four < infinity)
+        w = min(crops[4 * i + 2], targets[4 * i + 2]) - max(crops[4 * i], targets[4 * i])
+        h = min(crops[4 * i + 3], targets[4 * i + 3]) - max(crops[4 * i + 1], targets[4 * i + 1])
+        out[i] = max(w, zero) * max(h, zero) / a1
+    return bad == 0
+
+
+@kernel
+def corner_distance_rows(crops: A, targets: A, sizes: A, out: A) -> bool:
+    zero = crops.dtype.type(0)
+    four = crops.dtype.type(4)
+    infinity = crops.dtype.type(np.inf)
+    bad = 0
+    for i in range(out.size):
+        w0 = crops[4 * i + 2] - crops[4 * i]
+        h0 = crops[4 * i + 3] - crops[4 * i + 1]
+        w1 = targets[4 * i + 2] - targets[4 * i]
+        h1 = targets[4 * i + 3] - targets[4 * i + 1]
+        bad += not (w0 >= zero and h0 >= zero and w0 * h0 * four < infinity)
+        bad += not (w1 >= zero and h1 >= zero and w1 * h1 * four < infinity)
+        width = sizes[2 * i]
+        height = sizes[2 * i + 1]
+        bad += not (width > zero and width < infinity and height > zero and height < infinity)
+        dx = abs(crops[4 * i] - targets[4 * i]) + abs(crops[4 * i + 2] - targets[4 * i + 2])
+        dy = abs(crops[4 * i + 1] - targets[4 * i + 1]) + abs(crops[4 * i + 3] - targets[4 * i + 3])
+        out[i] = (dx / width + dy / height) / four
+    return bad == 0
+
+
+@kernel
+def iou_pairs(boxes: A, others: A, out: A) -> None:
+    # `others` comes as five contiguous rows: x0, y0, x1, y1, area.
+    zero = boxes.dtype.type(0)
+    one = boxes.dtype.type(1)
+    x0s, y0s, x1s, y1s, areas = others[0], others[1], others[2], others[3], others[4]
+    for i in range(out.shape[0]):
+        x0, y0, x1, y1 = boxes[4 * i], boxes[4 * i + 1], boxes[4 * i + 2], boxes[4 * i + 3]
+        own = (x1 - x0) * (y1 - y0)
+        row = out[i]
+        for j in range(row.size):
+            w = min(x1, x1s[j]) - max(x0, x0s[j])
+            h = min(y1, y1s[j]) - max(y0, y0s[j])
+            inter = max(w, zero) * max(h, zero)
+            union = own + areas[j] - inter
+            row[j] = min(inter / union, one) if union > zero else zero
+
+
+@kernel
+def giou_pairs(boxes: A, others: A, out: A) -> None:
+    zero = boxes.dtype.type(0)
+    one = boxes.dtype.type(1)
+    x0s, y0s, x1s, y1s, areas = others[0], others[1], others[2], others[3], others[4]
+    for i in range(out.shape[0]):
+        x0, y0, x1, y1 = boxes[4 * i], boxes[4 * i + 1], boxes[4 * i + 2], boxes[4 * i + 3]
+        own = (x1 - x0) * (y1 - y0)
+        row = out[i]
+        for j in range(row.size):
+            w = min(x1, x1s[j]) - max(x0, x0s[j])
+            h = min(y1, y1s[j]) - max(y0, y0s[j])
+            inter = max(w, zero) * max(h, zero)
+            union = own + areas[j] - inter
+            hull = (max(x1, x1s[j]) - min(x0, x0s[j])) * (max(y1, y1s[j]) - min(y0, y0s[j]))
+            overlap = min(inter / union, one) if union > zero else zero
+            row[j] = overlap - (one - min(union / hull, one)) if hull > zero else overlap
+
+
+@kernel
+def coverage_pairs(crops: A, targets: A, out: A) -> None:
+    zero = crops.dtype.type(0)
+    x0s, y0s, x1s, y1s, areas = targets[0], targets[1], targets[2], targets[3], targets[4]
+    for i in range(out.shape[0]):
+        x0, y0, x1, y1 = crops[4 * i], crops[4 * i + 1], crops[4 * i + 2], crops[4 * i + 3]
+        row = out[i]
+        for j in range(row.size):
+            w = min(x1, x1s[j]) - max(x0, x0s[j])
+            h = min(y1, y1s[j]) - max(y0, y0s[j])
+            row[j] = max(w, zero) * max(h, zero) / areas[j]
+
+
+@kernel
+def union_area(boxes: F64) -> float:
+    # Cut the plane at every vertical edge; inside a strip the union is a union of intervals, which
+    # one walk over the boxes in order of y0 adds up. `boxes` comes sorted by y0.
+    n = boxes.size // 4
+    edges = np.empty(2 * n)
+    for i in range(n):
+        edges[2 * i] = boxes[4 * i]
+        edges[2 * i + 1] = boxes[4 * i + 2]
+    edges.sort()
+    total = 0.0
+    for e in range(2 * n - 1):
+        left, right = edges[e], edges[e + 1]
+        if right <= left:
+            continue
+        length = 0.0
+        reached = -np.inf
+        for i in range(n):
+            if boxes[4 * i] <= left and boxes[4 * i + 2] >= right:
+                start = max(boxes[4 * i + 1], reached)
+                if boxes[4 * i + 3] > start:
+                    length += boxes[4 * i + 3] - start
+                    reached = boxes[4 * i + 3]
+        total += (right - left) * length
+    return total
+
+
+@kernel
+def first_bad_target(
+    boxes: F64, region_starts: I64, row_starts: I64, sizes: F64
+) -> tuple[int, int, int, int]:
+    # (rule, row, region, box); rule 0 = all good, else the number of the broken rule.
+    for row in range(row_starts.size - 1):
+        width, height = sizes[2 * row], sizes[2 * row + 1]
+        if row_starts[row] == row_starts[row + 1]:
+            continue  # No region: the term does not apply, and the size is never read.
+        if not (width > 0.0 and height > 0.0 and width < np.inf and height < np.inf):
+            return 1, row, 0, 0
+        for region in range(row_starts[row], row_starts[row + 1]):
+            first = region_starts[region]
+            own = region - row_starts[row]
+            for box in range(first, region_starts[region + 1]):
+                x0, y0 = boxes[4 * box], boxes[4 * box + 1]
+                x1, y1 = boxes[4 * box + 2], boxes[4 * box + 3]
+                if not ((x1 - x0) * (y1 - y0) < np.inf and x0 < x1 and y0 < y1 and (x1 - x0) * (y1 - y0) > 0):
+                    return 2, row, own, box - first
+                if x0 < 0.0 or y0 < 0.0 or x1 > width or y1 > height:
+                    return 3, row, own, box - first
+                if box > first and (
+                    boxes[4 * box - 4] < x0
+                    or boxes[4 * box - 3] < y0
+                    or boxes[4 * box - 2] > x1
+                    or boxes[4 * box - 1] > y1
+                ):
+                    return 4, row, own, box - first
+    return 0, 0, 0, 0
+
+
+@kernel
+def score_crop(
+    x0: float,
+    y0: float,
+    x1: float,
+    y1: float,
+    boxes: F64,
+    first: int,
+    stop: int,
+    width: float,
+    height: float,
+    threshold: float,
+) -> tuple[float, float, float, float]:
+    # (overlap with the innermost box, gated IoU, 1 - distance, IoU without the gate)
+    if not (x0 < x1 and y0 < y1 and x0 > -np.inf and y0 > -np.inf and x1 < np.inf and y1 < np.inf):
+        return 0.0, 0.0, 0.0, 0.0
+    # A number such as 1e300 is a bad guess, not an overflow: far outside is far outside.
+    x0, y0 = max(x0, -1e100), max(y0, -1e100)
+    x1, y1 = min(x1, 1e100), min(y1, 1e100)
+    own = max(x1 - x0, 0.0) * max(y1 - y0, 0.0)
+    overlap = 0.0
+    max_iou = 0.0
+    distance = np.inf
+    for box in range(first, stop):
+        tx0, ty0, tx1, ty1 = boxes[4 * box], boxes[4 * box + 1], boxes[4 * box + 2], boxes[4 * box + 3]
+        area = (tx1 - tx0) * (ty1 - ty0)
+        inter = max(min(x1, tx1) - max(x0, tx0), 0.0) * max(min(y1, ty1) - max(y0, ty0), 0.0)
+        if box == first:
+            overlap = inter / area
+        max_iou = max(max_iou, min(inter / (own + area - inter), 1.0))
+        dx = abs(x0 - tx0) + abs(x1 - tx1)
+        dy = abs(y0 - ty0) + abs(y1 - ty1)
+        distance = min(distance, (dx / width + dy / height) / 4.0)
+    return overlap, max_iou if overlap > threshold else 0.0, max(1.0 - distance, 0.0), max_iou
+
+
+@kernel
+def grounding_rows(
+    crops: F64,
+    crop_starts: I64,
+    boxes: F64,
+    region_starts: I64,
+    row_starts: I64,
+    sizes: F64,
+    rows: I64,
+    threshold: float,
+    iou_weight: float,
+    reduce: int,
+    out: F64,
+) -> None:
+    # out[0..4] = overlap, gated IoU, 1 - distance, total, IoU without the gate; one column per rollout.
+    for i in range(rows.size):
+        row = rows[i]
+        regions = row_starts[row + 1] - row_starts[row]
+        if regions == 0:
+            out[:, i] = np.nan
+            continue
+        out[:, i] = 0.0
+        first, stop = crop_starts[i], crop_starts[i + 1]
+        if first == stop:
+            continue
+        if reduce == LAST:
+            first = stop - 1
+        elif reduce == FIRST:
+            stop = first + 1
+        for region in range(row_starts[row], row_starts[row + 1]):
+            best_overlap, best_iou, best_l1, best_max, best_total = 0.0, 0.0, 0.0, 0.0, -1.0
+            for c in range(first, stop):
+                overlap, gated, l1, max_iou = score_crop(
+                    crops[4 * c],
+                    crops[4 * c + 1],
+                    crops[4 * c + 2],
+                    crops[4 * c + 3],
+                    boxes,
+                    region_starts[region],
+                    region_starts[region + 1],
+                    sizes[2 * row],
+                    sizes[2 * row + 1],
+                    threshold,
+                )
+                total = iou_weight * gated + (1.0 - iou_weight) * l1
+                if reduce == MEAN:
+                    share = 1.0 / ((stop - first) * regions)
+                    out[0, i] += overlap * share
+                    out[1, i] += gated * share
+                    out[2, i] += l1 * share
+                    out[3, i] += total * share
+                    out[4, i] += max_iou * share
+                elif total > best_total:  # Strict: of equal crops the earlier one is taken.
+                    best_overlap, best_iou, best_l1, best_max = overlap, gated, l1, max_iou
+                    best_total = total
+            if reduce != MEAN:
+                out[0, i] += best_overlap / regions
+                out[1, i] += best_iou / regions
+                out[2, i] += best_l1 / regions
+                out[3, i] += best_total / regions
+                out[4, i] += best_max / regions

@@ -1,0 +1,417 @@
+"""The reward terms of LFPC and their weighted total.
+
+Every function takes a batch and returns one float64 per rollout, NaN where the term does not apply to
+the row. What a model wrote is never an error: a bad box scores 0. Bad ground truth raises and names
+its row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any, Literal, NamedTuple, TypeAlias, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lfpc_rewards import _kernels
+from lfpc_rewards._typing import Accepted, BoxesLike, Choices, Scores, SizesLike
+from lfpc_rewards.answers import answers_match
+from lfpc_rewards.parsing import Completion, parse_completions
+from lfpc_rewards.targets import RowTarget, Targets
+
+Reduce: TypeAlias = Literal["best", "last", "first", "mean"]
+"""How several crops of one rollout become one score."""
+
+RowCrops: TypeAlias = BoxesLike | Sequence[BoxesLike | None] | None
+"""The crops of one rollout: zero or more boxes; a box that is None or malformed is a bad crop."""
+
+_REDUCE = {"best": _kernels.BEST, "last": _kernels.LAST, "first": _kernels.FIRST, "mean": _kernels.MEAN}
+
+
+class GroundingParts(NamedTuple):
+    """The parts of `grounding_reward`, each (B,) float64, NaN where the row has no target.
+
+    Attributes:
+        overlap: Part of the innermost box that the crop covers.
+        iou: Best IoU with any of the nested boxes, 0 unless overlap > overlap_threshold.
+        l1: 1 minus the smallest `corner_distance` to any of the nested boxes, at least 0.
+        total: ``iou_weight * iou + (1 - iou_weight) * l1``, the reward.
+        max_iou: `iou` without the condition on the overlap; for logging.
+    """
+
+    overlap: Scores
+    iou: Scores
+    l1: Scores
+    total: Scores
+    max_iou: Scores
+
+
+def accuracy_reward(
+    completions: Sequence[Completion],
+    answers: Sequence[Accepted | None],
+    choices: Sequence[Choices | None] | None = None,
+) -> Scores:
+    """1 where the rollout's answer is right, else 0.
+
+    Args:
+        completions: (B,) strings, message lists or rollouts.
+        answers: (B,) accepted answers: a text, a list of texts, or None where nothing is known.
+        choices: (B,) texts of the options, None in rows without options.
+
+    Returns:
+        (B,) 0.0 or 1.0; NaN where `answers` is None.
+
+    Raises:
+        TypeError: A completion, answer or choice has the wrong type.
+        ValueError: The lengths differ, or an accepted answer is empty or names none of the choices.
+
+    Source:
+        r_acc of LFPC (arXiv 2603.27494) with `answers_match` in place of the judge.
+
+    Example:
+        >>> accuracy_reward(["<answer>(B)</answer>", "B", "<answer>x</answer>"], ["B", "B", None])
+        array([ 1.,  0., nan])
+    """
+    rollouts = parse_completions(completions)
+    _same_length(len(rollouts), answers=answers, choices=choices)
+    scores = np.full(len(rollouts), np.nan)
+    for row, (rollout, accepted) in enumerate(zip(rollouts, answers, strict=True)):
+        if accepted is None:
+            continue
+        try:
+            scores[row] = answers_match(rollout.answer, accepted, None if choices is None else choices[row])
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"answers[{row}]: {error}") from None
+    return scores
+
+
+def format_reward(completions: Sequence[Completion]) -> Scores:
+    """0 where the rollout is well formed, -1 where it is not.
+
+    Args:
+        completions: (B,) strings, message lists or rollouts.
+
+    Returns:
+        (B,) 0.0 or -1.0.
+
+    Raises:
+        TypeError: A completion is neither a string nor a list of dicts.
+
+    Source:
+        r_format of LFPC (arXiv 2603.27494). Its values are not known; 0 and -1 are those of DeepEyes
+        (arXiv 2505.14362). What is well formed: see `Rollout`.
+
+    Example:
+        >>> format_reward(["<think>so</think><answer>B</answer>", "<answer>B</answer>"])
+        array([ 0., -1.])
+    """
+    return np.array([0.0 if rollout.well_formed else -1.0 for rollout in parse_completions(completions)])
+
+
+def tool_bonus(completions: Sequence[Completion], accuracy: ArrayLike) -> Scores:
+    """1 where the answer is right and the rollout got at least one crop, else 0.
+
+    A crop counts when a tool message delivered its image, never because the text looks like a call.
+
+    Args:
+        completions: (B,) strings, message lists or rollouts.
+        accuracy: (B,) scores of `accuracy_reward` or of any judge; right means > 0.
+
+    Returns:
+        (B,) 0.0 or 1.0; NaN where `accuracy` is NaN.
+
+    Raises:
+        TypeError: A completion is neither a string nor a list of dicts.
+        ValueError: The lengths differ.
+
+    Source:
+        LFPC (arXiv 2603.27494), stage 1: ``1[r_acc > 0] * 1[crops >= 1]``.
+
+    Example:
+        >>> call = {"function": {"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [0, 0, 9, 9]}}}
+        >>> looked = [
+        ...     {"role": "assistant", "content": "<think>near</think>", "tool_calls": [call]},
+        ...     {"role": "tool", "content": [{"type": "image"}]},
+        ...     {"role": "assistant", "content": "<think>so</think><answer>B</answer>"},
+        ... ]
+        >>> tool_bonus([looked, looked, looked[2:]], [1.0, 0.0, 1.0])
+        array([1., 0., 0.])
+    """
+    rollouts = parse_completions(completions)
+    right = np.asarray(accuracy, np.float64)
+    if right.shape != (len(rollouts),):
+        raise ValueError(
+            f"accuracy must have shape ({len(rollouts)},), one per completion, got {right.shape}"
+        )
+    looked = np.array([bool(rollout.delivered_crops) for rollout in rollouts], np.bool_)
+    return np.where(np.isnan(right), np.nan, (right > 0) & looked)
+
+
+@overload
+def grounding_reward(
+    crops: Sequence[RowCrops],
+    targets: Sequence[RowTarget] | Targets,
+    image_sizes: SizesLike | None = None,
+    *,
+    overlap_threshold: float | None = 0.9,
+    iou_weight: float = 0.5,
+    reduce: Reduce = "best",
+    return_parts: Literal[False] = False,
+) -> Scores: ...
+
+
+@overload
+def grounding_reward(
+    crops: Sequence[RowCrops],
+    targets: Sequence[RowTarget] | Targets,
+    image_sizes: SizesLike | None = None,
+    *,
+    overlap_threshold: float | None = 0.9,
+    iou_weight: float = 0.5,
+    reduce: Reduce = "best",
+    return_parts: Literal[True],
+) -> GroundingParts: ...
+
+
+def grounding_reward(
+    crops: Sequence[RowCrops],
+    targets: Sequence[RowTarget] | Targets,
+    image_sizes: SizesLike | None = None,
+    *,
+    overlap_threshold: float | None = 0.9,
+    iou_weight: float = 0.5,
+    reduce: Reduce = "best",
+    return_parts: bool = False,
+) -> Scores | GroundingParts:
+    """How well the crops of a rollout find the targets: gated IoU and corner distance.
+
+    For one crop p and one region with nested boxes B1 (innermost) to Bn:
+
+    * overlap = area(p & B1) / area(B1)
+    * iou = max over i of IoU(p, Bi) if overlap > overlap_threshold, else 0. The comparison is strict
+      and has no tolerance; for integer boxes it is exact.
+    * l1 = 1 - min over i of the `corner_distance` of p and Bi; below 0 (far outside the image) counts
+      as 0
+    * total = iou_weight * iou + (1 - iou_weight) * l1
+
+    `reduce` says how several crops of a rollout become one score per region; the score of the rollout
+    is the mean over its regions:
+
+    * "best": the crop with the highest total for that region (the earlier one of equals), so that a
+      question about two objects needs two good crops. Further crops never cost anything.
+    * "last", "first": that one crop, good or bad, for every region.
+    * "mean": the mean over all crops, bad ones as 0, so that every wild crop costs.
+
+    The parts belong to the crop that was taken ("mean": are means themselves), so total is their weighted
+    sum always. A crop that is None, not four finite numbers, inverted or without area scores 0 in
+    every part, and so does a rollout without crops.
+
+    Args:
+        crops: (B,) rows of zero or more boxes, xyxy in pixels of the original image. Ragged; an entry
+            may be None.
+        targets: (B,) rows of nested boxes (n, 4) from inner to outer, or a list of such regions, or
+            None: the term does not apply. Or `Targets` with B rows, checked and packed before.
+        image_sizes: (B, 2) width and height of the original images, or one (2,) for all. None with
+            `Targets`.
+        overlap_threshold: The overlap that must be exceeded. None drops the condition.
+        iou_weight: Share of the IoU in [0, 1]; the rest goes to the distance.
+        reduce: "best", "last", "first" or "mean".
+        return_parts: Return `GroundingParts` in place of its total.
+
+    Returns:
+        (B,) in [0, 1], NaN where the row has no target; or the five parts.
+
+    Raises:
+        ValueError: A target is bad (see `Targets`), the lengths differ, sizes are missing, or an
+            option is out of its range.
+        TypeError: A row of crops is not a list.
+
+    Source:
+        LFPC (arXiv 2603.27494), stage 2. The distance's normaliser, iou_weight = 0.5, `reduce` and the
+        score of a bad crop are not in the paper: our choices.
+
+    Example:
+        >>> sign = [[40, 40, 60, 60], [20, 20, 80, 80]]
+        >>> grounding_reward([[[40, 40, 60, 60]], [], [[60, 60, 40, 40]]], [sign] * 3, (100, 100))
+        array([1., 0., 0.])
+        >>> grounding_reward([[[0, 0, 9, 9]], [[0, 0, 9, 9]]], [None, sign], (100, 100)).round(3)
+        array([  nan, 0.272])
+        >>> parts = grounding_reward([[[40, 40, 58, 60]]], [sign], (100, 100), return_parts=True)
+        >>> parts.overlap, parts.iou, parts.max_iou  # 0.9 does not exceed 0.9
+        (array([0.9]), array([0.]), array([0.9]))
+
+        Two regions and two crops, one of them exact:
+
+        >>> pair = [[[10, 10, 20, 20]], [[70, 70, 90, 90]]]
+        >>> crops = [[[10, 10, 20, 20], [0, 0, 100, 100]]]
+        >>> for reduce in ("best", "first", "last", "mean"):
+        ...     print(reduce, grounding_reward(crops, [pair], (100, 100), reduce=reduce).round(3))
+        best [0.66]
+        first [0.588]
+        last [0.3]
+        mean [0.444]
+    """
+    if reduce not in _REDUCE:
+        raise ValueError(f'reduce must be "best", "last", "first" or "mean", got {reduce!r}')
+    if not 0.0 <= iou_weight <= 1.0:
+        raise ValueError(f"iou_weight must lie in [0, 1], got {iou_weight}")
+    if overlap_threshold is not None and not 0.0 <= overlap_threshold <= 1.0:
+        raise ValueError(f"overlap_threshold must lie in [0, 1] or be None, got {overlap_threshold}")
+    if not isinstance(targets, Targets):
+        if image_sizes is None:
+            raise ValueError("image_sizes is needed unless targets is a Targets, got None")
+        targets = Targets(targets, image_sizes)
+    elif image_sizes is not None:
+        raise ValueError("image_sizes must be None when targets is a Targets, which holds its own sizes")
+    if len(crops) != len(targets):
+        raise ValueError(f"crops and targets must have the same length, got {len(crops)} and {len(targets)}")
+    boxes, starts = _pack_crops(crops)
+    out = np.empty((5, len(crops)))
+    _kernels.grounding_rows(
+        boxes,
+        starts,
+        targets.boxes,
+        targets.region_starts,
+        targets.row_starts,
+        targets.sizes,
+        targets.rows,
+        -1.0 if overlap_threshold is None else float(overlap_threshold),
+        float(iou_weight),
+        _REDUCE[reduce],
+        out,
+    )
+    return GroundingParts(*out) if return_parts else out[3]
+
+
+def lfpc_reward(
+    completions: Sequence[Completion],
+    answers: Sequence[Accepted | None],
+    choices: Sequence[Choices | None] | None = None,
+    *,
+    crops: Sequence[RowCrops] | None = None,
+    targets: Sequence[RowTarget] | Targets | None = None,
+    image_sizes: SizesLike | None = None,
+    accuracy_weight: float = 0.8,
+    format_weight: float = 0.2,
+    tool_weight: float = 1.2,
+    grounding_weight: float = 1.0,
+    overlap_threshold: float | None = 0.9,
+    iou_weight: float = 0.5,
+    reduce: Reduce = "best",
+) -> Scores:
+    """The weighted total of `accuracy_reward`, `format_reward`, `tool_bonus` and `grounding_reward`.
+
+    Without `targets` this is the reward of stage 1, with them that of stage 2. A term that does not
+    apply to a row adds nothing to it; its weight is not shared out among the others.
+
+    Args:
+        completions: (B,) strings, message lists or rollouts.
+        answers: (B,) accepted answers, as in `accuracy_reward`.
+        choices: (B,) texts of the options, as in `accuracy_reward`.
+        crops: (B,) crops in pixels of the original image, as in `grounding_reward`. None takes the
+            boxes of the delivered crops as the model wrote them, which is right only if the model
+            writes original pixels: convert others with `convert_frame` and pass them.
+        targets: (B,) nested boxes or `Targets`, as in `grounding_reward`; None for stage 1.
+        image_sizes: Sizes of the original images, as in `grounding_reward`.
+        accuracy_weight: Weight of `accuracy_reward`.
+        format_weight: Weight of `format_reward`.
+        tool_weight: Weight of `tool_bonus`.
+        grounding_weight: Weight of `grounding_reward`.
+        overlap_threshold: As in `grounding_reward`.
+        iou_weight: As in `grounding_reward`.
+        reduce: As in `grounding_reward`.
+
+    Returns:
+        (B,) totals, never NaN: the format applies to every row.
+
+    Raises:
+        TypeError: As the terms.
+        ValueError: As the terms.
+
+    Source:
+        LFPC (arXiv 2603.27494), table 12: 0.8, 0.2, 1.2. That grounding is added with weight 1.0 and
+        whether the answer is right or not is our choice.
+
+    Example:
+        >>> lfpc_reward(["<think>so</think><answer>B</answer>", "<answer>B</answer>", "B"], ["B", "B", "B"])
+        array([ 0.8,  0.6, -0.2])
+        >>> sign = [[40, 40, 60, 60], [20, 20, 80, 80]]
+        >>> lfpc_reward(
+        ...     ["<think>so</think><answer>B</answer>"], ["B"],
+        ...     crops=[[[40, 40, 60, 60]]], targets=[sign], image_sizes=(100, 100),
+        ... )
+        array([1.8])
+    """
+    rollouts = parse_completions(completions)
+    accuracy = accuracy_reward(rollouts, answers, choices)
+    terms = [
+        (accuracy_weight, accuracy),
+        (format_weight, format_reward(rollouts)),
+        (tool_weight, tool_bonus(rollouts, accuracy)),
+    ]
+    if targets is not None:
+        if crops is None:
+            crops = [[crop.box for crop in rollout.delivered_crops] for rollout in rollouts]
+        _same_length(len(rollouts), crops=crops, targets=targets)
+        grounding = grounding_reward(
+            crops,
+            targets,
+            image_sizes,
+            overlap_threshold=overlap_threshold,
+            iou_weight=iou_weight,
+            reduce=reduce,
+        )
+        terms.append((grounding_weight, grounding))
+    total = np.zeros(len(rollouts))
+    for weight, scores in terms:
+        total += weight * np.nan_to_num(scores, nan=0.0)
+    return total
+
+
+def _same_length(rows: int, **columns: Any) -> None:
+    for name, column in columns.items():
+        if column is None and name == "choices":
+            continue
+        if isinstance(column, str):
+            raise TypeError(f"{name} must be a list with one entry per completion, got {column!r}")
+        if len(column) != rows:
+            raise ValueError(f"{name} must have one entry per completion, got {len(column)} for {rows}")
+
+
+def _pack_crops(crops: Sequence[RowCrops]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """All boxes in one flat array, bad ones as NaN, and where each rollout's boxes start."""
+    rows = [_crop_list(row, i) for i, row in enumerate(crops)]
+    starts = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum([len(row) for row in rows], out=starts[1:])
+    boxes = list(chain.from_iterable(rows))
+    try:
+        # The usual case in one go: nothing but boxes of four Python numbers.
+        flat = list(chain.from_iterable(boxes))
+        if set(map(len, boxes)) <= {4} and set(map(type, flat)) <= {int, float}:
+            return np.array(flat, np.float64), starts
+    except (TypeError, OverflowError):
+        pass
+    return np.array([number for box in boxes for number in _four_numbers(box)], np.float64), starts
+
+
+def _crop_list(row: Any, i: int) -> list[Any]:
+    if row is None:
+        return []
+    if isinstance(row, np.ndarray):
+        return list(row.tolist())
+    if not isinstance(row, list | tuple):
+        raise TypeError(f"crops[{i}] must be a list of boxes, got {type(row).__name__}")
+    return list(row)
+
+
+def _four_numbers(box: Any) -> tuple[float, ...]:
+    """The box, or four NaN for anything that is not four numbers."""
+    bad = (math.nan,) * 4
+    if isinstance(box, str) or not hasattr(box, "__len__") or len(box) != 4:
+        return bad
+    try:
+        return tuple(math.nan if isinstance(n, bool | str) else float(n) for n in box)
+    except (TypeError, ValueError, OverflowError):
+        return bad

@@ -1,0 +1,160 @@
+"""Ground truth packed once: nested boxes of a whole dataset with the sizes of their images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lfpc_rewards import _kernels
+from lfpc_rewards._checks import SIZE, WITH_AREA, as_floats, as_sizes
+from lfpc_rewards._typing import BoxesLike, SizesLike
+
+RowTarget: TypeAlias = BoxesLike | Sequence[BoxesLike] | None
+"""Nested boxes (n, 4) from inner to outer, a list of such regions, or None: nothing to find."""
+
+
+class Targets:
+    """Nested target boxes of many rows, checked and packed once.
+
+    A row has zero or more *regions* (a question about two objects has two). A region is one or more
+    nested boxes, the innermost first: the smallest box that suffices, then larger ones that also make
+    sense. Rows without a region (None or an empty list) have no target; terms score them NaN.
+
+    Args:
+        targets: (N,) rows: (n, 4) nested boxes, or a list of such regions, or None; in pixels of
+            the original image, format xyxy. Ragged.
+        image_sizes: (N, 2) width and height of each original image, or one (2,) for all. Not read
+            for rows without a target.
+
+    Attributes:
+        rows: (N,) the packed row that each row of this object is; the arrays below are shared by selections.
+        boxes: (4 * boxes,) all coordinates, one box after the other. All arrays are read-only.
+        region_starts: (regions + 1,) where each region's boxes start, in boxes.
+        row_starts: (packed rows + 1,) where each row's regions start.
+        sizes: (2 * packed rows,) width and height of each row's image.
+
+    Raises:
+        ValueError: A box is not finite, has no area, leaves its image, or does not contain the box before
+            it; or a size is not positive; or the numbers of rows differ. The text names row, region
+            and box.
+        TypeError: A box holds something that is not a number.
+
+    Source:
+        Nested boxes as in stage 2 of LFPC (arXiv 2603.27494). A box may equal the one before it (our
+        choice).
+
+    Example:
+        >>> targets = Targets(
+        ...     [[[40, 40, 60, 60], [20, 20, 80, 80]], None, [[[0, 0, 9, 9]], [[50, 50, 70, 70]]]],
+        ...     (100, 100),
+        ... )
+        >>> targets
+        Targets(rows=3, regions=3, boxes=4)
+        >>> targets[[2, 2, 1]]
+        Targets(rows=3, regions=4, boxes=4)
+        >>> Targets([[[40, 40, 60, 60], [45, 20, 80, 80]]], (100, 100))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        ValueError: targets[0] region 0 box 1 must contain the box before it ... got [45.0, 20.0, 80.0, 80.0]
+    """
+
+    __slots__ = ("boxes", "region_starts", "row_starts", "rows", "sizes")
+
+    boxes: NDArray[np.float64]
+    region_starts: NDArray[np.int64]
+    row_starts: NDArray[np.int64]
+    sizes: NDArray[np.float64]
+    rows: NDArray[np.int64]
+
+    def __init__(self, targets: Sequence[RowTarget], image_sizes: SizesLike) -> None:
+        packed: list[NDArray[np.float64]] = []
+        region_starts, row_starts = [0], [0]
+        for row, target in enumerate(targets):
+            for number, region in enumerate(_regions(target, row)):
+                boxes = _region(region, f"targets[{row}] region {number}")
+                packed.append(boxes)
+                region_starts.append(region_starts[-1] + len(boxes))
+            row_starts.append(len(region_starts) - 1)
+        rows = len(row_starts) - 1
+        sizes = np.array(as_sizes(image_sizes), np.float64)  # a copy: the caller's array may change later
+        if sizes.shape == (2,):
+            sizes = np.tile(sizes, (rows, 1))
+        if sizes.shape != (rows, 2):
+            raise ValueError(
+                f"image_sizes must have shape ({rows}, 2) or (2,), one (width, height) per row of targets, "
+                f"got {sizes.shape}"
+            )
+        self.boxes = np.concatenate([np.zeros((0, 4)), *packed]).reshape(-1)
+        self.region_starts = np.array(region_starts, np.int64)
+        self.row_starts = np.array(row_starts, np.int64)
+        self.sizes = sizes.reshape(-1)
+        self.rows = np.arange(rows)
+        for name in self.__slots__:
+            getattr(self, name).flags.writeable = False
+        self._refuse_bad()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, indices: int | slice | Sequence[int] | NDArray[Any]) -> Targets:
+        """The chosen rows, in that order; repeats are fine. Boxes are shared, not copied."""
+        selection = Targets.__new__(Targets)
+        selection.boxes, selection.sizes = self.boxes, self.sizes
+        selection.region_starts, selection.row_starts = self.region_starts, self.row_starts
+        chosen = indices if isinstance(indices, slice) else np.asarray(indices)
+        if isinstance(chosen, np.ndarray) and chosen.size == 0:
+            chosen = chosen.astype(np.int64)  # numpy reads an empty list as floats
+        selection.rows = np.atleast_1d(self.rows[chosen])
+        selection.rows.flags.writeable = False
+        return selection
+
+    def __repr__(self) -> str:
+        first, stop = self.row_starts[self.rows], self.row_starts[self.rows + 1]
+        boxes = (self.region_starts[stop] - self.region_starts[first]).sum()
+        return f"Targets(rows={len(self)}, regions={(stop - first).sum()}, boxes={boxes})"
+
+    def _refuse_bad(self) -> None:
+        rule, row, region, box = _kernels.first_bad_target(
+            self.boxes, self.region_starts, self.row_starts, self.sizes
+        )
+        if rule == 0:
+            return
+        width, height = self.sizes[2 * row : 2 * row + 2].tolist()
+        if rule == 1:
+            raise ValueError(f"image_sizes[{row}] {SIZE}, got {[width, height]}")
+        place = 4 * (self.region_starts[self.row_starts[row] + region] + box)
+        came = self.boxes[place : place + 4].tolist()
+        before = self.boxes[place - 4 : place].tolist()
+        text = {
+            2: WITH_AREA,
+            3: f"must lie inside its image of {width:g} x {height:g} pixels",
+            4: f"must contain the box before it ({before}): boxes go from inner to outer",
+        }[rule]
+        raise ValueError(f"targets[{row}] region {region} box {box} {text}, got {came}")
+
+
+def _regions(target: RowTarget, row: int) -> Sequence[Any]:
+    """The regions of a row; one region may be given without the list around it."""
+    if target is None:
+        return []
+    if isinstance(target, np.ndarray):
+        return [target] if target.ndim == 2 else list(target)
+    if not isinstance(target, list | tuple):
+        raise TypeError(
+            f"targets[{row}] must be nested boxes (n, 4), a list of such regions or None, got {target!r}"
+        )
+    if len(target) == 0:
+        return []
+    inner = target[0]
+    is_box = isinstance(inner, list | tuple | np.ndarray) and len(inner) > 0 and np.ndim(inner[0]) == 0
+    return [target] if is_box else target
+
+
+def _region(region: Any, name: str) -> NDArray[np.float64]:
+    boxes = np.asarray(as_floats(region, name, 4, single=False), np.float64)
+    if len(boxes) == 0:
+        raise ValueError(f"{name} must hold at least one box, got none")
+    return boxes

@@ -1,0 +1,311 @@
+"""Completions: what counts as a call, a delivered crop, an answer, a well-formed rollout. Text never raises."""
+
+import json
+import math
+import time
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from lfpc_rewards import Crop, Rollout, parse_completion, parse_completions
+from tests.core import oracles
+from tests.core.strategies import completions, messages, turn_texts
+
+BOX = (10.0, 20.0, 30.0, 40.0)
+CALL = '{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [10, 20, 30, 40], "label": "sign"}}'
+CALL_TURN = f"<think>near</think>\n<tool_call>\n{CALL}\n</tool_call>"
+ANSWER_TURN = "<think>a sign</think><answer>B</answer>"
+IMAGE = [{"type": "image", "image": object()}, {"type": "text", "text": "the crop"}]
+
+
+def assistant(content, **more):
+    return {"role": "assistant", "content": content, **more}
+
+
+def tool(content, **more):
+    return {"role": "tool", "content": content, **more}
+
+
+def entry(arguments, name="image_zoom_in_tool"):
+    return {"type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+ENTRY = entry({"bbox_2d": [10, 20, 30, 40]})
+
+
+def test_a_whole_rollout():
+    rollout = parse_completion([assistant(CALL_TURN), tool(IMAGE), assistant(ANSWER_TURN)])
+    assert rollout == Rollout("B", (Crop(BOX, delivered=True, turn=0),), well_formed=True, turns=2)
+    assert rollout.delivered_crops == rollout.crops
+
+
+def test_the_same_rollout_as_a_chat_parser_leaves_it():
+    """Text before the call stays in the content; the call is an object; thinking may be moved away."""
+    first = assistant("<think>near</think>", tool_calls=[ENTRY])
+    assert parse_completion([first, tool(IMAGE), assistant(ANSWER_TURN)]) == parse_completion(
+        [assistant(CALL_TURN), tool(IMAGE), assistant(ANSWER_TURN)]
+    )
+    moved = [
+        assistant("", reasoning_content="near", tool_calls=[ENTRY]),
+        tool(IMAGE),
+        assistant("<answer>B</answer>", reasoning_content="a sign"),
+    ]
+    assert parse_completion(moved) == parse_completion([first, tool(IMAGE), assistant(ANSWER_TURN)])
+
+
+def test_a_parsed_rollout_is_returned_as_it_is():
+    rollout = parse_completion(ANSWER_TURN)
+    assert parse_completion(rollout) is rollout
+    assert parse_completions([rollout, ANSWER_TURN]) == [rollout, rollout]
+
+
+WELL_FORMED = [
+    ("think and answer", [ANSWER_TURN], True),
+    ("white space around everything", [" \n<think>\n</think>\t\n<answer>\nB\n</answer>\n\n"], True),
+    ("white space of other scripts", ["\u2003<think>x</think>\u00a0<answer>B</answer>"], True),
+    ("line breaks and < inside", ["<think>a\nb < c</think><answer>x\ny</answer>"], True),
+    ("an empty answer is still well formed", ["<think></think><answer></answer>"], True),
+    ("no thinking", ["<answer>B</answer>"], False),
+    ("no answer", ["<think>x</think>"], False),
+    ("nothing", [""], False),
+    ("words outside", ["<think>x</think>so<answer>B</answer>"], False),
+    ("words before", ["so <think>x</think><answer>B</answer>"], False),
+    ("words after", ["<think>x</think><answer>B</answer>."], False),
+    ("two answers", ["<think>x</think><answer>B</answer><answer>B</answer>"], False),
+    ("two thoughts", ["<think>x</think><think>y</think><answer>B</answer>"], False),
+    ("an answer inside the thinking", ["<think><answer>A</answer></think><answer>B</answer>"], False),
+    ("thinking inside the answer", ["<think>x</think><answer><think>y</think>B</answer>"], False),
+    ("an answer inside an answer", ["<think>x</think><answer><answer>B</answer></answer>"], False),
+    ("the tags in the wrong order", ["<answer>B</answer><think>x</think>"], False),
+    ("an unclosed answer", ["<think>x</think><answer>B"], False),
+    ("an unopened thought", ["x</think><answer>B</answer>"], False),
+    ("another case of letters", ["<Think>x</Think><Answer>B</Answer>"], False),
+    ("a call with an answer", ["<think>x</think><tool_call>{}</tool_call><answer>B</answer>"], False),
+    ("a call at the end is unanswered", [CALL_TURN], False),
+    ("an answer before the last turn", [ANSWER_TURN, ANSWER_TURN], False),
+    ("two calls in one turn", [CALL_TURN + f"<tool_call>{CALL}</tool_call>", ANSWER_TURN], False),
+    ("a call without thinking", [f"<tool_call>{CALL}</tool_call>", ANSWER_TURN], False),
+    ("a call, then an answer", [CALL_TURN, ANSWER_TURN], True),
+    ("what the call says is not the format's business", ["<think>x</think><tool_call>{</tool_call>", ANSWER_TURN], True),
+]
+
+
+@pytest.mark.parametrize(("turns", "expected"), [row[1:] for row in WELL_FORMED], ids=[row[0] for row in WELL_FORMED])
+def test_well_formed(turns, expected):
+    assert parse_completion([assistant(turn) for turn in turns]).well_formed is expected
+    assert parse_completion([assistant([{"type": "text", "text": turn}]) for turn in turns]).well_formed is expected
+
+
+ENTRIES = [
+    ("one entry after thinking", assistant("<think>x</think>", tool_calls=[ENTRY]), True),
+    ("one entry, thinking moved", assistant("", reasoning_content="x", tool_calls=[ENTRY]), True),
+    ("one entry, content None", assistant(None, reasoning_content="x", tool_calls=(ENTRY,)), True),
+    ("two entries", assistant("<think>x</think>", tool_calls=[ENTRY, ENTRY]), False),
+    ("an entry and a text call", assistant(CALL_TURN, tool_calls=[ENTRY]), False),
+    ("an entry and an answer", assistant(ANSWER_TURN, tool_calls=[ENTRY]), False),
+    ("no thinking", assistant("", tool_calls=[ENTRY]), False),
+    ("blank thinking is none", assistant("", reasoning_content=" \n", tool_calls=[ENTRY]), False),
+    ("words after the thinking", assistant("<think>x</think>look", tool_calls=[ENTRY]), False),
+    ("words before the thinking", assistant("look<think>x</think>", tool_calls=[ENTRY]), False),
+    ("thinking twice", assistant("<think>x</think>", reasoning_content="x", tool_calls=[ENTRY]), False),
+    ("no entries", assistant("<think>x</think>", tool_calls=[]), False),
+]
+
+
+@pytest.mark.parametrize(("first", "expected"), [row[1:] for row in ENTRIES], ids=[row[0] for row in ENTRIES])
+def test_well_formed_with_parsed_calls(first, expected):
+    assert parse_completion([first, tool(IMAGE), assistant(ANSWER_TURN)]).well_formed is expected
+
+
+ANSWERS = [
+    ("stripped", ["<answer>\n B \n</answer>"], "B"),
+    ("empty", ["<answer></answer>"], ""),
+    ("malformed around it", ["well <answer>B</answer> yes"], "B"),
+    ("no tags", ["B"], None),
+    ("two answers", ["<answer>A</answer><answer>B</answer>"], None),
+    ("the same answer twice", ["<answer>B</answer><answer>B</answer>"], None),
+    ("nested", ["<answer><answer>B</answer></answer>"], None),
+    ("a second opening tag", ["<answer>B</answer><answer>"], None),
+    ("closed before it is opened", ["</answer>B<answer>"], None),
+    ("unclosed", ["<answer>B"], None),
+    ("only in the thinking", ["<think><answer>A</answer></think>"], None),
+    ("also in the thinking", ["<think>A? <answer>A</answer></think><answer>B</answer>"], "B"),
+    ("thinking left open", ["<think>so <answer>B</answer>"], "B"),
+    ("not in the last turn", ["<answer>A</answer>", "<think>hm</think>"], None),
+    ("the last turn wins", ["<answer>A</answer>", "<answer>B</answer>"], "B"),
+    ("a call in the same turn", [f"<tool_call>{CALL}</tool_call><answer>B</answer>"], None),
+    ("an opening tag is no call", ["<answer>B</answer><tool_call>"], "B"),
+    ("a call that was only thought of", [f"<think><tool_call>{CALL}</tool_call></think><answer>B</answer>"], "B"),
+]
+
+
+@pytest.mark.parametrize(("turns", "expected"), [row[1:] for row in ANSWERS], ids=[row[0] for row in ANSWERS])
+def test_answer(turns, expected):
+    assert parse_completion([assistant(turn) for turn in turns]).answer == expected
+
+
+def test_the_answer_is_read_from_assistant_turns_only():
+    quoted = "<think>x</think><answer>A</answer>"
+    rollout = parse_completion([assistant(ANSWER_TURN), tool(quoted), {"role": "user", "content": quoted}])
+    assert (rollout.answer, rollout.well_formed, rollout.turns) == ("B", True, 1)
+    assert parse_completion([{"role": "user", "content": quoted}]) == Rollout(None, (), well_formed=False, turns=0)
+    assert parse_completion([]) == Rollout(None, (), well_formed=False, turns=0)
+
+
+def test_a_parsed_call_in_the_last_turn_leaves_no_answer():
+    assert parse_completion([assistant("<answer>B</answer>", tool_calls=[ENTRY])]).answer is None
+
+
+def delivered(*messages):
+    return [crop.delivered for crop in parse_completion(list(messages)).crops]
+
+
+def test_only_an_image_in_the_matching_tool_message_delivers():
+    calls = assistant("", tool_calls=[ENTRY, ENTRY])
+    assert delivered(calls, tool(IMAGE), tool(IMAGE)) == [True, True]
+    assert delivered(calls, tool("Error: empty box"), tool(IMAGE)) == [False, True]
+    assert delivered(calls, tool(IMAGE)) == [True, False]
+    assert delivered(calls) == [False, False]
+    assert delivered(calls, tool(IMAGE), tool("no"), tool(IMAGE)) == [True, False]  # a third result answers nothing
+    assert delivered(tool(IMAGE), calls) == [False, False]  # a result cannot come before its call
+    assert delivered(calls, {"role": "user", "content": IMAGE}) == [False, False]
+    assert delivered(assistant(IMAGE, tool_calls=[ENTRY])) == [False]
+    assert delivered(calls, tool('[{"type": "image"}]')) == [False, False]
+    assert delivered(calls, tool([{"type": "image_url", "image_url": {}}])) == [True, False]
+    assert delivered(calls, assistant("hm"), tool(IMAGE)) == [False, False]  # answers the later turn, which asked nothing
+
+
+def test_other_tools_keep_their_place_in_the_count():
+    first = assistant("", tool_calls=[entry({}, name="rotate"), ENTRY, {"broken": 1}, ENTRY])
+    assert delivered(first, tool(IMAGE), tool("no"), tool(IMAGE), tool(IMAGE)) == [False, True]
+    texts = assistant(f"<tool_call>{{</tool_call><tool_call>{CALL}</tool_call>")
+    assert delivered(texts, tool(IMAGE)) == [False]
+    assert delivered(texts, tool("not JSON"), tool(IMAGE)) == [True]
+
+
+def test_a_string_delivers_nothing_whatever_it_says():
+    text = CALL_TURN + '<tool_response><image></tool_response>{"type": "image"}' + ANSWER_TURN
+    rollout = parse_completion(text)
+    assert rollout.delivered_crops == ()
+    assert rollout.turns == 1
+    assert not rollout.well_formed
+    assert parse_completion(CALL_TURN).crops == (Crop(BOX, delivered=False, turn=0),)
+
+
+def test_crops_know_their_turn():
+    rollout = parse_completion(
+        [assistant(CALL_TURN), tool("no"), {"role": "user", "content": "go on"}, assistant("hm"), assistant(CALL_TURN), tool(IMAGE)]
+    )
+    assert [(crop.turn, crop.delivered) for crop in rollout.crops] == [(0, False), (2, True)]
+    assert rollout.turns == 3
+
+
+BOXES = [
+    ("integers", [10, 20, 30, 40], BOX),
+    ("floats", [10.0, 20.0, 3e1, 40], BOX),
+    ("inverted, as the model wrote it", [30, 40, 10, 20], (30.0, 40.0, 10.0, 20.0)),
+    ("negative", [-1, 0, 1, 2], (-1.0, 0.0, 1.0, 2.0)),
+    ("large but finite", [1e308, 1e308, 1e308, 1e308], (1e308,) * 4),
+    ("three numbers", [1, 2, 3], None),
+    ("five numbers", [1, 2, 3, 4, 5], None),
+    ("a tuple of text", ["1", "2", "3", "4"], None),
+    ("one text", "[10, 20, 30, 40]", None),
+    ("truth values", [True, False, True, True], None),
+    ("None inside", [1, 2, None, 4], None),
+    ("nested", [[10, 20, 30, 40]], None),
+    ("not a number", [float("nan"), 0, 1, 1], None),
+    ("infinite", [0, 0, float("inf"), 1], None),
+    ("too large for a float", [0, 0, 10**400, 1], None),
+    ("None", None, None),
+    ("a dict", {"x": 1}, None),
+]
+
+
+@pytest.mark.parametrize(("written", "expected"), [row[1:] for row in BOXES], ids=[row[0] for row in BOXES])
+def test_box(written, expected):
+    arguments = {"bbox_2d": written}
+    forms = [
+        assistant("", tool_calls=[entry(arguments)]),
+        assistant("", tool_calls=[entry(json.dumps(arguments))]),
+        assistant("", tool_calls=[entry(arguments)["function"]]),
+        assistant(f'<tool_call>{json.dumps({"name": "image_zoom_in_tool", "arguments": arguments})}</tool_call>'),
+    ]
+    for form in forms:
+        assert parse_completion([form]).crops == (Crop(expected, delivered=False, turn=0),)
+
+
+ARGUMENTS = ["", "{", "[]", "7", None, 7, [], [1, 2, 3, 4], {}, {"bbox": [1, 2, 3, 4]}, "[" * 100_000, '{"bbox_2d": [' + "9" * 5000 + ",1,1,1]}"]
+
+
+@pytest.mark.parametrize("arguments", ARGUMENTS, ids=range(len(ARGUMENTS)))
+def test_strange_arguments_give_a_crop_without_a_box(arguments):
+    assert parse_completion([assistant("", tool_calls=[entry(arguments)])]).crops == (Crop(None, delivered=False, turn=0),)
+
+
+def test_strange_calls_give_no_crop():
+    strange = [None, 7, "x", [], {}, {"function": None}, {"function": {"name": 7}}, entry({}, name="zoom"), {"name": None}]
+    for calls in ([one] for one in strange):
+        rollout = parse_completion([assistant("<answer>B</answer>", tool_calls=calls)])
+        assert (rollout.crops, rollout.answer) == ((), None)
+    for no_list in (None, 7, "x", {"a": 1}):
+        assert parse_completion([assistant("<answer>B</answer>", tool_calls=no_list)]).answer == "B"
+
+
+def test_content_of_other_types_is_silence():
+    for content in (None, 7, {}, [None, 7, {"type": "text"}, {"type": "text", "text": 7}]):
+        assert parse_completion([assistant(content)]) == Rollout(None, (), well_formed=False, turns=1)
+    assert parse_completion([assistant(["<answer>", {"type": "text", "text": "B</answer>"}])]).answer == "B"
+
+
+def test_structure_errors_name_the_row():
+    with pytest.raises(TypeError, match=r"completions\[1\] must be a string or a list of messages, got int"):
+        parse_completions(["x", 7])
+    with pytest.raises(TypeError, match=r"completions\[0\]\[1\] must be a message \(a dict\), got str"):
+        parse_completions([[assistant("x"), "y"]])
+    with pytest.raises(TypeError, match=r"^completion must be a string or a list of messages, got dict"):
+        parse_completion(assistant("x"))
+    for one in ("x", assistant("x"), parse_completion("x")):
+        with pytest.raises(TypeError, match=r"^completions must be a list of completions, got (str|dict|Rollout)"):
+            parse_completions(one)
+
+
+@given(st.lists(turn_texts, min_size=1, max_size=3))
+@example([CALL_TURN, ANSWER_TURN])
+@example(["<think>\u2003</think><answer>\x1f</answer>\x85"])
+def test_texts_agree_with_re_and_json(turns):
+    rollout = parse_completion([assistant(turn) for turn in turns])
+    expected = oracles.parse_texts(turns)
+    assert (rollout.answer, [crop.box for crop in rollout.crops], rollout.well_formed) == expected
+    assert rollout.turns == len(turns)
+
+
+@given(completions)
+def test_no_text_raises_and_what_comes_out_is_sound(completion):
+    rollout = parse_completion(completion)
+    assert rollout.answer is None or rollout.answer == rollout.answer.strip()
+    for crop in rollout.crops:
+        assert 0 <= crop.turn < rollout.turns
+        assert crop.box is None or (len(crop.box) == 4 and all(map(math.isfinite, crop.box)))
+    if isinstance(completion, str):
+        assert rollout.delivered_crops == ()
+        assert rollout == parse_completion([assistant(completion)])
+
+
+@given(messages)
+def test_delivered_crops_never_outnumber_tool_messages_with_an_image(completion):
+    def has_image(message):
+        blocks = message["content"] if isinstance(message["content"], list) else []
+        return message["role"] == "tool" and any(isinstance(b, dict) and b.get("type") == "image" for b in blocks)
+
+    assert len(parse_completion(completion).delivered_crops) <= sum(map(has_image, completion))
+
+
+@pytest.mark.parametrize(
+    "text", ["<tool_call>" * 200_000, "<answer>" * 200_000, "<think>" * 200_000, "<" * 1_000_000, " " * 1_000_000,
+             "<tool_call>" * 50_000 + "</tool_call>" * 50_000]
+)  # fmt: skip
+def test_long_garbage_takes_no_long_time(text):
+    start = time.perf_counter()
+    assert parse_completion(text).well_formed is False
+    assert time.perf_counter() - start < 5
