@@ -15,19 +15,18 @@ SIZE = "must be a positive finite (width, height)"
 
 
 def as_floats(values: ArrayLike, name: str, last: int, *, single: bool = True) -> Floats:
-    """The values as a C-contiguous float array whose last axis has `last` entries; float32 stays."""
+    """A C-contiguous float array with `last` entries on its last axis; not `single`: with just two axes."""
+    shape = f"(..., {last})" if single else f"(n, {last})"
     try:
         array = np.asarray(values)
     except ValueError:
-        raise ValueError(f"{name} must have shape (..., {last}), got rows of different lengths") from None
+        raise ValueError(f"{name} must have shape {shape}, got rows of different lengths") from None
     if array.size == 0 and array.ndim <= 1:
         array = np.zeros((0, last))  # an empty list is an empty batch
     if array.dtype.kind not in "iuf":
         raise TypeError(f"{name} must hold numbers, got {array.dtype} values")
-    if array.ndim == 0 or array.shape[-1] != last:
-        raise ValueError(f"{name} must have shape (..., {last}), got {array.shape}")
-    if not single and array.ndim != 2:
-        raise ValueError(f"{name} must have shape (n, {last}), got {array.shape}")
+    if array.ndim == 0 or array.shape[-1] != last or (not single and array.ndim != 2):
+        raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
     if array.dtype != np.float32:
         array = array.astype(np.float64, copy=False)
     # Kernels see one layout only: numba compiles again for a read-only array.

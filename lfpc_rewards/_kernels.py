@@ -344,18 +344,19 @@ def grounding_rows(
                 )
                 total = iou_weight * gated + (1.0 - iou_weight) * l1
                 if reduce == MEAN:
-                    share = 1.0 / ((stop - first) * regions)
-                    out[0, i] += overlap * share
-                    out[1, i] += gated * share
-                    out[2, i] += l1 * share
-                    out[3, i] += total * share
-                    out[4, i] += max_iou * share
+                    out[0, i] += overlap
+                    out[1, i] += gated
+                    out[2, i] += l1
+                    out[3, i] += total
+                    out[4, i] += max_iou
                 elif total > best_total:  # Strict: of equal crops the earlier one is taken.
                     best_overlap, best_iou, best_l1, best_max = overlap, gated, l1, max_iou
                     best_total = total
             if reduce != MEAN:
-                out[0, i] += best_overlap / regions
-                out[1, i] += best_iou / regions
-                out[2, i] += best_l1 / regions
-                out[3, i] += best_total / regions
-                out[4, i] += best_max / regions
+                out[0, i] += best_overlap
+                out[1, i] += best_iou
+                out[2, i] += best_l1
+                out[3, i] += best_total
+                out[4, i] += best_max
+        # One division at the end, so that the mean of ones is one.
+        out[:, i] /= regions * (stop - first) if reduce == MEAN else regions

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from decimal import Decimal
+from functools import lru_cache
 from itertools import zip_longest
 
 from lfpc_rewards._typing import Accepted, Choices
@@ -29,8 +30,9 @@ _CUE = re.compile(r"\b(?:answer|option|choice|choose|pick|select|correct|go with
 _NEGATION = re.compile(
     r"\b(?:not|no|never|neither|nor|none|except|cannot|wrong|incorrect)\b|n't\b", re.IGNORECASE
 )
+_REFUSAL = re.compile(r"(?:is|was)\s+(?:not|wrong|incorrect|false)\b|(?:is|was)n't\b", re.IGNORECASE)
 _NUMBER = re.compile(r"([+-]?)\s*(\d{1,3}(?:,\d{3})+|\d*)(\.\d+)?\s*(%|percent|per cent)?\.?")
-_YES_NO = re.compile(r"(yes|no)\b\W*(\w*)\s*(\w*)")
+_YES_NO = re.compile(r"(yes|no)(?![\w-])\s*([.,;:!?]*)\W*(\w*)\W*(\w*)")
 
 _ARTICLES = frozenset({"a", "an", "the"})
 # fmt: off
@@ -150,6 +152,8 @@ def _options_named(text: str, options: list[str]) -> set[int]:
             return same
         first = _LETTER_AND_MORE.fullmatch(reading)
         if first and _index(first[1] or first[2] or first[3]) < count:
+            if _REFUSAL.match(first[4]):
+                return set()
             return {_index(first[1] or first[2] or first[3])} | _mentioned(first[4], texts, count)
         second = _LETTER_SPACE_TEXT.fullmatch(reading)
         if second and _index(second[1]) < count:
@@ -211,15 +215,14 @@ def _yes_no(text: str) -> str | None:
     found = _YES_NO.match(text.casefold())
     if not found:
         return None
-    verdict, following, after = found.groups()
+    verdict, stop, following, after = found.groups()
     opposite = "no" if verdict == "yes" else "yes"
     if opposite in (following, after if following in ("and", "or", "but") else ""):
         return None
-    # "No dog is here" does not say "no"; "No, it is not" and "No it is not" do.
-    joined = following and re.match(r"no\s+\w", text.casefold())
-    return (
-        None if joined and following not in ("it", "there", "they", "he", "she", "this", "that") else verdict
-    )
+    # "No dog is here" does not say "no"; "No, a dog" and "No it is not" do.
+    determiner = verdict == "no" and following and not stop
+    pronouns = ("it", "there", "they", "he", "she", "this", "that")
+    return None if determiner and following not in pronouns else verdict
 
 
 def _number(text: str) -> tuple[Decimal, str] | None:
@@ -229,10 +232,11 @@ def _number(text: str) -> tuple[Decimal, str] | None:
     found = _NUMBER.fullmatch(text)
     if found and (found[2] or found[3]):
         return Decimal(found[1] + found[2].replace(",", "") + (found[3] or "")), unit
-    words = _plain(text).removesuffix(" %").strip()
+    words = _plain(text).removesuffix(" %")
     return (Decimal(_WORDS[words]), unit) if words in _WORDS else None
 
 
+@lru_cache(maxsize=1024)  # the options of a prompt come again with each of its rollouts
 def _tidy(text: str) -> str:
     """One line of NFKC text without invisible characters, TeX boxes, emphasis and outer quotes."""
     text = unicodedata.normalize("NFKC", text)
@@ -242,6 +246,7 @@ def _tidy(text: str) -> str:
     return " ".join(text.split()).strip("\"' ")
 
 
+@lru_cache(maxsize=1024)  # the options of a prompt come again with each of its rollouts
 def _plain(text: str) -> str:
     """Words only: folded case, no punctuation, no articles; the text itself if nothing else is left."""
     folded = unicodedata.normalize("NFKC", text.casefold()).replace("&", " and ").replace("'", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain, pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -70,14 +71,12 @@ class Targets:
     rows: NDArray[np.int64]
 
     def __init__(self, targets: Sequence[RowTarget], image_sizes: SizesLike) -> None:
-        packed: list[NDArray[np.float64]] = []
-        region_starts, row_starts = [0], [0]
+        regions: list[Any] = []
+        row_starts = [0]
         for row, target in enumerate(targets):
-            for number, region in enumerate(_regions(target, row)):
-                boxes = _region(region, f"targets[{row}] region {number}")
-                packed.append(boxes)
-                region_starts.append(region_starts[-1] + len(boxes))
-            row_starts.append(len(region_starts) - 1)
+            regions.extend(_regions(target, row))
+            row_starts.append(len(regions))
+        boxes, lengths = _pack_plain(regions) or _pack_checked(regions, row_starts)
         rows = len(row_starts) - 1
         sizes = np.array(as_sizes(image_sizes), np.float64)  # a copy: the caller's array may change later
         if sizes.shape == (2,):
@@ -87,8 +86,8 @@ class Targets:
                 f"image_sizes must have shape ({rows}, 2) or (2,), one (width, height) per row of targets, "
                 f"got {sizes.shape}"
             )
-        self.boxes = np.concatenate([np.zeros((0, 4)), *packed]).reshape(-1)
-        self.region_starts = np.array(region_starts, np.int64)
+        self.boxes = boxes
+        self.region_starts = np.cumsum([0, *lengths], dtype=np.int64)
         self.row_starts = np.array(row_starts, np.int64)
         self.sizes = sizes.reshape(-1)
         self.rows = np.arange(rows)
@@ -140,21 +139,37 @@ def _regions(target: RowTarget, row: int) -> Sequence[Any]:
     """The regions of a row; one region may be given without the list around it."""
     if target is None:
         return []
-    if isinstance(target, np.ndarray):
-        return [target] if target.ndim == 2 else list(target)
-    if not isinstance(target, list | tuple):
-        raise TypeError(
-            f"targets[{row}] must be nested boxes (n, 4), a list of such regions or None, got {target!r}"
-        )
-    if len(target) == 0:
-        return []
-    inner = target[0]
-    is_box = isinstance(inner, list | tuple | np.ndarray) and len(inner) > 0 and np.ndim(inner[0]) == 0
-    return [target] if is_box else target
+    if isinstance(target, list | tuple | np.ndarray):
+        if len(target) == 0:
+            return []
+        inner = target[0]
+        if isinstance(inner, list | tuple | np.ndarray):
+            return [target] if len(inner) > 0 and np.ndim(inner[0]) == 0 else list(target)
+    raise TypeError(
+        f"targets[{row}] must be nested boxes (n, 4), a list of such regions or None, got {target!r}"
+    )
 
 
-def _region(region: Any, name: str) -> NDArray[np.float64]:
-    boxes = np.asarray(as_floats(region, name, 4, single=False), np.float64)
-    if len(boxes) == 0:
-        raise ValueError(f"{name} must hold at least one box, got none")
-    return boxes
+def _pack_plain(regions: list[Any]) -> tuple[NDArray[np.float64], list[int]] | None:
+    """All coordinates and the number of boxes per region; None unless all is lists of four Python numbers."""
+    try:
+        lengths = list(map(len, regions))
+        boxes = list(chain.from_iterable(regions))
+        flat = list(chain.from_iterable(boxes))
+        usual = 0 not in lengths and set(map(len, boxes)) <= {4} and set(map(type, flat)) <= {int, float}
+        return (np.array(flat, np.float64), lengths) if usual else None
+    except (TypeError, OverflowError):
+        return None
+
+
+def _pack_checked(regions: list[Any], row_starts: list[int]) -> tuple[NDArray[np.float64], list[int]]:
+    """The same for anything that numpy reads as boxes; raises with row and region for the rest."""
+    packed = []
+    for row, (first, stop) in enumerate(pairwise(row_starts)):
+        for number, region in enumerate(regions[first:stop]):
+            name = f"targets[{row}] region {number}"
+            boxes = np.asarray(as_floats(region, name, 4, single=False), np.float64)
+            if len(boxes) == 0:
+                raise ValueError(f"{name} must hold at least one box, got none")
+            packed.append(boxes)
+    return np.concatenate(packed).reshape(-1), list(map(len, packed))

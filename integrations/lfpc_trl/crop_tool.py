@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from lfpc_rewards import Frame, corner_distance
-from lfpc_trl.images import MIN_SIDE, BoxError, PixelBox, crop_box, crop_size, cut, load_original, show
+from lfpc_trl.images import MIN_SIDE, BoxError, PixelBox, crop_box, crop_size, cut, load_original, load_shown
 from lfpc_trl.prompts import Block, user_blocks
 from lfpc_trl.rows import Row
 
@@ -60,7 +60,7 @@ class CropEnvironment:
             raise ValueError(f"row {row.id} has no targets to crop from")
         self._row = row
         self._delivered = 0
-        return user_blocks(row, show(load_original(row.image), row.shown_size))
+        return user_blocks(row, load_shown(row.image, row.shown_size))
 
     # No return annotation: transformers would add it to the description that the model reads.
     def image_zoom_in_tool(self, bbox_2d: list[float], label: str = ""):  # type: ignore[no-untyped-def]  # noqa: ARG002

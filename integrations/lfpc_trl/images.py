@@ -50,12 +50,12 @@ class BoxError(ValueError):
 # --- reading -----------------------------------------------------------------------------------------
 
 
-class OriginalCache:
-    """Originals by path, least recently used first out, bounded by the bytes of their pixels.
+class PictureCache:
+    """Pictures by path and size, least recently used first out, bounded by the bytes of their pixels.
 
-    One decode per file even when several threads ask at once: the first one decodes, the others wait for
-    it. A file that changed on disk is read again. The newest picture is always kept, even alone above
-    the bound.
+    A step of training shows and crops the same few originals hundreds of times. One decode per file even
+    when several threads ask at once: the first one decodes, the others wait for it. A file that changed on
+    disk is read again. The newest picture is always kept, even alone above the bound.
 
     Args:
         max_bytes: bound on the pixels held, 3 bytes each.
@@ -64,17 +64,20 @@ class OriginalCache:
     def __init__(self, max_bytes: int = 1 << 30) -> None:
         self.max_bytes = max_bytes
         self.decodes = 0
-        self._entries: OrderedDict[tuple[str, int, int], Future[Image.Image]] = OrderedDict()
+        self._entries: OrderedDict[tuple[str, int, int, Size | None], Future[Image.Image]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def load(self, path: Path) -> Image.Image:
-        """The original at `path`, RGB, EXIF rotation applied. Shared: do not write into it.
+    def load(self, path: Path, size: Size | None = None) -> Image.Image:
+        """The original at `path`, or as it is shown at `size`. Shared: do not write into it.
+
+        Returns:
+            RGB, EXIF rotation applied.
 
         Raises:
             OSError: the file is missing or is not a picture that can be decoded.
         """
         stat = path.stat()
-        key = (str(path), stat.st_mtime_ns, stat.st_size)
+        key = (str(path), stat.st_mtime_ns, stat.st_size, size)
         with self._lock:
             future = self._entries.get(key)
             mine = future is None
@@ -83,18 +86,18 @@ class OriginalCache:
             self._entries.move_to_end(key)
         if mine:
             try:
-                future.set_result(_decode(path))
+                future.set_result(_decode(path) if size is None else show(self.load(path), size))
             except BaseException as error:
                 with self._lock:
                     self._entries.pop(key, None)
                 future.set_exception(error)
             else:
-                self._shrink()
+                self._make_room(decoded=size is None)
         return future.result()
 
-    def _shrink(self) -> None:
+    def _make_room(self, *, decoded: bool) -> None:
         with self._lock:
-            self.decodes += 1
+            self.decodes += decoded
             held = {key: _nbytes(f.result()) for key, f in self._entries.items() if f.done()}
             total = sum(held.values())
             for key in list(held)[:-1]:
@@ -136,13 +139,17 @@ def _decode(path: Path) -> Image.Image:
         return pixels if turn is None else pixels.transpose(turn)
 
 
-ORIGINALS = OriginalCache()
-"""The cache of this process: every crop of a training run comes from here."""
+_PICTURES = PictureCache()
 
 
 def load_original(path: str | Path) -> Image.Image:
-    """The original at `path` from this process's cache; see `OriginalCache.load`."""
-    return ORIGINALS.load(Path(path))
+    """The original at `path`, from the cache of this process; see `PictureCache.load`."""
+    return _PICTURES.load(Path(path))
+
+
+def load_shown(path: str | Path, size: Size) -> Image.Image:
+    """The original at `path` resized to `size`, from the cache of this process; see `show`."""
+    return _PICTURES.load(Path(path), size)
 
 
 def check_picture(path: Path) -> Size:
@@ -181,16 +188,11 @@ def _jpeg_is_complete(path: Path) -> bool:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         at = 2
         while at + 4 <= len(data):
-            if data[at] != 0xFF:
-                return False
             marker = data[at + 1]
-            if marker == 0xDA:
+            if data[at] != 0xFF or marker == 0xFF:
+                at += 1  # padding, or junk that decoders skip
+            elif marker == 0xDA:
                 return data.find(b"\xff\xd9", at) != -1
-            # 0xFF may be repeated as padding; the markers 0xD0-0xD8 and 0x01 carry no length.
-            if marker == 0xFF:
-                at += 1
-            elif marker == 0x01 or 0xD0 <= marker <= 0xD8:
-                at += 2
             else:
                 at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return False

@@ -10,6 +10,7 @@ import dataclasses
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -27,7 +28,8 @@ from lfpc_trl.evaluation import Trajectory
 from lfpc_trl.images import load_original, show
 
 Results = Mapping[str, Mapping[str, Any]]
-"""Phase name to its metrics, as `evaluate` returns them; other keys, such as `seconds`, may stand beside."""
+"""Phase name to its metrics, as `evaluate` returns them. Beside them may stand `seconds` (by step) and
+`selection` (by data set: the summaries of `select_resolution`)."""
 
 Curves = Mapping[str, Sequence[Mapping[str, Any]]]
 """Phase name to the records of its trainer's log, each with `step`."""
@@ -187,7 +189,7 @@ def write_report(
     Args:
         path: Where to write; an existing file is replaced.
         results: Metrics by phase (`warm`, `stage1`, `stage2`, `control`; any may be missing), and, if wanted,
-            `seconds` by step.
+            `seconds` and `selection`.
         curves: Logs by phase (`stage1`, `stage2`, `control`).
         trajectories: What each phase did on the same questions; they are matched by row id.
         settings: Facts about settings and machine, shown as a list at the end.
@@ -307,6 +309,9 @@ def _story(results: Results) -> list[tuple[str, str]]:
     def both(key: str, kind: str) -> str:
         return f"{_number(control.get(key), kind)} ({_number(second.get(key), kind)})"
 
+    selected = _selected(results.get("selection", {}))
+    if selected:
+        told.append(("How coarse is too coarse?", selected))
     accuracy, calls = number(warm, "accuracy"), number(warm, "tool_calls")
     if not math.isnan(accuracy):
         told.append(
@@ -363,6 +368,26 @@ def _story(results: Results) -> list[tuple[str, str]]:
             )
         )
     return told
+
+
+def _selected(summaries: Mapping[str, Any]) -> str:
+    """What resolution selection found, over all data sets."""
+    counts: Counter[int] = Counter()
+    unchanged = 0
+    for summary in summaries.values():
+        if not isinstance(summary, Mapping) or summary.get("method") != "answer":
+            return ""  # the ablations ask no model: nothing to tell
+        counts.update({int(tokens): count for tokens, count in summary["tokens"].items()})
+        unchanged += summary["never_diverged"]
+    if not counts:
+        return ""
+    # Many sizes of picture give many numbers of tokens; the usual ones suffice.
+    usual = [f"{count} at {tokens} visual tokens" for tokens, count in counts.most_common(4)]
+    return (
+        "The model itself decided, before training: each question was put to it with the picture at full "
+        "size, then coarser and coarser, until its answer changed; that copy is what training shows it. Of "
+        f"{counts.total()} questions: {', '.join(usual)}; {unchanged} kept their answer to the coarsest."
+    )
 
 
 def _moved(before: float, after: float, pattern: str) -> str:

@@ -92,8 +92,8 @@ def generate_rollouts(
         seed: of the sampling. The results depend on seed, rows and batch size alone; torch's own random
             state is left as it was.
         batch_size: rollouts per pass.
-        first_turns: token ids to take as the first turn of each row instead of generating it. What follows can
-            then be compared with another run that began the same, such as one with other crops.
+        first_turns: token ids to take as the first turn of each row instead of generating it, so that what
+            follows can be compared with another run that began the same, such as one with other crops.
         progress: called with the number of rollouts that were just finished, such as `tqdm.update`.
 
     Returns:

@@ -29,8 +29,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lfpc_rewards import answers_match
 from lfpc_trl.errors import DataError
-from lfpc_trl.images import MAX_ASPECT, Size, check_picture, shown_size
+from lfpc_trl.images import MAX_ASPECT, MAX_CROP_ASPECT, Size, check_picture, shown_size
 
 Boxes = NDArray[np.float64]
 """(n, 4) boxes of one region, inner to outer, pixels of the original."""
@@ -150,14 +151,14 @@ def _check_row(
     *,
     require_targets: bool,
 ) -> Row:
-    extras = {name: value for name, value in raw.items() if name in METADATA or name.startswith("x_")}
+    carried = [name for name in raw if name in METADATA or name.startswith("x_")]
     for name in raw:
-        if name not in COLUMNS and name not in extras:
+        if name not in COLUMNS and name not in carried:
             near = difflib.get_close_matches(name, COLUMNS, n=1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             raise _RuleError(f"unknown column {name!r}{hint}; a column to carry along starts with 'x_'")
+    # A Parquet column has a value in every row: there, absent is None.
     for name in ("question", "answer", "image"):
-        # A Parquet column has a value in every row: there, absent is None.
         if raw.get(name) is None:
             raise _RuleError(f"{name} is missing")
     choices = raw.get("choices")
@@ -171,6 +172,7 @@ def _check_row(
         if not 2 <= len(choices) <= 26:
             raise _RuleError(f"choices must be 2 to 26 texts, got {len(choices)}")
     answer = _texts([raw["answer"]] if isinstance(raw["answer"], str) else raw["answer"], "answer")
+    _check_answer(answer, choices)
     return Row(
         id=_identifier(raw.get("id"), number),
         question=_text(raw["question"], "question"),
@@ -180,8 +182,17 @@ def _check_row(
         size=size,
         regions=regions,
         shown_size=None if raw.get("shown_size") is None else _shown(raw["shown_size"]),
-        extras=extras,
+        extras={name: raw[name] for name in carried if raw[name] is not None},
     )
+
+
+def _check_answer(answer: tuple[str, ...], choices: tuple[str, ...] | None) -> None:
+    """What the accuracy reward refuses is found here, not in the middle of a training."""
+    for text in answer:
+        try:
+            answers_match(text, [text], choices)
+        except ValueError:
+            raise _RuleError(f"answer must name one of the choices {_short(choices)}, got {text!r}") from None
 
 
 def _text(value: object, name: str) -> str:
@@ -257,6 +268,10 @@ def _check_target(box: Sequence[float], size: Size) -> None:
     x1, y1, x2, y2 = box
     if x1 >= x2 or y1 >= y2:
         raise _RuleError(f"targets need x1 < x2 and y1 < y2, got {list(box)}")
+    if max(x2 - x1, y2 - y1) > MAX_CROP_ASPECT * min(x2 - x1, y2 - y1):
+        raise _RuleError(
+            f"targets must be at most {MAX_CROP_ASPECT:g} times as long as wide, got {list(box)}"
+        )
     if x1 < 0 or y1 < 0 or x2 > size[0] or y2 > size[1]:
         raise _RuleError(
             f"targets must lie inside the picture ({size[0]} x {size[1]} pixels), got {list(box)}"

@@ -36,7 +36,7 @@ from lfpc_trl.rows import Row, rows_digest
 from lfpc_trl.stages import Stage1Settings
 
 MANIFEST, METRICS_FILE = "manifest.json", "metrics.jsonl"
-OnStep = Callable[[int, int, dict[str, Any]], None]
+OnStep = Callable[[int, int, dict[str, Any]], object]
 """Called after every step with its number, the number of steps, and the line of `metrics.jsonl`."""
 
 _TRL_NAMES = {
@@ -125,15 +125,19 @@ def train(
         torch.set_num_threads(settings.threads)
     done = 0 if checkpoint is None else checkpoint_step(checkpoint) // settings.updates_per_step()
     with _quiet():
-        model = models.load_model(model_dir)
-        output_dir.mkdir(parents=True, exist_ok=True)
-        _write_json(output_dir / MANIFEST, manifest)
-        _keep_metrics_until(output_dir / METRICS_FILE, done)
+        model = models.load_model(checkpoint or model_dir)
+        model.config.name_or_path = str(model_dir)  # TRL loads the reference model of a KL term from here
+        if _is_main_process():
+            output_dir.mkdir(parents=True, exist_ok=True)
+            _write_json(output_dir / MANIFEST, manifest)
+            _keep_metrics_until(output_dir / METRICS_FILE, done)
         trainer = _trainer(settings, family.frame, processor, model, rows, output_dir)
+        trainer.epochs_done = done // (len(rows) // settings.prompts_per_step)
         trainer.add_callback(_StepLog(output_dir / METRICS_FILE, settings, on_step))
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         _save_model(trainer, Path(model_dir), output_dir)
-    _write_json(output_dir / MANIFEST, manifest | {"finished": True})
+    if _is_main_process():
+        _write_json(output_dir / MANIFEST, manifest | {"finished": True})
     return TrainResult(output_dir, settings.steps, read_metrics(output_dir))
 
 
@@ -194,9 +198,16 @@ def _fingerprint(model_dir: Path) -> str:
 # --- the output directory ----------------------------------------------------------------------------
 
 
+def _is_main_process() -> bool:
+    """The one of several processes (torchrun) that writes files."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _prepare(output_dir: Path, manifest: dict[str, Any], *, resume: bool) -> Path | None:
     """Refuse what must not be overwritten or mixed; the checkpoint to go on from, if any."""
     if not resume:
+        if not _is_main_process():
+            return None  # the main process may have started to write there
         if (output_dir / MANIFEST).exists():
             raise UserError(f"{output_dir}: already holds a run; use --resume or another directory")
         if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
@@ -325,6 +336,29 @@ class _Prompts:
         }
 
 
+class _Trainer(GRPOTrainer):  # type: ignore[misc]
+    """TRL's trainer, going on from a checkpoint as if it had never stopped."""
+
+    epochs_done = 0
+
+    def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        # The model was loaded from the checkpoint already. The trainer would match the names in the file with
+        # those of the model, which differ for Qwen2.5-VL, and go on with untrained weights.
+        pass
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        # TRL's card describes a text model and knows no name for a model from a directory.
+        pass
+
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        # Every epoch draws its order from one generator: without the draws of the epochs before, a resumed
+        # run would see the first epoch's order again.
+        sampler = super()._get_train_sampler(dataset)
+        for _ in range(self.epochs_done):
+            torch.randperm(sampler.num_samples, generator=sampler.generator)
+        return sampler
+
+
 def _trainer(
     settings: Stage1Settings, frame: Frame, processor: Any, model: Any, rows: Sequence[Row], output_dir: Path
 ) -> Any:
@@ -338,7 +372,7 @@ def _trainer(
         bf16=not settings.use_cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
     )
     dataset = Dataset.from_dict({"number": list(range(len(rows)))})
-    trainer = GRPOTrainer(
+    trainer = _Trainer(
         model=model,
         reward_funcs=settings.rewards(crops)[0],
         args=config,
@@ -355,7 +389,7 @@ def _save_model(trainer: Any, model_dir: Path, output_dir: Path) -> None:
     """Weights and config as trained; every other file as it was in the model directory."""
     trainer.processing_class = None  # it would be written with the limits that we opened
     trainer.save_model(str(output_dir))
-    if not trainer.is_world_process_zero():
+    if not _is_main_process():
         return
     (output_dir / "training_args.bin").unlink(missing_ok=True)
     for path in model_dir.iterdir():

@@ -33,7 +33,7 @@ def giou_by_counting(box, other):
 
 
 def grounding(crops, regions, size, *, threshold, weight, reduce):
-    """(overlap, iou, l1, total, max_iou) of one rollout in exact fractions, from the formulas of the paper."""
+    """(overlap, iou, l1, total, max_iou) of one rollout in exact fractions, by the paper's formulas."""
     width, height = size
 
     def fractions_of(box):

@@ -42,6 +42,7 @@ def nested_boxes(draw):
 
 
 NAN, INF = float("nan"), float("inf")
+# The last three are boxes: huge, tiny, larger than any image.
 BAD_CROPS = [
     None,
     [],
@@ -58,17 +59,46 @@ BAD_CROPS = [
 ]
 crops = st.lists(int_boxes(empty=False) | st.sampled_from(BAD_CROPS), max_size=4)
 
-NASTY = ["-0", "007", "1e5", "1e999", "-1e999", "9" * 400, "9" * 5000, "NaN", "Infinity", "٣", "null", "true", '"7"', ""]
+NASTY = [
+    "-0",
+    "007",
+    "1e5",
+    "1e999",
+    "-1e999",
+    "9" * 400,
+    "9" * 5000,
+    "NaN",
+    "Infinity",
+    "٣",
+    "null",
+    "true",
+    '"7"',
+    "",
+]
 number = st.integers(-20, 2000).map(str) | st.floats(-5, 2000).map(str) | st.sampled_from(NASTY)
 box_text = st.lists(number, min_size=3, max_size=5).map(lambda numbers: f"[{', '.join(numbers)}]")
 name = st.sampled_from(["image_zoom_in_tool"] * 4 + ["rotate", "", "IMAGE_ZOOM_IN_TOOL"])
 key = st.sampled_from(["bbox_2d"] * 4 + ["bbox", "Bbox_2d"])
 call_json = st.builds(
-    lambda n, k, b: f'{{"name": {json.dumps(n)}, "arguments": {{"{k}": {b}, "label": "x"}}}}', name, key, box_text
+    lambda n, k, b: f'{{"name": {json.dumps(n)}, "arguments": {{"{k}": {b}, "label": "x"}}}}',
+    name,
+    key,
+    box_text,
 )
-word = st.sampled_from(["", " ", "near", "\n", "\u00a0", "\u2003", "\ud800", "狗", "a < b", "</", "<think", "B"])
+word = st.sampled_from(
+    ["", " ", "near", "\n", "\u00a0", "\u2003", "\ud800", "狗", "a < b", "</", "<think", "B"]
+)
 tag = st.sampled_from(
-    ["<think>", "</think>", "<tool_call>", "</tool_call>", "<answer>", "</answer>", "<tool_response>", "<Answer>"]
+    [
+        "<think>",
+        "</think>",
+        "<tool_call>",
+        "</tool_call>",
+        "<answer>",
+        "</answer>",
+        "<tool_response>",
+        "<Answer>",
+    ]
 )
 space = st.sampled_from(["", "", " ", "\n\n", "\u2003", "x"])
 think = st.builds(lambda w: f"<think>{w}</think>", word)
@@ -96,7 +126,9 @@ turn_texts = valid_turn | mutated() | tag_soup
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just(10**400),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["bbox_2d", "x"]), inner, max_size=2),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["bbox_2d", "x"]), inner, max_size=2)
+    ),
     max_leaves=6,
 )
 arguments = (
@@ -104,14 +136,29 @@ arguments = (
     | json_values
     | box_text.map(lambda b: f'{{"bbox_2d": {b}}}')
 )
-entry = st.builds(lambda n, a: {"type": "function", "function": {"name": n, "arguments": a}}, name | json_values, arguments)
+entry = st.builds(
+    lambda n, a: {"type": "function", "function": {"name": n, "arguments": a}}, name | json_values, arguments
+)
 blocks = st.lists(
-    st.sampled_from([{"type": "image"}, {"type": "image", "image": None}, {"type": "text", "text": "ok"}, {}, "x", None, 3]),
+    st.sampled_from(
+        [
+            {"type": "image"},
+            {"type": "image", "image": None},
+            {"type": "text", "text": "ok"},
+            {},
+            "x",
+            None,
+            3,
+        ]
+    ),
     max_size=3,
 )
 content = turn_texts | blocks | st.none() | json_values
 message = st.fixed_dictionaries(
-    {"role": st.sampled_from(["assistant", "assistant", "tool", "user", "system", "", None, 7]), "content": content},
+    {
+        "role": st.sampled_from(["assistant", "assistant", "tool", "user", "system", "", None, 7]),
+        "content": content,
+    },
     optional={
         "tool_calls": st.lists(entry | json_values, max_size=3) | json_values,
         "reasoning_content": word | json_values,

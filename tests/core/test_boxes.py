@@ -44,9 +44,9 @@ def test_conversion_returns_a_new_array_and_keeps_float32():
 
 
 def test_unknown_formats_are_refused():
-    with pytest.raises(ValueError, match='source must be "xyxy", "xywh" or "cxcywh", got \'yxyx\''):
+    with pytest.raises(ValueError, match=r"source must be .xyxy., .xywh. or .cxcywh., got 'yxyx'"):
         lr.convert_boxes([0, 0, 1, 1], "yxyx", "xyxy")
-    with pytest.raises(ValueError, match="target must be .* got 'xy'"):
+    with pytest.raises(ValueError, match=r"target must be .* got 'xy'"):
         lr.convert_boxes([0, 0, 1, 1], "xyxy", "xy")
 
 
@@ -75,9 +75,13 @@ def test_clipping_keeps_what_lies_in_the_image(box, target):
 
 
 def test_clip_refuses_bad_sizes():
-    with pytest.raises(ValueError, match=r"image_sizes must be a positive finite \(width, height\), got \[0.0, 5.0\]"):
+    with pytest.raises(
+        ValueError, match=r"image_sizes must be a positive finite \(width, height\), got \[0.0, 5.0\]"
+    ):
         lr.clip_boxes([0, 0, 1, 1], (0, 5))
-    with pytest.raises(ValueError, match=r"boxes and image_sizes must broadcast, got shapes \(2, 4\) and \(3, 2\)"):
+    with pytest.raises(
+        ValueError, match=r"boxes and image_sizes must broadcast, got shapes \(2, 4\) and \(3, 2\)"
+    ):
         lr.clip_boxes([[0, 0, 1, 1]] * 2, [[1, 1]] * 3)
 
 
@@ -103,13 +107,21 @@ def test_sizes_broadcast_per_row():
 
 
 def test_a_missing_size_is_refused():
-    with pytest.raises(ValueError, match="original_size is needed to convert from relative to original, got None"):
+    with pytest.raises(
+        ValueError, match="original_size is needed to convert from relative to original, got None"
+    ):
         lr.convert_frame([0, 0, 1, 1], "relative", "original", shown_size=(9, 9))
-    with pytest.raises(ValueError, match="shown_size is needed to convert from shown to relative_1000, got None"):
+    with pytest.raises(
+        ValueError, match="shown_size is needed to convert from shown to relative_1000, got None"
+    ):
         lr.convert_frame([0, 0, 1, 1], "shown", "relative_1000", original_size=(9, 9))
-    with pytest.raises(ValueError, match=r"shown_size must be a positive finite \(width, height\), got \[0.0, 9.0\]"):
+    with pytest.raises(
+        ValueError, match=r"shown_size must be a positive finite \(width, height\), got \[0.0, 9.0\]"
+    ):
         lr.convert_frame([0, 0, 1, 1], "shown", "relative", shown_size=(0, 9))
-    with pytest.raises(ValueError, match="source must be one of original, shown, relative, relative_1000, got 'px'"):
+    with pytest.raises(
+        ValueError, match="source must be one of original, shown, relative, relative_1000, got 'px'"
+    ):
         lr.convert_frame([0, 0, 1, 1], "px", "relative")
     with pytest.raises(ValueError, match=r"boxes \(2, 4\) and the sizes must broadcast"):
         lr.convert_frame([[0, 0, 1, 1]] * 2, "relative", "original", original_size=[[1, 1]] * 3)

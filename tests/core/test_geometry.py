@@ -44,7 +44,9 @@ GIOU = [
 ]
 
 
-@pytest.mark.parametrize(("box", "other", "expected"), [row[1:] for row in GIOU], ids=[row[0] for row in GIOU])
+@pytest.mark.parametrize(
+    ("box", "other", "expected"), [row[1:] for row in GIOU], ids=[row[0] for row in GIOU]
+)
 def test_giou(box, other, expected):
     assert lr.giou(box, other) == pytest.approx(expected, abs=1e-15)
     assert lr.giou_matrix([box], [other]) == pytest.approx(expected, abs=1e-15)
@@ -58,14 +60,18 @@ COVERAGE = [
 ]
 
 
-@pytest.mark.parametrize(("crop", "target", "expected"), [row[1:] for row in COVERAGE], ids=[row[0] for row in COVERAGE])
+@pytest.mark.parametrize(
+    ("crop", "target", "expected"), [row[1:] for row in COVERAGE], ids=[row[0] for row in COVERAGE]
+)
 def test_coverage(crop, target, expected):
     assert lr.coverage(crop, target) == expected
     assert lr.union_coverage([crop], target) == expected
 
 
 def test_corner_distance_is_the_mean_over_the_four_normalised_coordinates():
-    assert lr.corner_distance([10, 20, 30, 40], [20, 20, 30, 80], (100, 200)) == pytest.approx((0.1 + 0 + 0 + 0.2) / 4)
+    assert lr.corner_distance([10, 20, 30, 40], [20, 20, 30, 80], (100, 200)) == pytest.approx(
+        (0.1 + 0 + 0 + 0.2) / 4
+    )
     assert lr.corner_distance([0, 0, 0, 0], [100, 80, 100, 80], (100, 80)) == 1.0
 
 
@@ -194,7 +200,14 @@ def test_every_input_layout_reuses_one_compiled_kernel():
     expected = [1.0, 1 / 7]
     read_only = base.astype(float)
     read_only.flags.writeable = False
-    for boxes in (base, base.astype("f8"), np.asfortranarray(base), base[::-1][::-1], base.tolist(), read_only):
+    for boxes in (
+        base,
+        base.astype("f8"),
+        np.asfortranarray(base),
+        base[::-1][::-1],
+        base.tolist(),
+        read_only,
+    ):
         assert lr.iou(boxes, [0, 0, 2, 2]) == pytest.approx(expected)
     signatures = getattr(_kernels.iou_rows, "signatures", [])  # no attribute when JIT is off
     assert len({signature[0].dtype for signature in signatures}) == len(signatures)
@@ -203,7 +216,12 @@ def test_every_input_layout_reuses_one_compiled_kernel():
 def test_inputs_are_never_changed():
     boxes = np.array([[0.0, 0, 2, 2], [1, 1, 3, 3]])
     before = boxes.copy()
-    for function in (lr.area, lambda b: lr.iou(b, b), lambda b: lr.giou_matrix(b, b), lambda b: lr.union_coverage(b, b[0])):
+    for function in (
+        lr.area,
+        lambda b: lr.iou(b, b),
+        lambda b: lr.giou_matrix(b, b),
+        lambda b: lr.union_coverage(b, b[0]),
+    ):
         function(boxes)
         np.testing.assert_array_equal(boxes, before)
 
@@ -227,13 +245,17 @@ def test_out_is_filled_and_returned():
 
 
 @pytest.mark.parametrize(
-    "out", [np.empty(2), np.empty(1, "f4"), np.empty((1, 1)), np.empty(2)[::2]], ids=["rows", "dtype", "axes", "strided"]
+    "out",
+    [np.empty(2), np.empty(1, "f4"), np.empty((1, 1)), np.empty(2)[::2]],
+    ids=["rows", "dtype", "axes", "strided"],
 )
 def test_an_unfitting_out_is_refused(out):
     if out.shape == (1,) and out.dtype == np.float64:
         out = np.empty(4)[::4]
         out.flags.writeable = False
-    with pytest.raises(ValueError, match=r"out must be a writeable C-contiguous float64 array of shape \(1,\), got"):
+    with pytest.raises(
+        ValueError, match=r"out must be a writeable C-contiguous float64 array of shape \(1,\), got"
+    ):
         lr.area([[0, 0, 1, 1]], out=out)
 
 
@@ -243,27 +265,42 @@ def test_an_out_that_is_no_array_is_refused():
 
 
 NAN, INF = float("nan"), float("inf")
-BAD = [[3, 0, 1, 1], [0, 3, 1, 1], [NAN, 0, 1, 1], [0, 0, 1, NAN], [0, 0, INF, 1], [-INF, 0, 1, 1], [INF, 0, INF, 0],
-       [-1e308, 0, 1e308, 1], [0, 0, 1e200, 1e200]]  # fmt: skip
+BAD = [
+    [3, 0, 1, 1],
+    [0, 3, 1, 1],
+    [NAN, 0, 1, 1],
+    [0, 0, 1, NAN],
+    [0, 0, INF, 1],
+    [-INF, 0, 1, 1],
+    [INF, 0, INF, 0],
+    [-1e308, 0, 1e308, 1],
+    [0, 0, 1e200, 1e200],
+    [0, 0, 1e154, 1e154],
+]
 
 
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("function", [*PAIRS, lr.iou_matrix, lr.giou_matrix, lr.coverage_matrix])
 def test_a_bad_box_is_named_with_its_row(function, bad):
     first, second = ("crops", "targets") if "coverage" in function.__name__ else ("boxes", "others")
-    good = [0, 0, 1, 1]
-    with pytest.raises(ValueError, match=rf"^{first}\[1\] must be four finite numbers with x0 <= x1, y0 <= y1"):
-        function([good, bad], [good, good])
-    with pytest.raises(ValueError, match=rf"^{second}\[1\] must be four finite numbers with x0 <=? x1, y0 <=? y1"):
-        function([good, good], [good, bad])
-    with pytest.raises(ValueError, match=rf"^{first}\[0, 1\] must"):
-        if "matrix" in function.__name__:
-            raise ValueError(f"{first}[0, 1] must")  # matrices take lists of boxes only
-        function([[good, bad]], good)
+    good, empty = [0, 0, 1, 1], [5, 5, 5, 5]  # a box of zero area is not to blame
+    rule = "must be four finite numbers with x0 <=? x1, y0 <=? y1"
+    with pytest.raises(ValueError, match=rf"^{first}\[1\] {rule}"):
+        function([empty, bad], [good, good])
+    with pytest.raises(ValueError, match=rf"^{second}\[1\] {rule}"):
+        function([empty, empty], [good, bad])
+
+
+@pytest.mark.parametrize("function", PAIRS)
+def test_a_bad_box_in_a_nested_batch_is_named_with_all_its_indices(function):
+    with pytest.raises(ValueError, match=r"^(crops|boxes)\[0, 1\] must be four finite numbers"):
+        function([[[0, 0, 1, 1], [3, 0, 1, 1]]], [0, 0, 1, 1])
 
 
 def test_a_bad_box_is_shown():
-    with pytest.raises(ValueError, match=r"boxes\[2\] must be .* and a finite area, got \[5\.0, 0\.0, 2\.0, 1\.0\]$"):
+    with pytest.raises(
+        ValueError, match=r"boxes\[2\] must be .* and a finite area, got \[5\.0, 0\.0, 2\.0, 1\.0\]$"
+    ):
         lr.area([[0, 0, 1, 1], [0, 0, 2, 1], [5, 0, 2, 1]])
     with pytest.raises(ValueError, match=r"^boxes must be four finite"):
         lr.area([5, 0, 2, 1])
@@ -283,9 +320,11 @@ def test_a_target_without_area_is_refused(empty):
 def test_bad_sizes_and_shapes_are_refused():
     box = [0, 0, 1, 1]
     for size in ([0, 5], [5, -1], [NAN, 5], [5, INF]):
-        with pytest.raises(ValueError, match=r"^image_sizes\[1\] must be a positive finite \(width, height\), got"):
-            lr.corner_distance([box, box], box, [[1, 1], size])
-    for bad in ([3, 0, 1, 1], [0, 0, INF, 1]):
+        with pytest.raises(
+            ValueError, match=r"^image_sizes\[1\] must be a positive finite \(width, height\), got"
+        ):
+            lr.corner_distance([[5, 5, 5, 5]] * 2, [5, 5, 5, 5], [[1, 1], size])
+    for bad in BAD:
         with pytest.raises(ValueError, match=r"^crops must be four finite"):
             lr.corner_distance(bad, box, (1, 1))
         with pytest.raises(ValueError, match=r"^targets must be four finite"):
@@ -296,9 +335,13 @@ def test_bad_sizes_and_shapes_are_refused():
         lr.area([[1, 2, 3, 4], [1, 2]])
     with pytest.raises(ValueError, match=r"boxes must have shape \(n, 4\), got \(4,\)"):
         lr.iou_matrix(box, [box])
+    with pytest.raises(ValueError, match=r"targets must have shape \(n, 4\), got \(1, 3\)"):
+        lr.coverage_matrix([box], [[1, 2, 3]])
     with pytest.raises(ValueError, match=r"target must have shape \(4,\), got \(1, 4\)"):
         lr.union_coverage([box], [box])
-    with pytest.raises(ValueError, match=r"boxes and others must broadcast, got shapes \(2, 4\) and \(3, 4\)"):
+    with pytest.raises(
+        ValueError, match=r"boxes and others must broadcast, got shapes \(2, 4\) and \(3, 4\)"
+    ):
         lr.iou([box] * 2, [box] * 3)
     with pytest.raises(ValueError, match=r"crops\[0\] must be four finite"):
         lr.union_coverage([[3, 0, 1, 1]], box)

@@ -15,6 +15,7 @@ from transformers import (
     Qwen3VLForConditionalGeneration,
 )
 
+from lfpc_rewards import Frame
 from lfpc_trl.crop_tool import CropEnvironment, CropSettings
 from lfpc_trl.models import factor, family_of, load_model, load_processor
 from lfpc_trl.prompts import build_prompt
@@ -152,17 +153,25 @@ def teach(folder: Path, rows: list[Row], *, steps: int = 60) -> None:
     batch = []
     for index, row in enumerate(rows):
         prompt = build_prompt(frame, environment.reset(row=row))
-        box = [20 + index, 20, 90, 70 + index]
+        scale = 9 if frame is Frame.RELATIVE_1000 else 1
+        box = [scale * side for side in (20 + index, 20, 90, 70 + index)]
         crop = environment.image_zoom_in_tool(box)
         call = f"<think>c</think>{CALL_OPEN}{', '.join(map(str, box))}{CALL_CLOSE}"
         turns = [
             {"role": "assistant", "content": [{"type": "text", "text": call}]},
             {"role": "tool", "content": crop},
-            {"role": "assistant", "content": [{"type": "text", "text": "<think>r</think><answer>A</answer>"}]},
+            {
+                "role": "assistant",
+                "content": [{"type": "text", "text": "<think>r</think><answer>A</answer>"}],
+            },
         ]
         batch.append(prompt + turns)
     inputs = processor.apply_chat_template(
-        batch, tokenize=True, return_dict=True, return_tensors="pt", return_assistant_tokens_mask=True, padding=True
+        batch,
+        tokenize=True,
+        return_dict=True,
+        return_assistant_tokens_mask=True,
+        processor_kwargs={"padding": True, "return_tensors": "pt"},
     )
     mask = inputs.pop("assistant_masks")
     labels = inputs["input_ids"].masked_fill(torch.as_tensor(mask) == 0, -100)

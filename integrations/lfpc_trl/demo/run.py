@@ -281,6 +281,22 @@ def _work(title: str, step: Callable[..., Any], args: tuple[Any, ...], kwargs: d
     return outcome, time.perf_counter() - start
 
 
+class _Bar:
+    """A progress bar in a terminal; elsewhere, such as in a log file, one line when the step is done."""
+
+    def __init__(self, title: str, slot: int) -> None:
+        self.title, self.slot = title, slot
+        self._bar = tqdm(desc=f"{title:<22}", position=slot, leave=False, disable=None)
+
+    def show(self, done: int, total: int) -> None:
+        self._bar.total, self._bar.n = total, done
+        self._bar.refresh()
+
+    def finish(self, seconds: float) -> None:
+        self._bar.close()
+        tqdm.write(f"{self.title:<22} {seconds:6.1f} s")
+
+
 class Demo:
     """One run of the demo in one output directory."""
 
@@ -288,7 +304,7 @@ class Demo:
         self.output, self.scale, self.seed, self.from_scratch = output, scale, seed, from_scratch
         self.seconds: dict[str, float] = {}
         self.outcomes: dict[str, Any] = {}
-        self._bars: dict[str, Any] = {}
+        self._bars: dict[str, _Bar] = {}
 
     def run(self) -> dict[str, Any]:
         """All steps in order; returns the content of `results.json`."""
@@ -334,7 +350,8 @@ class Demo:
                     if len(running) >= WORKERS:
                         break
                     title, step, options, _ = waiting.pop(name)
-                    self._bars[title] = tqdm(total=None, desc=f"{title:<22}", leave=True, mininterval=0.3)
+                    slot = min(set(range(WORKERS)) - {bar.slot for bar in self._bars.values()})
+                    self._bars[title] = _Bar(title, slot)
                     future = pool.submit(_work, title, step, (self.output, self.scale, self.seed), options)
                     running[future] = name
                 finished, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
@@ -342,9 +359,7 @@ class Demo:
                 for future in finished:
                     name = running.pop(future)
                     self.outcomes[name], self.seconds[name] = future.result()
-                    bar = self._bars[plan[name][0]]
-                    bar.total = bar.n = bar.total or 1
-                    bar.close()
+                    self._bars.pop(plan[name][0]).finish(self.seconds[name])
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in multiprocessing.active_children():
@@ -357,9 +372,8 @@ class Demo:
                 title, done, total = messages.get_nowait()
             except queue.Empty:
                 return
-            bar = self._bars[title]
-            bar.total, bar.n = total, done
-            bar.refresh()
+            if title in self._bars:
+                self._bars[title].show(done, total)
 
     def _write(self, models: tuple[str, ...]) -> dict[str, Any]:
         from lfpc_trl.report import write_report

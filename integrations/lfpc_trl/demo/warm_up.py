@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -69,10 +69,12 @@ class Habits:
     wide: float
     retry: float = 0.03
     unclear: float = 0.06
+    jitter: float = 0.0
+    """Of the edges of a near crop, standard deviation in pixels of the original."""
 
 
 SPEAKING = Habits(now=0.15, near=0.45, mid=0.2, wide=0.2)
-WARM = Habits(now=0.45, near=0.17, mid=0.19, wide=0.19)
+WARM = Habits(now=0.45, near=0.15, mid=0.20, wide=0.20, jitter=8.0)
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class Phase:
     """One phase of the warm-up: `steps` batches of `batch` examples, learning rate falling by a cosine."""
 
     name: str
+    kind: Literal["read", "see", "speak"]
     steps: int
     batch: int
     learning_rate: float
@@ -88,13 +91,15 @@ class Phase:
     """Width in pixels of the soft target around a coordinate, at the start and at the end."""
     levels: tuple[float, float, float] = (0.12, 0.28, 0.60)
     """Shares of the overview budgets `LEVELS`."""
+    frozen_vision: bool = False
 
 
 PHASES = (
-    Phase("read", 1500, 64, 2e-3, SPEAKING, (1.0, 1.0)),
-    Phase("see", 350, 24, 1.5e-3, SPEAKING, (1.0, 1.0)),
-    Phase("speak", 1500, 20, 2e-3, SPEAKING, (1.2, 0.5)),
-    Phase("behave", 400, 20, 8e-4, WARM, (0.5, 0.4)),
+    Phase("read", "read", 2200, 63, 2e-3, SPEAKING, (1.0, 1.0)),
+    Phase("see", "see", 300, 24, 1.5e-3, SPEAKING, (1.0, 1.0)),
+    Phase("speak", "speak", 900, 24, 2e-3, SPEAKING, (1.5, 0.7), frozen_vision=True),
+    Phase("refine", "speak", 500, 20, 1.2e-3, SPEAKING, (0.7, 0.4)),
+    Phase("behave", "speak", 250, 20, 6e-4, WARM, (0.4, 0.4)),
 )
 
 
@@ -119,17 +124,17 @@ def _scaled(box: Box, origin: tuple[float, float], scale: tuple[float, float]) -
     return ((box[0] - x) * sx, (box[1] - y) * sy, (box[2] - x) * sx, (box[3] - y) * sy)
 
 
-def _requested_box(rng: np.random.Generator, sign: Sign, habit: str) -> Box:
+def _requested_box(rng: np.random.Generator, sign: Sign, habit: str, jitter: float) -> Box:
     """The box, in original pixels, that the habit asks for."""
     x0, y0, x1, y1 = sign.box
     if habit == "near":
-        return (x0, y0, x1, y1)
-    scale = rng.uniform(1.6, 2.2) if habit == "mid" else rng.uniform(2.6, 3.4)
+        a, b, c, d = rng.normal(0, jitter, 4)
+        return (max(x0 + a, 0), max(y0 + b, 0), min(x1 + c, PICTURE_SIZE[0]), min(y1 + d, PICTURE_SIZE[1]))
+    scale = rng.uniform(1.5, 1.9) if habit == "mid" else rng.uniform(2.2, 2.8)
     w, h = (x1 - x0) * scale, (y1 - y0) * scale
     # Off-centre: the text sits anywhere in the crop, now and then cut by its border.
-    reach = 0.40
-    cx = (x0 + x1) / 2 + rng.uniform(-reach, reach) * (w - 100)
-    cy = (y0 + y1) / 2 + rng.uniform(-reach, reach) * (h - 60)
+    cx = (x0 + x1) / 2 + rng.uniform(-0.45, 0.45) * (w - 90)
+    cy = (y0 + y1) / 2 + rng.uniform(-0.45, 0.45) * (h - 50)
     left, top = max(cx - w / 2, 0), max(cy - h / 2, 0)
     return (left, top, min(cx + w / 2, PICTURE_SIZE[0]), min(cy + h / 2, PICTURE_SIZE[1]))
 
@@ -167,7 +172,7 @@ def make_example(rng: np.random.Generator, scene: Scene, level: int, habits: Hab
         return example
     if rng.random() < habits.retry:
         _make_mistake(rng, example, asked, scale)
-    box = _requested_box(rng, asked, habit)
+    box = _requested_box(rng, asked, habit, habits.jitter)
     written = [round(v) for v in _scaled(box, (0, 0), scale)]
     example.messages.append({"role": "assistant", "content": f"<think>{habit}</think>", "tool_calls": [_call(written)]})
     # The tool cuts what was written, so rounding shows in the crop as it will later.
@@ -196,14 +201,19 @@ def make_example(rng: np.random.Generator, scene: Scene, level: int, habits: Hab
     return example
 
 
-def make_reading_example(rng: np.random.Generator, scene: Scene) -> Example:
-    """Close views of the signs of `scene`, at the scales of crops (1 to 0.45) and of readable overviews."""
+def make_reading_example(rng: np.random.Generator, scene: Scene, smallest: float) -> Example:
+    """Close views of the signs of `scene`, at scales from 1 down to `smallest`."""
     example = Example([], False, [], [], [], scene.signs[0])
     for sign in scene.signs:
         kind = rng.random()
-        scale = 1.0 if kind < 0.45 else float(rng.uniform(0.45, 1.0)) if kind < 0.7 else (0.375 if kind < 0.9 else 0.25)
+        if kind < 0.35:
+            scale = 1.0
+        elif kind < 0.85:
+            scale = float(rng.uniform(smallest, 1.0))
+        else:
+            scale = max(smallest, 504 / PICTURE_SIZE[0] if kind < 0.95 else 336 / PICTURE_SIZE[0])
         x0, y0, x1, y1 = sign.text_box
-        margin = 48 / scale if scale < 0.5 else 48
+        margin = 40 if scale > 0.6 else 26 / scale
         w = round((x1 - x0 + 2 * margin) * scale / FACTOR + 0.5) * FACTOR
         h = round((y1 - y0 + 2 * margin) * scale / FACTOR + 0.5) * FACTOR
         # Any part of the view may hold the text, so that it meets the grid of patches at every offset.
@@ -334,16 +344,18 @@ class Batches(IterableDataset[Batch]):
         torch.set_num_threads(1)
         rng = np.random.default_rng((self.seed, sum(map(ord, self.phase.name))))
         pool = [draw_background(rng, TRAINING_PHOTOS) for _ in range(48)]
-        for _ in range(self.phase.steps):
+        for step in range(self.phase.steps):
             for i in rng.integers(len(pool), size=2):
                 pool[i] = draw_background(rng, TRAINING_PHOTOS)
             level = int(rng.choice(LEVELS, p=self.phase.levels))  # one per batch: little padding
             scenes = (draw_scene(rng, pool[rng.integers(len(pool))]) for _ in range(self.phase.batch))
-            if self.phase.name == "read":
-                examples = [make_reading_example(rng, next(scenes)) for _ in range(self.phase.batch // 3)]
+            if self.phase.kind == "read":
+                # Large letters first: the small ones build on them.
+                smallest = 1 - 0.7 * min(1.0, 1.6 * step / self.phase.steps)
+                examples = [make_reading_example(rng, next(scenes), smallest) for _ in range(self.phase.batch // 3)]
             else:
                 examples = [make_example(rng, scene, level, self.phase.habits) for scene in scenes]
-            speaks = self.phase.name not in ("read", "see")
+            speaks = self.phase.kind == "speak"
             yield collate(examples, self.processor) if speaks else collate_pictures(examples, self.processor)
 
 
@@ -535,8 +547,10 @@ def warm_up(
     for phase in phases:
         if phase.name in done_phases:
             continue
-        seeing = phase.name in ("read", "see")
-        parameters = list((model.model.visual if seeing else model).parameters()) + list(helpers.parameters())
+        seeing = phase.kind != "speak"
+        trained = model.model.visual if seeing else model
+        model.model.visual.requires_grad_(not phase.frozen_vision)
+        parameters = [p for p in (*trained.parameters(), *helpers.parameters()) if p.requires_grad]
         optimiser = torch.optim.AdamW(parameters, lr=phase.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
         loader = DataLoader(Batches(phase, processor, seed), batch_size=None, num_workers=workers)
         for step, batch in enumerate(loader):
@@ -556,7 +570,8 @@ def warm_up(
                 hook = model.model.visual.register_forward_hook(lambda _m, _i, o, s=seen: s.append(o.pooler_output))
                 loss = language_loss(model, batch, helpers, sigma, numbers, stats)
                 hook.remove()
-                loss = loss + vision_loss(seen[0], batch.tokens, helpers, stats)
+                if not phase.frozen_vision:
+                    loss = loss + vision_loss(seen[0], batch.tokens, helpers, stats)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)

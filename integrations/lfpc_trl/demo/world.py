@@ -1,6 +1,6 @@
 """The demo's world: real photographs with small signs, and a question about one of them.
 
-A picture is 1344 x 896 pixels: a random view of a photograph that scikit-image ships, with three coloured signs
+A picture is 1092 x 728 pixels: a random view of a photograph that scikit-image ships, with three coloured signs
 on it. A sign carries a code of two letters on a white plate. The question asks for the code on the sign of one
 colour, so the answer needs two things that need two resolutions: *where* is the red sign (the overview suffices)
 and *what* does it say (only a readable crop tells).
@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont
 
-PICTURE_SIZE = (1344, 896)
+PICTURE_SIZE = (1092, 728)
 """Width and height of every picture, in pixels."""
 
 LETTERS = "ACEHKLNPTUXY"
@@ -43,8 +43,8 @@ _FILES = {
     "rocket": "rocket.jpg",
 }
 
-_PLATE = (96, 54)
-_FONT_SIZE = 44
+_PLATE = (120, 68)
+_FONT_SIZE = 56
 _SIGNS = 3
 _MARGIN = 24
 

@@ -1,0 +1,149 @@
+"""The package as a whole: its names, what importing it loads, threads, forks and the version."""
+
+import ast
+import doctest
+import importlib
+import os
+import re
+import subprocess
+import sys
+import threading
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lfpc_rewards as lr
+
+ROOT = Path(__file__).parents[2]
+FRAMEWORKS = ["torch", "transformers", "trl", "datasets", "PIL", "lfpc_trl"]
+
+
+def documented():
+    page = (ROOT / "docs" / "reference" / "core.md").read_text(encoding="utf-8")
+    return re.findall(r"^### `(\w+)", page, re.MULTILINE)
+
+
+def test_all_public_names_are_documented_once_and_no_others():
+    assert sorted(documented()) == sorted(lr.__all__)
+
+
+def test_all_is_sorted_and_every_name_exists():
+    assert lr.__all__ == sorted(lr.__all__)
+    assert all(hasattr(lr, name) for name in lr.__all__)
+
+
+@pytest.mark.parametrize("name", [name for name in lr.__all__ if name != "__version__"])
+def test_every_public_name_has_a_docstring_with_an_example_and_annotations(name):
+    thing = getattr(lr, name)
+    if name not in ("Crop", "Rollout", "GroundingParts"):
+        assert "Example:\n" in thing.__doc__
+    if not isinstance(thing, type):
+        for section in ("Args:", "Returns:", "Source:"):
+            assert section in thing.__doc__, section
+        arguments = thing.__code__.co_argcount + thing.__code__.co_kwonlyargcount
+        assert len(thing.__annotations__) == arguments + 1
+
+
+def test_init_holds_nothing_but_imports_names_and_the_version():
+    tree = ast.parse(Path(lr.__file__).read_text(encoding="utf-8"))
+    assert {type(node) for node in tree.body} <= {ast.Expr, ast.Import, ast.ImportFrom, ast.Try, ast.Assign}
+
+
+def test_version_is_that_of_the_installed_distribution_or_unknown(monkeypatch):
+    try:
+        assert lr.__version__ == metadata.version("lfpc-rewards")
+    except metadata.PackageNotFoundError:
+        assert lr.__version__ == "0+unknown"
+
+    def missing(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", missing)
+    assert importlib.reload(lr).__version__ == "0+unknown"
+    monkeypatch.undo()
+    importlib.reload(lr)
+
+
+def loaded_by(statement):
+    """Which of the frameworks a fresh Python has loaded after one statement."""
+    code = f"{statement}; import sys; print(*[name for name in {FRAMEWORKS} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+def test_importing_and_using_the_core_loads_no_framework():
+    assert loaded_by("import lfpc_rewards; lfpc_rewards.parse_completion('x')") == []
+
+
+def test_the_check_above_can_fail(tmp_path):
+    (tmp_path / "torch.py").write_text("")
+    assert loaded_by(f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import lfpc_rewards, torch") == [
+        "torch"
+    ]
+
+
+SCORE = """
+import lfpc_rewards as lr
+def score():
+    boxes = [[0, 0, 9, 9 + i] for i in range(50)]
+    return lr.grounding_reward([boxes] * 20, [[[1, 1, 5, 5], [0, 0, 9, 20]]] * 20, (100, 100)).tolist()
+"""
+
+
+def test_threads_give_the_same_result():
+    names = {}
+    exec(SCORE, names)
+    expected, results = names["score"](), []
+    threads = [threading.Thread(target=lambda: results.append(names["score"]())) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [expected] * 8
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_forked_workers_give_the_same_result():
+    code = SCORE + (
+        "import multiprocessing\n"
+        "expected = score()\n"  # compiled in the parent, used in the children
+        "with multiprocessing.get_context('fork').Pool(2) as pool:\n"
+        "    assert pool.starmap(score, [()] * 4) == [expected] * 4\n"
+        "print('same')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("same\n", 0), done.stderr
+
+
+def test_kernels_work_where_numba_can_keep_no_cache(monkeypatch):
+    from lfpc_rewards import _jit
+
+    calls = []
+
+    def njit(**options):
+        calls.append(options)
+        if options.get("cache"):
+            raise RuntimeError("cannot cache function: no locator available")
+        return lambda fn: fn
+
+    monkeypatch.setattr(_jit, "njit", njit)
+    monkeypatch.setattr(_jit.config, "DISABLE_JIT", 0)
+    assert _jit.kernel(abs) is abs
+    assert [options.get("cache") for options in calls] == [True, None]
+    assert not any(options.get("fastmath") or options.get("parallel") for options in calls)
+
+
+def test_without_jit_kernels_are_as_silent_as_compiled_ones(monkeypatch):
+    from lfpc_rewards import _jit
+
+    monkeypatch.setattr(_jit.config, "DISABLE_JIT", 1)
+    assert _jit.kernel(lambda a: a / 0)(np.float64(1)) == np.inf
+
+
+def test_the_examples_of_the_reference_page_run():
+    page = (ROOT / "docs" / "reference" / "core.md").read_text(encoding="utf-8")
+    examples = doctest.DocTestParser().get_doctest(page, {}, "core.md", None, 0)
+    assert len(examples.examples) > 10
+    assert doctest.DocTestRunner().run(examples).failed == 0

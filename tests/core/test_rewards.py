@@ -1,0 +1,417 @@
+"""The reward terms and their total: tables, laws, the oracle in exact fractions, error texts."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import lfpc_rewards as lr
+from tests.core import oracles
+from tests.core.strategies import BAD_CROPS, IMAGE, completions, crops, int_boxes, nested_boxes
+
+B1, B2 = [40, 40, 60, 60], [20, 20, 80, 80]
+SIZE = (100, 100)
+REDUCE = ["best", "last", "first", "mean"]
+WELL = "<think>x</think><answer>B</answer>"
+LOOKED = [
+    {"role": "assistant", "content": "<think>x</think>", "tool_calls": [
+        {"function": {"name": "image_zoom_in_tool", "arguments": {"bbox_2d": B1}}}]},
+    {"role": "tool", "content": [{"type": "image"}]},
+    {"role": "assistant", "content": WELL},
+]  # fmt: skip
+
+
+def vectors(function):
+    text = (Path(__file__).parent / "data" / "lfpc_reference.jsonl").read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in text.splitlines()]
+    return [pytest.param(row, id=row["id"]) for row in rows if row["function"] == function]
+
+
+@pytest.mark.parametrize("row", vectors("r_geo"))
+def test_grounding_vectors(row):
+    given, expected = row["input"], row["expected"]
+    parts = lr.grounding_reward(
+        [[] if given["pred"] is None else [given["pred"]]],
+        [given["gts"]],
+        given["image_size"],
+        overlap_threshold=given["tau"],
+        iou_weight=given["omega"],
+        return_parts=True,
+    )
+    names = {"coverage": parts.overlap, "r_iou": parts.iou, "r_l1": parts.l1, "r_geo": parts.total}
+    for name, value in expected.items():
+        assert names[name][0] == pytest.approx(value, abs=1e-9), name
+
+
+@pytest.mark.parametrize("row", vectors("stage1"))
+def test_stage_1_vectors(row):
+    """The weighted sum from our terms; the vectors also hold format 1, which is not one of our values."""
+    given = row["input"]
+    rollouts = [LOOKED if given["n_successful_crops"] else WELL]
+    bonus = lr.tool_bonus(rollouts, [given["acc"]])[0]
+    weights = given["w"]
+    assert weights[0] * given["acc"] + weights[1] * given["format"] + weights[2] * bonus == pytest.approx(
+        row["expected"]
+    )
+
+
+TREEVGR = (Path(__file__).parent / "data" / "treevgr_iou.jsonl").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize(
+    "row", [pytest.param(json.loads(line), id=json.loads(line)["id"]) for line in TREEVGR]
+)
+def test_mean_best_iou_of_treevgr(row):
+    """TreeVGR reads only whole non-negative numbers; the metric is `iou_matrix` then max, then mean."""
+    import re
+
+    boxes = [
+        json.loads(box)
+        for box in re.findall(r"<box>(\[\d+,\d+,\d+,\d+\])</box>", row["input"]["predict_str"])
+    ]
+    best = lr.iou_matrix(boxes, row["input"]["target_boxes"]).max(axis=0, initial=0)
+    assert (best.mean() if len(best) else 0.0) == pytest.approx(row["expected"], abs=1e-9)
+
+
+GROUNDING = [  # id, crops, target, overlap, iou, l1, max_iou
+    ("the innermost box", [B1], [B1, B2], 1, 1, 1, 1),
+    ("the outer box", [B2], [B1, B2], 1, 1, 1, 1),
+    ("nothing", [], [B1, B2], 0, 0, 0, 0),
+    ("None", [None], [B1], 0, 0, 0, 0),
+    ("covers exactly the threshold", [[40, 40, 58, 60]], [B1], 0.9, 0, 0.995, 0.9),
+    ("covers a little more", [[40, 40, 59, 60]], [B1], 0.95, 0.95, 0.9975, 0.95),
+    ("the whole image", [[0, 0, 100, 100]], [B1], 1, 0.04, 0.6, 0.04),
+    ("touches", [[60, 40, 80, 60]], [B1], 0, 0, 0.9, 0),
+    ("far outside the image", [[-900, -900, 900, 900]], [B1], 1, 400 / 1800**2, 0, 400 / 1800**2),
+]
+
+
+@pytest.mark.parametrize(("crops", "target", "overlap", "iou", "l1", "max_iou"), [r[1:] for r in GROUNDING],
+                         ids=[r[0] for r in GROUNDING])  # fmt: skip
+@pytest.mark.parametrize("reduce", REDUCE)
+def test_one_crop_scores_the_same_however_reduced(crops, target, overlap, iou, l1, max_iou, reduce):
+    parts = lr.grounding_reward([crops], [target], SIZE, reduce=reduce, return_parts=True)
+    assert parts._asdict() == {
+        "overlap": pytest.approx([overlap]),
+        "iou": pytest.approx([iou]),
+        "l1": pytest.approx([l1]),
+        "total": pytest.approx([0.5 * iou + 0.5 * l1]),
+        "max_iou": pytest.approx([max_iou]),
+    }
+    assert lr.grounding_reward([crops], [target], SIZE, reduce=reduce) == parts.total
+
+
+BAD_TYPES = [
+    "text",
+    7,
+    "1234",
+    [True, False, True, True],
+    ["0", "0", "9", "9"],
+    {"x": 1},
+    [0, 0, 10**400, 9],
+    [[0], [0], [9], [9]],
+]
+
+
+@pytest.mark.parametrize("bad", [*BAD_CROPS[:9], *BAD_TYPES], ids=lambda bad: str(bad)[:40])
+def test_a_bad_crop_scores_zero_and_spoils_nothing(bad):
+    parts = lr.grounding_reward([[bad], [bad, B1], [B1]], [[B1]] * 3, SIZE, return_parts=True)
+    for name in ("overlap", "iou", "l1", "total", "max_iou"):
+        assert getattr(parts, name).tolist() == [0, 1, 1]
+
+
+def test_huge_and_tiny_crops_stay_finite():
+    parts = lr.grounding_reward(
+        [[[-1e308, -1e308, 1e308, 1e308]], [[0, 0, 1e-200, 1e-200]]], [[B1]] * 2, SIZE, return_parts=True
+    )
+    assert np.isfinite(parts).all()
+    assert parts.overlap.tolist() == [1, 0]
+    assert parts.l1[0] == 0
+
+
+@pytest.mark.parametrize("count", range(1, 60))
+def test_full_marks_are_exactly_one_for_any_number_of_regions(count):
+    for reduce in REDUCE:
+        assert lr.grounding_reward([[B1] * 3], [[[B1]] * count], SIZE, reduce=reduce) == 1
+
+
+def test_ways_to_reduce_two_crops_and_two_regions():
+    pair = [[[10, 10, 20, 20]], [[70, 70, 90, 90]]]
+    good_for_one, good_for_other = [10, 10, 20, 20], [70, 70, 90, 90]
+
+    def score(*row, reduce="best"):
+        return lr.grounding_reward([list(row)], [pair], SIZE, reduce=reduce)[0]
+
+    assert score(good_for_one, good_for_other) == 1
+    assert score(good_for_other, good_for_one) == 1
+    half = score(good_for_one)
+    assert half < 0.75
+    assert score(good_for_one, good_for_other, reduce="first") == half
+    assert score(good_for_other, good_for_one, reduce="last") == half
+    assert score(good_for_one, None, reduce="last") == 0
+    assert score(None, good_for_one, reduce="first") == 0
+    assert score(good_for_one, None, reduce="mean") == pytest.approx(half / 2)
+    assert score(good_for_one, None, reduce="best") == half
+
+
+def test_rows_without_a_target_are_nan_in_every_part():
+    for nothing in (None, [], ()):
+        parts = lr.grounding_reward([[B1], []], [nothing, [B1]], SIZE, return_parts=True)
+        assert np.isnan([column[0] for column in parts]).all()
+        assert parts.total[1] == 0
+
+
+def test_ablations_are_one_option_away():
+    crop = [[[40, 40, 50, 60]]]  # half of the innermost box
+    assert lr.grounding_reward(crop, [[B1]], SIZE, iou_weight=1.0) == 0
+    assert lr.grounding_reward(crop, [[B1]], SIZE, iou_weight=1.0, overlap_threshold=None) == 0.5
+    assert lr.grounding_reward(crop, [[B1]], SIZE, iou_weight=1.0, overlap_threshold=0.4) == 0.5
+    assert lr.grounding_reward(crop, [[B1]], SIZE, iou_weight=0.0) == pytest.approx(0.975)
+    assert lr.grounding_reward([[[60, 40, 80, 60]]], [[B1]], SIZE, iou_weight=1.0, overlap_threshold=0.0) == 0
+
+
+def test_the_overlap_belongs_to_the_innermost_box_alone():
+    outer_only = [[20, 20, 80, 45]]
+    parts = lr.grounding_reward([outer_only], [[B1, B2]], SIZE, return_parts=True)
+    assert parts.overlap == 0.25
+    assert parts.iou == 0
+    assert parts.max_iou == pytest.approx(60 * 25 / 3600)
+
+
+@given(
+    st.lists(st.tuples(crops, st.none() | st.lists(nested_boxes(), min_size=1, max_size=3)), max_size=4),
+    st.sampled_from([0.0, 0.5, 0.9, 1.0, None]),
+    st.sampled_from([0.0, 0.25, 0.5, 1.0]),
+    st.sampled_from(REDUCE),
+)
+def test_grounding_equals_exact_fractions(rows, threshold, weight, reduce):
+    parts = lr.grounding_reward(
+        [row[0] for row in rows],
+        [row[1] for row in rows],
+        IMAGE,
+        overlap_threshold=threshold,
+        iou_weight=weight,
+        reduce=reduce,
+        return_parts=True,
+    )
+    for i, (row_crops, regions) in enumerate(rows):
+        got = [column[i] for column in parts]
+        if regions is None:
+            assert np.isnan(got).all()
+        else:
+            expected = oracles.grounding(
+                row_crops, regions, IMAGE, threshold=threshold, weight=weight, reduce=reduce
+            )
+            if (
+                reduce == "best"
+            ):  # equal totals up to rounding may take another crop; the total is what counts
+                got, expected = got[3:4], expected[3:4]
+            assert got == pytest.approx(expected, abs=1e-12)
+
+
+@given(
+    st.lists(int_boxes(empty=False), min_size=1, max_size=3), st.lists(nested_boxes(), min_size=1, max_size=2)
+)
+def test_laws_of_the_grounding_reward(row, regions):
+    def score(*boxes, reduce="best"):
+        return lr.grounding_reward([list(boxes)], [regions], IMAGE, reduce=reduce)[0]
+
+    best = score(*row)
+    assert 0 <= score(*row, reduce="mean") <= best + 1e-12
+    assert best <= 1
+    assert score(*row, None) == best  # further crops never cost
+    assert score(*row, *[region[0] for region in regions]) == pytest.approx(
+        1
+    )  # the gold boxes earn full marks
+    assert score(*row, reduce="last") == score(row[-1])
+    assert score(*row, reduce="first") == score(row[0])
+    parts = lr.grounding_reward([row], [regions], IMAGE, iou_weight=0.3, return_parts=True)
+    assert parts.total == pytest.approx(0.3 * parts.iou + 0.7 * parts.l1)
+    assert (parts.iou <= parts.max_iou).all()
+
+
+def test_rows_do_not_see_their_neighbours():
+    rows = [
+        ([B1], [B1, B2]),
+        ([], [B1]),
+        ([[0, 0, 9, 9], None], None),
+        ([[9, 9, 1, 1]], [[B1], [B2]]),
+        ([B2, B1], [[B1], [B2]]),
+    ]
+    together = lr.grounding_reward([row[0] for row in rows], [row[1] for row in rows], SIZE)
+    alone = [lr.grounding_reward([row[0]], [row[1]], SIZE)[0] for row in rows]
+    np.testing.assert_array_equal(together, alone)
+
+
+def test_crops_may_be_arrays_and_tuples():
+    expected = [1.0, 1.0, 0.0, 0.0, 1.0, 1.0]
+    forms = [
+        np.array([B1]),
+        (tuple(B1),),
+        np.zeros((0, 4)),
+        None,
+        [np.array(B1)],
+        [[np.float32(n) for n in B1]],
+    ]
+    assert lr.grounding_reward(forms, [[B1]] * 6, SIZE).tolist() == expected
+
+
+def test_options_and_lengths_are_checked():
+    with pytest.raises(ValueError, match='reduce must be "best", "last", "first" or "mean", got \'max\''):
+        lr.grounding_reward([], [], SIZE, reduce="max")
+    for weight in (-0.1, 1.1, math.nan):
+        with pytest.raises(ValueError, match=r"iou_weight must lie in \[0, 1\], got"):
+            lr.grounding_reward([], [], SIZE, iou_weight=weight)
+    for threshold in (-0.1, 1.1, math.nan):
+        with pytest.raises(ValueError, match=r"overlap_threshold must lie in \[0, 1\] or be None, got"):
+            lr.grounding_reward([], [], SIZE, overlap_threshold=threshold)
+    with pytest.raises(ValueError, match="crops and targets must have the same length, got 1 and 2"):
+        lr.grounding_reward([[]], [[B1]] * 2, SIZE)
+    with pytest.raises(ValueError, match="image_sizes is needed unless targets is a Targets, got None"):
+        lr.grounding_reward([[]], [[B1]])
+    with pytest.raises(ValueError, match="image_sizes must be None when targets is a Targets"):
+        lr.grounding_reward([[]], lr.Targets([[B1]], SIZE), SIZE)
+    with pytest.raises(TypeError, match=r"crops\[1\] must be a list of boxes, got str"):
+        lr.grounding_reward([[], "x"], [[B1]] * 2, SIZE)
+
+
+def test_accuracy():
+    rows = [
+        (WELL, "B", None),
+        (WELL, "A", None),
+        ("B", "B", None),
+        (WELL, ["A", "B"], None),
+        (WELL, None, None),
+        (WELL, "blue", ["red", "blue"]),
+        (LOOKED, "B", None),
+        (LOOKED[:2], "B", None),
+    ]
+    scores = lr.accuracy_reward(*(list(column) for column in zip(*rows, strict=True)))
+    np.testing.assert_array_equal(scores, [1, 0, 0, 1, np.nan, 1, 1, 0])
+    assert scores.dtype == np.float64
+    assert lr.accuracy_reward([], []).shape == (0,)
+
+
+def test_accuracy_names_the_row_of_bad_gold_data():
+    with pytest.raises(ValueError, match=r"answers\[1\]: accepted must name one of the 2 choices, got 'E'"):
+        lr.accuracy_reward([WELL, WELL], ["B", "E"], [None, ["red", "blue"]])
+    with pytest.raises(
+        TypeError, match=r"answers\[0\]: accepted must be a string or a list of strings, got 7"
+    ):
+        lr.accuracy_reward([WELL], [7])
+    with pytest.raises(ValueError, match="answers must have one entry per completion, got 1 for 2"):
+        lr.accuracy_reward([WELL, WELL], ["B"])
+    with pytest.raises(ValueError, match="choices must have one entry per completion, got 0 for 1"):
+        lr.accuracy_reward([WELL], ["B"], [])
+    with pytest.raises(TypeError, match="answers must be a list with one entry per completion, got 'B'"):
+        lr.accuracy_reward([WELL], "B")
+
+
+def test_format():
+    assert lr.format_reward([WELL, "B", LOOKED, LOOKED[:2], []]).tolist() == [0, -1, 0, -1, -1]
+    assert lr.format_reward([]).shape == (0,)
+    assert lr.format_reward([]).dtype == np.float64
+
+
+def test_tool_bonus_needs_a_right_answer_and_a_delivered_crop():
+    typed = (
+        "<think>x</think><tool_call>{}</tool_call><tool_response><image></tool_response><answer>B</answer>"
+    )
+    failed = [LOOKED[0], {"role": "tool", "content": "Error"}, LOOKED[2]]
+    rollouts = [LOOKED, LOOKED, WELL, typed, failed, LOOKED, LOOKED]
+    scores = lr.tool_bonus(rollouts, [1, 0, 1, 1, 1, math.nan, 0.5])
+    np.testing.assert_array_equal(scores, [1, 0, 0, 0, 0, np.nan, 1])
+    assert lr.tool_bonus([], []).shape == (0,)
+    with pytest.raises(ValueError, match=r"accuracy must have shape \(1,\), one per completion, got \(2,\)"):
+        lr.tool_bonus([WELL], [1, 1])
+
+
+TOTAL = [  # id, completion, answer, target, expected
+    ("right after a look", LOOKED, "B", None, 0.8 + 1.2),
+    ("right without a look", WELL, "B", None, 0.8),
+    ("right, malformed", "<answer>B</answer>", "B", None, 0.8 - 0.2),
+    ("wrong after a look", LOOKED, "A", None, 0.0),
+    ("wrong, malformed", "A", "B", None, -0.2),
+    ("nothing known about the answer", LOOKED, None, None, 0.0),
+    ("right, looked at the target", LOOKED, "B", [B1, B2], 3.0),
+    ("wrong, but looked at the target", LOOKED, "A", [B1, B2], 1.0),
+    ("right, did not look at the target", WELL, "B", [B1], 0.8),
+]
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer", "target", "expected"), [r[1:] for r in TOTAL], ids=[r[0] for r in TOTAL]
+)
+def test_total(completion, answer, target, expected):
+    targets = [target, [B1]] if target else [None, [B1]]
+    total = lr.lfpc_reward([completion, WELL], [answer, "B"], targets=targets, image_sizes=SIZE)
+    assert total == pytest.approx([expected, 0.8])
+    if target is None:
+        assert lr.lfpc_reward([completion], [answer]) == pytest.approx([expected])
+
+
+def test_total_is_the_weighted_sum_of_the_terms():
+    rows = [LOOKED, WELL, "B", LOOKED]
+    answers, targets, boxes = (
+        ["B", "B", "B", None],
+        [[B1], None, [B2], [[B1], [B2]]],
+        [[B2], [B1], [], [[0, 0, 9, 9]]],
+    )
+    accuracy = lr.accuracy_reward(rows, answers)
+    terms = [
+        accuracy,
+        lr.format_reward(rows),
+        lr.tool_bonus(rows, accuracy),
+        lr.grounding_reward(boxes, targets, SIZE, overlap_threshold=0.5, iou_weight=0.25, reduce="mean"),
+    ]
+    weights = [0.1, 0.3, 0.7, 1.3]
+    total = lr.lfpc_reward(
+        rows,
+        answers,
+        [None] * 4,
+        crops=boxes,
+        targets=lr.Targets(targets, SIZE),
+        accuracy_weight=0.1,
+        format_weight=0.3,
+        tool_weight=0.7,
+        grounding_weight=1.3,
+        overlap_threshold=0.5,
+        iou_weight=0.25,
+        reduce="mean",
+    )
+    assert total == pytest.approx(np.nansum([w * t for w, t in zip(weights, terms, strict=True)], axis=0))
+    assert lr.lfpc_reward([], []).shape == (0,)
+    with pytest.raises(ValueError, match="targets must have one entry per completion, got 1 for 4"):
+        lr.lfpc_reward(rows, answers, targets=[None], image_sizes=SIZE)
+    with pytest.raises(ValueError, match="crops must have one entry per completion, got 1 for 4"):
+        lr.lfpc_reward(rows, answers, targets=targets, crops=[[]], image_sizes=SIZE)
+
+
+TERMS = {  # name: (how to call it, lowest, highest)
+    "accuracy_reward": (lambda rows: lr.accuracy_reward(rows, ["B"] * len(rows)), 0, 1),
+    "format_reward": (lr.format_reward, -1, 0),
+    "tool_bonus": (lambda rows: lr.tool_bonus(rows, [1.0] * len(rows)), 0, 1),
+    "grounding_reward": (lambda rows: lr.grounding_reward(
+        [[c.box for c in r.crops] for r in lr.parse_completions(rows)], [[B1, B2]] * len(rows), SIZE), 0, 1),
+    "lfpc_reward": (lambda rows: lr.lfpc_reward(
+        rows, ["B"] * len(rows), targets=[[B1, B2]] * len(rows), image_sizes=SIZE), -0.2, 3),
+}  # fmt: skip
+
+
+def test_no_term_is_left_out_of_the_table():
+    assert set(TERMS) == {name for name in lr.__all__ if name.endswith(("_reward", "_bonus"))}
+
+
+@pytest.mark.parametrize("name", TERMS)
+@given(rows=st.lists(completions, max_size=3))
+def test_every_term_gives_one_float_in_range_for_any_text(name, rows):
+    term, lowest, highest = TERMS[name]
+    scores = term(rows)
+    assert (scores.shape, scores.dtype) == ((len(rows),), np.float64)
+    assert ((lowest <= scores) & (scores <= highest + 1e-12)).all()
+    np.testing.assert_array_equal(scores, [term([row])[0] for row in rows])
+    np.testing.assert_array_equal(scores, term(lr.parse_completions(rows)))

@@ -1,0 +1,271 @@
+"""The pages agree with the program: links, options, error sentences, commands and examples."""
+
+import argparse
+import ast
+import dataclasses
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lfpc_trl import cli
+from lfpc_trl.stages import STAGES
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md"))]
+SOURCES = ROOT / "integrations" / "lfpc_trl"
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def without_code(text: str) -> str:
+    return re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    pattern = rf"^```{language}\n(.*?)^```"
+    return re.findall(pattern, page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+# --- links -------------------------------------------------------------------------------------------
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_relative_link_leads_somewhere(page):
+    broken = []
+    for link in re.findall(r"\[[^\]]*\]\(([^)\s]+)\)", without_code(page.read_text(encoding="utf-8"))):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert broken == []
+
+
+def test_the_index_leads_to_every_page():
+    linked = {
+        (DOCS / link.partition("#")[0]).resolve()
+        for link in re.findall(r"\]\(([^)]+)\)", (DOCS / "index.md").read_text(encoding="utf-8"))
+    }
+    assert [name_of(page) for page in sorted(DOCS.rglob("*.md")) if page.resolve() not in linked] == [
+        "docs/index.md"
+    ]
+
+
+# --- the command line --------------------------------------------------------------------------------
+
+
+def actions(command: str) -> list[argparse.Action]:
+    """The options of a command, without --help."""
+    parser = cli._parser([command])
+    [commands] = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+    return [action for action in commands.choices[command]._actions if action.dest != "help"]
+
+
+def sections() -> dict[str, str]:
+    """Command: its part of the page."""
+    text = (DOCS / "reference" / "cli.md").read_text(encoding="utf-8")
+    return dict(re.findall(r"^## `lfpc ([\w-]+)`\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE))
+
+
+def option_rows(section: str) -> list[list[str]]:
+    """The cells of every table row that begins with an option."""
+    rows = re.findall(r"^\| (`--.*) \|$", section, re.MULTILINE)
+    return [[cell.strip().replace(r"\|", "|") for cell in re.split(r"(?<!\\)\|", row)] for row in rows]
+
+
+def quoted(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def as_written(default: object) -> str:
+    return {"True": "on", "False": "off", "None": "none"}.get(str(default), str(default))
+
+
+def test_the_page_has_all_commands_and_no_others():
+    assert sorted(sections()) == sorted(cli.COMMANDS)
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_the_page_has_all_options_of_a_command_and_no_others(command):
+    documented = sorted(option for row in option_rows(sections()[command]) for option in quoted(row[0]))
+    assert documented == sorted(option for action in actions(command) for option in action.option_strings)
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_values_and_defaults_on_the_page_are_those_of_the_program(command):
+    rows = {quoted(row[0])[0]: row for row in option_rows(sections()[command])}
+    for action in actions(command):
+        option = action.option_strings[0]
+        _, value, default, *rest = rows[option]
+        if action.choices:
+            assert quoted(value) == [str(choice) for choice in action.choices], option
+        elif action.nargs == 0:
+            assert value == "flag", option
+        else:
+            assert quoted(value) == [action.metavar or action.dest.upper()], option
+        if action.default is argparse.SUPPRESS:  # a setting: one column per stage
+            defaults = [getattr(stage(), action.dest) for stage in STAGES.values()]
+            written = [cell.strip("`") for cell in (default, rest[0])]
+            assert written == [as_written(each) for each in defaults], option
+        elif action.required:
+            assert default == "required", option
+        elif action.nargs == 0:
+            assert default == "off", option
+        elif action.default is not None:
+            assert quoted(default) == [str(action.default)], option
+        else:
+            assert quoted(default) in ([], ["shown_size"]), option
+
+
+SOURCES_OF_VALUES = ("Table 12", "Table 11", "section 5.1", "our choice", "verl", "DeepEyes")
+
+
+def test_sources_of_settings_on_the_page_are_those_in_the_code():
+    code = (SOURCES / "stages.py").read_text(encoding="utf-8")
+    comments: dict[str, str] = {}
+    for name, comment in re.findall(r"^    (\w+): [^#\n]*= [^#\n]*#(.*)$", code, re.MULTILINE):
+        comments[name] = comments.get(name, "") + comment
+    for row in option_rows(sections()["train"]):
+        if len(row) == 6:
+            name = quoted(row[0])[0].removeprefix("--").replace("-", "_")
+            written = {source for source in SOURCES_OF_VALUES if source in row[4]}
+            assert written == {s for s in SOURCES_OF_VALUES if s in comments.get(name, "")}, name
+
+
+def test_settings_on_the_page_cover_every_field():
+    written = {quoted(row[0])[0] for row in option_rows(sections()["train"]) if len(row) == 6}
+    fields = {f.name for stage in STAGES.values() for f in dataclasses.fields(stage)} - {"stage"}
+    assert written == {"--" + name.replace("_", "-") for name in fields}
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The arguments of every `lfpc ...` in the shell examples of a page."""
+    found = []
+    for block in blocks(page, "bash"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            while "lfpc" in words:
+                words = words[words.index("lfpc") + 1 :]
+                found.append(words[: words.index("&&")] if "&&" in words else words)
+    return found
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=name_of)
+def test_every_command_on_a_page_is_understood_by_the_program(page):
+    for words in commands(page):
+        arguments = cli._parser(words).parse_args(words)
+        if arguments.command == "train":
+            cli._settings(arguments).check()
+
+
+def test_columns_of_metrics_are_documented():
+    from lfpc_trl.train import _TRL_NAMES
+
+    lines = sections()["train"].splitlines()
+    written = quoted(next(line for line in lines if line.startswith("| `metrics.jsonl`")))
+    assert set(written) - {"metrics.jsonl", "null", "step"} == set(_TRL_NAMES)
+
+
+# --- error sentences ---------------------------------------------------------------------------------
+
+
+def sentence(node: ast.expr, names: dict[str, str]) -> str | None:
+    """A string or f-string as a pattern: a placeholder matches anything, a name of a text is that text."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return re.escape(node.value)
+    if isinstance(node, ast.JoinedStr):
+        parts = []
+        for part in node.values:
+            inner = part.value if isinstance(part, ast.FormattedValue) else None
+            if isinstance(inner, ast.Name) and inner.id in names:
+                parts.append(re.escape(names[inner.id]))
+            else:
+                parts.append(".*" if inner is not None else sentence(part, names) or "")
+        return "".join(parts)
+    return None
+
+
+def raised_in(module: str) -> set[str]:
+    """Patterns of every sentence with which a module refuses a file or a row."""
+    tree = ast.parse((SOURCES / module).read_text(encoding="utf-8"))
+    names = {
+        node.targets[0].id: node.value.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    }
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and len(node.args) == 1]
+    called = [(ast.unparse(node.func), sentence(node.args[0], names)) for node in calls]
+    patterns = {p for name, p in called if name in ("_RuleError", "DataError", "problems.append") and p}
+    # "FILE row N: " stands before every problem of a row, the page leaves it out.
+    return {pattern.removeprefix(r".*\ row\ .*:\ ") for pattern in patterns} - {".*"}
+
+
+def quoted_errors() -> list[str]:
+    text = (DOCS / "reference" / "rows.md").read_text(encoding="utf-8")
+    tables = re.findall(r"^\| message \|.*\n\|[- |]+\n((?:\|.*\n)+)", text, re.MULTILINE)
+    return [quoted(row)[0] for table in tables for row in table.splitlines()]
+
+
+@pytest.mark.parametrize("message", quoted_errors())
+def test_every_error_on_the_page_about_rows_is_one_of_the_program(message):
+    assert any(re.fullmatch(pattern, message) for pattern in raised_in("rows.py"))
+
+
+@pytest.mark.parametrize("pattern", sorted(raised_in("rows.py")))
+def test_every_error_of_the_program_about_rows_is_on_the_page(pattern):
+    assert any(re.fullmatch(pattern, message) for message in quoted_errors())
+
+
+def test_the_check_of_errors_can_fail():
+    made_up = "targets must be pretty, got [1]"
+    assert not any(re.fullmatch(pattern, made_up) for pattern in raised_in("rows.py"))
+
+
+def test_every_column_is_documented():
+    from lfpc_trl.rows import COLUMNS, METADATA
+
+    page = (DOCS / "reference" / "rows.md").read_text(encoding="utf-8")
+    first_cells = " ".join(re.findall(r"^\| (`[^|]*)\|", page, re.MULTILINE))
+    assert [name for name in (*COLUMNS, *METADATA) if f"`{name}`" not in first_cells] == []
+
+
+# --- the small world and evaluation ------------------------------------------------------------------
+
+
+def test_the_page_on_the_small_world_names_every_phase_of_the_warm_up():
+    from lfpc_trl.demo.warm_up import PHASES
+
+    page = (DOCS / "explanation" / "demo-world.md").read_text(encoding="utf-8")
+    assert [phase.name for phase in PHASES if f"`{phase.name}`" not in page] == []
+
+
+@pytest.mark.slow
+def test_the_evaluation_example_runs_and_prints_the_documented_metrics(tmp_path, monkeypatch, capsys):
+    from lfpc_trl.demo import world
+
+    data = tmp_path / "lfpc-demo" / "data"
+    list(world.make_pictures(data, 1, seed=0, photos=world.UNSEEN_PHOTOS, name="test"))
+    shutil.copytree(SOURCES / "demo" / "warm", tmp_path / "lfpc-demo" / "stage2")
+    monkeypatch.chdir(tmp_path)
+    page = DOCS / "how-to" / "evaluate.md"
+    [example] = blocks(page, "python")
+    exec(compile(example, str(page), "exec"), {})
+    printed = {line.split()[0] for line in capsys.readouterr().out.splitlines()}
+    documented = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert printed == {name for cell in documented for name in quoted(cell)}
