@@ -384,8 +384,8 @@ def _selected(summaries: Mapping[str, Any]) -> str:
     # Many sizes of picture give many numbers of tokens; the usual ones suffice.
     usual = [f"{count} at {tokens} visual tokens" for tokens, count in counts.most_common(4)]
     return (
-        "The model itself decided, before training: each question was put to it with the picture at full "
-        "size, then coarser and coarser, until its answer changed; that copy is what training shows it. Of "
+        "The model itself decided, before training: each question was put to it with the picture at its "
+        "finest, then coarser and coarser, until its answer changed; that copy is what training shows it. Of "
         f"{counts.total()} questions: {', '.join(usual)}; {unchanged} kept their answer to the coarsest."
     )
 

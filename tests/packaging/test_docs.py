@@ -257,8 +257,11 @@ def test_the_page_on_the_small_world_names_every_phase_of_the_warm_up():
 
 @pytest.mark.slow
 def test_the_evaluation_example_runs_and_prints_the_documented_metrics(tmp_path, monkeypatch, capsys):
+    import torch
+
     from lfpc_trl.demo import world
 
+    torch.set_num_threads(1)  # a small model is faster so, above all beside other work
     data = tmp_path / "lfpc-demo" / "data"
     list(world.make_pictures(data, 1, seed=0, photos=world.UNSEEN_PHOTOS, name="test"))
     shutil.copytree(SOURCES / "demo" / "warm", tmp_path / "lfpc-demo" / "stage2")
