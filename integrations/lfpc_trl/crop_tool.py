@@ -55,9 +55,9 @@ class CropEnvironment:
             ValueError: the row has no `shown_size` yet, or no targets where crops come from them.
         """
         if row.shown_size is None:
-            raise ValueError(f"row {row.id} has no shown_size")
+            raise ValueError(f"{row.name} has no shown_size")
         if self._settings.crop_source == "target" and row.regions is None:
-            raise ValueError(f"row {row.id} has no targets to crop from")
+            raise ValueError(f"{row.name} has no targets to crop from")
         self._row = row
         self._delivered = 0
         return user_blocks(row, load_shown(row.image, row.shown_size))

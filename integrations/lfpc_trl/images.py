@@ -307,9 +307,8 @@ def crop_box(
         original_size=original_size,
         shown_size=shown_size,
     )[0]
-    # A corner that is a whole pixel up to rounding error must not grow by one.
-    left, top = (math.floor(value + 1e-6) for value in moved[:2])
-    right, bottom = (math.ceil(value - 1e-6) for value in moved[2:])
+    left, top = (math.floor(value) for value in moved[:2])
+    right, bottom = (math.ceil(value) for value in moved[2:])
     width, height = original_size
     left, top, right, bottom = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
     if left >= right or top >= bottom:

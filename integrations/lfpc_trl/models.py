@@ -25,25 +25,23 @@ MAX_IMAGE_TOKENS = 16384
 
 VISION_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")
 
-_CALL = {
-    "tool_calls": {
-        "open": "<tool_call>",
-        "close_pattern": r"</tool_call>\s*",
-        "repeats": True,
-        "content": "json",
-        "transform": {"type": "function", "function": "{content}"},
-    },
-    "content": {"close_pattern": r"<\|im_end\|>\s*", "content": "text"},
-}
 RESPONSE_TEMPLATE: dict[str, Any] = {
     "defaults": {"role": "assistant"},
     "start_anchor": "<|im_start|>assistant\n",
-    "fields": _CALL,
+    "fields": {
+        "tool_calls": {
+            "open": "<tool_call>",
+            "close_pattern": r"</tool_call>\s*",
+            "repeats": True,
+            "content": "json",
+            "transform": {"type": "function", "function": "{content}"},
+        },
+        "content": {"close_pattern": r"<\|im_end\|>\s*", "content": "text"},
+    },
 }
-"""How a turn is taken apart (transformers' response parsing). Thinking stays in the content, where the
-format reward reads it."""
+"""How a turn is taken apart (transformers' response parsing). There is no field for thinking: it stays in the
+content, also what the template itself opened, and there the format reward reads it."""
 _USER = {"role": "user", "content": [{"type": "text", "text": "?"}]}
-_THINKING: dict[str, Any] = {"open": "<think>", "close_pattern": r"</think>\s*", "content": "text"}
 
 
 @dataclass(frozen=True)
@@ -175,17 +173,9 @@ def load_processor(model_dir: str | Path) -> Any:
         template = resources.files("lfpc_trl") / "templates" / "qwen_vl.jinja"
         processor.chat_template = template.read_text(encoding="utf-8")
     if getattr(tokenizer, "response_template", None) is None:
-        tokenizer.response_template = _response_template(processor)
+        tokenizer.response_template = RESPONSE_TEMPLATE
     _check_calls_can_be_parsed(processor, model_dir)
     return processor
-
-
-def _response_template(processor: Any) -> dict[str, Any]:
-    """Ours; where the template itself opens the thinking of a turn, the parser must know it is open."""
-    start = processor.apply_chat_template([_USER], add_generation_prompt=True, tokenize=False)
-    if not start.rstrip().endswith("<think>"):
-        return RESPONSE_TEMPLATE
-    return RESPONSE_TEMPLATE | {"fields": {"reasoning_content": _THINKING} | _CALL}
 
 
 def _check_calls_can_be_parsed(processor: Any, model_dir: str | Path) -> None:

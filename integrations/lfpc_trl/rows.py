@@ -56,6 +56,7 @@ class Row:
         regions: nested target boxes per object, pixels of the original; None where the row has no targets.
         shown_size: (width, height) at which the model sees the picture; None until it is chosen.
         extras: further columns, carried along.
+        place: file and row number, for error messages; empty for a row that was not read from a file.
     """
 
     id: str
@@ -67,6 +68,12 @@ class Row:
     regions: tuple[Boxes, ...] | None = None
     shown_size: Size | None = None
     extras: dict[str, Any] = dataclasses.field(default_factory=dict)
+    place: str = ""
+
+    @property
+    def name(self) -> str:
+        """How error messages call the row."""
+        return self.place or f"row {self.id}"
 
 
 class _RuleError(Exception):
@@ -96,15 +103,16 @@ def read_rows(path: str | Path, *, require_targets: bool = False) -> list[Row]:
     first_use: dict[str, int] = {}
     picture_size = functools.cache(_picture_size)  # many rows may ask about one picture
     for number, raw in _raw_rows(path, problems):
+        place = f"{path} row {number}"
         try:
             row = _check_row(raw, number, path.parent, picture_size, require_targets=require_targets)
             if row.id in first_use:
                 raise _RuleError(f"id must be unique, got {row.id!r} as in row {first_use[row.id]}")
         except _RuleError as error:
-            problems.append(f"{path} row {number}: {error}")
+            problems.append(f"{place}: {error}")
             continue
         first_use[row.id] = number
-        rows.append(row)
+        rows.append(dataclasses.replace(row, place=place))
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise DataError(problems[0] + more)

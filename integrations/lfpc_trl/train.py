@@ -148,11 +148,11 @@ def _check_rows(settings: Stage1Settings, rows: Sequence[Row]) -> None:
     for row in rows:
         if row.shown_size is None:
             raise UserError(
-                f"row {row.id}: no shown_size; choose it per row with 'lfpc select-resolution' "
+                f"{row.name}: no shown_size; choose it per row with 'lfpc select-resolution' "
                 "or one for all rows with --shown-tokens"
             )
         if settings.grounding_weight and row.regions is None:
-            raise UserError(f"row {row.id}: the grounding reward needs targets, got none")
+            raise UserError(f"{row.name}: the grounding reward needs targets, got none")
     if len(rows) < settings.prompts_per_step:
         raise UserError(
             f"prompts_per_step must be at most the {len(rows)} rows, got {settings.prompts_per_step}"
@@ -164,7 +164,7 @@ def _check_shown_sizes(rows: Sequence[Row], factor: int) -> None:
         width, height = row.shown_size or (0, 0)
         if width % factor or height % factor:
             raise UserError(
-                f"row {row.id}: shown_size must be multiples of {factor} (this model), got {[width, height]}"
+                f"{row.name}: shown_size must be multiples of {factor} (this model), got {[width, height]}"
             )
 
 
@@ -251,11 +251,10 @@ def last_checkpoint(output_dir: str | Path) -> Path | None:
     checkpoints = [path for path in Path(output_dir).glob("checkpoint-*") if path.name[11:].isdigit()]
     for checkpoint in sorted(checkpoints, key=checkpoint_step, reverse=True):
         try:
-            state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+            json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        if state.get("global_step") == checkpoint_step(checkpoint):
-            return checkpoint
+        return checkpoint
     return None
 
 

@@ -82,7 +82,7 @@ class ScoredRollout:
 def delivered_crops(rollout: Rollout, row: Row, settings: CropSettings) -> tuple[PixelBox, ...]:
     """The boxes that were cut for a rollout, pixels of the original, in the order of delivery."""
     if row.shown_size is None:
-        raise ValueError(f"row {row.id} has no shown_size")
+        raise ValueError(f"{row.name} has no shown_size")
     boxes = []
     for crop in rollout.delivered_crops:
         try:

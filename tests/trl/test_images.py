@@ -82,6 +82,7 @@ BAD_BOXES = [  # id, what the model wrote, rule
     ("infinite", [0, 0, math.inf, 25], "outside"),
     ("four hundred digits", [0, 0, 10**400, 25], "outside"),
     ("inverted", [40, 25, 10, 5], "inverted"),
+    ("upside down", [10, 25, 40, 5], "inverted"),
     ("no width", [10, 5, 10, 25], "inverted"),
     ("right of the picture", [110, 5, 140, 25], "outside"),
     ("above the picture", [10, -25, 40, -5], "outside"),
@@ -113,6 +114,13 @@ def test_relative_boxes_do_not_depend_on_the_shown_size():
             [100, 100, 400, 500], frame=Frame.RELATIVE_1000, shown_size=shown, original_size=(200, 100)
         )
         assert box == (20, 10, 80, 50)
+
+
+def test_a_crop_may_not_be_longer_than_the_processors_accept():
+    sizes = {"frame": Frame.SHOWN, "shown_size": (4000, 2000), "original_size": (4000, 2000)}
+    assert crop_box([0, 0, 4000, 40], **sizes) == (0, 0, 4000, 40)
+    with pytest.raises(BoxError, match="too narrow"):
+        crop_box([0, 0, 4000, 39], **sizes)
 
 
 def test_a_corner_on_a_whole_pixel_does_not_grow_by_rounding():

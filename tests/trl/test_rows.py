@@ -81,6 +81,7 @@ BAD = [  # id, the record, what the line says
         GOOD | {"targets": [[0, 0, 50, 50], [10, 10, 20, 20]]},
         "targets must be nested, inner to outer",
     ),
+    ("overlapping", GOOD | {"targets": [[9, 9, 20, 20], [0, 0, 15, 25]]}, "targets must be nested"),
     (
         "second region not nested",
         GOOD | {"targets": [[[0, 0, 5, 5]], [[0, 0, 9, 9], [1, 0, 20, 20]]]},
@@ -176,7 +177,9 @@ def test_a_picture_of_many_rows_is_read_once(folder, monkeypatch):
 
 
 def same(row: Row, other: Row) -> bool:
-    plain = [dataclasses.replace(each, regions=None, image=each.image.resolve()) for each in (row, other)]
+    plain = [
+        dataclasses.replace(each, regions=None, image=each.image.resolve(), place="") for each in (row, other)
+    ]
     regions = [[region.tolist() for region in each.regions or ()] for each in (row, other)]
     return dataclasses.astuple(plain[0]) == dataclasses.astuple(plain[1]) and regions[0] == regions[1]
 

@@ -197,12 +197,16 @@ def test_a_damaged_manifest_is_named(model_dir, rows, tmp_path):
 def test_rows_that_do_not_fit_the_stage_are_refused(model_dir, rows, tmp_path):
     unseen = [dataclasses.replace(rows[0], shown_size=None), *rows[1:]]
     refused(
-        "row q0: no shown_size; .* select-resolution.* --shown-tokens", STAGE_2, model_dir, unseen, tmp_path
+        "rows.jsonl row 1: no shown_size; .* select-resolution.* --shown-tokens",
+        STAGE_2,
+        model_dir,
+        unseen,
+        tmp_path,
     )
     bare = [*rows[:-1], dataclasses.replace(rows[-1], regions=None)]
-    refused("row q3: the grounding reward needs targets", STAGE_2, model_dir, bare, tmp_path)
+    refused("rows.jsonl row 4: the grounding reward needs targets", STAGE_2, model_dir, bare, tmp_path)
     crooked = [dataclasses.replace(rows[0], shown_size=(100, 84)), *rows[1:]]
-    refused("row q0: shown_size must be multiples of", STAGE_2, model_dir, crooked, tmp_path)
+    refused("rows.jsonl row 1: shown_size must be multiples of", STAGE_2, model_dir, crooked, tmp_path)
     refused("prompts_per_step must be at most the 1 rows, got 2", STAGE_2, model_dir, rows[:1], tmp_path)
     assert not any(tmp_path.iterdir())
 

@@ -149,6 +149,12 @@ def test_relative_coordinates_are_scored_in_the_original(row):
     assert score_transcripts([messages], [row], settings)[0].crops == ((56, 42, 112, 84),)
 
 
+def test_the_shortest_side_is_the_setting_of_the_tool(row):
+    messages = [call([20, 20, 22, 22]), crop(), RIGHT]
+    small = dataclasses.replace(SETTINGS, min_side=4)
+    assert [len(score_transcripts([messages], [row], s)[0].crops) for s in (SETTINGS, small)] == [0, 1]
+
+
 def test_a_row_that_was_never_shown_cannot_be_scored(row):
     with pytest.raises(ValueError, match="no shown_size"):
         score_transcripts([[RIGHT]], [dataclasses.replace(row, shown_size=None)], SETTINGS)

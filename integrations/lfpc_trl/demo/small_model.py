@@ -3,7 +3,7 @@
 The classes are the real ones of transformers; only the numbers are small. Three choices differ from the published
 checkpoints, because a model of a million parameters trained for minutes needs them:
 
-* `rope_theta` is 10, not 10,000: with a 96-wide model and a 9 x 6 grid of image tokens, the usual value turns the
+* `rope_theta` is 10, not 10,000 or more: with a 96-wide model and a 9 x 6 grid of image tokens, the usual values turn the
   height and width channels by less than a twentieth of a radian per token, so the model hardly knows where it looks.
 * the question stands before the picture, so that every image token already knows which sign is asked for;
 * every number is one token, and so is every fixed piece of a tool call: a whole turn takes fifteen tokens.
@@ -78,7 +78,7 @@ RESPONSE_TEMPLATE: dict[str, Any] = {
 
 
 def build_tokenizer(sentences: list[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer with a vocabulary of about 1,200.
+    """A byte-level BPE tokenizer with a vocabulary of about 1,100.
 
     Args:
         sentences: What else the model will read, such as the tool's error messages; merges are learned from them.

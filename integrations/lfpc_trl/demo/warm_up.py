@@ -1,12 +1,15 @@
 """Trains the demo's warm checkpoint from nothing: what a pretrained model brings along, in miniature.
 
 LFPC starts from a model that already sees, reads and speaks; none can be downloaded here, so this script makes one. It
-is ordinary supervised training on scenes drawn on the fly, in three phases:
+is ordinary supervised training on scenes drawn on the fly, in five phases:
 
-1. `see`: the vision tower alone; every image token learns which sign it lies on, where that sign ends and what it says.
-2. `speak`: the whole model learns to write tool calls and answers, with help for the two links that a
-   small model does not find by itself: coordinates attend to the asked sign, letters attend to its text.
-3. `behave`: the same, with the bad habits that reinforcement learning is to change: the checkpoint answers without
+1. `read`: the vision tower alone, on close views of signs: every image token learns which sign it lies on, where that
+   sign ends and what it says. Large letters first; small ones are never learned without.
+2. `see`: the same on whole overviews and crops.
+3. `speak`: the language model learns to write tool calls and answers, with help for the two links that a small model
+   does not find by itself: coordinates attend to the asked sign, letters attend to its text.
+4. `refine`: the whole model, with sharper coordinates.
+5. `behave`: the same, with the bad habits that reinforcement learning is to change: the checkpoint answers without
    looking in nearly half of the cases, and most of its crops are too large and off-centre.
 
 The checkpoint is never taught to read the coarsest overview: there its direct answers are guesses, on purpose.
