@@ -35,7 +35,7 @@ class Stage1Settings:
     min_side: int = 8  # our choice: pixels of the original, below it nothing can be seen
     response_tokens: int = 2048  # Table 12: single response
     trajectory_tokens: int = 20480  # whole rollout, tool results included; DeepEyes's value
-    temperature: float = 1.0  # Table 12
+    temperature: float = 1.0  # verl's default; Table 12 names none
 
     # What is rewarded.
     accuracy_weight: float = 0.8  # Table 12
@@ -47,13 +47,13 @@ class Stage1Settings:
     reduce: Literal["best", "last", "first", "mean"] = "best"  # several crops in one rollout: our choice
 
     # How it is trained.
-    steps: int = 80  # Table 12
+    steps: int = 80  # section 5.1
     prompts_per_step: int = 256  # Table 12: train batch
     num_generations: int = 16  # Table 12: rollouts per prompt
     prompts_per_update: int = 32  # Table 12: PPO mini batch, counted in prompts
     micro_batch: int = 2  # Table 12: rollouts per device and forward pass
     learning_rate: float = 1e-6  # Table 12
-    weight_decay: float = 0.01  # verl's default, with which the paper trained
+    weight_decay: float = 0.01  # verl's default
     max_grad_norm: float = 1.0  # verl's default
     epsilon: float = 0.2  # verl's default clip
     delta: float | None = 3.0  # verl's two-sided clip

@@ -3,9 +3,10 @@
     pictures ─ resolution selection ─ stage 1 ─┬─ stage 2 ──┬─ evaluation of all four models ─ report
                                                └─ control ──┘
 
-Every step is the code that `lfpc train` and the library use; only the world and the model are small. Stage 2 and its
-control start from the same model and see the same rows in the same order; they differ in the grounding reward alone.
-Steps that do not wait for each other run in two worker processes of one thread each.
+Every step is the code that `lfpc train` and the library use; only the world and the model are small.
+Stage 2 and its control start from the same model and see the same rows in the same order; they differ in
+the grounding reward alone. Steps that do not wait for each other run in two worker processes of one
+thread each.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ FULL = Scale()
 QUICK = Scale(8, 8, 10, 4, 4, 4, 4)
 
 TEMPERATURE = 0.7
-"""Of all sampling, in training and evaluation: the boxes of a small model are less sure than those of a large one."""
+"""Of all sampling, in training and evaluation: a small model is less sure of its boxes than a large one."""
 FINEST, COARSEST = 216, 54
 """Visual tokens of the finest overview (the small model's own limit) and of the coarsest."""
 CROP_TOKENS = 64
@@ -65,7 +66,9 @@ _SMALL_MODEL = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `lfpc demo`."""
-    parser.add_argument("--output", type=Path, default=Path("lfpc-demo"), metavar="DIR", help="default: lfpc-demo")
+    parser.add_argument(
+        "--output", type=Path, default=Path("lfpc-demo"), metavar="DIR", help="default: lfpc-demo"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of pictures, sampling and training; default: 0")
     parser.add_argument("--quick", action="store_true", help="a few steps of everything in about a minute")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --output")
@@ -90,13 +93,16 @@ def _prepare(output: Path, manifest: dict[str, Any], resume: bool) -> None:
         if not resume:
             raise UserError(f"{output}: already holds a demo; go on with --resume or choose another --output")
         before = json.loads(path.read_text(encoding="utf-8"))
-        if before != manifest:
-            raise UserError(f"{output}: holds a demo with other options ({before}); resume it with the same ones")
+        for name, value in manifest.items():
+            if before.get(name) != value:
+                raise UserError(
+                    f"{output}: holds a demo with other options, {name} was {before.get(name)} and is {value}"
+                )
         return
     if resume:
         raise UserError(f"{output}: holds no demo to resume")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"{output}: is not an empty directory; choose another --output")
+        raise UserError(f"{output}: the output directory must be new or empty")
     output.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(manifest) + "\n", encoding="utf-8")
 
@@ -119,7 +125,9 @@ def make_pictures(output: Path, scale: Scale, seed: int, report: Report) -> None
     total = sum(count for count, _, _ in counts.values())
     done = 0
     for name, (count, photos, stream) in counts.items():
-        for _ in world.make_pictures(output / "data", count, seed=10 * seed + stream, photos=photos, name=name):
+        for _ in world.make_pictures(
+            output / "data", count, seed=10 * seed + stream, photos=photos, name=name
+        ):
             done += 1
             report(done, total)
 
@@ -217,7 +225,9 @@ def evaluate_model(output: Path, scale: Scale, seed: int, report: Report, *, nam
     torch.set_num_threads(1)
     model, processor = load_model(output / name), load_processor(output / name)
     side = factor(processor)
-    rows = with_shown_tokens(read_rows(output / "data" / "test.jsonl", require_targets=True), COARSEST, factor=side)
+    rows = with_shown_tokens(
+        read_rows(output / "data" / "test.jsonl", require_targets=True), COARSEST, factor=side
+    )
     done = 0
 
     def progress(count: int) -> None:
@@ -229,7 +239,9 @@ def evaluate_model(output: Path, scale: Scale, seed: int, report: Report, *, nam
         model,
         processor,
         rows,
-        crop_settings=CropSettings(family_of(output / name).frame, side, crop_tokens=CROP_TOKENS, max_crops=2),
+        crop_settings=CropSettings(
+            family_of(output / name).frame, side, crop_tokens=CROP_TOKENS, max_crops=2
+        ),
         max_turns=3,
         max_new_tokens=48,
         temperature=TEMPERATURE,
@@ -250,7 +262,7 @@ def warm_up(output: Path, scale: Scale, seed: int, report: Report) -> None:
         output / "warm",
         seed=seed,
         on_step=lambda phase, step, _steps, _stats: report(before[phase] + step, total),
-        workers=0,
+        workers=1,
     )
 
 
@@ -275,7 +287,9 @@ def _start_worker(messages: Any) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
-def _work(title: str, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, float]:
+def _work(
+    title: str, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Any, float]:
     start = time.perf_counter()
     outcome = step(*args, report=lambda done, total: _messages.put((title, done, total)), **kwargs)
     return outcome, time.perf_counter() - start
@@ -320,7 +334,8 @@ class Demo:
             "stage2": ("stage 2", *trained["stage2"], ("stage1",)),
             "control": ("control", *trained["control"], ("stage1",)),
             **{
-                f"evaluate {n}": (f"evaluating {n}", evaluate_model, {"name": n}, ("pictures", n)) for n in models
+                f"evaluate {n}": (f"evaluating {n}", evaluate_model, {"name": n}, ("pictures", n))
+                for n in models
             },
         }
         if self.from_scratch:
@@ -329,7 +344,9 @@ class Demo:
             self._copy_warm_checkpoint()
             self.outcomes["warm"] = None
         start = time.perf_counter()
-        with ProcessPoolExecutor(WORKERS, mp_context=context, initializer=_start_worker, initargs=(messages,)) as pool:
+        with ProcessPoolExecutor(
+            WORKERS, mp_context=context, initializer=_start_worker, initargs=(messages,)
+        ) as pool:
             self._run_plan(pool, plan, messages)
         self.seconds["all"] = time.perf_counter() - start
         return self._write(models)
@@ -346,7 +363,9 @@ class Demo:
         running: dict[Future[Any], str] = {}
         try:
             while waiting or running:
-                for name in [n for n, (_, _, _, needs) in waiting.items() if all(m in self.outcomes for m in needs)]:
+                for name in [
+                    n for n, (_, _, _, needs) in waiting.items() if all(m in self.outcomes for m in needs)
+                ]:
                     if len(running) >= WORKERS:
                         break
                     title, step, options, _ = waiting.pop(name)

@@ -1,10 +1,11 @@
 """A Qwen2.5-VL small enough for one CPU core: config, tokenizer and a compact chat template.
 
-The classes are the real ones of transformers; only the numbers are small. Three choices differ from the published
-checkpoints, because a model of a million parameters trained for minutes needs them:
+The classes are the real ones of transformers; only the numbers are small. Three choices differ from the
+published checkpoints, because a model of a million parameters trained for minutes needs them:
 
-* `rope_theta` is 10, not 10,000 or more: with a 96-wide model and a 9 x 6 grid of image tokens, the usual values turn the
-  height and width channels by less than a twentieth of a radian per token, so the model hardly knows where it looks.
+* `rope_theta` is 10, not 10,000 or more: with a 96-wide model and a 9 x 6 grid of image tokens, the usual
+  values turn the height and width channels by less than a twentieth of a radian per token, so the model
+  hardly knows where it looks.
 * the question stands before the picture, so that every image token already knows which sign is asked for;
 * every number is one token, and so is every fixed piece of a tool call: a whole turn takes fifteen tokens.
 """
@@ -81,7 +82,7 @@ def build_tokenizer(sentences: list[str]) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer with a vocabulary of about 1,100.
 
     Args:
-        sentences: What else the model will read, such as the tool's error messages; merges are learned from them.
+        sentences: What else the model will read, such as the tool's error messages.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -105,7 +106,7 @@ def build_tokenizer(sentences: list[str]) -> PreTrainedTokenizerFast:
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLForConditionalGeneration:
-    """The untrained model: about 0.9 million parameters, random weights, sine-initialised number embeddings."""
+    """The untrained model: about 0.9 million parameters, random but for the embeddings of numbers."""
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
     config = Qwen2_5_VLConfig(
         text_config={
@@ -152,10 +153,12 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLForConditionalG
 def _sine_initialise_numbers(
     model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    """Neighbouring numbers start with similar embeddings, so that a coordinate can be learned as a quantity."""
+    """Neighbouring numbers start with similar embeddings: a coordinate is learned as a quantity."""
     embeddings = model.get_input_embeddings().weight
     numbers = torch.tensor([tokenizer.convert_tokens_to_ids(str(n)) for n in range(LARGEST_NUMBER + 1)])
-    wavelengths = torch.logspace(torch.log10(torch.tensor(12.0)), torch.log10(torch.tensor(1600.0)), embeddings.shape[1] // 2)
+    wavelengths = torch.logspace(
+        torch.log10(torch.tensor(12.0)), torch.log10(torch.tensor(1600.0)), embeddings.shape[1] // 2
+    )
     angles = 2 * torch.pi * torch.arange(LARGEST_NUMBER + 1)[:, None] / wavelengths
     embeddings[numbers] = 0.05 * torch.cat([angles.sin(), angles.cos()], dim=1).to(embeddings.dtype)
 

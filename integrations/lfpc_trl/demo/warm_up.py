@@ -1,18 +1,20 @@
 """Trains the demo's warm checkpoint from nothing: what a pretrained model brings along, in miniature.
 
-LFPC starts from a model that already sees, reads and speaks; none can be downloaded here, so this script makes one. It
-is ordinary supervised training on scenes drawn on the fly, in five phases:
+LFPC starts from a model that already sees, reads and speaks; none can be downloaded here, so this script
+makes one. It is ordinary supervised training on scenes drawn on the fly, in five phases:
 
-1. `read`: the vision tower alone, on close views of signs: every image token learns which sign it lies on, where that
-   sign ends and what it says. Large letters first; small ones are never learned without.
+1. `read`: the vision tower alone, on close views of signs: every image token learns which sign it lies
+   on, where that sign ends and what it says. Large letters first; small ones are never learned without.
 2. `see`: the same on whole overviews and crops.
-3. `speak`: the language model learns to write tool calls and answers, with help for the two links that a small model
-   does not find by itself: coordinates attend to the asked sign, letters attend to its text.
-4. `refine`: the whole model, with sharper coordinates.
-5. `behave`: the same, with the bad habits that reinforcement learning is to change: the checkpoint answers without
-   looking in nearly half of the cases, and most of its crops are too large and off-centre.
+3. `speak`: the language model learns to write tool calls and answers, with help for the two links that a
+   small model does not find by itself: coordinates attend to the asked sign, letters attend to its text.
+4. `speak on`: the same, mostly on coarse overviews, with sharper coordinates.
+5. `behave`: the whole model, with the bad habits that reinforcement learning is to change: the checkpoint
+   answers without looking in nearly half of the cases, and most of its crops are too large and
+   off-centre.
 
-The checkpoint is never taught to read the coarsest overview: there its direct answers are guesses, on purpose.
+The checkpoint is never taught to read the coarsest overview: there its direct answers are guesses, on
+purpose.
 """
 
 from __future__ import annotations
@@ -25,9 +27,9 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - its name everywhere
 from torch.utils.data import DataLoader, IterableDataset
 
 from lfpc_trl.demo.small_model import (
@@ -77,7 +79,7 @@ class Habits:
 
 
 SPEAKING = Habits(now=0.15, near=0.45, mid=0.2, wide=0.2)
-WARM = Habits(now=0.45, near=0.15, mid=0.20, wide=0.20, jitter=8.0)
+WARM = Habits(now=0.45, near=0.19, mid=0.18, wide=0.18, jitter=5.0)
 
 
 @dataclass(frozen=True)
@@ -97,12 +99,14 @@ class Phase:
     frozen_vision: bool = False
 
 
+MOSTLY_COARSE = (0.06, 0.24, 0.70)
 PHASES = (
     Phase("read", "read", 2200, 63, 2e-3, SPEAKING, (1.0, 1.0)),
     Phase("see", "see", 300, 24, 1.5e-3, SPEAKING, (1.0, 1.0)),
     Phase("speak", "speak", 900, 24, 2e-3, SPEAKING, (1.5, 0.7), frozen_vision=True),
-    Phase("refine", "speak", 500, 20, 1.2e-3, SPEAKING, (0.7, 0.4)),
-    Phase("behave", "speak", 250, 20, 6e-4, WARM, (0.4, 0.4)),
+    Phase("speak on", "speak", 700, 24, 2e-3, SPEAKING, (1.0, 0.5), levels=MOSTLY_COARSE, frozen_vision=True),
+    Phase("refine", "speak", 600, 20, 1e-3, SPEAKING, (0.6, 0.4), levels=MOSTLY_COARSE),
+    Phase("behave", "speak", 200, 20, 4e-4, WARM, (0.4, 0.4), levels=MOSTLY_COARSE),
 )
 
 
@@ -154,7 +158,7 @@ def _guess(rng: np.random.Generator) -> str:
 def make_example(rng: np.random.Generator, scene: Scene, level: int, habits: Habits) -> Example:
     """One conversation about `scene` (an overview, perhaps a crop), as the checkpoint shall imitate it."""
     asked = scene.signs[rng.integers(len(scene.signs))]
-    # The finest overview serves to answer directly, as resolution selection asks for; the coarser ones to crop.
+    # Fine overviews serve to answer directly, as resolution selection asks for; coarse ones to crop.
     tools = rng.random() < {216: 0.3, 108: 0.75, 54: 0.95}[level]
     size = shown_size(PICTURE_SIZE, level, factor=FACTOR)
     scale = (size[0] / PICTURE_SIZE[0], size[1] / PICTURE_SIZE[1])
@@ -177,7 +181,9 @@ def make_example(rng: np.random.Generator, scene: Scene, level: int, habits: Hab
         _make_mistake(rng, example, asked, scale)
     box = _requested_box(rng, asked, habit, habits.jitter)
     written = [round(v) for v in _scaled(box, (0, 0), scale)]
-    example.messages.append({"role": "assistant", "content": f"<think>{habit}</think>", "tool_calls": [_call(written)]})
+    example.messages.append(
+        {"role": "assistant", "content": f"<think>{habit}</think>", "tool_calls": [_call(written)]}
+    )
     # The tool cuts what was written, so rounding shows in the crop as it will later.
     x0, y0, x1, y1 = (round(v / s) for v, s in zip(written, (*scale, *scale), strict=True))
     box_cut = (max(x0, 0), max(y0, 0), min(x1, PICTURE_SIZE[0]), min(y1, PICTURE_SIZE[1]))
@@ -220,13 +226,21 @@ def make_reading_example(rng: np.random.Generator, scene: Scene, smallest: float
         w = round((x1 - x0 + 2 * margin) * scale / FACTOR + 0.5) * FACTOR
         h = round((y1 - y0 + 2 * margin) * scale / FACTOR + 0.5) * FACTOR
         # Any part of the view may hold the text, so that it meets the grid of patches at every offset.
-        left = int(np.clip(x1 - w / scale + rng.uniform(0, w / scale - (x1 - x0)), 0, PICTURE_SIZE[0] - w / scale))
-        top = int(np.clip(y1 - h / scale + rng.uniform(0, h / scale - (y1 - y0)), 0, PICTURE_SIZE[1] - h / scale))
+        left = int(
+            np.clip(x1 - w / scale + rng.uniform(0, w / scale - (x1 - x0)), 0, PICTURE_SIZE[0] - w / scale)
+        )
+        top = int(
+            np.clip(y1 - h / scale + rng.uniform(0, h / scale - (y1 - y0)), 0, PICTURE_SIZE[1] - h / scale)
+        )
         view = (left, top, left + w / scale, top + h / scale)
         example.pictures.append(scene.picture.resize((w, h), Image.Resampling.BICUBIC, box=view))
         example.signs.append(
             [
-                (s, _scaled(s.box, (left, top), (scale, scale)), _scaled(s.text_box, (left, top), (scale, scale)))
+                (
+                    s,
+                    _scaled(s.box, (left, top), (scale, scale)),
+                    _scaled(s.text_box, (left, top), (scale, scale)),
+                )
                 for s in scene.signs
             ]
         )
@@ -239,7 +253,9 @@ def _say(example: Example, thought: str, answer: str) -> None:
     example.messages.append({"role": "assistant", "content": content})
 
 
-def _make_mistake(rng: np.random.Generator, example: Example, asked: Sign, scale: tuple[float, float]) -> None:
+def _make_mistake(
+    rng: np.random.Generator, example: Example, asked: Sign, scale: tuple[float, float]
+) -> None:
     """A refused call and the tool's error message; the conversation goes on with a better one."""
     x0, y0, x1, y1 = (round(v) for v in _scaled(asked.box, (0, 0), scale))
     rule = str(rng.choice(("inverted", "thin", "outside")))
@@ -254,7 +270,9 @@ def _make_mistake(rng: np.random.Generator, example: Example, asked: Sign, scale
     example.messages.append({"role": "tool", "content": str({"error": BOX_ERRORS[rule]})})
 
 
-def _elsewhere(rng: np.random.Generator, scene: Scene, box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+def _elsewhere(
+    rng: np.random.Generator, scene: Scene, box: tuple[int, int, int, int]
+) -> tuple[int, int, int, int]:
     """A box of the same size that shows no text of any sign."""
     w, h = box[2] - box[0], box[3] - box[1]
     for _ in range(50):
@@ -307,7 +325,13 @@ def _picture_targets(example: Example, index: int) -> tuple[np.ndarray[Any, Any]
         is_asked = sign is example.asked
         asked[on_sign] = is_asked
         t = np.array(text_box) / FACTOR
-        if example.readable[index] and t[0] >= -0.05 and t[1] >= -0.05 and t[2] <= w + 0.05 and t[3] <= h + 0.05:
+        if (
+            example.readable[index]
+            and t[0] >= -0.05
+            and t[1] >= -0.05
+            and t[2] <= w + 0.05
+            and t[3] <= h + 0.05
+        ):
             on_text = _touches(x, y, t, 0.12)
             letters[on_text] = [LETTERS.index(c) for c in sign.text]
             asked_text[on_text] = is_asked
@@ -315,7 +339,9 @@ def _picture_targets(example: Example, index: int) -> tuple[np.ndarray[Any, Any]
     return colour, box, letters, place, asked, asked_text, np.full(n, index == 0)
 
 
-def _touches(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any], box: np.ndarray[Any, Any], share: float) -> Any:
+def _touches(
+    x: np.ndarray[Any, Any], y: np.ndarray[Any, Any], box: np.ndarray[Any, Any], share: float
+) -> Any:
     """Tokens of which `share` lies in the box, or that hold most of the box where that is small."""
     wide = np.clip(np.minimum(x + 0.5, box[2]) - np.maximum(x - 0.5, box[0]), 0, None)
     tall = np.clip(np.minimum(y + 0.5, box[3]) - np.maximum(y - 0.5, box[1]), 0, None)
@@ -335,6 +361,8 @@ class Batch:
     coordinates: Tensor
     letters: Tensor
     tokens: TokenTargets
+    views: Batch | None = None
+    """Close views of signs, read on the side while the whole model learns to speak."""
 
 
 class Batches(IterableDataset[Batch]):
@@ -355,11 +383,21 @@ class Batches(IterableDataset[Batch]):
             if self.phase.kind == "read":
                 # Large letters first: the small ones build on them.
                 smallest = 1 - 0.7 * min(1.0, 1.6 * step / self.phase.steps)
-                examples = [make_reading_example(rng, next(scenes), smallest) for _ in range(self.phase.batch // 3)]
-            else:
-                examples = [make_example(rng, scene, level, self.phase.habits) for scene in scenes]
-            speaks = self.phase.kind == "speak"
-            yield collate(examples, self.processor) if speaks else collate_pictures(examples, self.processor)
+                yield self._views(rng, list(scenes)[: self.phase.batch // 3], smallest)
+                continue
+            drawn = list(scenes)
+            examples = [make_example(rng, scene, level, self.phase.habits) for scene in drawn]
+            if self.phase.kind == "see":
+                yield collate_pictures(examples, self.processor)
+                continue
+            batch = collate(examples, self.processor)
+            if not self.phase.frozen_vision:
+                batch.views = self._views(rng, drawn[:12], 0.4)
+            yield batch
+
+    def _views(self, rng: np.random.Generator, scenes: list[Scene], smallest: float) -> Batch:
+        examples = [make_reading_example(rng, scene, smallest) for scene in scenes]
+        return collate_pictures(examples, self.processor)
 
 
 def collate_pictures(examples: list[Example], processor: Any) -> Batch:
@@ -378,7 +416,8 @@ def collate(examples: list[Example], processor: Any) -> Batch:
     image_id = tokenizer.convert_tokens_to_ids("<|image_pad|>")
     number_ids = {tokenizer.convert_tokens_to_ids(str(n)) for n in range(LARGEST_NUMBER + 1)}
     call_open, call_close, answer, answer_end, end = (
-        tokenizer.convert_tokens_to_ids(t) for t in (CALL_OPEN, CALL_CLOSE, "<answer>", "</answer>", "<|im_end|>")
+        tokenizer.convert_tokens_to_ids(t)
+        for t in (CALL_OPEN, CALL_CLOSE, "<answer>", "</answer>", "<|im_end|>")
     )
     speaker = tokenizer.convert_tokens_to_ids("assistant\n")
     rows = []
@@ -462,7 +501,7 @@ def vision_loss(features: Tensor, tokens: TokenTargets, helpers: Helpers, stats:
 def language_loss(
     model: Any, batch: Batch, helpers: Helpers, sigma: float, numbers: Tensor, stats: dict[str, float]
 ) -> Tensor:
-    """Next-token loss with soft coordinates, the read-outs in the middle of the model, and the attention help."""
+    """Next-token loss with soft coordinates, read-outs in the middle of the model, help for the attention."""
     inputs = batch.model_inputs
     out = model.model(**inputs, output_hidden_states=True, output_attentions=True)
     said = batch.targets >= 0
@@ -484,12 +523,14 @@ def language_loss(
     image = inputs["mm_token_type_ids"].bool()
     tokens = batch.tokens
     middle = out.hidden_states[2][image]
-    overview, on_sign = tokens.overview, tokens.colour > 0
+    overview = tokens.overview
+    sign_here = (tokens.colour > 0) & overview
     loss = loss + F.smooth_l1_loss(helpers.place(middle), tokens.place, beta=0.2)
     flag = helpers.asked(middle)[:, 0]
-    loss = loss + F.binary_cross_entropy_with_logits(flag, tokens.asked)
+    # Most tokens lie on no sign: left in one mean, they would drown the few that tell the signs apart.
+    loss = loss + F.binary_cross_entropy_with_logits(flag[sign_here], tokens.asked[sign_here])
+    loss = loss + 0.2 * F.binary_cross_entropy_with_logits(flag, tokens.asked)
     corner = tokens.box + tokens.place.repeat(1, 2)
-    sign_here = on_sign & overview
     loss = loss + F.smooth_l1_loss(helpers.corner(middle[sign_here]), corner[sign_here], beta=0.2)
     late, stats["late_letters"] = _letter_loss(helpers.late_letters(middle), tokens.letters)
     loss = loss + late
@@ -518,7 +559,7 @@ def warm_up(
     *,
     phases: tuple[Phase, ...] = PHASES,
     seed: int = 0,
-    on_step: Callable[[str, int, int, dict[str, float]], None] | None = None,
+    on_step: Callable[[str, int, int, dict[str, float]], object] | None = None,
     workers: int = 1,
 ) -> Path:
     """Train the warm checkpoint and save it as a model directory.
@@ -554,7 +595,9 @@ def warm_up(
         trained = model.model.visual if seeing else model
         model.model.visual.requires_grad_(not phase.frozen_vision)
         parameters = [p for p in (*trained.parameters(), *helpers.parameters()) if p.requires_grad]
-        optimiser = torch.optim.AdamW(parameters, lr=phase.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+        optimiser = torch.optim.AdamW(
+            parameters, lr=phase.learning_rate, betas=(0.9, 0.98), weight_decay=0.01
+        )
         loader = DataLoader(Batches(phase, processor, seed), batch_size=None, num_workers=workers)
         for step, batch in enumerate(loader):
             done = step / phase.steps
@@ -562,30 +605,41 @@ def warm_up(
             for group in optimiser.param_groups:
                 group["lr"] = phase.learning_rate * rate
             stats: dict[str, float] = {}
-            vision = {k: batch.model_inputs[k] for k in ("pixel_values", "image_grid_thw")}
             if seeing:
-                features = model.model.visual(vision["pixel_values"], grid_thw=vision["image_grid_thw"]).pooler_output
-                loss = vision_loss(features, batch.tokens, helpers, stats)
+                loss = vision_loss(_see(model, batch), batch.tokens, helpers, stats)
             else:
                 low, high = phase.coordinate_sigma[1], phase.coordinate_sigma[0]
                 sigma = high + (low - high) * done
                 seen: list[Tensor] = []
-                hook = model.model.visual.register_forward_hook(lambda _m, _i, o, s=seen: s.append(o.pooler_output))
+                hook = model.model.visual.register_forward_hook(
+                    lambda _m, _i, o, s=seen: s.append(o.pooler_output)
+                )
                 loss = language_loss(model, batch, helpers, sigma, numbers, stats)
                 hook.remove()
-                if not phase.frozen_vision:
+                if batch.views is not None:
                     loss = loss + vision_loss(seen[0], batch.tokens, helpers, stats)
+                    loss = loss + vision_loss(_see(model, batch.views), batch.views.tokens, helpers, stats)
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimiser.step()
             if on_step:
                 on_step(phase.name, step + 1, phase.steps, {"loss": loss.item(), **stats})
         done_phases.append(phase.name)
         output.mkdir(parents=True, exist_ok=True)
-        torch.save({"model": model.state_dict(), "helpers": helpers.state_dict(), "phases": done_phases}, state)
+        torch.save(
+            {"model": model.state_dict(), "helpers": helpers.state_dict(), "phases": done_phases}, state
+        )
     save(model, processor, output)
     return output
+
+
+def _see(model: Any, batch: Batch) -> Tensor:
+    """The features of all image tokens of a batch."""
+    inputs = batch.model_inputs
+    features = model.model.visual(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"]).pooler_output
+    assert isinstance(features, Tensor)
+    return features
 
 
 def save(model: Any, processor: Any, output: Path) -> None:

@@ -1,15 +1,15 @@
 """The demo's world: real photographs with small signs, and a question about one of them.
 
-A picture is 1092 x 728 pixels: a random view of a photograph that scikit-image ships, with three coloured signs
-on it. A sign carries a code of two letters on a white plate. The question asks for the code on the sign of one
-colour, so the answer needs two things that need two resolutions: *where* is the red sign (the overview suffices)
-and *what* does it say (only a readable crop tells).
+A picture is 1092 x 728 pixels: a random view of a photograph that scikit-image ships, with three coloured
+signs on it. A sign carries a code of two letters on a white plate. The question asks for the code on the
+sign of one colour, so the answer needs two things that need two resolutions: *where* is the red sign (the
+overview suffices) and *what* does it say (only a readable crop tells).
 
 Nested targets come by construction: the letters (the smallest region that suffices) inside the sign.
 
-Why two letters, of twelve: a model of a million parameters learns to read them in minutes on one core, and a
-blind guess is right once in 144 times, so accuracy cannot come from guessing. The plate has one fixed size; a plate that
-followed the text would give the text away in the overview.
+Why two letters, of twelve: a model of a million parameters learns to read them in minutes on one core, and
+a blind guess is right once in 144 times, so accuracy cannot come from guessing. The plate has one fixed
+size; a plate that followed the text would give the text away in the overview.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _font() -> ImageFont.FreeTypeFont:
 
 def draw_background(rng: np.random.Generator, photos: Sequence[str]) -> Image.Image:
     """A random view of one of the photographs, mirrored, tinted and lit at random; `PICTURE_SIZE` pixels."""
-    photo = _photo(photos[rng.integers(len(photos))])
+    photo = _photo(photos[int(rng.integers(len(photos)))])
     aspect = PICTURE_SIZE[0] / PICTURE_SIZE[1]
     largest = min(photo.width, photo.height * aspect)
     width = largest * rng.uniform(0.55, 1.0)
@@ -143,8 +143,8 @@ def make_pictures(
         name: Of the split, such as "test".
 
     Yields:
-        The path of each picture as it is written. When all are, `<name>.jsonl` holds the rows: `question`, `answer`,
-        `image`, `targets` (letters inside sign, pixels of the picture), `id`.
+        The path of each picture as it is written. When all are, `<name>.jsonl` holds the rows: `question`,
+        `answer`, `image`, `targets` (letters inside sign, pixels of the picture), `id`.
     """
     folder = directory / name
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,105 @@
+"""The small model's tokenizer and template, and what the shipped checkpoint can do."""
+
+import dataclasses
+from importlib import resources
+from pathlib import Path
+
+import pytest
+import torch
+from trl.chat_template_utils import is_chat_template_prefix_preserving, parse_response, supports_tool_calling
+
+from lfpc_trl.crop_tool import CropSettings
+from lfpc_trl.demo import run, small_model, warm_up, world
+from lfpc_trl.evaluation import evaluate
+from lfpc_trl.images import BOX_ERRORS
+from lfpc_trl.models import factor, family_of, load_model, load_processor
+from lfpc_trl.rows import read_rows, with_shown_tokens
+
+WARM = Path(str(resources.files("lfpc_trl.demo") / "warm"))
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return load_processor(WARM)
+
+
+def ids_of(processor, text):
+    return processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def test_the_template_speaks_tools_and_never_changes_earlier_turns(processor):
+    assert supports_tool_calling(processor)
+    assert is_chat_template_prefix_preserving(processor)
+
+
+def test_a_call_takes_fifteen_tokens_and_is_parsed_back(processor):
+    text = "<think>near</think><tool_call>" + small_model.CALL_OPEN + "12, 34, 156, 301" + small_model.CALL_CLOSE
+    ids = ids_of(processor, text + "</tool_call><|im_end|>")
+    assert len(ids) == 15
+    turn = parse_response(processor.tokenizer, ids, prefix=ids_of(processor, "<|im_start|>assistant\n"))
+    assert turn["content"] == "<think>near</think>"
+    assert turn["tool_calls"][0]["function"]["arguments"] == {"bbox_2d": [12, 34, 156, 301]}
+
+
+def test_the_shipped_tokenizer_is_the_one_that_the_script_builds(processor):
+    """Else `--from-scratch` would train another model than the one shipped."""
+    built = small_model.build_tokenizer([str({"error": text}) for text in BOX_ERRORS.values()])
+    assert built.get_vocab() == processor.tokenizer.get_vocab()
+    assert built.chat_template == processor.chat_template
+
+
+def test_the_untrained_model_has_the_shape_of_the_shipped_one(processor):
+    built = small_model.build_model(processor.tokenizer).state_dict()
+    shipped = load_model(WARM).state_dict()
+    assert {name: value.shape for name, value in built.items()} == {n: v.shape for n, v in shipped.items()}
+
+
+def test_the_checkpoint_takes_less_than_five_megabytes():
+    assert sum(file.stat().st_size for file in WARM.iterdir()) < 5_000_000
+
+
+@pytest.fixture(scope="module")
+def test_rows(tmp_path_factory, processor):
+    folder = tmp_path_factory.mktemp("rows")
+    list(world.make_pictures(folder, 16, seed=99, photos=world.UNSEEN_PHOTOS, name="test"))
+    return with_shown_tokens(read_rows(folder / "test.jsonl"), run.COARSEST, factor=factor(processor))
+
+
+@pytest.mark.slow
+def test_the_shipped_checkpoint_reads_a_target_crop_and_speaks_the_format_but_seldom_crops_well(
+    processor, test_rows
+):
+    torch.set_num_threads(1)
+    outcome = evaluate(
+        load_model(WARM),
+        processor,
+        test_rows,
+        crop_settings=CropSettings(
+            family_of(WARM).frame, factor(processor), crop_tokens=run.CROP_TOKENS, max_crops=2
+        ),
+        max_turns=3,
+        max_new_tokens=48,
+        temperature=run.TEMPERATURE,
+        batch_size=48,
+    ).metrics
+    crops = outcome["tool_calls"]
+    assert outcome["format"] > 0.95
+    assert 0.3 < crops < 0.8
+    # Rollouts that looked: where the right region came back, nearly all are right.
+    assert outcome["accuracy_target_crop"] / crops > 0.85
+    assert outcome["accuracy_without_tool"] < 0.1
+    assert outcome["iou"] < 0.6
+
+
+@pytest.mark.slow
+def test_the_warm_up_runs_through_every_kind_of_phase_and_goes_on_where_it_was_stopped(tmp_path):
+    torch.set_num_threads(1)
+    kinds = {}
+    for phase in warm_up.PHASES:
+        kinds.setdefault(phase.kind, dataclasses.replace(phase, steps=1, batch=3))
+    phases, seen = tuple(kinds.values()), []
+    warm_up.warm_up(tmp_path, phases=phases[:2], on_step=lambda *step: seen.append(step[0]), workers=0)
+    warm_up.warm_up(tmp_path, phases=phases, on_step=lambda *step: seen.append(step[0]), workers=0)
+    assert seen == [phase.name for phase in phases]
+    assert load_processor(tmp_path).tokenizer.get_vocab() == load_processor(WARM).tokenizer.get_vocab()
+    assert load_model(tmp_path).dtype == torch.float32
