@@ -37,7 +37,8 @@ def main(date: str, machine: str, *folders: str) -> None:
     lines = [
         "# A full run of the demo",
         "",
-        f"`lfpc demo --seed {seeds[0]}`, {date}, {machine}. Written by `benchmarks/demo_page.py` from `results.json`.",
+        f"`lfpc demo --seed {seeds[0]}`, {date}, {machine}.",
+        "Written by `benchmarks/demo_page.py` from the run's `results.json`.",
         "",
         f"{first['warm']['questions']} questions on pictures never trained on, one sampled answer each.",
         "",
@@ -59,18 +60,27 @@ def main(date: str, machine: str, *folders: str) -> None:
         )
         lines.append("")
     if len(runs) > 1:
-        lines += ["## Other seeds", "", "Another seed changes pictures, sampling and training, not the warm checkpoint.", ""]
+        lines += [
+            "## Other seeds",
+            "",
+            "Another seed changes pictures, sampling and training, not the warm checkpoint.",
+            "",
+        ]
         keys = ("accuracy", "accuracy_noise_crop", "iou", "overlap", "bbox_ratio", "format")
         lines += ["| seed | model | " + " | ".join(METRICS[k] for k in keys) + " |"]
         lines += ["| --- | --- |" + " ---: |" * len(keys)]
         for seed, run in zip(seeds, runs, strict=True):
             for name, title in PHASES.items():
-                lines.append(f"| {seed} | {title.lower()} | " + " | ".join(cell(run[name][k]) for k in keys) + " |")
+                lines.append(
+                    f"| {seed} | {title.lower()} | " + " | ".join(cell(run[name][k]) for k in keys) + " |"
+                )
         lines += ["", "| goal | " + " | ".join(f"seed {seed}" for seed in seeds) + " |"]
         lines += ["| --- |" + " --- |" * len(seeds)]
         goals = [check_goals(run) for run in runs]
         for same in zip(*goals, strict=True):
-            lines.append(f"| {same[0].text} | " + " | ".join("yes" if g.met else "**no**" for g in same) + " |")
+            lines.append(
+                f"| {same[0].text} | " + " | ".join("yes" if g.met else "**no**" for g in same) + " |"
+            )
         lines.append("")
     page = Path(__file__).parent.parent / "docs" / "results" / "demo.md"
     page.parent.mkdir(exist_ok=True)

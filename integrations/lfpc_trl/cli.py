@@ -45,17 +45,20 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
         # Options of other commands are not needed, and theirs may take long to import.
         if name == asked:
-            _check_installed()
+            _check_installed(name)
             _add_arguments(name, command)
     return parser
 
 
-def _check_installed() -> None:
-    needed = ("PIL", "torch", "transformers", "trl")
+def _check_installed(command: str) -> None:
+    extra, needed = "trl", ["PIL", "torch", "transformers", "trl"]
+    if command == "demo":
+        extra, needed = "demo", [*needed, "skimage", "matplotlib"]
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         print(
-            f"lfpc: error: {', '.join(missing)} not installed; install with: pip install 'lfpc-rewards[trl]'",
+            f"lfpc: error: {', '.join(missing)} not installed; "
+            f"install with: pip install 'lfpc-rewards[{extra}]'",
             file=sys.stderr,
         )
         raise SystemExit(2)
@@ -84,6 +87,8 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _saved(args: argparse.Namespace) -> str:
+    if args.command == "demo":
+        return "; go on with --resume"
     if args.command != "train":
         return ""
     from lfpc_trl.train import last_step

@@ -33,7 +33,9 @@ def test_the_template_speaks_tools_and_never_changes_earlier_turns(processor):
 
 
 def test_a_call_takes_fifteen_tokens_and_is_parsed_back(processor):
-    text = "<think>near</think><tool_call>" + small_model.CALL_OPEN + "12, 34, 156, 301" + small_model.CALL_CLOSE
+    text = (
+        "<think>near</think><tool_call>" + small_model.CALL_OPEN + "12, 34, 156, 301" + small_model.CALL_CLOSE
+    )
     ids = ids_of(processor, text + "</tool_call><|im_end|>")
     assert len(ids) == 15
     turn = parse_response(processor.tokenizer, ids, prefix=ids_of(processor, "<|im_start|>assistant\n"))

@@ -30,7 +30,7 @@ def test_the_answer_is_what_stands_on_the_sign_of_the_asked_colour(made):
     for line in (folder / "test.jsonl").read_text().splitlines():
         row = json.loads(line)
         colour = row["question"].split()[3]
-        (x0, y0, x1, y1) = row["targets"][1]
+        (x0, y0, x1, _) = row["targets"][1]
         with Image.open(folder / row["image"]) as picture:
             pixels = np.asarray(picture.convert("RGB")).astype(int)
         # A strip of the sign's face, between its outline and its plate.
@@ -47,7 +47,9 @@ def test_the_inner_target_holds_every_dark_pixel_of_the_letters_and_no_spare_bor
         with Image.open(folder / row["image"]) as picture:
             grey = np.asarray(picture.convert("L"))
         # The plate is all white but for the letters; stay off its edge, where JPEG rings.
-        ys, xs = np.nonzero(grey[(y0 + y1) // 2 - 30 : (y0 + y1) // 2 + 30, (x0 + x1) // 2 - 55 : (x0 + x1) // 2 + 55] < 100)
+        ys, xs = np.nonzero(
+            grey[(y0 + y1) // 2 - 30 : (y0 + y1) // 2 + 30, (x0 + x1) // 2 - 55 : (x0 + x1) // 2 + 55] < 100
+        )
         top, left = ys.min() + (y0 + y1) // 2 - 30, xs.min() + (x0 + x1) // 2 - 55
         bottom, right = ys.max() + 1 + (y0 + y1) // 2 - 30, xs.max() + 1 + (x0 + x1) // 2 - 55
         assert a <= left <= a + 4
