@@ -11,6 +11,7 @@ import unicodedata
 from decimal import Decimal
 from functools import lru_cache
 from itertools import zip_longest
+from string import ascii_lowercase, ascii_uppercase
 
 from lfpc_rewards._typing import Accepted, Choices
 
@@ -26,6 +27,13 @@ _LETTER = re.compile(r"\(?([A-Za-z])\)?[.:,)]*")
 _LETTER_AND_MORE = re.compile(r"(?:\(([A-Za-z])\)|([A-Za-z])\)|([A-Z])[.:])[\s.:,-]*(.+)")
 _LETTER_SPACE_TEXT = re.compile(r"([A-Z])[\s,-]+(.+)")
 _LONE_LETTER = re.compile(r"(?<![\w'])(\(?)([A-Z])(\)?)(?![\w'])(\s+[a-z]+)?")
+_LETTER_FORMS: dict[str | None, int] = {
+    f"{before}{letter}{after}": place
+    for alphabet in (ascii_uppercase, ascii_lowercase)
+    for place, letter in enumerate(alphabet)
+    for before, after in [("", ""), ("", "."), ("", ")"), ("", ":"), ("(", ")"), ("(", ").")]
+}
+"""The usual ways to write the letter of an option, and which option it is."""
 _CUE = re.compile(r"\b(?:answer|option|choice|choose|pick|select|correct|go with)\b", re.IGNORECASE)
 _NEGATION = re.compile(
     r"\b(?:not|no|never|neither|nor|none|except|cannot|wrong|incorrect)\b|n't\b", re.IGNORECASE
@@ -100,24 +108,41 @@ def answers_match(answer: str | None, accepted: Accepted, choices: Choices | Non
             ...
         ValueError: accepted must name one of the 2 choices, got 'E'
     """
+    given, right = _LETTER_FORMS.get(answer), _LETTER_FORMS.get(accepted) if type(accepted) is str else None
+    if given is not None and right is not None and max(given, right) < _letters_of(choices):
+        return given == right  # what the rules below would say, for a fraction of the time
     wanted = _strings([accepted] if isinstance(accepted, str) else accepted, "accepted")
     options = _strings([] if choices is None else choices, "choices")
     if not wanted or not all(text.strip() for text in wanted):
         raise ValueError(f"accepted must hold at least one answer and no empty one, got {accepted!r}")
     if len(options) > 26:
         raise ValueError(f"choices must be at most 26, got {len(options)}")
+    return _match(answer or "", tuple(wanted), tuple(options))
+
+
+def _letters_of(choices: Choices | None) -> int:
+    """How many letters name an option; 0 for choices that need a closer look."""
+    if choices is None:
+        return 26
+    usual = type(choices) in (list, tuple) and set(map(type, choices)) == {str}
+    return len(choices) if usual and len(choices) <= 26 else 0
+
+
+@lru_cache(maxsize=4096)  # the rollouts of one prompt often say the same
+def _match(answer: str, wanted: tuple[str, ...], options: tuple[str, ...]) -> bool:
+    """`answers_match` after its checks."""
     right: set[int] = set()
-    if options:
-        for text in wanted:
-            named = _options_named(_tidy(text), options)
-            if len(named) != 1:
-                raise ValueError(f"accepted must name one of the {len(options)} choices, got {text!r}")
-            right |= named
-    given = "" if answer is None else _tidy(answer)
+    listed = list(options)
+    for text in wanted if options else ():
+        named = _options_named(_tidy(text), listed)
+        if len(named) != 1:
+            raise ValueError(f"accepted must name one of the {len(options)} choices, got {text!r}")
+        right |= named
+    given = _tidy(answer)
     if not given:
         return False
     if options:
-        named = _options_named(given, options)
+        named = _options_named(given, listed)
         return len(named) == 1 and named <= right
     return any(_says(given, text) for text in wanted)
 

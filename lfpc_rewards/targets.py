@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from itertools import chain, pairwise
 from typing import Any, TypeAlias
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from lfpc_rewards import _kernels
 from lfpc_rewards._checks import SIZE, WITH_AREA, as_floats, as_sizes
+from lfpc_rewards._packing import flat_boxes, starts_of
 from lfpc_rewards._typing import BoxesLike, SizesLike
 
 RowTarget: TypeAlias = BoxesLike | Sequence[BoxesLike] | None
@@ -74,7 +76,13 @@ class Targets:
         regions: list[Any] = []
         row_starts = [0]
         for row, target in enumerate(targets):
-            regions.extend(_regions(target, row))
+            # The usual forms without a call: nothing to find, or one region of nested boxes.
+            if target is None:
+                pass
+            elif type(target) is list and target and _is_plain_box(target[0]):
+                regions.append(target)
+            else:
+                regions.extend(_regions(target, row))
             row_starts.append(len(regions))
         boxes, lengths = _pack_plain(regions) or _pack_checked(regions, row_starts)
         rows = len(row_starts) - 1
@@ -87,13 +95,22 @@ class Targets:
                 f"got {sizes.shape}"
             )
         self.boxes = boxes
-        self.region_starts = np.cumsum([0, *lengths], dtype=np.int64)
-        self.row_starts = np.array(row_starts, np.int64)
+        self.region_starts = starts_of(lengths)
+        self.row_starts = np.array(array("q", row_starts))
         self.sizes = sizes.reshape(-1)
         self.rows = np.arange(rows)
+        self._freeze()
+        self._refuse_bad()
+
+    def _freeze(self) -> None:
         for name in self.__slots__:
             getattr(self, name).flags.writeable = False
-        self._refuse_bad()
+
+    def __setstate__(self, state: tuple[None, dict[str, NDArray[Any]]]) -> None:
+        """Restore from a pickle. Arrays come out of it writeable: freeze them again."""
+        for name, value in state[1].items():
+            setattr(self, name, value)
+        self._freeze()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -150,16 +167,18 @@ def _regions(target: RowTarget, row: int) -> Sequence[Any]:
     )
 
 
+def _is_plain_box(box: Any) -> bool:
+    return type(box) is list and len(box) == 4 and type(box[0]) in (int, float)
+
+
 def _pack_plain(regions: list[Any]) -> tuple[NDArray[np.float64], list[int]] | None:
-    """All coordinates and the number of boxes per region; None unless all is lists of four Python numbers."""
+    """All coordinates and the number of boxes per region; None unless all is lists of four numbers."""
     try:
         lengths = list(map(len, regions))
-        boxes = list(chain.from_iterable(regions))
-        flat = list(chain.from_iterable(boxes))
-        usual = 0 not in lengths and set(map(len, boxes)) <= {4} and set(map(type, flat)) <= {int, float}
-        return (np.array(flat, np.float64), lengths) if usual else None
-    except (TypeError, OverflowError):
+        boxes = flat_boxes(list(chain.from_iterable(regions)))
+    except TypeError:
         return None
+    return None if boxes is None or 0 in lengths else (boxes, lengths)
 
 
 def _pack_checked(regions: list[Any], row_starts: list[int]) -> tuple[NDArray[np.float64], list[int]]:

@@ -87,7 +87,7 @@ def parse_texts(turns):
             try:
                 request = json.loads(call)
                 if request["name"] == "image_zoom_in_tool":
-                    boxes.append(_numbers(request["arguments"]))
+                    boxes.append(_numbers(request.get("arguments")))
             except (ValueError, KeyError, TypeError, RecursionError):
                 continue
         found = re.findall(r"<answer>(.*?)</answer>", spoken, re.DOTALL)
