@@ -32,11 +32,11 @@ Codes: TypeAlias = NDArray[Any]
 MALFORMED, BARE, CALL, ANSWER = 0, 1, 2, 3
 """Shapes of a turn: none of the following; only thinking; thinking and a call; thinking and an answer."""
 
-_CHUNK = 64
+_CHUNK = 256
 """Turns per pass: the text of a chunk stays in the processor's cache while it is copied and read."""
 
 _SHORTEST_CALL = len("<tool_call></tool_call>")
-_BLOCK = 64
+_BLOCK = 32
 """Characters that are searched for a tag at once: a fixed number, so that it becomes vector instructions."""
 
 _THINK = np.frombuffer(b"think>", np.uint8)

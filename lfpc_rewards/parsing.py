@@ -173,7 +173,7 @@ class Columns(NamedTuple):
 def read_columns(completions: Sequence[Completion]) -> Columns:
     """Parse a batch for the rewards. A batch of strings stays in arrays, which is many times faster."""
     _refuse_one(completions)
-    if not all(type(completion) is str for completion in completions):
+    if not set(map(type, completions)) <= {str}:
         rollouts = _parse_all(completions, lambda row: f"completions[{row}]")
         return Columns(
             [rollout.answer for rollout in rollouts],

@@ -7,9 +7,9 @@ its row.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Sequence
-from itertools import repeat
 from typing import Any, Literal, NamedTuple, TypeAlias, overload
 
 import numpy as np
@@ -17,8 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from lfpc_rewards import _kernels
 from lfpc_rewards._packing import flat_boxes, flattened
-from lfpc_rewards._typing import Accepted, BoxesLike, Choices, Scores, SizesLike
-from lfpc_rewards.answers import answers_match
+from lfpc_rewards._typing import Accepted, BoxesLike, Choices, Judge, Scores, SizesLike
+from lfpc_rewards.answers import answer_verdict, answers_match, match_letters
 from lfpc_rewards.parsing import Columns, Completion, read_columns
 from lfpc_rewards.targets import RowTarget, Targets
 
@@ -30,6 +30,8 @@ RowCrops: TypeAlias = BoxesLike | Sequence[BoxesLike | None] | None
 
 _Packed: TypeAlias = tuple[NDArray[np.float64], NDArray[np.int64]]
 """Crops of a batch: (4 * crops,) coordinates, bad boxes as NaN, and (B + 1,) where each rollout's start."""
+
+_VERDICTS = {"yes": 1.0, "no": 0.0, "unknown": math.nan}
 
 _REDUCE = {"best": _kernels.BEST, "last": _kernels.LAST, "first": _kernels.FIRST, "mean": _kernels.MEAN}
 
@@ -87,15 +89,94 @@ def _accuracy(
     choices: Sequence[Choices | None] | None,
 ) -> Scores:
     _same_length(len(given), answers=answers, choices=choices)
-    scores: list[float] = []
-    try:
-        for answer, accepted, options in zip(
-            given, answers, repeat(None) if choices is None else choices, strict=False
-        ):
-            scores.append(math.nan if accepted is None else answers_match(answer, accepted, options))
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"answers[{len(scores)}]: {error}") from None
+    scores = []
+    seen: dict[Any, bool] = {}  # the rollouts of one prompt often say the same
+    for row, verdict in enumerate(match_letters(given, answers, choices)):
+        accepted = answers[row]
+        if verdict is None and accepted is not None:
+            options = None if choices is None else choices[row]
+            plain = type(accepted) is str and type(options) is list and set(map(type, options)) == {str}
+            key = (given[row], accepted, *options) if plain and options else None
+            try:
+                verdict = seen.get(key)
+                if verdict is None:
+                    verdict = answers_match(given[row], accepted, options)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"answers[{row}]: {error}") from None
+            if key is not None:
+                seen[key] = verdict
+        scores.append(math.nan if verdict is None else verdict)
     return np.array(scores, np.float64)
+
+
+async def judged_accuracy_reward(
+    completions: Sequence[Completion],
+    answers: Sequence[Accepted | None],
+    choices: Sequence[Choices | None] | None = None,
+    *,
+    judge: Judge,
+    questions: Sequence[str] | None = None,
+) -> Scores:
+    """`accuracy_reward` with a judge for the answers on which the rules do not decide.
+
+    The rules decide most rows: the accepted answer in other letters is right; no answer, another option,
+    two options, another number, "no" for "yes" are wrong. Only what is left, words that are not the
+    accepted words, goes to the judge, all rows at once and the same case only once. Limits of
+    concurrency, time and money are the judge's own business; so is the network: this package has none.
+
+    Args:
+        completions: (B,) strings, message lists or rollouts.
+        answers: (B,) accepted answers, as in `accuracy_reward`.
+        choices: (B,) texts of the options, as in `accuracy_reward`.
+        judge: ``await judge(question, answer, accepted)`` gives "yes", "no" or "unknown".
+        questions: (B,) texts for the judge to read; without them it gets None.
+
+    Returns:
+        (B,) 0.0 or 1.0; NaN where `answers` is None and where the judge does not know. A judge that fails
+        says nothing about the model, so it must never cost a rollout its reward.
+
+    Raises:
+        TypeError: As `accuracy_reward`.
+        ValueError: As `accuracy_reward`, or the judge gave anything but its three verdicts.
+
+    Source:
+        LFPC (arXiv 2603.27494) asks a judge for every answer; asking only in doubt is our choice.
+
+    Example:
+        >>> import asyncio
+        >>> async def judge(question, answer, accepted):
+        ...     return "yes" if answer == "crimson" and accepted == ["red"] else "unknown"
+        >>> said = [f"<answer>{word}</answer>" for word in ("Red.", "", "crimson", "scarlet")]
+        >>> asyncio.run(judged_accuracy_reward(said, ["red"] * 4, judge=judge))
+        array([ 1.,  0.,  1., nan])
+    """
+    given = read_columns(completions).answers
+    _same_length(len(given), answers=answers, choices=choices)
+    if questions is not None:
+        _same_length(len(given), questions=questions)
+    scores = np.full(len(given), np.nan)
+    doubtful: dict[tuple[str | None, str, tuple[str, ...]], list[int]] = {}
+    for row, (answer, accepted) in enumerate(zip(given, answers, strict=True)):
+        if accepted is None:
+            continue
+        try:
+            verdict = answer_verdict(answer, accepted, None if choices is None else choices[row])
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"answers[{row}]: {error}") from None
+        if verdict is None:
+            texts = (accepted,) if isinstance(accepted, str) else tuple(accepted)
+            question = None if questions is None else questions[row]
+            doubtful.setdefault((question, answer or "", texts), []).append(row)
+        else:
+            scores[row] = verdict
+    verdicts = await asyncio.gather(
+        *(judge(question, answer, list(texts)) for question, answer, texts in doubtful)
+    )
+    for rows, said in zip(doubtful.values(), verdicts, strict=True):
+        if said not in _VERDICTS:
+            raise ValueError(f'judge must say "yes", "no" or "unknown", got {said!r} for row {rows[0]}')
+        scores[rows] = _VERDICTS[said]
+    return scores
 
 
 def format_reward(completions: Sequence[Completion]) -> Scores:

@@ -99,10 +99,10 @@ def parse_texts(turns):
 
 def _numbers(arguments):
     try:
-        box = arguments["bbox_2d"]
+        box = (json.loads(arguments) if isinstance(arguments, str) else arguments)["bbox_2d"]
         if not isinstance(box, list) or len(box) != 4 or any(type(n) not in (int, float) for n in box):
             return None
         numbers = tuple(map(float, box))
-    except (KeyError, TypeError, OverflowError):
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
         return None
     return numbers if all(map(math.isfinite, numbers)) else None

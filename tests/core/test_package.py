@@ -88,7 +88,15 @@ SCORE = """
 import lfpc_rewards as lr
 def score():
     boxes = [[0, 0, 9, 9 + i] for i in range(50)]
-    return lr.grounding_reward([boxes] * 20, [[[1, 1, 5, 5], [0, 0, 9, 20]]] * 20, (100, 100)).tolist()
+    call = '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [1, 1, 5, 5.5]}}</tool_call>'
+    texts = [f"<think>{i}</think>{call * (i % 3)}<answer>{'AB'[i % 2]}</answer>" for i in range(600)]
+    targets = lr.Targets([[[1, 1, 5, 5], [0, 0, 9, 20]]], (100, 100))
+    return [
+        lr.grounding_reward([boxes] * 20, targets[[0] * 20]).tolist(),
+        lr.lfpc_reward(texts, ["B"] * 600, crops="requested", targets=targets[[0] * 600]).tolist(),
+        [repr(rollout) for rollout in lr.parse_completions(texts)],
+        lr.iou_matrix(boxes, boxes).tolist(),
+    ]
 """
 
 

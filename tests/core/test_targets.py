@@ -1,5 +1,6 @@
 """Ground truth is a contract: packed once, refused loudly."""
 
+import copy
 import pickle
 
 import numpy as np
@@ -140,6 +141,14 @@ def test_targets_pickle():
     copy = pickle.loads(pickle.dumps(targets))
     crops = [[[30, 30, 70, 70]], []]
     np.testing.assert_array_equal(lr.grounding_reward(crops, copy), lr.grounding_reward(crops, targets))
+
+
+@pytest.mark.parametrize("copied", [lambda t: pickle.loads(pickle.dumps(t)), copy.copy, copy.deepcopy])
+def test_copies_are_frozen_as_well(copied):
+    twin = copied(lr.Targets([[INNER, OUTER], None], SIZE)[[1, 0]])
+    for name in lr.Targets.__slots__:
+        with pytest.raises(ValueError, match="read-only"):
+            getattr(twin, name)[0] = 1
 
 
 def test_no_rows_at_all():
