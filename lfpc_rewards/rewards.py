@@ -7,7 +7,6 @@ its row.
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias, overload
@@ -150,6 +149,8 @@ async def judged_accuracy_reward(
         >>> asyncio.run(judged_accuracy_reward(said, ["red"] * 4, judge=judge))
         array([ 1.,  0.,  1., nan])
     """
+    import asyncio  # here, because whoever has no judge should not wait for it
+
     given = read_columns(completions).answers
     _same_length(len(given), answers=answers, choices=choices)
     if questions is not None:
