@@ -10,35 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_CHUNK = 1024
-"""Boxes per step: their numbers, which lie scattered in memory, stay in the cache while they are read."""
-
-_PACK = struct.Struct(f"{4 * _CHUNK}d")
-
-
-def flat_boxes(boxes: list[Any]) -> NDArray[np.float64] | None:
-    """(4 * n,) coordinates of n boxes; None unless every box is four numbers, which is the usual case.
-
-    `struct` reads Python numbers in a quarter of the time that `numpy.array` takes, and refuses text.
-    """
-    flat = np.empty(4 * len(boxes))
-    memory = memoryview(flat)  # type: ignore[arg-type]  # numpy 1.26 does not say that arrays are buffers
-    try:
-        for first in range(0, len(boxes), _CHUNK):
-            part = boxes[first : first + _CHUNK]
-            if list(map(len, part)).count(4) != len(part):
-                return None
-            pack = _PACK if len(part) == _CHUNK else struct.Struct(f"{4 * len(part)}d")
-            pack.pack_into(memory, 32 * first, *chain.from_iterable(part))
-    except (TypeError, ValueError, OverflowError, struct.error):
-        return None
-    # `struct` takes True for 1 and False for 0.
-    if len(boxes) <= 8:
-        suspects: Iterable[Any] = chain.from_iterable(boxes)
-    else:
-        places = np.flatnonzero((flat == 0.0) | (flat == 1.0)).tolist()
-        suspects = [list(boxes[place // 4])[place % 4] for place in places]
-    return None if bool in map(type, suspects) else flat
+_CHUNK = 512
+"""Rows per step: their boxes and numbers, which lie scattered in memory, stay in the cache meanwhile."""
 
 
 def starts_of(lengths: list[int]) -> NDArray[np.int64]:
@@ -49,6 +22,37 @@ def starts_of(lengths: list[int]) -> NDArray[np.int64]:
     return starts.cumsum()
 
 
-def flattened(rows: Sequence[Any]) -> tuple[list[Any], NDArray[np.int64]]:
-    """The entries of all rows one after the other, and where each row's start."""
-    return list(chain.from_iterable(rows)), starts_of(list(map(len, rows)))
+def pack_rows(rows: Sequence[Sequence[Any]]) -> tuple[NDArray[np.float64], NDArray[np.int64]] | None:
+    """(4 * n,) coordinates of all boxes of all rows, and where each row's boxes start.
+
+    None unless every box is four numbers, which is the usual case. `struct` reads Python
+    numbers in a quarter of the time that `numpy.array` takes, and refuses text.
+    """
+    try:
+        starts = starts_of(list(map(len, rows)))
+        flat = np.empty(4 * starts[-1])
+        memory = memoryview(flat)  # type: ignore[arg-type]  # numpy 1.26 does not say that arrays are buffers
+        for first in range(0, len(rows), _CHUNK):
+            boxes = list(chain.from_iterable(rows[first : first + _CHUNK]))
+            if list(map(len, boxes)).count(4) != len(boxes):
+                return None
+            pack = struct.Struct(f"{4 * len(boxes)}d").pack_into
+            pack(memory, 32 * int(starts[first]), *chain.from_iterable(boxes))
+    except (TypeError, ValueError, OverflowError, struct.error):
+        return None
+    return None if bool in map(type, _suspects(rows, flat, starts)) else (flat, starts)
+
+
+def _suspects(
+    rows: Sequence[Sequence[Any]], flat: NDArray[np.float64], starts: NDArray[np.int64]
+) -> Iterable[Any]:
+    """The numbers that may have been True or False, which `struct` takes for 1 and 0."""
+    if len(rows) == 1:
+        return chain.from_iterable(rows[0])
+    places = np.flatnonzero((flat == 0.0) | (flat == 1.0))
+    owners = np.searchsorted(starts, places // 4, side="right") - 1
+    within = places // 4 - starts[owners]
+    return (
+        list(rows[row][box])[k]
+        for row, box, k in zip(owners.tolist(), within.tolist(), (places % 4).tolist(), strict=True)
+    )

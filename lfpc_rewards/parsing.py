@@ -203,17 +203,31 @@ it carries an image."""
 
 def _parse_all(completions: Sequence[Completion], name: Callable[[int], str]) -> list[Rollout]:
     texts: list[str] = []
-    plans: list[list[_Step] | Rollout] = []
+    plans: list[list[_Step] | str | Rollout] = []
     for row, completion in enumerate(completions):
-        if isinstance(completion, Rollout):
-            plans.append(completion)
-        elif isinstance(completion, str):
+        if isinstance(completion, str):
             texts.append(completion)
-            plans.append([[]])
+            plans.append(completion)
+        elif isinstance(completion, Rollout):
+            plans.append(completion)
         else:
             plans.append(_steps(completion, name(row), texts))
     turns = _ListedTurns(read_turns(texts))
-    return [plan if isinstance(plan, Rollout) else _rollout(plan, turns) for plan in plans]
+    return [
+        _single(turns)
+        if isinstance(plan, str)
+        else plan
+        if isinstance(plan, Rollout)
+        else _rollout(plan, turns)
+        for plan in plans
+    ]
+
+
+def _single(turns: _ListedTurns) -> Rollout:
+    """A string: one turn, to which no tool replied."""
+    shape, answer, calls = turns.next()
+    crops = [Crop(box, delivered=False, turn=0) for name, box in calls if name == TOOL_NAME]
+    return Rollout(answer, tuple(crops), shape == _scan.ANSWER, 1)
 
 
 def _steps(completion: Sequence[Message], name: str, texts: list[str]) -> list[_Step]:

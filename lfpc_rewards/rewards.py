@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lfpc_rewards import _kernels
-from lfpc_rewards._packing import flat_boxes, flattened
+from lfpc_rewards._packing import pack_rows, starts_of
 from lfpc_rewards._typing import Accepted, BoxesLike, Choices, Judge, Scores, SizesLike
 from lfpc_rewards.answers import answer_verdict, answers_match, match_letters
 from lfpc_rewards.parsing import Columns, Completion, read_columns
@@ -510,11 +510,12 @@ def _crops_of(columns: Columns, which: str | None) -> _Packed:
 
 def _pack_crops(crops: Sequence[RowCrops]) -> _Packed:
     usual = set(map(type, crops)) <= {list, tuple}
-    boxes, starts = flattened(crops if usual else [_crop_list(row, i) for i, row in enumerate(crops)])
-    flat = flat_boxes(boxes)
-    if flat is None:
-        flat = np.array([number for box in boxes for number in _four_numbers(box)], np.float64)
-    return flat, starts
+    rows: Any = crops if usual else [_crop_list(row, i) for i, row in enumerate(crops)]
+    packed = pack_rows(rows)
+    if packed is not None:
+        return packed
+    boxes = [_four_numbers(box) for row in rows for box in row]
+    return np.array(boxes, np.float64).reshape(-1), starts_of(list(map(len, rows)))
 
 
 def _crop_list(row: Any, i: int) -> list[Any]:
