@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numba import config
 
 import lfpc_rewards as lr
 
@@ -123,6 +124,21 @@ def test_forked_workers_give_the_same_result():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.stdout, done.returncode) == ("same\n", 0), done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(config.DISABLE_JIT), reason="nothing is compiled, so nothing is cached")
+def test_processes_that_fill_one_cache_at_the_same_time_give_the_same_result(tmp_path):
+    code = SCORE + "print(hash(repr(score())))\n"
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONHASHSEED": "0"}
+    running = [
+        subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment, stdout=subprocess.PIPE)
+        for _ in range(3)
+    ]
+    printed = {process.communicate()[0] for process in running}
+    assert len(printed) == 1
+    assert all(process.returncode == 0 for process in running)
+    assert any(tmp_path.rglob("*.nbi"))
 
 
 def test_kernels_work_where_numba_can_keep_no_cache(monkeypatch):
