@@ -22,6 +22,7 @@ from lfpc_rewards.rewards import (
     accuracy_reward,
     format_reward,
     grounding_reward,
+    judged_accuracy_reward,
     lfpc_reward,
     tool_bonus,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "intersection",
     "iou",
     "iou_matrix",
+    "judged_accuracy_reward",
     "lfpc_reward",
     "parse_completion",
     "parse_completions",

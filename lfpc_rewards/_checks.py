@@ -13,9 +13,19 @@ ORDERED = "must be four finite numbers with x0 <= x1, y0 <= y1 and a finite area
 WITH_AREA = "must be four finite numbers with x0 < x1, y0 < y1 and a finite positive area"
 SIZE = "must be a positive finite (width, height)"
 
+_FLOAT64, _FLOAT32 = np.dtype(np.float64), np.dtype(np.float32)
+
 
 def as_floats(values: ArrayLike, name: str, last: int, *, single: bool = True) -> Floats:
     """A C-contiguous float array with `last` entries on its last axis; not `single`: with just two axes."""
+    if (
+        type(values) is np.ndarray
+        and values.ndim == 2
+        and values.shape[1] == last
+        and values.dtype in (_FLOAT64, _FLOAT32)
+        and values.flags.carray
+    ):
+        return values  # The usual array, as kernels want it: the checks below would all pass.
     shape = f"(..., {last})" if single else f"(n, {last})"
     try:
         array = np.asarray(values)
@@ -50,16 +60,19 @@ def as_sizes(sizes: SizesLike, name: str = "image_sizes") -> Floats:
 
 def broadcast(arrays: list[Floats], names: list[str]) -> tuple[list[Floats], tuple[int, ...]]:
     """Flat arrays of one common leading shape and one dtype, and that shape."""
-    dtype = np.result_type(*arrays)
     leading = [array.shape[:-1] for array in arrays]
     shape = leading[0]
-    if any(other != shape for other in leading):
+    if leading.count(shape) == len(leading):
+        if all(array.dtype == _FLOAT64 for array in arrays):
+            return [array.reshape(-1) for array in arrays], shape
+    else:
         try:
             shape = np.broadcast_shapes(*leading)
         except ValueError:
             shapes = " and ".join(str(array.shape) for array in arrays)
             raise ValueError(f"{' and '.join(names)} must broadcast, got shapes {shapes}") from None
         arrays = [_stretch(array, shape) for array in arrays]
+    dtype = np.result_type(*arrays)
     return [array.astype(dtype, copy=False).reshape(-1) for array in arrays], shape
 
 

@@ -16,7 +16,10 @@ def kernel(fn: F) -> F:
     """Compile `fn` at its first call; the result is kept on disk for the next process.
 
     No `fastmath` (NaN and infinity must keep their meaning), no threads (a forked worker must
-    survive), the GIL released, and division by zero gives what numpy gives. With
+    survive), the GIL released, and division by zero gives what numpy gives. The cache is worth its
+    risk: without it every process, also every worker of a data loader, compiles for seconds before its
+    first reward. Others report crashes when many processes share a cache; the tests let processes
+    fill an empty one at the same time, and `NUMBA_CACHE_DIR` gives each its own. With
     ``NUMBA_DISABLE_JIT=1`` the plain function runs, as silent as the compiled one.
     """
     if config.DISABLE_JIT:

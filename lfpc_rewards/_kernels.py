@@ -317,9 +317,11 @@ def grounding_rows(
         row = rows[i]
         regions = row_starts[row + 1] - row_starts[row]
         if regions == 0:
-            out[:, i] = np.nan
+            for part in range(5):
+                out[part, i] = np.nan
             continue
-        out[:, i] = 0.0
+        for part in range(5):
+            out[part, i] = 0.0
         first, stop = crop_starts[i], crop_starts[i + 1]
         if first == stop:
             continue
@@ -359,4 +361,6 @@ def grounding_rows(
                 out[3, i] += best_total
                 out[4, i] += best_max
         # One division at the end, so that the mean of ones is one.
-        out[:, i] /= regions * (stop - first) if reduce == MEAN else regions
+        count = regions * (stop - first) if reduce == MEAN else regions
+        for part in range(5):
+            out[part, i] /= count

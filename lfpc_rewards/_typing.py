@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,3 +31,6 @@ Accepted: TypeAlias = str | Sequence[str]
 
 Choices: TypeAlias = Sequence[str]
 """The texts of the options of a question; the first one is option A."""
+
+Judge: TypeAlias = Callable[[str | None, str, list[str]], Awaitable[Literal["yes", "no", "unknown"]]]
+"""``await judge(question, answer, accepted)``: whether the answer says the same as an accepted one."""

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from functools import lru_cache
-from itertools import zip_longest
+from itertools import chain, repeat, zip_longest
+from string import ascii_lowercase, ascii_uppercase
+from typing import Any
 
 from lfpc_rewards._typing import Accepted, Choices
 
@@ -22,10 +25,19 @@ _LEAD_IN = re.compile(
     re.IGNORECASE,
 )
 _BOXED = re.compile(r"\\(?:boxed|text|mathrm)\{([^{}]*)\}")
+_GOLD_LETTER = re.compile(r"\(?([A-Za-z])\)?[.:]?")
 _LETTER = re.compile(r"\(?([A-Za-z])\)?[.:,)]*")
 _LETTER_AND_MORE = re.compile(r"(?:\(([A-Za-z])\)|([A-Za-z])\)|([A-Z])[.:])[\s.:,-]*(.+)")
 _LETTER_SPACE_TEXT = re.compile(r"([A-Z])[\s,-]+(.+)")
 _LONE_LETTER = re.compile(r"(?<![\w'])(\(?)([A-Z])(\)?)(?![\w'])(\s+[a-z]+)?")
+_LETTER_FORMS: dict[str | None, int] = {
+    f"{before}{letter}{after}": place
+    for alphabet in (ascii_uppercase, ascii_lowercase)
+    for place, letter in enumerate(alphabet)
+    for before, after in [("", ""), ("", "."), ("", ")"), ("", ":"), ("(", ")"), ("(", ").")]
+}
+"""The usual ways to write the letter of an option, and which option it is; -1 for saying nothing."""
+_LETTER_FORMS |= {None: -1, "": -1}
 _CUE = re.compile(r"\b(?:answer|option|choice|choose|pick|select|correct|go with)\b", re.IGNORECASE)
 _NEGATION = re.compile(
     r"\b(?:not|no|never|neither|nor|none|except|cannot|wrong|incorrect)\b|n't\b", re.IGNORECASE
@@ -100,26 +112,85 @@ def answers_match(answer: str | None, accepted: Accepted, choices: Choices | Non
             ...
         ValueError: accepted must name one of the 2 choices, got 'E'
     """
+    return answer_verdict(answer, accepted, choices) is True
+
+
+def answer_verdict(answer: str | None, accepted: Accepted, choices: Choices | None = None) -> bool | None:
+    """`answers_match`, but None where the rules do not decide.
+
+    They decide that an answer is wrong if it is empty, names another option or several, or is a number,
+    letter or yes or no where another one is accepted. Of other words they only know that they differ.
+    """
     wanted = _strings([accepted] if isinstance(accepted, str) else accepted, "accepted")
     options = _strings([] if choices is None else choices, "choices")
     if not wanted or not all(text.strip() for text in wanted):
         raise ValueError(f"accepted must hold at least one answer and no empty one, got {accepted!r}")
     if len(options) > 26:
         raise ValueError(f"choices must be at most 26, got {len(options)}")
+    return _verdict(answer or "", tuple(wanted), tuple(options))
+
+
+def match_letters(
+    answers: Sequence[str | None],
+    accepted: Sequence[Accepted | None],
+    choices: Sequence[Choices | None] | None,
+) -> list[bool | None]:
+    """What `answers_match` says where both sides are a plain letter; None for the rows that it must judge.
+
+    Letters are the usual case by far, and this takes a fraction of the time.
+    """
+    given = map(_LETTER_FORMS.get, answers)
+    right = [_LETTER_FORMS.get(one, -1) if type(one) is str else -1 for one in accepted]
+    counts: Iterable[int] = repeat(26)
+    if choices is not None:
+        usual = set(map(type, choices)) <= {list, tuple}
+        entries: Iterable[Any] = chain.from_iterable(choices) if usual else [None]  # type: ignore[arg-type]
+        counts = map(len if set(map(type, entries)) <= {str} else _letters_of, choices)  # type: ignore[arg-type]
+    return [
+        a == b if a is not None and 0 <= b < count <= 26 and a < count else None
+        for a, b, count in zip(given, right, counts, strict=False)
+    ]
+
+
+def _letters_of(choices: Choices | None) -> int:
+    """How many letters name an option; 0 for choices that need a closer look."""
+    if choices is None:
+        return 26
+    usual = type(choices) in (list, tuple) and set(map(type, choices)) == {str}
+    return len(choices) if usual and len(choices) <= 26 else 0
+
+
+@lru_cache(maxsize=4096)  # the rollouts of one prompt often say the same
+def _verdict(answer: str, wanted: tuple[str, ...], options: tuple[str, ...]) -> bool | None:
+    """`answer_verdict` after its checks."""
     right: set[int] = set()
-    if options:
-        for text in wanted:
-            named = _options_named(_tidy(text), options)
-            if len(named) != 1:
-                raise ValueError(f"accepted must name one of the {len(options)} choices, got {text!r}")
-            right |= named
-    given = "" if answer is None else _tidy(answer)
+    listed = list(options)
+    for text in wanted if options else ():
+        named = _options_named(_tidy(text), listed)
+        if len(named) != 1:
+            raise ValueError(f"accepted must name one of the {len(options)} choices, got {text!r}")
+        right |= named
+    given = _tidy(answer)
     if not given:
         return False
     if options:
-        named = _options_named(given, options)
+        named = _options_named(given, listed)
+        if not named:  # Words, or options named in passing: two of them are a hedge, whatever they mean.
+            texts = [_tidy(option) for option in listed]
+            return False if len(_mentioned(given, texts, len(listed))) > 1 else None
         return len(named) == 1 and named <= right
-    return any(_says(given, text) for text in wanted)
+    if any(_says(given, text) for text in wanted):
+        return True
+    return False if all(_says_another(given, _tidy(text)) for text in wanted) else None
+
+
+def _says_another(given: str, wanted: str) -> bool:
+    """Whether an answer that does not say `wanted` says something of its kind."""
+    if _GOLD_LETTER.fullmatch(wanted):
+        return bool(_options_named(given, []))
+    if _plain(wanted) in ("yes", "no"):
+        return any(_yes_no(text) for text in _readings(given))
+    return _number(wanted) is not None and any(_number(text) for text in _readings(given))
 
 
 def _strings(values: object, name: str) -> list[str]:
@@ -135,7 +206,7 @@ def _strings(values: object, name: str) -> list[str]:
 def _says(given: str, wanted: str) -> bool:
     """Whether a tidied answer to a question without choices says `wanted`."""
     wanted = _tidy(wanted)
-    letter = re.fullmatch(r"\(?([A-Za-z])\)?[.:]?", wanted)
+    letter = _GOLD_LETTER.fullmatch(wanted)
     if letter:
         return _options_named(given, []) == {_index(letter[1])}
     return any(_same(text, wanted) for text in _readings(given))

@@ -9,24 +9,27 @@ the text claims.
 
 from __future__ import annotations
 
-import json
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
+from lfpc_rewards import _scan
+from lfpc_rewards._scan import BOX_ARGUMENT, TOOL_NAME, Box, Turns, call_from_object, read_turns
 from lfpc_rewards._typing import Message
 
-TOOL_NAME = "image_zoom_in_tool"
-"""The name of the crop tool, as in DeepEyes and the Qwen cookbooks."""
-
-BOX_ARGUMENT = "bbox_2d"
-"""The argument of the crop tool that holds the box."""
-
-Box: TypeAlias = tuple[float, float, float, float]
-
-_TAG = re.compile(r"</?(?:think|tool_call|answer)>")
+__all__ = [
+    "BOX_ARGUMENT",
+    "TOOL_NAME",
+    "Completion",
+    "Crop",
+    "Rollout",
+    "parse_completion",
+    "parse_completions",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +122,11 @@ def parse_completion(completion: Completion) -> Rollout:
         >>> parse_completion("no tags at all")
         Rollout(answer=None, crops=(), well_formed=False, turns=1)
     """
-    return _parse(completion, "completion")
+    return _parse_all([completion], lambda _: "completion")[0]
 
 
 def parse_completions(completions: Sequence[Completion]) -> list[Rollout]:
-    """`parse_completion` for each of many.
+    """`parse_completion` for each of many, their texts in one compiled pass.
 
     Args:
         completions: (B,) strings, lists of messages or rollouts; they may be mixed.
@@ -145,47 +148,155 @@ def parse_completions(completions: Sequence[Completion]) -> list[Rollout]:
             ...
         TypeError: completions[1] must be a string or a list of messages, got NoneType
     """
+    _refuse_one(completions)
+    return _parse_all(completions, lambda row: f"completions[{row}]")
+
+
+class Columns(NamedTuple):
+    """What the rewards read in a batch of completions, without an object for each of them.
+
+    Attributes:
+        answers: (B,) as `Rollout.answer`.
+        well_formed: (B,) as `Rollout.well_formed`.
+        looked: (B,) whether at least one crop was delivered.
+        turns: The turns of strings, one each; None if the batch was more than strings.
+        rollouts: The rollouts, unless the batch was strings.
+    """
+
+    answers: list[str | None]
+    well_formed: NDArray[np.bool_]
+    looked: NDArray[np.bool_]
+    turns: Turns | None
+    rollouts: list[Rollout]
+
+
+def read_columns(completions: Sequence[Completion]) -> Columns:
+    """Parse a batch for the rewards. A batch of strings stays in arrays, which is many times faster."""
+    _refuse_one(completions)
+    if not set(map(type, completions)) <= {str}:
+        rollouts = _parse_all(completions, lambda row: f"completions[{row}]")
+        return Columns(
+            [rollout.answer for rollout in rollouts],
+            np.array([rollout.well_formed for rollout in rollouts], np.bool_),
+            np.array([any(crop.delivered for crop in rollout.crops) for rollout in rollouts], np.bool_),
+            None,
+            rollouts,
+        )
+    turns = read_turns(completions)  # type: ignore[arg-type]  # checked one line above
+    spans = turns.answers.tolist()
+    answers = [
+        text[start:stop] if start >= 0 else None
+        for text, start, stop in zip(turns.texts, spans[::2], spans[1::2], strict=True)
+    ]
+    return Columns(answers, turns.shapes == _scan.ANSWER, np.zeros(len(answers), np.bool_), turns, [])
+
+
+def _refuse_one(completions: Any) -> None:
     if isinstance(completions, str | Mapping | Rollout):
         raise TypeError(f"completions must be a list of completions, got {type(completions).__name__}")
-    return [_parse(completion, f"completions[{row}]") for row, completion in enumerate(completions)]
 
 
-def _parse(completion: Completion, name: str) -> Rollout:
-    if isinstance(completion, Rollout):
-        return completion
-    if isinstance(completion, str):
-        completion = [{"role": "assistant", "content": completion}]
-    elif not isinstance(completion, list | tuple):
+_Step: TypeAlias = list[Any] | bool
+"""A message that counts: an assistant turn is the entries of its `tool_calls`, a tool message is whether
+it carries an image."""
+
+
+def _parse_all(completions: Sequence[Completion], name: Callable[[int], str]) -> list[Rollout]:
+    texts: list[str] = []
+    plans: list[list[_Step] | str | Rollout] = []
+    for row, completion in enumerate(completions):
+        if isinstance(completion, str):
+            texts.append(completion)
+            plans.append(completion)
+        elif isinstance(completion, Rollout):
+            plans.append(completion)
+        else:
+            plans.append(_steps(completion, name(row), texts))
+    turns = _ListedTurns(read_turns(texts))
+    return [
+        _single(turns)
+        if isinstance(plan, str)
+        else plan
+        if isinstance(plan, Rollout)
+        else _rollout(plan, turns)
+        for plan in plans
+    ]
+
+
+def _single(turns: _ListedTurns) -> Rollout:
+    """A string: one turn, to which no tool replied."""
+    shape, answer, calls = turns.next()
+    crops = [Crop(box, delivered=False, turn=0) for name, box in calls if name == TOOL_NAME]
+    return Rollout(answer, tuple(crops), shape == _scan.ANSWER, 1)
+
+
+def _steps(completion: Sequence[Message], name: str, texts: list[str]) -> list[_Step]:
+    """The messages of a completion that count; the words of its assistant turns go to `texts`."""
+    if not isinstance(completion, list | tuple):
         raise TypeError(f"{name} must be a string or a list of messages, got {type(completion).__name__}")
-    crops: list[Crop] = []
-    kinds: list[str] = []  # per assistant turn: "call", "answer" or "malformed"
-    waiting: Iterator[int | None] = iter(())  # the calls of the last turn: which crop each is, if any
-    answer: str | None = None
+    steps: list[_Step] = []
     for place, message in enumerate(completion):
         if not isinstance(message, Mapping):
             raise TypeError(f"{name}[{place}] must be a message (a dict), got {type(message).__name__}")
         role = message.get("role")
         if role == "assistant":
-            text = _text(message)
+            texts.append(_text(message))
             entries = message.get("tool_calls")
-            entries = list(entries) if isinstance(entries, list | tuple) else []
-            spoken = text.rpartition("</think>")[2]
-            calls = [_from_entry(e) for e in entries] or [
-                _from_text(t) for t in _between(spoken, "tool_call")
-            ]
-            places: list[int | None] = []
-            for tool, arguments in calls:
-                places.append(len(crops) if tool == TOOL_NAME else None)
-                if tool == TOOL_NAME:
-                    crops.append(Crop(_box(arguments), delivered=False, turn=len(kinds)))
-            waiting = iter(places)
-            answer = None if calls else _answer(spoken)
-            kinds.append(_kind(text, len(entries)))
+            steps.append(list(entries) if isinstance(entries, list | tuple) else [])
         elif role == "tool":
-            index = next(waiting, None)
-            if index is not None and _has_image(message.get("content")):
+            steps.append(_has_image(message.get("content")))
+    return steps
+
+
+class _ListedTurns:
+    """`Turns` handed out one after the other, as Python objects."""
+
+    def __init__(self, turns: Turns) -> None:
+        self._texts = turns.texts
+        self._shapes = turns.shapes.tolist()
+        self._answers = turns.answers.tolist()
+        self._call_starts = turns.call_starts.tolist()
+        self._is_crop = turns.is_crop.tolist()
+        self._boxes = turns.boxes.reshape(-1, 4).tolist()
+        self._next = 0
+
+    def next(self) -> tuple[int, str | None, list[tuple[str | None, Box | None]]]:
+        """(shape, answer, calls written in the text) of the next turn; a call is (name, box)."""
+        turn = self._next
+        self._next += 1
+        start, stop = self._answers[2 * turn : 2 * turn + 2]
+        calls: list[tuple[str | None, Box | None]] = []
+        for call in range(self._call_starts[turn], self._call_starts[turn + 1]):
+            x0, y0, x1, y1 = self._boxes[call]
+            box = None if math.isnan(x0) else (x0, y0, x1, y1)
+            calls.append((TOOL_NAME, box) if self._is_crop[call] else (None, None))
+        return self._shapes[turn], self._texts[turn][start:stop] if start >= 0 else None, calls
+
+
+def _rollout(steps: list[_Step], turns: _ListedTurns) -> Rollout:
+    crops: list[Crop] = []
+    kinds: list[int] = []
+    waiting: list[int | None] = []  # the unanswered calls of the last turn: which crop each is, if any
+    answer: str | None = None
+    for step in steps:
+        if isinstance(step, bool):
+            index = waiting.pop(0) if waiting else None
+            if index is not None and step:
                 crops[index] = Crop(crops[index].box, delivered=True, turn=crops[index].turn)
-    well_formed = bool(kinds) and kinds[-1] == "answer" and all(kind == "call" for kind in kinds[:-1])
+            continue
+        shape, answer, calls = turns.next()
+        if step:
+            # What a chat parser took for a call is no longer in the text.
+            answer = None
+            calls = [_from_entry(entry) for entry in step]
+            shape = _scan.CALL if shape == _scan.BARE and len(step) == 1 else _scan.MALFORMED
+        waiting = []
+        for tool, box in calls:
+            waiting.append(len(crops) if tool == TOOL_NAME else None)
+            if tool == TOOL_NAME:
+                crops.append(Crop(box, delivered=False, turn=len(kinds)))
+        kinds.append(shape)
+    well_formed = bool(kinds) and kinds[-1] == _scan.ANSWER and all(kind == _scan.CALL for kind in kinds[:-1])
     return Rollout(answer, tuple(crops), well_formed, len(kinds))
 
 
@@ -203,84 +314,10 @@ def _text(message: Message) -> str:
     return content
 
 
-def _between(text: str, tag: str) -> list[str]:
-    """What stands between each opening tag and the next closing one. Linear, also for a million open tags."""
-    found = []
-    start = text.find(f"<{tag}>")
-    while start >= 0:
-        start += len(tag) + 2
-        stop = text.find(f"</{tag}>", start)
-        if stop < 0:
-            break
-        found.append(text[start:stop])
-        start = text.find(f"<{tag}>", stop)
-    return found
-
-
-def _answer(spoken: str) -> str | None:
-    """The answer, if `spoken`, the text after the thinking, holds exactly one."""
-    if spoken.count("<answer>") != 1 or spoken.count("</answer>") != 1:
-        return None
-    found = _between(spoken, "answer")
-    return found[0].strip() if found else None
-
-
-def _kind(text: str, entries: int) -> str:
-    """Which of the two shapes a turn has: "call" or "answer", else "malformed"."""
-    tags = list(_TAG.finditer(text))
-    names = [tag.group() for tag in tags]
-    if names[:2] != ["<think>", "</think>"]:
-        return "malformed"
-    outside = [text[: tags[0].start()]]
-    match names[2:]:
-        case [] if entries == 1:
-            kind = "call"
-            outside.append(text[tags[1].end() :])
-        case ["<tool_call>", "</tool_call>"] | ["<answer>", "</answer>"] if entries == 0:
-            kind = "answer" if names[2] == "<answer>" else "call"
-            outside += [text[tags[1].end() : tags[2].start()], text[tags[3].end() :]]
-        case _:
-            return "malformed"
-    return "malformed" if any(part.strip() for part in outside) else kind
-
-
-def _from_text(text: str) -> tuple[Any, Any]:
-    """(name, arguments) of a call that was written as JSON text."""
-    return _from_function(_json(text))
-
-
-def _from_entry(entry: Any) -> tuple[Any, Any]:
-    """(name, arguments) of one entry of `tool_calls`, nested in "function" or flat."""
+def _from_entry(entry: Any) -> tuple[str | None, Box | None]:
+    """(name, box) of one entry of `tool_calls`, nested in "function" or flat."""
     function = entry.get("function") if isinstance(entry, Mapping) else None
-    return _from_function(function if isinstance(function, Mapping) else entry)
-
-
-def _from_function(function: Any) -> tuple[Any, Any]:
-    if not isinstance(function, Mapping):
-        return None, None
-    name, arguments = function.get("name"), function.get("arguments")
-    return name if isinstance(name, str) else None, _json(arguments) if isinstance(
-        arguments, str
-    ) else arguments
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):  # not JSON, digits beyond Python's limit, or nested too deeply
-        return None
-
-
-def _box(arguments: Any) -> Box | None:
-    numbers = arguments.get(BOX_ARGUMENT) if isinstance(arguments, Mapping) else None
-    if not isinstance(numbers, list | tuple) or len(numbers) != 4:
-        return None
-    try:
-        x0, y0, x1, y1 = (math.nan if isinstance(n, bool | str) else float(n) for n in numbers)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    box = (x0, y0, x1, y1)
-    return box if all(map(math.isfinite, box)) else None
+    return call_from_object(function if isinstance(function, Mapping) else entry)
 
 
 def _has_image(content: Any) -> bool:

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import chain
 from typing import Any, Literal, NamedTuple, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lfpc_rewards import _kernels
-from lfpc_rewards._typing import Accepted, BoxesLike, Choices, Scores, SizesLike
-from lfpc_rewards.answers import answers_match
-from lfpc_rewards.parsing import Completion, parse_completions
+from lfpc_rewards._packing import pack_rows, starts_of
+from lfpc_rewards._typing import Accepted, BoxesLike, Choices, Judge, Scores, SizesLike
+from lfpc_rewards.answers import answer_verdict, answers_match, match_letters
+from lfpc_rewards.parsing import Columns, Completion, read_columns
 from lfpc_rewards.targets import RowTarget, Targets
 
 Reduce: TypeAlias = Literal["best", "last", "first", "mean"]
@@ -26,6 +26,11 @@ Reduce: TypeAlias = Literal["best", "last", "first", "mean"]
 
 RowCrops: TypeAlias = BoxesLike | Sequence[BoxesLike | None] | None
 """The crops of one rollout: zero or more boxes; a box that is None or malformed is a bad crop."""
+
+_Packed: TypeAlias = tuple[NDArray[np.float64], NDArray[np.int64]]
+"""Crops of a batch: (4 * crops,) coordinates, bad boxes as NaN, and (B + 1,) where each rollout's start."""
+
+_VERDICTS = {"yes": 1.0, "no": 0.0, "unknown": math.nan}
 
 _REDUCE = {"best": _kernels.BEST, "last": _kernels.LAST, "first": _kernels.FIRST, "mean": _kernels.MEAN}
 
@@ -74,16 +79,104 @@ def accuracy_reward(
         >>> accuracy_reward(["<answer>(B)</answer>", "B", "<answer>x</answer>"], ["B", "B", None])
         array([ 1.,  0., nan])
     """
-    rollouts = parse_completions(completions)
-    _same_length(len(rollouts), answers=answers, choices=choices)
-    scores = np.full(len(rollouts), np.nan)
-    for row, (rollout, accepted) in enumerate(zip(rollouts, answers, strict=True)):
+    return _accuracy(read_columns(completions).answers, answers, choices)
+
+
+def _accuracy(
+    given: list[str | None],
+    answers: Sequence[Accepted | None],
+    choices: Sequence[Choices | None] | None,
+) -> Scores:
+    _same_length(len(given), answers=answers, choices=choices)
+    scores = []
+    seen: dict[Any, bool] = {}  # the rollouts of one prompt often say the same
+    for row, verdict in enumerate(match_letters(given, answers, choices)):
+        accepted = answers[row]
+        if verdict is None and accepted is not None:
+            options = None if choices is None else choices[row]
+            plain = type(accepted) is str and type(options) is list and set(map(type, options)) == {str}
+            key = (given[row], accepted, *options) if plain and options else None
+            try:
+                verdict = seen.get(key)
+                if verdict is None:
+                    verdict = answers_match(given[row], accepted, options)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"answers[{row}]: {error}") from None
+            if key is not None:
+                seen[key] = verdict
+        scores.append(math.nan if verdict is None else verdict)
+    return np.array(scores, np.float64)
+
+
+async def judged_accuracy_reward(
+    completions: Sequence[Completion],
+    answers: Sequence[Accepted | None],
+    choices: Sequence[Choices | None] | None = None,
+    *,
+    judge: Judge,
+    questions: Sequence[str] | None = None,
+) -> Scores:
+    """`accuracy_reward` with a judge for the answers on which the rules do not decide.
+
+    The rules decide most rows: the accepted answer in other letters is right; no answer, another option,
+    two options, another number, "no" for "yes" are wrong. Only what is left, words that are not the
+    accepted words, goes to the judge, all rows at once and the same case only once. Limits of
+    concurrency, time and money are the judge's own business; so is the network: this package has none.
+
+    Args:
+        completions: (B,) strings, message lists or rollouts.
+        answers: (B,) accepted answers, as in `accuracy_reward`.
+        choices: (B,) texts of the options, as in `accuracy_reward`.
+        judge: ``await judge(question, answer, accepted)`` gives "yes", "no" or "unknown".
+        questions: (B,) texts for the judge to read; without them it gets None.
+
+    Returns:
+        (B,) 0.0 or 1.0; NaN where `answers` is None and where the judge does not know. A judge that fails
+        says nothing about the model, so it must never cost a rollout its reward.
+
+    Raises:
+        TypeError: As `accuracy_reward`.
+        ValueError: As `accuracy_reward`, or the judge gave anything but its three verdicts.
+
+    Source:
+        LFPC (arXiv 2603.27494) asks a judge for every answer; asking only in doubt is our choice.
+
+    Example:
+        >>> import asyncio
+        >>> async def judge(question, answer, accepted):
+        ...     return "yes" if answer == "crimson" and accepted == ["red"] else "unknown"
+        >>> said = [f"<answer>{word}</answer>" for word in ("Red.", "", "crimson", "scarlet")]
+        >>> asyncio.run(judged_accuracy_reward(said, ["red"] * 4, judge=judge))
+        array([ 1.,  0.,  1., nan])
+    """
+    import asyncio  # here, because whoever has no judge should not wait for it
+
+    given = read_columns(completions).answers
+    _same_length(len(given), answers=answers, choices=choices)
+    if questions is not None:
+        _same_length(len(given), questions=questions)
+    scores = np.full(len(given), np.nan)
+    doubtful: dict[tuple[str | None, str, tuple[str, ...]], list[int]] = {}
+    for row, (answer, accepted) in enumerate(zip(given, answers, strict=True)):
         if accepted is None:
             continue
         try:
-            scores[row] = answers_match(rollout.answer, accepted, None if choices is None else choices[row])
+            verdict = answer_verdict(answer, accepted, None if choices is None else choices[row])
         except (TypeError, ValueError) as error:
             raise type(error)(f"answers[{row}]: {error}") from None
+        if verdict is None:
+            texts = (accepted,) if isinstance(accepted, str) else tuple(accepted)
+            question = None if questions is None else questions[row]
+            doubtful.setdefault((question, answer or "", texts), []).append(row)
+        else:
+            scores[row] = verdict
+    verdicts = await asyncio.gather(
+        *(judge(question, answer, list(texts)) for question, answer, texts in doubtful)
+    )
+    for rows, said in zip(doubtful.values(), verdicts, strict=True):
+        if said not in _VERDICTS:
+            raise ValueError(f'judge must say "yes", "no" or "unknown", got {said!r} for row {rows[0]}')
+        scores[rows] = _VERDICTS[said]
     return scores
 
 
@@ -107,7 +200,11 @@ def format_reward(completions: Sequence[Completion]) -> Scores:
         >>> format_reward(["<think>so</think><answer>B</answer>", "<answer>B</answer>"])
         array([ 0., -1.])
     """
-    return np.array([0.0 if rollout.well_formed else -1.0 for rollout in parse_completions(completions)])
+    return _format(read_columns(completions).well_formed)
+
+
+def _format(well_formed: NDArray[np.bool_]) -> Scores:
+    return np.where(well_formed, 0.0, -1.0)
 
 
 def tool_bonus(completions: Sequence[Completion], accuracy: ArrayLike) -> Scores:
@@ -139,13 +236,14 @@ def tool_bonus(completions: Sequence[Completion], accuracy: ArrayLike) -> Scores
         >>> tool_bonus([looked, looked, looked[2:]], [1.0, 0.0, 1.0])
         array([1., 0., 0.])
     """
-    rollouts = parse_completions(completions)
+    looked = read_columns(completions).looked
     right = np.asarray(accuracy, np.float64)
-    if right.shape != (len(rollouts),):
-        raise ValueError(
-            f"accuracy must have shape ({len(rollouts)},), one per completion, got {right.shape}"
-        )
-    looked = np.array([bool(rollout.delivered_crops) for rollout in rollouts], np.bool_)
+    if right.shape != looked.shape:
+        raise ValueError(f"accuracy must have shape {looked.shape}, one per completion, got {right.shape}")
+    return _bonus(looked, right)
+
+
+def _bonus(looked: NDArray[np.bool_], right: Scores) -> Scores:
     return np.where(np.isnan(right), np.nan, (right > 0) & looked)
 
 
@@ -253,22 +351,28 @@ def grounding_reward(
         last [0.3]
         mean [0.444]
     """
+    out = _ground(
+        _pack_crops(crops), _ground_truth(targets, image_sizes), overlap_threshold, iou_weight, reduce
+    )
+    return GroundingParts(*out) if return_parts else out[3]
+
+
+def _ground(
+    crops: _Packed, targets: Targets, overlap_threshold: float | None, iou_weight: float, reduce: Reduce
+) -> NDArray[np.float64]:
+    """The rows of `GroundingParts`, one column per rollout."""
     if reduce not in _REDUCE:
         raise ValueError(f'reduce must be "best", "last", "first" or "mean", got {reduce!r}')
     if not 0.0 <= iou_weight <= 1.0:
         raise ValueError(f"iou_weight must lie in [0, 1], got {iou_weight}")
     if overlap_threshold is not None and not 0.0 <= overlap_threshold <= 1.0:
         raise ValueError(f"overlap_threshold must lie in [0, 1] or be None, got {overlap_threshold}")
-    if not isinstance(targets, Targets):
-        if image_sizes is None:
-            raise ValueError("image_sizes is needed unless targets is a Targets, got None")
-        targets = Targets(targets, image_sizes)
-    elif image_sizes is not None:
-        raise ValueError("image_sizes must be None when targets is a Targets, which holds its own sizes")
-    if len(crops) != len(targets):
-        raise ValueError(f"crops and targets must have the same length, got {len(crops)} and {len(targets)}")
-    boxes, starts = _pack_crops(crops)
-    out = np.empty((5, len(crops)))
+    boxes, starts = crops
+    if len(starts) - 1 != len(targets):
+        raise ValueError(
+            f"crops and targets must have the same length, got {len(starts) - 1} and {len(targets)}"
+        )
+    out = np.empty((5, len(targets)))
     _kernels.grounding_rows(
         boxes,
         starts,
@@ -282,7 +386,17 @@ def grounding_reward(
         _REDUCE[reduce],
         out,
     )
-    return GroundingParts(*out) if return_parts else out[3]
+    return out
+
+
+def _ground_truth(targets: Sequence[RowTarget] | Targets, image_sizes: SizesLike | None) -> Targets:
+    if isinstance(targets, Targets):
+        if image_sizes is not None:
+            raise ValueError("image_sizes must be None when targets is a Targets, which holds its own sizes")
+        return targets
+    if image_sizes is None:
+        raise ValueError("image_sizes is needed unless targets is a Targets, got None")
+    return Targets(targets, image_sizes)
 
 
 def lfpc_reward(
@@ -290,7 +404,7 @@ def lfpc_reward(
     answers: Sequence[Accepted | None],
     choices: Sequence[Choices | None] | None = None,
     *,
-    crops: Sequence[RowCrops] | None = None,
+    crops: Sequence[RowCrops] | Literal["requested"] | None = None,
     targets: Sequence[RowTarget] | Targets | None = None,
     image_sizes: SizesLike | None = None,
     accuracy_weight: float = 0.8,
@@ -312,7 +426,9 @@ def lfpc_reward(
         choices: (B,) texts of the options, as in `accuracy_reward`.
         crops: (B,) crops in pixels of the original image, as in `grounding_reward`. None takes the
             boxes of the delivered crops as the model wrote them, which is right only if the model
-            writes original pixels: convert others with `convert_frame` and pass them.
+            writes original pixels: convert others with `convert_frame` and pass them. "requested"
+            takes the boxes of all crops that were asked for, delivered or not: for completions that are
+            strings, which hold no tool messages.
         targets: (B,) nested boxes or `Targets`, as in `grounding_reward`; None for stage 1.
         image_sizes: Sizes of the original images, as in `grounding_reward`.
         accuracy_weight: Weight of `accuracy_reward`.
@@ -344,27 +460,24 @@ def lfpc_reward(
         ... )
         array([1.8])
     """
-    rollouts = parse_completions(completions)
-    accuracy = accuracy_reward(rollouts, answers, choices)
+    columns = read_columns(completions)
+    accuracy = _accuracy(columns.answers, answers, choices)
     terms = [
         (accuracy_weight, accuracy),
-        (format_weight, format_reward(rollouts)),
-        (tool_weight, tool_bonus(rollouts, accuracy)),
+        (format_weight, _format(columns.well_formed)),
+        (tool_weight, _bonus(columns.looked, accuracy)),
     ]
     if targets is not None:
-        if crops is None:
-            crops = [[crop.box for crop in rollout.delivered_crops] for rollout in rollouts]
-        _same_length(len(rollouts), crops=crops, targets=targets)
-        grounding = grounding_reward(
-            crops,
-            targets,
-            image_sizes,
-            overlap_threshold=overlap_threshold,
-            iou_weight=iou_weight,
-            reduce=reduce,
-        )
+        if crops is None or isinstance(crops, str):
+            packed = _crops_of(columns, crops)
+        else:
+            _same_length(len(accuracy), crops=crops)
+            packed = _pack_crops(crops)
+        _same_length(len(accuracy), targets=targets)
+        truth = _ground_truth(targets, image_sizes)
+        grounding = _ground(packed, truth, overlap_threshold, iou_weight, reduce)[3]
         terms.append((grounding_weight, grounding))
-    total = np.zeros(len(rollouts))
+    total = np.zeros(len(accuracy))
     for weight, scores in terms:
         total += weight * np.nan_to_num(scores, nan=0.0)
     return total
@@ -380,20 +493,29 @@ def _same_length(rows: int, **columns: Any) -> None:
             raise ValueError(f"{name} must have one entry per completion, got {len(column)} for {rows}")
 
 
-def _pack_crops(crops: Sequence[RowCrops]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """All boxes in one flat array, bad ones as NaN, and where each rollout's boxes start."""
-    rows = [_crop_list(row, i) for i, row in enumerate(crops)]
-    starts = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum([len(row) for row in rows], out=starts[1:])
-    boxes = list(chain.from_iterable(rows))
-    try:
-        # The usual case in one go: nothing but boxes of four Python numbers.
-        flat = list(chain.from_iterable(boxes))
-        if set(map(len, boxes)) <= {4} and set(map(type, flat)) <= {int, float}:
-            return np.array(flat, np.float64), starts
-    except (TypeError, OverflowError):
-        pass
-    return np.array([number for box in boxes for number in _four_numbers(box)], np.float64), starts
+def _crops_of(columns: Columns, which: str | None) -> _Packed:
+    """The boxes in the completions themselves: of the delivered crops, or of all that were requested."""
+    if which not in (None, "requested"):
+        raise ValueError(f'crops must be a list of rows, None or "requested", got {which!r}')
+    turns = columns.turns
+    if turns is None:
+        return _pack_crops(
+            [[crop.box for crop in r.crops if crop.delivered or which] for r in columns.rollouts]
+        )
+    if which is None:  # strings hold no tool message, so nothing was delivered
+        return np.empty(0), np.zeros(len(turns.texts) + 1, np.int64)
+    before = np.concatenate(([0], np.cumsum(turns.is_crop)))
+    return turns.boxes.reshape(-1, 4)[turns.is_crop].reshape(-1), before[turns.call_starts]
+
+
+def _pack_crops(crops: Sequence[RowCrops]) -> _Packed:
+    usual = set(map(type, crops)) <= {list, tuple}
+    rows: Any = crops if usual else [_crop_list(row, i) for i, row in enumerate(crops)]
+    packed = pack_rows(rows)
+    if packed is not None:
+        return packed
+    boxes = [_four_numbers(box) for row in rows for box in row]
+    return np.array(boxes, np.float64).reshape(-1), starts_of(list(map(len, rows)))
 
 
 def _crop_list(row: Any, i: int) -> list[Any]:

@@ -11,10 +11,14 @@ from numpy.typing import NDArray
 
 from lfpc_rewards import _kernels
 from lfpc_rewards._checks import SIZE, WITH_AREA, as_floats, as_sizes
+from lfpc_rewards._packing import pack_rows, starts_of
 from lfpc_rewards._typing import BoxesLike, SizesLike
 
 RowTarget: TypeAlias = BoxesLike | Sequence[BoxesLike] | None
 """Nested boxes (n, 4) from inner to outer, a list of such regions, or None: nothing to find."""
+
+_Packed: TypeAlias = tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]
+"""`Targets.boxes`, `Targets.region_starts` and `Targets.row_starts`."""
 
 
 class Targets:
@@ -71,29 +75,30 @@ class Targets:
     rows: NDArray[np.int64]
 
     def __init__(self, targets: Sequence[RowTarget], image_sizes: SizesLike) -> None:
-        regions: list[Any] = []
-        row_starts = [0]
-        for row, target in enumerate(targets):
-            regions.extend(_regions(target, row))
-            row_starts.append(len(regions))
-        boxes, lengths = _pack_plain(regions) or _pack_checked(regions, row_starts)
-        rows = len(row_starts) - 1
+        self.boxes, self.region_starts, self.row_starts = _pack_nested(targets) or _pack_regions(targets)
+        rows = len(self.row_starts) - 1
         sizes = np.array(as_sizes(image_sizes), np.float64)  # a copy: the caller's array may change later
         if sizes.shape == (2,):
-            sizes = np.tile(sizes, (rows, 1))
+            sizes = np.full((rows, 2), sizes)
         if sizes.shape != (rows, 2):
             raise ValueError(
                 f"image_sizes must have shape ({rows}, 2) or (2,), one (width, height) per row of targets, "
                 f"got {sizes.shape}"
             )
-        self.boxes = boxes
-        self.region_starts = np.cumsum([0, *lengths], dtype=np.int64)
-        self.row_starts = np.array(row_starts, np.int64)
         self.sizes = sizes.reshape(-1)
         self.rows = np.arange(rows)
+        self._freeze()
+        self._refuse_bad()
+
+    def _freeze(self) -> None:
         for name in self.__slots__:
             getattr(self, name).flags.writeable = False
-        self._refuse_bad()
+
+    def __setstate__(self, state: tuple[None, dict[str, NDArray[Any]]]) -> None:
+        """Restore from a pickle. Arrays come out of it writeable: freeze them again."""
+        for name, value in state[1].items():
+            setattr(self, name, value)
+        self._freeze()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -150,19 +155,41 @@ def _regions(target: RowTarget, row: int) -> Sequence[Any]:
     )
 
 
-def _pack_plain(regions: list[Any]) -> tuple[NDArray[np.float64], list[int]] | None:
-    """All coordinates and the number of boxes per region; None unless all is lists of four Python numbers."""
-    try:
-        lengths = list(map(len, regions))
-        boxes = list(chain.from_iterable(regions))
-        flat = list(chain.from_iterable(boxes))
-        usual = 0 not in lengths and set(map(len, boxes)) <= {4} and set(map(type, flat)) <= {int, float}
-        return (np.array(flat, np.float64), lengths) if usual else None
-    except (TypeError, OverflowError):
+def _pack_nested(targets: Sequence[Any]) -> _Packed | None:
+    """The usual case in one go: every row is None or a list of boxes, one region; None for anything else."""
+    if not set(map(type, targets)) <= {list, type(None)}:
         return None
+    rows: list[Any] = [row or () for row in targets]
+    regions = rows if all(rows) else [row for row in rows if row]
+    packed = _pack_plain(regions)
+    if packed is None:
+        return None
+    if len(regions) == len(rows):
+        return *packed, np.arange(len(rows) + 1)
+    return *packed, starts_of([len(row) > 0 for row in rows])
 
 
-def _pack_checked(regions: list[Any], row_starts: list[int]) -> tuple[NDArray[np.float64], list[int]]:
+def _pack_regions(targets: Sequence[RowTarget]) -> _Packed:
+    """The same for all forms of rows; raises with row and region for what is no box."""
+    regions: list[Any] = []
+    row_starts = [0]
+    for row, target in enumerate(targets):
+        regions.extend(_regions(target, row))
+        row_starts.append(len(regions))
+    boxes, starts = _pack_plain(regions) or _pack_checked(regions, row_starts)
+    return boxes, starts, np.array(row_starts)
+
+
+def _pack_plain(regions: list[Any]) -> tuple[NDArray[np.float64], NDArray[np.int64]] | None:
+    """All coordinates and where each region's boxes start; None unless all is lists of four numbers."""
+    if not set(map(type, regions)) <= {list, tuple} or not all(regions):
+        return None
+    if not set(map(type, chain.from_iterable(regions))) <= {list, tuple}:
+        return None
+    return pack_rows(regions)
+
+
+def _pack_checked(regions: list[Any], row_starts: list[int]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """The same for anything that numpy reads as boxes; raises with row and region for the rest."""
     packed = []
     for row, (first, stop) in enumerate(pairwise(row_starts)):
@@ -172,4 +199,4 @@ def _pack_checked(regions: list[Any], row_starts: list[int]) -> tuple[NDArray[np
             if len(boxes) == 0:
                 raise ValueError(f"{name} must hold at least one box, got none")
             packed.append(boxes)
-    return np.concatenate(packed).reshape(-1), list(map(len, packed))
+    return np.concatenate(packed).reshape(-1), starts_of(list(map(len, packed)))

@@ -87,7 +87,7 @@ def parse_texts(turns):
             try:
                 request = json.loads(call)
                 if request["name"] == "image_zoom_in_tool":
-                    boxes.append(_numbers(request["arguments"]))
+                    boxes.append(_numbers(request.get("arguments")))
             except (ValueError, KeyError, TypeError, RecursionError):
                 continue
         found = re.findall(r"<answer>(.*?)</answer>", spoken, re.DOTALL)
@@ -99,10 +99,10 @@ def parse_texts(turns):
 
 def _numbers(arguments):
     try:
-        box = arguments["bbox_2d"]
+        box = (json.loads(arguments) if isinstance(arguments, str) else arguments)["bbox_2d"]
         if not isinstance(box, list) or len(box) != 4 or any(type(n) not in (int, float) for n in box):
             return None
         numbers = tuple(map(float, box))
-    except (KeyError, TypeError, OverflowError):
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
         return None
     return numbers if all(map(math.isfinite, numbers)) else None

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lfpc_rewards import answers as module
 from lfpc_rewards import answers_match
 
 COLOURS = ["red", "blue", "dark red", "no colour"]
@@ -295,3 +296,57 @@ def test_long_answers_take_no_long_time():
     ):
         assert answers_match(answer, "B", COLOURS) is False
         assert answers_match(answer, "7") is False
+
+
+def test_plain_letters_take_a_shorter_way_to_the_same_verdict():
+    forms = [*module._LETTER_FORMS, "BB", "red", "A or B", " "]
+    forms = [form for form in forms if form is None or len(form) != 1 or form.lower() in "abcz"]
+    for choices in (None, ["red", "blue", "red b"], ("B", "A"), ["x"] * 26):
+        count = 26 if choices is None else len(choices)
+        for accepted in ("A", "b", "(B)", "C.", "Z"):
+            if module._LETTER_FORMS[accepted] >= count:
+                continue
+            rows = len(forms)
+            found = module.match_letters(
+                forms, [accepted] * rows, None if choices is None else [choices] * rows
+            )
+            for form, verdict in zip(forms, found, strict=True):
+                assert verdict in (None, answers_match(form, accepted, choices)), (form, accepted, choices)
+            assert sum(verdict is not None for verdict in found) > 10
+
+
+def test_the_short_way_leaves_everything_unusual_to_the_rules():
+    accepted = ["A", "A", "C", None, ["A"], 7, "red", "A", "A", "A"]
+    choices = [["x", "y"], None, ["x", "y"], ["x"], ["x"], ["x"], ["x"], [7], "xy", ["x"] * 27]
+    assert module.match_letters(["B"] * 10, accepted, choices) == [False, False] + [None] * 8
+    assert module.match_letters(["B"] * 2, ["A"] * 2, [["x"], ["x"] * 27]) == [None, None]
+    assert module.match_letters(["B"], ["A"], [[]]) == [None]
+
+
+VERDICTS = [
+    ("the accepted words", "a Red car", "red car", None, True),
+    ("other words", "crimson car", "red car", None, None),
+    ("nothing", " ", "red", None, False),
+    ("no answer at all", None, "red", None, False),
+    ("another number", "seven", "8", None, False),
+    ("words for a number", "a dozen", "12", None, None),
+    ("no for yes", "No, it is not.", "yes", None, False),
+    ("words for yes", "certainly", "yes", None, None),
+    ("another letter", "the answer is C", "B", None, False),
+    ("words for a letter", "the second", "B", None, None),
+    ("another option", "red", "B", ["red", "blue"], False),
+    ("two options", "A or B", "B", ["red", "blue"], False),
+    ("words for an option", "azure", "B", ["red", "blue"], None),
+    ("one of several could be meant", "seven", ["8", "eight birds"], None, None),
+    ("none of several numbers", "seven", ["8", "9"], None, False),
+]
+
+
+@pytest.mark.parametrize(
+    ("answer", "accepted", "choices", "expected"),
+    [row[1:] for row in VERDICTS],
+    ids=[row[0] for row in VERDICTS],
+)
+def test_when_the_rules_decide(answer, accepted, choices, expected):
+    assert module.answer_verdict(answer, accepted, choices) is expected
+    assert answers_match(answer, accepted, choices) is (expected is True)

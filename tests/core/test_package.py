@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numba import config
 
 import lfpc_rewards as lr
 
@@ -88,7 +89,15 @@ SCORE = """
 import lfpc_rewards as lr
 def score():
     boxes = [[0, 0, 9, 9 + i] for i in range(50)]
-    return lr.grounding_reward([boxes] * 20, [[[1, 1, 5, 5], [0, 0, 9, 20]]] * 20, (100, 100)).tolist()
+    call = '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [1, 1, 5, 5.5]}}</tool_call>'
+    texts = [f"<think>{i}</think>{call * (i % 3)}<answer>{'AB'[i % 2]}</answer>" for i in range(600)]
+    targets = lr.Targets([[[1, 1, 5, 5], [0, 0, 9, 20]]], (100, 100))
+    return [
+        lr.grounding_reward([boxes] * 20, targets[[0] * 20]).tolist(),
+        lr.lfpc_reward(texts, ["B"] * 600, crops="requested", targets=targets[[0] * 600]).tolist(),
+        [repr(rollout) for rollout in lr.parse_completions(texts)],
+        lr.iou_matrix(boxes, boxes).tolist(),
+    ]
 """
 
 
@@ -115,6 +124,21 @@ def test_forked_workers_give_the_same_result():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.stdout, done.returncode) == ("same\n", 0), done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(config.DISABLE_JIT), reason="nothing is compiled, so nothing is cached")
+def test_processes_that_fill_one_cache_at_the_same_time_give_the_same_result(tmp_path):
+    code = SCORE + "print(hash(repr(score())))\n"
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONHASHSEED": "0"}
+    running = [
+        subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment, stdout=subprocess.PIPE)
+        for _ in range(3)
+    ]
+    printed = {process.communicate()[0] for process in running}
+    assert len(printed) == 1
+    assert all(process.returncode == 0 for process in running)
+    assert any(tmp_path.rglob("*.nbi"))
 
 
 def test_kernels_work_where_numba_can_keep_no_cache(monkeypatch):

@@ -1,5 +1,6 @@
 """The reward terms and their total: tables, laws, the oracle in exact fractions, error texts."""
 
+import asyncio
 import json
 import math
 from pathlib import Path
@@ -391,8 +392,14 @@ def test_total_is_the_weighted_sum_of_the_terms():
         lr.lfpc_reward(rows, answers, targets=targets, crops=[[]], image_sizes=SIZE)
 
 
+async def impatient_judge(question, answer, accepted):
+    return "no"
+
+
 TERMS = {  # name: (how to call it, lowest, highest)
     "accuracy_reward": (lambda rows: lr.accuracy_reward(rows, ["B"] * len(rows)), 0, 1),
+    "judged_accuracy_reward": (lambda rows: asyncio.run(
+        lr.judged_accuracy_reward(rows, ["B"] * len(rows), judge=impatient_judge)), 0, 1),
     "format_reward": (lr.format_reward, -1, 0),
     "tool_bonus": (lambda rows: lr.tool_bonus(rows, [1.0] * len(rows)), 0, 1),
     "grounding_reward": (lambda rows: lr.grounding_reward(
@@ -415,3 +422,114 @@ def test_every_term_gives_one_float_in_range_for_any_text(name, rows):
     assert ((lowest <= scores) & (scores <= highest + 1e-12)).all()
     np.testing.assert_array_equal(scores, [term([row])[0] for row in rows])
     np.testing.assert_array_equal(scores, term(lr.parse_completions(rows)))
+
+
+def judged(said, answers, verdicts, **more):
+    """(scores, what the judge was asked) with a judge that looks its verdicts up."""
+    asked = []
+
+    async def judge(question, answer, accepted):
+        asked.append((question, answer, accepted))
+        await asyncio.sleep(0)
+        return verdicts[answer]
+
+    completions = [f"<answer>{text}</answer>" for text in said]
+    scores = asyncio.run(lr.judged_accuracy_reward(completions, answers, judge=judge, **more))
+    return scores, asked
+
+
+def test_a_judge_is_asked_in_doubt_only_and_unknown_is_no_verdict():
+    said = ["crimson", "scarlet", "azure", "red", "", "8", "crimson", "x"]
+    accepted = ["red", "red", "red", "red", "red", "7", "red", None]
+    verdicts = {"crimson": "yes", "azure": "no", "scarlet": "unknown"}
+    scores, asked = judged(said, accepted, verdicts)
+    np.testing.assert_array_equal(scores, [1, np.nan, 0, 1, 0, 0, 1, np.nan])
+    assert asked == [(None, "crimson", ["red"]), (None, "scarlet", ["red"]), (None, "azure", ["red"])]
+
+
+def test_a_judge_reads_the_question_and_every_accepted_answer():
+    rows = [["red", "ruby"], ["red", "ruby"], ["red"]]
+    scores, asked = judged(
+        ["crimson"] * 3, rows, {"crimson": "yes"}, questions=["Colour?", "Stone?", "Colour?"]
+    )
+    assert scores.tolist() == [1, 1, 1]
+    assert asked == [
+        ("Colour?", "crimson", ["red", "ruby"]),
+        ("Stone?", "crimson", ["red", "ruby"]),
+        ("Colour?", "crimson", ["red"]),
+    ]
+
+
+def test_a_judge_decides_between_options_only_if_none_is_named():
+    options = [["red", "blue"]] * 4
+    scores, asked = judged(
+        ["the sky's", "blue", "A", "A or B"], ["B"] * 4, {"the sky's": "yes"}, choices=options
+    )
+    assert scores.tolist() == [1, 1, 0, 0]
+    assert len(asked) == 1
+
+
+def test_a_judge_that_says_anything_else_is_an_error():
+    for said in ("maybe", None, True):
+        with pytest.raises(ValueError, match=r'judge must say "yes", "no" or "unknown", got .* for row 1'):
+            judged(["red", "crimson"], ["red", "red"], {"crimson": said})
+    with pytest.raises(KeyError):  # what the judge raises is the caller's business
+        judged(["crimson"], ["red"], {})
+
+
+def test_a_judge_needs_the_same_rows_as_the_rules():
+    with pytest.raises(ValueError, match=r"^answers\[1\]: accepted must hold at least one answer"):
+        judged(["x", "y"], ["x", ""], {})
+    with pytest.raises(ValueError, match="questions must have one entry per completion, got 1 for 2"):
+        judged(["x", "y"], ["x", "y"], {}, questions=["?"])
+    assert judged([], [], {})[0].shape == (0,)
+
+
+REQUEST = '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": %s}}</tool_call>'
+
+
+def test_requested_crops_are_scored_for_strings_and_messages_alike():
+    texts = [REQUEST % B1 + REQUEST % "null" + REQUEST.replace("zoom", "turn") % B1, WELL, REQUEST % B2]
+    chats = [[{"role": "assistant", "content": text}] for text in texts]
+    options = {"targets": [[B1, B2]] * 3, "image_sizes": SIZE, "accuracy_weight": 0, "format_weight": 0}
+    for reduce, first in (("best", 1.0), ("mean", 0.5), ("last", 0.0)):
+        for rows in (texts, chats):
+            scores = lr.lfpc_reward(rows, ["B"] * 3, crops="requested", reduce=reduce, **options)
+            assert scores[:2].tolist() == [first, 0]
+            assert scores[2] == lr.grounding_reward([[B2]], [[B1, B2]], SIZE)[0]
+            assert lr.lfpc_reward(rows, ["B"] * 3, **options).tolist() == [0, 0, 0]
+    with pytest.raises(ValueError, match="crops must be a list of rows, None or \"requested\", got 'all'"):
+        lr.lfpc_reward(texts, ["B"] * 3, crops="all", **options)
+
+
+def test_a_bad_number_is_bad_in_a_batch_of_any_size():
+    """True is not 1, text is not a number, also where a large batch is packed in steps."""
+    expected = lr.grounding_reward([[B1]], [[B1]], SIZE)[0]
+    for rows in (1, 3, 2000):
+        for bad in (
+            [40, 40, 60, True],
+            [False, 40, 60, 60],
+            [40, "40", 60, 60],
+            [40, 40, 60, 10**400],
+            None,
+            [1],
+        ):
+            crops = [[B1]] * (rows - 1) + [[bad]]
+            scores = lr.grounding_reward(crops, lr.Targets([[B1]] * rows, SIZE))
+            assert scores.tolist() == [expected] * (rows - 1) + [0]
+        crops = [[[0, 1, 1, 2], [0.0, 1.0, 1, 2.0]]] * rows  # numbers that could be truth values and are none
+        assert lr.grounding_reward(crops, [[[0, 1, 1, 2]]] * rows, SIZE).tolist() == [1] * rows
+
+
+def test_the_same_answer_again_and_again_is_judged_the_same():
+    said, options = (
+        ["<answer>blue</answer>", "<answer>red</answer>"] * 5,
+        [["red", "blue"], ["blue", "red"]] * 5,
+    )
+    scores = lr.accuracy_reward(said, ["B"] * 10, options)
+    assert scores.tolist() == [1, 1] * 5
+    assert lr.accuracy_reward(said, ["blue"] * 10).tolist() == [1, 0] * 5
+    with pytest.raises(TypeError, match=r"^answers\[1\]: choices must be a list of strings, got "):
+        lr.accuracy_reward(said[:2], ["B", "B"], [["red", "blue"], ["red", ["blue"]]])
+    with pytest.raises(TypeError, match=r"^answers\[1\]: choices must be a list of strings, got "):
+        lr.accuracy_reward(said[:1] * 2, ["b", "b"], [["a", "blue"], "ab"])

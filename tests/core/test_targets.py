@@ -1,5 +1,6 @@
 """Ground truth is a contract: packed once, refused loudly."""
 
+import copy
 import pickle
 
 import numpy as np
@@ -140,6 +141,34 @@ def test_targets_pickle():
     copy = pickle.loads(pickle.dumps(targets))
     crops = [[[30, 30, 70, 70]], []]
     np.testing.assert_array_equal(lr.grounding_reward(crops, copy), lr.grounding_reward(crops, targets))
+
+
+@pytest.mark.parametrize("copied", [lambda t: pickle.loads(pickle.dumps(t)), copy.copy, copy.deepcopy])
+def test_copies_are_frozen_as_well(copied):
+    twin = copied(lr.Targets([[INNER, OUTER], None], SIZE)[[1, 0]])
+    for name in lr.Targets.__slots__:
+        with pytest.raises(ValueError, match="read-only"):
+            getattr(twin, name)[0] = 1
+
+
+def test_rows_with_and_without_regions_mix():
+    rows = [[INNER], None, [INNER, OUTER], [], [[INNER], [OUTER]], (INNER,), [tuple(INNER)]]
+    counts = [(1, 1), (0, 0), (1, 2), (0, 0), (2, 2), (1, 1), (1, 1)]
+    for chosen in ([0, 1, 2, 3], [1, 3], [0, 2, 6], range(7)):
+        targets = lr.Targets([rows[i] for i in chosen], SIZE)
+        for place, row in enumerate(chosen):
+            regions, boxes = counts[row]
+            assert repr(targets[place]) == f"Targets(rows=1, regions={regions}, boxes={boxes})"
+
+
+def test_a_box_is_a_list_a_tuple_or_an_array():
+    with pytest.raises(TypeError, match=r"targets\[0\] must be nested boxes"):
+        lr.Targets([[{1: 0, 2: 0, 3: 0, 4: 0}]], SIZE)
+    for region in ([{1: 0, 2: 0, 3: 0, 4: 0}], [{1: 0, 2: 0, 3: 0, 4: 0}, INNER]):
+        with pytest.raises((TypeError, ValueError), match=r"targets\[1\] region 0 must"):
+            lr.Targets([[INNER], [region]], SIZE)
+    with pytest.raises(TypeError, match=r"targets\[0\] region 0 must hold numbers, got bool values"):
+        lr.Targets([[[False, False, True, True]]], SIZE)
 
 
 def test_no_rows_at_all():

@@ -1,0 +1,427 @@
+"""One compiled pass over the text of many assistant turns: tags, structure, answer, boxes of tool calls.
+
+The kernels see the characters of all turns as one array of numbers and decide everything that can be
+decided without a JSON parser. A call that is written in any but the plainest way is handed to `json`,
+so that this module never has an opinion of its own on what JSON is.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from array import array
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lfpc_rewards._jit import kernel
+
+TOOL_NAME = "image_zoom_in_tool"
+"""The name of the crop tool, as in DeepEyes and the Qwen cookbooks."""
+
+BOX_ARGUMENT = "bbox_2d"
+"""The argument of the crop tool that holds the box."""
+
+Box: TypeAlias = tuple[float, float, float, float]
+Codes: TypeAlias = NDArray[Any]
+"""Characters as uint8, uint16 or uint32: position i is character i of the text."""
+
+MALFORMED, BARE, CALL, ANSWER = 0, 1, 2, 3
+"""Shapes of a turn: none of the following; only thinking; thinking and a call; thinking and an answer."""
+
+_CHUNK = 256
+"""Turns per pass: the text of a chunk stays in the processor's cache while it is copied and read."""
+
+_SHORTEST_CALL = len("<tool_call></tool_call>")
+_BLOCK = 32
+"""Characters that are searched for a tag at once: a fixed number, so that it becomes vector instructions."""
+
+_THINK = np.frombuffer(b"think>", np.uint8)
+_TOOL_CALL = np.frombuffer(b"tool_call>", np.uint8)
+_ANSWER = np.frombuffer(b"answer>", np.uint8)
+_NAME_KEY = np.frombuffer(b'"name"', np.uint8)
+_NAME = np.frombuffer(f'"{TOOL_NAME}"'.encode(), np.uint8)
+_ARGUMENTS_KEY = np.frombuffer(b'"arguments"', np.uint8)
+_BOX_KEY = np.frombuffer(f'"{BOX_ARGUMENT}"'.encode(), np.uint8)
+_POWERS = 10.0 ** np.arange(16)
+_UTF16, _UTF32 = ("utf-16-le", "utf-32-le") if sys.byteorder == "little" else ("utf-16-be", "utf-32-be")
+
+
+class Turns(NamedTuple):
+    """What many assistant turns say; one entry per turn, and one per call written in their text.
+
+    Attributes:
+        texts: The turns.
+        shapes: (N,) `MALFORMED`, `BARE`, `CALL` or `ANSWER`.
+        answers: (2 * N,) where each answer starts and stops in its turn, stripped; -1 if there is none.
+            A turn that calls a tool in its text has no answer.
+        call_starts: (N + 1,) where each turn's calls start.
+        is_crop: (calls,) whether it is a call of the crop tool.
+        boxes: (4 * calls,) the four numbers of each crop, NaN if they were not four finite numbers.
+    """
+
+    texts: Sequence[str]
+    shapes: NDArray[np.uint8]
+    answers: NDArray[np.int64]
+    call_starts: NDArray[np.int64]
+    is_crop: NDArray[np.bool_]
+    boxes: NDArray[np.float64]
+
+
+def read_turns(texts: Sequence[str]) -> Turns:
+    """Read the text of each assistant turn."""
+    count = len(texts)
+    shapes = np.empty(count, np.uint8)
+    answers = np.empty(2 * count, np.int64)
+    call_starts = np.zeros(count + 1, np.int64)
+    spans, is_crop, boxes = np.empty(0, np.int64), np.empty(0, np.bool_), np.empty(0)
+    found = [(is_crop, boxes)]
+    for first in range(0, count, _CHUNK):
+        chunk = texts[first : first + _CHUNK]
+        codes = _codes("".join(chunk))
+        room = codes.size // _SHORTEST_CALL
+        if room > is_crop.size:
+            spans, is_crop, boxes = np.empty(3 * room, np.int64), np.empty(room, np.bool_), np.empty(4 * room)
+        lengths = np.frombuffer(array("q", map(len, chunk)), np.int64)
+        calls = scan_turns(codes, lengths, first, shapes, answers, call_starts, spans, is_crop, boxes)
+        for call in np.flatnonzero(~is_crop[:calls]).tolist():
+            turn, start, stop = spans[3 * call : 3 * call + 3].tolist()
+            name, box = call_from_json(texts[turn][start:stop])
+            is_crop[call] = name == TOOL_NAME
+            boxes[4 * call : 4 * call + 4] = math.nan if box is None else box
+        found.append((is_crop[:calls].copy(), boxes[: 4 * calls].copy()))
+    crops, numbers = zip(*found, strict=True)
+    return Turns(texts, shapes, answers, call_starts, np.concatenate(crops), np.concatenate(numbers))
+
+
+def call_from_json(text: str) -> tuple[str | None, Box | None]:
+    """(name, box) of a call that was written as JSON text."""
+    return call_from_object(_json(text))
+
+
+def call_from_object(function: Any) -> tuple[str | None, Box | None]:
+    """(name, box) of a call that is an object with "name" and "arguments"; None for what it lacks."""
+    if not isinstance(function, Mapping):
+        return None, None
+    name, arguments = function.get("name"), function.get("arguments")
+    if isinstance(arguments, str):
+        arguments = _json(arguments)
+    return name if isinstance(name, str) else None, _box(arguments)
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):  # not JSON, digits beyond Python's limit, or nested too deeply
+        return None
+
+
+def _box(arguments: Any) -> Box | None:
+    numbers = arguments.get(BOX_ARGUMENT) if isinstance(arguments, Mapping) else None
+    if not isinstance(numbers, list | tuple) or len(numbers) != 4:
+        return None
+    try:
+        x0, y0, x1, y1 = (math.nan if isinstance(n, bool | str) else float(n) for n in numbers)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    box = (x0, y0, x1, y1)
+    return box if all(map(math.isfinite, box)) else None
+
+
+def _codes(text: str) -> Codes:
+    """The characters of a text as numbers, as narrow as they fit, so that most text is only copied."""
+    try:
+        return np.frombuffer(text.encode("latin-1"), np.uint8)
+    except UnicodeEncodeError:
+        pass
+    # "surrogatepass": half a pair, which a broken stream may leave, is a character like any other.
+    codes = np.frombuffer(text.encode(_UTF16, "surrogatepass"), np.uint16)
+    if codes.size == len(text):
+        return codes
+    return np.frombuffer(text.encode(_UTF32, "surrogatepass"), np.uint32)
+
+
+@kernel
+def is_space(code: int) -> bool:
+    # What `str.strip` removes.
+    if code <= 0x20:
+        return code == 0x20 or 0x09 <= code <= 0x0D or code >= 0x1C
+    if code < 0x1680:
+        return code == 0x85 or code == 0xA0
+    return (
+        code == 0x1680
+        or 0x2000 <= code <= 0x200A
+        or code == 0x2028
+        or code == 0x2029
+        or code == 0x202F
+        or code == 0x205F
+        or code == 0x3000
+    )
+
+
+@kernel
+def only_space(codes: Codes, start: int, stop: int) -> bool:
+    for i in range(start, stop):  # noqa: SIM110 - `all` with a generator does not compile
+        if not is_space(codes[i]):
+            return False
+    return True
+
+
+@kernel
+def starts_with(codes: Codes, i: int, stop: int, word: NDArray[np.uint8]) -> bool:
+    if i + word.size > stop:
+        return False
+    for k in range(word.size):  # noqa: SIM110
+        if codes[i + k] != word[k]:
+            return False
+    return True
+
+
+@kernel
+def next_open(codes: Codes, i: int, stop: int) -> int:
+    # The place of the first "<" from i on, or `stop`. A loop that may leave at every character cannot use
+    # vector instructions; so ask of a whole block whether it has one, then look for it.
+    if i < stop and codes[i] == 0x3C:
+        return i
+    while i + _BLOCK <= stop:
+        block = codes[i : i + _BLOCK]
+        hit = np.uint8(0)
+        for k in range(_BLOCK):
+            hit |= np.uint8(block[k] == 0x3C)
+        if hit:
+            break
+        i += _BLOCK
+    while i < stop and codes[i] != 0x3C:
+        i += 1
+    return i
+
+
+@kernel
+def skip_blanks(codes: Codes, i: int, stop: int) -> int:
+    # JSON's white space, which is less than `is_space`.
+    while i < stop and (codes[i] == 0x20 or codes[i] == 0x0A or codes[i] == 0x0D or codes[i] == 0x09):
+        i += 1
+    return i
+
+
+@kernel
+def after_sign(codes: Codes, i: int, stop: int, sign: int) -> int:
+    # Past `sign` and the white space around it; -1 if it is not there, or if i is -1 already.
+    if i < 0:
+        return -1
+    i = skip_blanks(codes, i, stop)
+    if i >= stop or codes[i] != sign:
+        return -1
+    return skip_blanks(codes, i + 1, stop)
+
+
+@kernel
+def after_string(codes: Codes, i: int, stop: int) -> int:
+    # Past a JSON string without escapes; -1 if it is anything else.
+    if i >= stop or codes[i] != 0x22:
+        return -1
+    i += 1
+    while i < stop and codes[i] != 0x22:
+        if codes[i] < 0x20 or codes[i] == 0x5C:
+            return -1
+        i += 1
+    return i + 1 if i < stop else -1
+
+
+@kernel
+def read_number(codes: Codes, i: int, stop: int) -> tuple[float, int]:
+    # (value, place after it), or (0, -1) for anything but a plain decimal of at most 15 digits. Those digits
+    # and the power of ten are exact in float64, so one division rounds as `float` does.
+    negative = i < stop and codes[i] == 0x2D
+    if negative:
+        i += 1
+    first = i
+    digits = np.int64(0)
+    while i < stop and 0x30 <= codes[i] <= 0x39 and i - first < 16:
+        digits = 10 * digits + (np.int64(codes[i]) - 0x30)
+        i += 1
+    whole = i - first
+    if whole == 0 or (whole > 1 and codes[first] == 0x30):
+        return 0.0, -1
+    decimals = 0
+    if i < stop and codes[i] == 0x2E:
+        i += 1
+        while i < stop and 0x30 <= codes[i] <= 0x39 and whole + decimals < 16:
+            digits = 10 * digits + (np.int64(codes[i]) - 0x30)
+            decimals += 1
+            i += 1
+        if decimals == 0:
+            return 0.0, -1
+    if whole + decimals > 15:
+        return 0.0, -1
+    # An exponent or any other letter fails where the caller expects a comma.
+    if decimals == 0:
+        return float(-digits if negative else digits), i  # -0 is the integer 0
+    value = digits / _POWERS[decimals]
+    return -value if negative else value, i
+
+
+@kernel
+def read_box(codes: Codes, i: int, stop: int, box: NDArray[np.float64]) -> int:
+    i = after_sign(codes, i, stop, 0x5B)  # [
+    for k in range(4):
+        if i < 0:
+            return -1
+        box[k], i = read_number(codes, i, stop)
+        if i >= 0:
+            i = after_sign(codes, i, stop, 0x2C if k < 3 else 0x5D)  # , or ]
+    return i
+
+
+@kernel
+def read_arguments(codes: Codes, i: int, stop: int, box: NDArray[np.float64]) -> int:
+    # Past an object with one "bbox_2d" and any number of plain strings; -1 if it is anything else.
+    i = after_sign(codes, i, stop, 0x7B)  # {
+    boxes = 0
+    while i >= 0:
+        is_box = starts_with(codes, i, stop, _BOX_KEY)
+        i = after_sign(codes, after_string(codes, i, stop), stop, 0x3A)  # :
+        if i < 0:
+            return -1
+        if is_box:
+            boxes += 1
+            i = read_box(codes, i, stop, box)
+        else:
+            i = after_string(codes, i, stop)
+        following = after_sign(codes, i, stop, 0x2C)  # ,
+        if following < 0:
+            return after_sign(codes, i, stop, 0x7D) if boxes == 1 else -1  # }
+        i = following
+    return -1
+
+
+@kernel
+def read_call(codes: Codes, i: int, stop: int, box: NDArray[np.float64]) -> bool:
+    # Whether the text is a call of the crop tool in the plainest JSON; then `box` holds its numbers. "No"
+    # means no more than: ask a real parser.
+    i = after_sign(codes, i, stop, 0x7B)  # {
+    names = 0
+    arguments = 0
+    while i >= 0:
+        if starts_with(codes, i, stop, _NAME_KEY):
+            i = after_sign(codes, i + _NAME_KEY.size, stop, 0x3A)  # :
+            if i < 0 or not starts_with(codes, i, stop, _NAME):
+                return False
+            i += _NAME.size
+            names += 1
+        elif starts_with(codes, i, stop, _ARGUMENTS_KEY):
+            i = after_sign(codes, i + _ARGUMENTS_KEY.size, stop, 0x3A)
+            i = read_arguments(codes, i, stop, box)
+            arguments += 1
+        else:
+            return False
+        following = after_sign(codes, i, stop, 0x2C)  # ,
+        if following < 0:
+            return names == 1 and arguments == 1 and after_sign(codes, i, stop, 0x7D) == stop  # }
+        i = following
+    return False
+
+
+@kernel
+def scan_turns(
+    codes: Codes,
+    lengths: NDArray[np.int64],
+    first_turn: int,
+    shapes: NDArray[np.uint8],
+    answers: NDArray[np.int64],
+    call_starts: NDArray[np.int64],
+    spans: NDArray[np.int64],
+    is_crop: NDArray[np.bool_],
+    boxes: NDArray[np.float64],
+) -> int:
+    # Fills the columns of `Turns` for the turns from `first_turn` on, and for each of their calls the span
+    # (turn, start, stop), whether it could be read here, and its box. Returns the number of calls.
+    names = np.zeros(4, np.int64)  # the first four tags of a turn: even numbers open, odd ones close
+    places = np.zeros(8, np.int64)  # where each of them starts and stops
+    calls = 0
+    stop = 0
+    for k in range(lengths.size):
+        turn = first_turn + k
+        start, stop = stop, stop + lengths[k]
+        tags = 0
+        turn_calls = calls
+        # About the text after the last </think> so far: the open call, the answers, the span of the first.
+        call, opened, closed, answer_start, answer_stop = -1, 0, 0, -1, -1
+        i = next_open(codes, start, stop)
+        while i < stop:
+            begin = i
+            i += 1
+            closing = i < stop and codes[i] == 0x2F
+            if closing:
+                i += 1
+            if starts_with(codes, i, stop, _THINK):
+                name = 0
+                i += _THINK.size
+            elif starts_with(codes, i, stop, _TOOL_CALL):
+                name = 2
+                i += _TOOL_CALL.size
+            elif starts_with(codes, i, stop, _ANSWER):
+                name = 4
+                i += _ANSWER.size
+            else:
+                i = next_open(codes, i, stop)
+                continue
+            name += closing
+            if tags < 4:
+                names[tags] = name
+                places[2 * tags], places[2 * tags + 1] = begin, i
+            tags += 1
+            if name == 1:  # What was said so far was thinking: forget it.
+                calls = turn_calls
+                call, opened, closed, answer_start, answer_stop = -1, 0, 0, -1, -1
+            elif name == 2 and call < 0:
+                call = i
+            elif name == 3 and call >= 0:
+                spans[3 * calls], spans[3 * calls + 1], spans[3 * calls + 2] = (
+                    turn,
+                    call - start,
+                    begin - start,
+                )
+                is_crop[calls] = read_call(codes, call, begin, boxes[4 * calls : 4 * calls + 4])
+                calls += 1
+                call = -1
+            elif name == 4:
+                if opened == 0:
+                    answer_start = i
+                opened += 1
+            elif name == 5:
+                if opened == 1 and closed == 0:
+                    answer_stop = begin
+                closed += 1
+            i = next_open(codes, i, stop)
+
+        call_starts[turn + 1] = call_starts[first_turn] + calls
+        answers[2 * turn] = answers[2 * turn + 1] = -1
+        if opened == 1 and closed == 1 and answer_stop >= 0 and calls == turn_calls:
+            while answer_start < answer_stop and is_space(codes[answer_start]):
+                answer_start += 1
+            while answer_start < answer_stop and is_space(codes[answer_stop - 1]):
+                answer_stop -= 1
+            answers[2 * turn], answers[2 * turn + 1] = answer_start - start, answer_stop - start
+
+        shape = MALFORMED
+        if (
+            (tags == 2 or tags == 4)
+            and names[0] == 0
+            and names[1] == 1
+            and only_space(codes, start, places[0])
+        ):
+            if tags == 2:
+                shape = BARE if only_space(codes, places[3], stop) else MALFORMED
+            elif (
+                (names[2] == 2 or names[2] == 4)
+                and names[3] == names[2] + 1
+                and only_space(codes, places[3], places[4])
+                and only_space(codes, places[7], stop)
+            ):
+                shape = CALL if names[2] == 2 else ANSWER
+        shapes[turn] = shape
+    return calls
