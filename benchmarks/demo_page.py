@@ -54,10 +54,11 @@ def main(date: str, machine: str, *folders: str) -> None:
     lines += ["", "Steps overlap: two run at a time.", ""]
     for name, summary in first["selection"].items():
         levels = ", ".join(f"{count} at {tokens} tokens" for tokens, count in summary["tokens"].items())
-        lines.append(
-            f"Resolution selection, rows of {name}: {levels}; never diverged {summary['never_diverged']}, "
-            f"wrong at the finest level {summary['wrong_at_full']} of {summary['rows']}."
-        )
+        told = f"Resolution selection (`{summary['method']}`), rows of {name}: {levels}"
+        if summary["method"] == "answer":
+            told += f"; never diverged {summary['never_diverged']}, wrong at the finest level"
+            told += f" {summary['wrong_at_full']} of {summary['rows']}"
+        lines.append(told + ".")
         lines.append("")
     if len(runs) > 1:
         lines += [

@@ -371,12 +371,12 @@ def _story(results: Results) -> list[tuple[str, str]]:
 
 
 def _selected(summaries: Mapping[str, Any]) -> str:
-    """What resolution selection found, over all data sets."""
+    """What resolution selection found, over the data sets for which a model was asked."""
     counts: Counter[int] = Counter()
     unchanged = 0
     for summary in summaries.values():
         if not isinstance(summary, Mapping) or summary.get("method") != "answer":
-            return ""  # the ablations ask no model: nothing to tell
+            continue
         counts.update({int(tokens): count for tokens, count in summary["tokens"].items()})
         unchanged += summary["never_diverged"]
     if not counts:

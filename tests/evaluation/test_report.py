@@ -236,6 +236,8 @@ def test_resolution_selection_is_told_from_its_summaries(tmp_path):
     html = write(tmp_path, results=RESULTS | {"selection": {"stage1": one, "stage2": one}})
     assert "Of 72 questions: 60 at 54 visual tokens, 12 at 108 visual tokens; 8 kept their answer" in html
     hard = {"method": "hard", "tokens": {"54": 36}}
+    both = write(tmp_path, results=RESULTS | {"selection": {"stage1": one, "stage2": hard}})
+    assert "Of 36 questions" in both
     assert "How coarse" not in write(tmp_path, results=RESULTS | {"selection": {"stage1": hard}})
 
 
