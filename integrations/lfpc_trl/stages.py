@@ -35,7 +35,7 @@ class Stage1Settings:
     min_side: int = 8  # our choice: pixels of the original, below it nothing can be seen
     response_tokens: int = 2048  # Table 12: single response
     trajectory_tokens: int = 20480  # whole rollout, tool results included; DeepEyes's value
-    temperature: float = 1.0  # verl's default; Table 12 names none
+    temperature: float = 1.0  # verl's default
 
     # What is rewarded.
     accuracy_weight: float = 0.8  # Table 12

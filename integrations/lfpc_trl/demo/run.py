@@ -41,7 +41,7 @@ class Scale:
     stage1_pictures: int = 64
     stage2_pictures: int = 64
     test_pictures: int = 80
-    stage1_steps: int = 28
+    stage1_steps: int = 32
     stage2_steps: int = 42
     prompts_per_step: int = 8
     num_generations: int = 8
@@ -339,7 +339,7 @@ class Demo:
     def run(self) -> dict[str, Any]:
         """All steps in order; returns the content of `results.json`."""
         context = multiprocessing.get_context("spawn")
-        messages = context.Manager().Queue()
+        messages: Any = context.Queue()
         # name: (title, step, options, what it waits for)
         trained = {n: (train_stage, {"name": n}) for n in ("stage1", "stage2", "control")}
         models = ("warm", *trained)

@@ -1,7 +1,7 @@
 """Trains the demo's warm checkpoint from nothing: what a pretrained model brings along, in miniature.
 
 LFPC starts from a model that already sees, reads and speaks; none can be downloaded here, so this script
-makes one. It is ordinary supervised training on scenes drawn on the fly, in five phases:
+makes one. It is ordinary supervised training on scenes drawn on the fly, in six phases:
 
 1. `read`: the vision tower alone, on close views of signs: every image token learns which sign it lies
    on, where that sign ends and what it says. Large letters first; small ones are never learned without.
@@ -9,7 +9,8 @@ makes one. It is ordinary supervised training on scenes drawn on the fly, in fiv
 3. `speak`: the language model learns to write tool calls and answers, with help for the two links that a
    small model does not find by itself: coordinates attend to the asked sign, letters attend to its text.
 4. `speak on`: the same, mostly on coarse overviews, with sharper coordinates.
-5. `behave`: the whole model, with the bad habits that reinforcement learning is to change: the checkpoint
+5. `refine`: the whole model, with close views of signs beside, so that reading stays sharp.
+6. `behave`: the same, with the bad habits that reinforcement learning is to change: the checkpoint
    answers without looking in nearly half of the cases, and most of its crops are too large and
    off-centre.
 
