@@ -18,6 +18,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -325,6 +326,7 @@ class _Bar:
     def finish(self, seconds: float) -> None:
         self._bar.close()
         tqdm.write(f"{self.title:<22} {seconds:6.1f} s")
+        sys.stdout.flush()  # a log file wants to be followed too
 
 
 class Demo:
