@@ -10,12 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-# Paths of one machine, and remarks about how the project is worked on, which no reader can follow.
-FORBIDDEN = {
-    "machine path": r"/work/(main|shared)\b|/tmp/(venv|design)\b|/home/\w+/|/root/",
-    "number of a task": r"\bissue \d+\b",
-    "way of working": r"\b(this|another|earlier|previous|later|next|helper) session\b|\bthe lead\b",
-}
+# A path that exists on the machine of one author helps no reader.
+MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|Users|root|work)/\w*", re.IGNORECASE)
 
 
 def files() -> list[Path]:
@@ -28,16 +24,15 @@ def files() -> list[Path]:
 
 
 def offences(text: str) -> list[str]:
-    """What of `FORBIDDEN` stands in a text, with its line."""
+    """The machine paths in a text, with their lines."""
     return [
-        f"line {number}: {what}: {found.group()}"
+        f"line {number}: {found.group()}"
         for number, line in enumerate(text.splitlines(), start=1)
-        for what, pattern in FORBIDDEN.items()
-        if (found := re.search(pattern, line, re.IGNORECASE))
+        if (found := MACHINE_PATH.search(line))
     ]
 
 
-def test_no_file_speaks_of_one_machine_or_of_how_it_was_made():
+def test_no_file_names_a_path_of_one_machine():
     found = {}
     for path in files():
         try:
@@ -49,15 +44,13 @@ def test_no_file_speaks_of_one_machine_or_of_how_it_was_made():
     assert found == {}
 
 
-@pytest.mark.parametrize(
-    "text", ["see /work/main/x", "as /tmp/venv/bin", "fixes issue 2.", "for a later session", "ask the lead"]
-)
+@pytest.mark.parametrize("text", ["see /home/ann/x", "as /root/.cache", "(/Users/bob/data)"])
 def test_the_check_can_fail(text):
     assert offences(f"fine\n{text}\n") != []
 
 
 def test_the_check_lets_ordinary_words_pass():
-    assert offences('scope="session", helpers, /tmp/out, an issue, lead-in, homework/maintain') == []
+    assert offences("/tmp/out, work/maintain, at home/away, ./root/x") == []
 
 
 def test_the_version_is_that_of_the_newest_entry_of_the_changelog():

@@ -20,7 +20,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from lfpc_trl.demo.world import COLOURS, QUESTION
-from lfpc_trl.models import new_processor
+from lfpc_trl.models import RESPONSE_TEMPLATE, new_processor
 
 PATCH, MERGE = 14, 2
 LARGEST_NUMBER = 767
@@ -60,22 +60,6 @@ _PIECES = (
     *COLOURS,
     *(str(n) for n in range(LARGEST_NUMBER + 1)),
 )
-
-RESPONSE_TEMPLATE: dict[str, Any] = {
-    "defaults": {"role": "assistant"},
-    "start_anchor": "<|im_start|>assistant\n",
-    "fields": {
-        "tool_calls": {
-            "open": "<tool_call>",
-            "close_pattern": r"</tool_call>\s*",
-            "repeats": True,
-            "content": "json",
-            "transform": {"type": "function", "function": "{content}"},
-        },
-        # No field for the thought: it stays in the content, where the format reward sees it.
-        "content": {"close_pattern": r"<\|im_end\|>\s*", "content": "text"},
-    },
-}
 
 
 def build_tokenizer(sentences: list[str]) -> PreTrainedTokenizerFast:
