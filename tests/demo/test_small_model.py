@@ -1,6 +1,7 @@
 """The small model's tokenizer and template, and what the shipped checkpoint can do."""
 
 import dataclasses
+import pickle
 from importlib import resources
 from pathlib import Path
 
@@ -91,6 +92,14 @@ def test_the_shipped_checkpoint_reads_a_target_crop_and_speaks_the_format_but_se
     assert outcome["accuracy_target_crop"] / crops > 0.85
     assert outcome["accuracy_without_tool"] < 0.1
     assert outcome["iou"] < 0.6
+
+
+def test_the_drawing_of_scenes_can_be_sent_to_a_process():
+    """Where processes are spawned, as in the demo's workers, everything they get is pickled."""
+    phase = dataclasses.replace(warm_up.PHASES[-1], steps=1, batch=2)
+    batches = pickle.loads(pickle.dumps(warm_up.Batches(phase, 0)))
+    [first], [second] = list(batches), list(warm_up.Batches(phase, 0))
+    assert torch.equal(first.model_inputs["input_ids"], second.model_inputs["input_ids"])
 
 
 @pytest.mark.slow

@@ -366,14 +366,20 @@ class Batch:
     """Close views of signs, read on the side while the whole model learns to speak."""
 
 
+def small_processor() -> Any:
+    """The small model's processor; its tokenizer knows the tool's error messages."""
+    return build_processor([str({"error": text}) for text in BOX_ERRORS.values()])
+
+
 class Batches(IterableDataset[Batch]):
     """Endless batches, the same for the same seed. Drawn by a worker process while the model trains."""
 
-    def __init__(self, phase: Phase, processor: Any, seed: int) -> None:
-        self.phase, self.processor, self.seed = phase, processor, seed
+    def __init__(self, phase: Phase, seed: int) -> None:
+        self.phase, self.seed = phase, seed
 
     def __iter__(self) -> Iterator[Batch]:
         torch.set_num_threads(1)
+        self.processor = small_processor()  # made where it is used: a processor cannot be sent to a process
         rng = np.random.default_rng((self.seed, sum(map(ord, self.phase.name))))
         pool = [draw_background(rng, TRAINING_PHOTOS) for _ in range(48)]
         for step in range(self.phase.steps):
@@ -576,7 +582,7 @@ def warm_up(
         `output`.
     """
     torch.manual_seed(seed)
-    processor = build_processor([str({"error": text}) for text in BOX_ERRORS.values()])
+    processor = small_processor()
     model = build_model(processor.tokenizer)
     model.set_attn_implementation({"text_config": "eager", "vision_config": "sdpa"})
     helpers = Helpers(model.config.text_config.hidden_size)
@@ -599,7 +605,7 @@ def warm_up(
         optimiser = torch.optim.AdamW(
             parameters, lr=phase.learning_rate, betas=(0.9, 0.98), weight_decay=0.01
         )
-        loader = DataLoader(Batches(phase, processor, seed), batch_size=None, num_workers=workers)
+        loader = DataLoader(Batches(phase, seed), batch_size=None, num_workers=workers)
         for step, batch in enumerate(loader):
             done = step / phase.steps
             rate = min(1.0, (step + 1) / 30) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
