@@ -24,7 +24,7 @@ import torch
 
 from lfpc_trl.demo import warm_up, world
 from lfpc_trl.demo.run import COARSEST, CROP_TOKENS, TEMPERATURE
-from lfpc_trl.evaluation import evaluate
+from lfpc_trl.evaluation.in_process import evaluate
 from lfpc_trl.models import factor, family_of, load_model, load_processor
 from lfpc_trl.recipe import Recipe, load_recipe
 from lfpc_trl.rows import read_rows, with_shown_tokens, write_rows

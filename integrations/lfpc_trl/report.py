@@ -24,7 +24,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 from PIL import Image
 
-from lfpc_trl.evaluation import Trajectory
+from lfpc_trl.evaluation.in_process import Trajectory
 from lfpc_trl.images import load_original, show
 
 Results = Mapping[str, Mapping[str, Any]]

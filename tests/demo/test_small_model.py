@@ -14,7 +14,7 @@ from trl.chat_template_utils import is_chat_template_prefix_preserving, parse_re
 
 from lfpc_trl.crop_tool import CropSettings
 from lfpc_trl.demo import run, small_model, warm_up, world
-from lfpc_trl.evaluation import evaluate
+from lfpc_trl.evaluation.in_process import evaluate
 from lfpc_trl.images import BOX_ERRORS
 from lfpc_trl.models import factor, family_of, load_model, load_processor
 from lfpc_trl.rows import read_rows, with_shown_tokens

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lfpc_trl import report
-from lfpc_trl.evaluation import Trajectory
+from lfpc_trl.evaluation.in_process import Trajectory
 from lfpc_trl.report import PHASES, check_goals, write_report
 from lfpc_trl.transcript import ScoredRollout
 

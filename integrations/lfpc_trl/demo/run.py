@@ -222,7 +222,7 @@ def evaluate_model(output: Path, scale: Scale, seed: int, report: Report, *, nam
     import torch
 
     from lfpc_trl.crop_tool import CropSettings
-    from lfpc_trl.evaluation import RUNS, evaluate
+    from lfpc_trl.evaluation.in_process import RUNS, evaluate
     from lfpc_trl.models import factor, family_of, load_model, load_processor
     from lfpc_trl.rows import read_rows, with_shown_tokens
 
