@@ -37,7 +37,7 @@ def place_clear(
         (4, 0, 8, 4)
     """
     obstacles = np.array([*avoid, *avoid_next], dtype=np.int64).reshape(-1, 4)
-    room = np.array(picture) - size
+    room = np.array(picture, dtype=np.int64) - np.array(size, dtype=np.int64)
     # Along each side, a corner from `low` up to, not including, `high` makes the box share pixels.
     low, high = obstacles[:, :2] - size + 1, obstacles[:, 2:]
     edges = [_edges(low[:, side], high[:, side], int(room[side]) + 1) for side in (0, 1)]

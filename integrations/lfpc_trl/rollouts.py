@@ -21,13 +21,18 @@ from transformers.utils import get_json_schema
 from trl.chat_template_utils import parse_response
 from trl.data_utils import prepare_multimodal_messages
 
+from lfpc_rewards import Frame
 from lfpc_trl.crop_tool import TOOL_NAME, CropEnvironment, CropSettings
-from lfpc_trl.engines import Engine, Picture, Prompt, image_token_id
+from lfpc_trl.engines import Engine, Picture, Prompt, PromptLimits, image_token_id
 from lfpc_trl.images import tokens_of
 from lfpc_trl.lazy_images import LazyImage
 from lfpc_trl.models import factor
-from lfpc_trl.prompts import Message, build_prompt, user_blocks
+from lfpc_trl.prompts import Message, build_prompt, question_text, user_blocks
 from lfpc_trl.rows import Row
+
+_REPLY_TOKENS = 512
+"""Tokens of the text with which calls of one turn are answered, at most as a rule: what does not fit into the
+context ends its rollout."""
 
 MakePrompt = Callable[[Row], list[Message]]
 """Makes the messages before the first turn."""
@@ -41,8 +46,8 @@ class RolloutSettings:
         max_turns: generations per rollout; a tool call in the last one stays unanswered, as in TRL.
         max_new_tokens: limit on the tokens of one turn (the paper's 2048).
         temperature: 0 decodes greedily; above it the model is sampled, from its whole distribution.
-        seed: of the sampling. What is drawn for a row depends on seed, sample, id, shown size and turn, not on
-            the rows beside it; torch's own random state is left as it was.
+        seed: of the sampling. What is drawn for a row depends on seed, sample, id, shown size and turn, not
+            on the rows beside it; torch's own random state is left as it was.
         batch_size: rollouts under way.
         batch_tokens: tokens in one call of the engine, padding included; a larger rollout stands alone. None
             sets no limit.
@@ -77,7 +82,8 @@ class Job:
         sample: which of several draws for the same row.
         first_turn: token ids to take as the first turn instead of generating it, so that what follows can be
             compared with another rollout that began the same, such as one with other crops.
-        picture: the picture at its shown size, where it is at hand; without the tool only, which reads its own.
+        picture: the picture at its shown size, where it is at hand; without the tool only, which reads its
+            own.
         prompt: makes the messages of the row, in place of LFPC's; there is no tool then and one turn.
     """
 
@@ -153,8 +159,8 @@ def stream_rollouts(
 
     Args:
         engine: what writes the turns.
-        next_job: the next job, None where there is none at the moment. It is asked again after every pass; the
-            stream ends when it has none while no rollout is under way.
+        next_job: the next job, None where there is none at the moment. It is asked again after every pass;
+            the stream ends when it has none while no rollout is under way.
         settings: how turns are written.
         on_first_turn: told each first turn as soon as it was generated, for jobs that are to begin with it.
 
@@ -269,6 +275,48 @@ def generate_rollouts(
     return [done[job] for job in jobs]
 
 
+def prompt_limits(
+    processor: Any,
+    rows: Sequence[Row],
+    picture_tokens: int,
+    *,
+    max_new_tokens: int,
+    max_turns: int = 1,
+    crops: CropSettings | None = None,
+) -> PromptLimits:
+    """The largest conversation of these rows, bounded from above without tokenising them all.
+
+    Args:
+        processor: the processor of the model.
+        rows: what is asked.
+        picture_tokens: visual tokens of the largest picture as it is shown.
+        max_new_tokens: limit on the tokens of one turn.
+        max_turns: generations per rollout.
+        crops: how crops are cut; None where the tool is not offered.
+    """
+    side = factor(processor)
+    longest = max(rows, key=lambda row: len(question_text(row).encode()))
+    blocks = user_blocks(longest, Image.new("RGB", (side, side)))
+    frame = Frame.SHOWN if crops is None else crops.frame  # without the tool nothing is said of boxes
+    text = processor.apply_chat_template(
+        prepare_multimodal_messages(build_prompt(frame, blocks, tools=crops is not None)),
+        tokenize=False,
+        add_generation_prompt=True,
+        tools=None if crops is None else _schema(crops),
+    )
+    # Qwen's tokens are pieces of UTF-8: a text has no more tokens than bytes.
+    tokens = picture_tokens + len(text.encode()) + max_new_tokens
+    if crops is None:
+        return PromptLimits(1, picture_tokens, tokens)
+    tokens += crops.max_crops * crops.crop_tokens + (max_turns - 1) * (max_new_tokens + _REPLY_TOKENS)
+    return PromptLimits(1 + crops.max_crops, max(picture_tokens, crops.crop_tokens), tokens)
+
+
+def _schema(crops: CropSettings) -> list[Any]:
+    """The description of the crop tool. TRL renders the method itself, with the same result."""
+    return [get_json_schema(CropEnvironment(crops).image_zoom_in_tool)]
+
+
 class _Speaker:
     """What it takes to hold a conversation with the model; shared by the rollouts of one stream."""
 
@@ -281,7 +329,7 @@ class _Speaker:
         self._ready: weakref.WeakValueDictionary[Any, Picture] = weakref.WeakValueDictionary()
 
     def start(self, job: Job) -> _Live:
-        """A new rollout, its prompt tokenised; over already if all its turns are given or its picture is gone."""
+        """A new rollout, its prompt tokenised; over if its one turn was given, or its picture is gone."""
         start = time.perf_counter()
         live = _Live(job, CropEnvironment(job.crops))
         try:
@@ -289,7 +337,7 @@ class _Speaker:
         except OSError as error:
             live.error, live.over = error, True
             return live
-        self._extend(live, self._tokens(prompt, tools=self._schema(job)), _images(prompt))
+        self._extend(live, self._tokens(prompt, tools=self._offered(job)), _images(prompt))
         if job.first_turn is not None:
             self.advance(live, list(job.first_turn))
         live.seconds = time.perf_counter() - start
@@ -322,7 +370,7 @@ class _Speaker:
 
     def advance(self, live: _Live, turn: list[int]) -> None:
         """Take in a turn of the model and answer its tool calls, unless the rollout is over."""
-        tools = self._schema(live.job)
+        tools = self._offered(live.job)
         message = parse_response(self.tokenizer, turn, prefix=live.ids, tools=tools)
         live.messages.append(message)
         live.turns += 1
@@ -349,13 +397,12 @@ class _Speaker:
             blocks = live.environment.reset(row=job.row)
         return build_prompt(job.crops.frame, blocks, tools=job.tools)
 
-    def _schema(self, job: Job) -> list[Any] | None:
+    def _offered(self, job: Job) -> list[Any] | None:
         """The description of the tool, if the job offers it."""
         if not job.has_tool:
             return None
         if self._tools is None:
-            # Rendered once here; TRL renders the method itself, with the same result.
-            self._tools = [get_json_schema(CropEnvironment(job.crops).image_zoom_in_tool)]
+            self._tools = _schema(job.crops)
         return self._tools
 
     def _extend(self, live: _Live, ids: Sequence[int], images: Sequence[Image.Image]) -> None:

@@ -14,11 +14,11 @@ ADAPTER = ROOT / "integrations" / "lfpc_trl"
 # From the ground up. A module may import those of lower lines, none of its own line.
 LAYERS = [
     ["errors", "images", "progress", "doctor"],
-    ["rows", "lazy_images", "journal", "pool"],
+    ["rows", "lazy_images", "journal", "pool", "placement"],
     ["pages.server", "pages.pictures"],
     ["annotate.journal", "viewer.runs", "locus.cues", "locus.attention"],
     ["annotate.project", "viewer.app", "evaluation.questions"],
-    ["annotate.app"],
+    ["annotate.app", "evaluation.formats"],
     ["models", "prompts", "ladder"],
     ["convert.scratch", "convert.sources"],
     ["convert.pictures", "convert.text"],
@@ -32,8 +32,11 @@ LAYERS = [
     ["synthesize.questions"],
     ["synthesize.run"],
     ["crop_tool", "engines", "prepare_model", "locus.task"],
-    ["transcript", "preflight"],
+    ["transcript", "preflight", "running", "evaluation.conditions"],
     ["rewards", "rollouts", "trajectories"],
+    ["evaluation.work"],
+    ["evaluation.records"],
+    ["evaluation.results"],
     ["stages", "resolution", "evaluation.in_process", "trainer", "alerts", "check_data", "locus.evaluation"],
     ["recipe", "run_directory", "report"],
     ["launch", "train"],
@@ -45,7 +48,7 @@ LAYERS = [
     [
         *("commands.annotate", "commands.check_data", "commands.convert", "commands.demo", "commands.doctor"),
         *("commands.prepare_model", "commands.select_resolution", "commands.synthesize", "commands.train"),
-        *("commands.locus_data", "commands.view"),
+        *("commands.eval", "commands.locus_data", "commands.view"),
     ],
     ["cli"],
 ]
