@@ -246,11 +246,11 @@ def _limits(
     from lfpc_trl.rollouts import prompt_limits
 
     rows = [question.row for benchmark in plan.benchmarks for question in benchmark.questions]
-    shown = {tokens_of(plan.size(row, plan.budgets[-1]), plan.factor): row for row in rows}
+    shown = [tokens_of(plan.size(row, plan.budgets[-1]), plan.factor) for row in rows]
     largest, context = max(shown), context_length(args.model)
     if largest + settings.max_new_tokens > context:
         raise UserError(
-            f"{shown[largest].name}: at budget {plan.budgets[-1]} its picture has {largest} visual tokens "
+            f"{rows[shown.index(largest)].name}: at budget {plan.budgets[-1]} its picture has {largest} visual tokens "
             f"and a turn up to {settings.max_new_tokens}, but the model reads {context} tokens in all; give "
             "a smaller --budget or --max-new-tokens"
         )
