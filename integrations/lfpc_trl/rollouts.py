@@ -9,6 +9,7 @@ what it was trained on. One thing differs: a rollout has no budget of tokens for
 is a list in and a list out.
 """
 
+import json
 import time
 import weakref
 import zlib
@@ -30,6 +31,8 @@ from lfpc_trl.models import factor
 from lfpc_trl.prompts import Message, build_prompt, question_text, user_blocks
 from lfpc_trl.rows import Row
 
+_RENDERED = 1024
+"""Prompts and replies whose tokens are remembered: conditions, samples and budgets share them."""
 _REPLY_TOKENS = 512
 """Tokens of the text with which calls of one turn are answered, at most as a rule: what does not fit into the
 context ends its rollout."""
@@ -326,6 +329,7 @@ class _Speaker:
         self.image_id = image_token_id(self.processor)
         self._factor = factor(self.processor)
         self._tools: list[Any] | None = None
+        self._rendered: dict[str, list[int]] = {}
         self._ready: weakref.WeakValueDictionary[Any, Picture] = weakref.WeakValueDictionary()
 
     def start(self, job: Job) -> _Live:
@@ -434,13 +438,18 @@ class _Speaker:
             live.pictures.append(picture)
 
     def _tokens(self, messages: Sequence[Message], **options: Any) -> list[int]:
-        text = self.processor.apply_chat_template(
-            prepare_multimodal_messages(list(messages)),
-            tokenize=False,
-            **({"add_generation_prompt": True} | options),
-        )
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
+        """The tokens of messages. Those of the same words are made once, whatever their pictures are."""
+        words = json.dumps([messages, options], default=lambda _: None)
+        if words not in self._rendered:
+            text = self.processor.apply_chat_template(
+                prepare_multimodal_messages(list(messages)),
+                tokenize=False,
+                **({"add_generation_prompt": True} | options),
+            )
+            if len(self._rendered) >= _RENDERED:
+                self._rendered.clear()
+            self._rendered[words] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return self._rendered[words]
 
     def _reply_tokens(self, answers: Sequence[Message]) -> list[int]:
         """The tokens from the end of the model's turn to the start of its next one.

@@ -197,7 +197,7 @@ def test_lfpc_view_shows_an_evaluation(whole):
 def test_what_was_evaluated_is_on_record(whole):
     about = json.loads((whole.work.output / "evaluation.json").read_text())
     settings = about["settings"]
-    assert settings["model"]["directory"] == whole.work.model.name
+    assert settings["model"] == whole.work.model.name
     assert (settings["budgets"], settings["samples"]) == ([12, 48], 1)
     assert settings["conditions"] == list(CONDITIONS)
     assert settings["crops"]["crop_tokens"] == 16
@@ -261,7 +261,12 @@ def test_a_corrected_answer_is_used_and_a_changed_question_is_refused(work, whol
     write_rows(changed, work.data)
     assert evaluate(work) == 0
     assert turns(work) == 0
-    assert content(work)[0]["accuracy"] == 0.0 != whole.content[0]["accuracy"]
+    before, after = (
+        {row["row_id"]: row for row in rows if row["budget"] == 12 and row["condition"] == "predicted"}
+        for rows in (whole.content, content(work))
+    )
+    assert (before["row0"]["accuracy"], after["row0"]["accuracy"]) == (1.0, 0.0)
+    assert before["row1"] == after["row1"]
     changed[1] = dataclasses.replace(changed[1], question="Which colour, really, row1?")
     write_rows(changed, work.data)
     assert evaluate(work) == 2
@@ -339,21 +344,18 @@ def start(work, *options, seconds):
 
 @pytest.mark.slow
 def test_two_processes_killed_in_the_middle_go_on_to_the_same_results(work, whole):
-    """Kill -9 to the command, whose workers end with it; then the same in this process."""
+    """Kill -9 to the command, whose workers end with it; the rest is done in this process."""
     options = ("--processes", "2", "--batch-size", "2", "--threads", "1")
     with start(work, *options, seconds="0.1") as process:
-        while process.poll() is None and len(lines(work)) < 20:
+        while process.poll() is None and len(lines(work)) < 50:
             time.sleep(0.02)
         assert process.poll() is None, process.communicate()
         process.send_signal(signal.SIGKILL)
-    kept = len(lines(work))
-    assert 20 <= kept < 108
+    assert 50 <= len(lines(work)) < 108
     assert len(set(work.turns.read_text().split())) == 2
-    assert evaluate(work, "--processes", "2", "--threads", "1") == 0
+    assert evaluate(work) == 0
     assert content(work) == whole.content
-    assert (
-        len({json.dumps(line["id"]) + str(line["shown"]) + line["condition"] for line in lines(work)}) == 108
-    )
+    assert len(lines(work)) == 108
 
 
 # --- how it is asked ---------------------------------------------------------------------------------

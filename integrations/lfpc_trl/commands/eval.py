@@ -249,8 +249,9 @@ def _limits(
     shown = [tokens_of(plan.size(row, plan.budgets[-1]), plan.factor) for row in rows]
     largest, context = max(shown), context_length(args.model)
     if largest + settings.max_new_tokens > context:
+        name = rows[shown.index(largest)].name
         raise UserError(
-            f"{rows[shown.index(largest)].name}: at budget {plan.budgets[-1]} its picture has {largest} visual tokens "
+            f"{name}: at budget {plan.budgets[-1]} its picture has {largest} visual tokens "
             f"and a turn up to {settings.max_new_tokens}, but the model reads {context} tokens in all; give "
             "a smaller --budget or --max-new-tokens"
         )
@@ -327,7 +328,8 @@ def _about(
 
     return {
         "settings": {
-            "model": {"directory": args.model.resolve().name, "sha256": header["model"]},
+            "model": args.model.resolve().name,
+            "fingerprint": header["model"],
             "engine": args.engine,
             "budgets": list(plan.budgets),
             "conditions": list(plan.conditions),
