@@ -257,7 +257,7 @@ def test_a_corrected_answer_is_used_and_a_changed_question_is_refused(work, whol
     shutil.copytree(whole.work.output, work.output)
     changed = read_rows(work.data)
     work.data = tmp_path / "signs.jsonl"
-    changed[0] = dataclasses.replace(changed[0], answer=("blue",))
+    changed[0] = dataclasses.replace(changed[0], answer=("grey",))
     write_rows(changed, work.data)
     assert evaluate(work) == 0
     assert turns(work) == 0
@@ -265,8 +265,8 @@ def test_a_corrected_answer_is_used_and_a_changed_question_is_refused(work, whol
         {row["row_id"]: row for row in rows if row["budget"] == 12 and row["condition"] == "predicted"}
         for rows in (whole.content, content(work))
     )
-    assert (before["row0"]["accuracy"], after["row0"]["accuracy"]) == (1.0, 0.0)
-    assert before["row1"] == after["row1"]
+    assert (before["row0"]["accuracy"], after["row0"]["accuracy"]) == (0.0, 1.0)
+    assert before["row1"]["accuracy"] == after["row1"]["accuracy"]
     changed[1] = dataclasses.replace(changed[1], question="Which colour, really, row1?")
     write_rows(changed, work.data)
     assert evaluate(work) == 2

@@ -38,7 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--data", action="append", required=True, metavar="PATH", help="a benchmark, or NAME=PATH; repeatable"
     )
     parser.add_argument(
-        "--boxes", action="append", default=[], metavar="PATH", help="targets for a benchmark, or NAME=PATH"
+        "--boxes", action="append", metavar="PATH", help="targets for a benchmark, or NAME=PATH"
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="new directory")
     asked = parser.add_argument_group("what is asked")
@@ -148,7 +148,7 @@ def _read_benchmarks(args: argparse.Namespace) -> "tuple[Benchmark, ...]":
             raise UserError(f"--data: two benchmarks are called {name!r}, name them: NAME=PATH")
         paths[name] = path
     boxes: dict[str, Path] = {}
-    for text in args.boxes:
+    for text in args.boxes or ():
         name, path = _named(text)
         if name is None and len(paths) == 1:
             name = next(iter(paths))
