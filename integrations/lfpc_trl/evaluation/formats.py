@@ -148,6 +148,7 @@ class _Reader:
         self._path = path
         self._folder = pictures.absolute()
         self._store = PictureStore(self._folder.parent, self._folder, below=self._folder.name)
+        self._seen: dict[bytes, Picture] = {}
         self._kept: dict[str, str] = {}
         self._source = Source(path.parent, self._kept, seed)
         self._first_use: dict[str, str] = {}
@@ -204,18 +205,23 @@ class _Reader:
         return dataclasses.replace(row, regions=regions, place=place)
 
     def _picture(self, place: Place) -> Picture:
-        """Where a picture is; one that is inside the file is kept, one that is a file stays where it is."""
+        """Where a picture is; one that is inside the file is kept, one that is a file stays where it is.
+
+        The rows of a question repeat their picture: decoding and checking it once takes half of the time.
+        """
+        text = place.path or place.base64
+        key = None if text is None else hashlib.sha256(text.encode(errors="surrogatepass")).digest()
+        if key is not None and key in self._seen:
+            return self._seen[key]
         if place.base64 is not None:
-            return self._store.add_base64(place.base64)
-        if place.path is None:
-            return self._store.add_bytes(place.data or b"")
-        path = Path(place.path).absolute()
-        try:
-            return Picture(str(path), check_picture(path), read_header(path))
-        except FileNotFoundError:
-            raise DataError(f"image must exist, got {str(path)!r}") from None
-        except Exception as error:  # Pillow's decoders raise what they like on damaged files
-            raise DataError(f"image must be readable, got {str(path)!r} ({one_line(error)})") from None
+            picture = self._store.add_base64(place.base64)
+        elif place.path is not None:
+            picture = _picture_at(Path(place.path).absolute())
+        else:
+            picture = self._store.add_bytes(place.data or b"")
+        if key is not None:
+            self._seen[key] = picture
+        return picture
 
     def _enter(self, row: Row, order: str, place: str) -> str:
         """The id of the question that a row asks: same picture, same words, same options in any order."""
@@ -250,6 +256,15 @@ class _Reader:
                 f" not every order; the first is in {first}"
             )
         return notes
+
+
+def _picture_at(path: Path) -> Picture:
+    try:
+        return Picture(str(path), check_picture(path), read_header(path))
+    except FileNotFoundError:
+        raise DataError(f"image must exist, got {str(path)!r}") from None
+    except Exception as error:  # Pillow's decoders raise what they like on damaged files
+        raise DataError(f"image must be readable, got {str(path)!r} ({one_line(error)})") from None
 
 
 def _own_question(row: Row) -> Question:

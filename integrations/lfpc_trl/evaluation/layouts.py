@@ -112,7 +112,7 @@ def _letter(answer: str | None, choices: list[str] | None, name: str) -> str:
     letters = ascii_uppercase[: len(choices)]
     found = re.fullmatch(r"\(?([A-Za-z])\)?[.:]?", answer or "")
     if not found or found[1].upper() not in letters:
-        raise DataError(f"{name} must be a letter from A to {letters[-1]}, got {answer!r}")
+        raise DataError(f"{name} must be a letter from A to {letters[-1]}, got {short(answer)}")
     return found[1].upper()
 
 
@@ -155,6 +155,8 @@ def _from_vstar_questions(record: Record, source: Source) -> Item:
     category, image = cell(record, "category"), record.get("image")
     boxes = None
     if isinstance(image, str):
+        if not Path(image).name:
+            raise DataError(f"image must be a path, got {image!r}")
         path = source.folder / image
         name = Path(image).with_suffix("").as_posix()
         place = Place(path=str(path))
