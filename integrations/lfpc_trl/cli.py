@@ -43,6 +43,7 @@ COMMANDS = {
     "select-resolution": Command(
         "choose per row how coarsely its picture is shown in stage 1", "trl", _TRAINING
     ),
+    "eval": Command("evaluate a model on benchmarks, and what its crops do for it", "trl", _TRAINING),
     "locus-data": Command("make rows of LOCUS, parts of pictures to be found again", "trl", ("PIL", "numpy")),
     "annotate": Command("draw nested target boxes on a local page", "pages", _PAGES),
     "view": Command("look at trajectories and curves of a run on a local page", "pages", _PAGES),

@@ -14,7 +14,7 @@ ADAPTER = ROOT / "integrations" / "lfpc_trl"
 # From the ground up. A module may import those of lower lines, none of its own line.
 LAYERS = [
     ["errors", "images", "progress", "doctor"],
-    ["rows", "lazy_images", "journal", "pool"],
+    ["rows", "lazy_images", "journal", "pool", "placement"],
     ["run_directory", "pages.server", "pages.pictures"],
     ["annotate.journal", "viewer.runs", "locus.cues", "locus.attention"],
     ["annotate.project", "viewer.app", "evaluation.questions"],
@@ -33,8 +33,11 @@ LAYERS = [
     ["synthesize.questions"],
     ["synthesize.run"],
     ["crop_tool", "engines", "prepare_model", "locus.task"],
-    ["transcript", "preflight"],
+    ["transcript", "preflight", "running", "evaluation.conditions"],
     ["rewards", "rollouts", "trajectories"],
+    ["evaluation.work"],
+    ["evaluation.records"],
+    ["evaluation.results"],
     ["stages", "resolution", "evaluation.in_process", "trainer", "alerts", "check_data", "locus.evaluation"],
     ["recipe", "report"],
     ["launch", "train"],
@@ -46,7 +49,7 @@ LAYERS = [
     [
         *("commands.annotate", "commands.check_data", "commands.convert", "commands.demo", "commands.doctor"),
         *("commands.prepare_model", "commands.select_resolution", "commands.synthesize", "commands.train"),
-        *("commands.locus_data", "commands.view"),
+        *("commands.eval", "commands.locus_data", "commands.view"),
     ],
     ["cli"],
 ]
