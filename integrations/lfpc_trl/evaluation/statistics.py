@@ -36,10 +36,16 @@ class Estimate:
     high: float | None
     n: int
 
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the interval holds only values of one sign."""
-        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+def excludes_zero(low: float | None, high: float | None) -> bool:
+    """Whether an interval holds only values of one sign; without an interval that is not known.
+
+    Example:
+        >>> excludes_zero(0.1, 0.3), excludes_zero(0.0, 0.3), excludes_zero(None, None)
+        (True, False, False)
+    """
+    rounding = 1e-12
+    return low is not None and high is not None and (low > rounding or high < -rounding)
 
 
 def mean_of(values: Sequence[float] | NDArray[np.float64], *, seed: int = 0) -> Estimate:
