@@ -95,7 +95,14 @@ def test_figures_without_an_interval(_, values, expected):
     assert mean_of(values) == expected
 
 
-EXCLUDES = [(0.1, 0.2, True), (1e-17, 0.2, False), (-0.2, -0.1, True), (-0.1, 0.1, False), (0.0, 0.1, False), (None, None, False)]
+EXCLUDES = [
+    (0.1, 0.2, True),
+    (1e-17, 0.2, False),
+    (-0.2, -0.1, True),
+    (-0.1, 0.1, False),
+    (0.0, 0.1, False),
+    (None, None, False),
+]
 
 
 @pytest.mark.parametrize(("low", "high", "expected"), EXCLUDES)

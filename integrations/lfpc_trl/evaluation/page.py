@@ -393,14 +393,15 @@ def _histograms(series: Mapping[str, tuple[Columns, int]]) -> list[Panel]:
                     if len(each):
                         shares = np.histogram(each, bins)[0] / len(each)
                         colour = COLOURS[_colour(order)]
-                        axes.stairs(shares, bins, color=colour, fill=True, alpha=0.2)
+                        if len(values) < 3:
+                            axes.stairs(shares, bins, color=colour, fill=True, alpha=0.2)
                         axes.stairs(shares, bins, color=colour, linewidth=1.6)
                 axes.set_ylim(bottom=0)
                 axes.yaxis.set_major_locator(MaxNLocator(4))
                 axes.yaxis.set_major_formatter(PercentFormatter(1.0))
 
             said = " · ".join(
-                f"{_named(name, values)}median {written(float(np.median(each)))} of {len(each)}"
+                f"{_named(name, values)}median {written(float(np.median(each)))}, n={len(each)}"
                 for name, each in values.items()
                 if len(each)
             )

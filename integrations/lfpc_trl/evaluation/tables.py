@@ -102,7 +102,7 @@ def change_tables(changes: Mapping[str, Sequence[Mapping[str, Any]]], baseline: 
     found = []
     for budget in sorted({group["budget"] for groups in changes.values() for group in groups}):
         places = _places(models, budget)
-        head = ("model", "minus " + baseline, *(place.head for place in places))
+        head = ("model", "figure", *(place.head for place in places))
         names = {
             "accuracy": "accuracy",
             "accuracy_all_orders": "accuracy, all orders",
@@ -397,7 +397,7 @@ def _written(figure: Mapping[str, Any], kind: str, questions: int, *, signed: bo
     if not figure["n"]:
         return _NOTHING
     pattern, scale = _PATTERNS[kind], _SCALES.get(kind, 1.0)
-    sign = "+" if signed else ""
+    sign = "+z" if signed else "z"  # z: no minus before a zero
     text = f"{scale * figure['value']:{sign}{pattern}}"
     if figure["low"] is not None:
         text += f" [{scale * figure['low']:{sign}{pattern}}, {scale * figure['high']:{sign}{pattern}}]"
