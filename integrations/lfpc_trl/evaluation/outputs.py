@@ -30,12 +30,12 @@ def read_columns(output: Path, names: Sequence[str] = COLUMNS) -> Columns:
     columns: dict[str, list[Any]] = {name: [] for name in names}
     for file in files:
         try:
-            table = parquet.read_table(file, columns=list(names))
+            missing = set(names) - set(parquet.read_schema(file).names)
+            table = None if missing else parquet.read_table(file, columns=list(names))
         except (OSError, ValueError) as error:  # Arrow's own errors are of these kinds
             raise DataError(f"{file}: not a readable Parquet file ({str(error)[:120]})") from None
-        missing = [name for name in names if name not in table.column_names]
-        if missing:
-            raise DataError(f"{file}: not of an evaluation, has no column {missing[0]}")
+        if table is None:
+            raise DataError(f"{file}: not of an evaluation, has no column {min(missing)}")
         for name in names:
             columns[name] += table[name].to_pylist()
     return columns

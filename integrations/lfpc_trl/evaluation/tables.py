@@ -1,5 +1,6 @@
 """The tables of an evaluation, laid out like those of the paper: a row per model, a column per subset."""
 
+import dataclasses
 import html
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ def tables(models: Mapping[str, Figures]) -> list[Table]:
     found += [_accuracy_and_iou(models, budget) for budget in budgets]
     found += [_crops(models, budget) for budget in budgets]
     found += [_cost(models, budgets), _between_budgets(models), _form(models, budgets)]
-    return [table for table in found if table.rows]
+    return _with_figures(found)
 
 
 def change_tables(changes: Mapping[str, Sequence[Mapping[str, Any]]], baseline: str) -> list[Table]:
@@ -124,7 +125,18 @@ def change_tables(changes: Mapping[str, Sequence[Mapping[str, Any]]], baseline: 
                 labels=2,
             )
         )
-    return [table for table in found if table.rows]
+    return _with_figures(found)
+
+
+def _with_figures(found: Sequence[Table]) -> list[Table]:
+    """Without rows that have no figure, and without tables that then have no row."""
+    kept = [
+        dataclasses.replace(
+            table, rows=tuple(row for row in table.rows if {*row[table.labels :]} != {_NOTHING})
+        )
+        for table in found
+    ]
+    return [table for table in kept if table.rows]
 
 
 def _accuracy(models: Mapping[str, Figures], budget: int) -> Table:
@@ -235,8 +247,7 @@ def _crops(models: Mapping[str, Figures], budget: int) -> Table:
         for place in _places(models, budget):
             found = place.figures(figures, budget)
             cells = [_cell(found, figure, place.questions) for figure, _ in _CROP_COLUMNS]
-            if found["crops"]["n"]:
-                rows.append((name, place.head, *cells))
+            rows.append((name, place.head, *cells))
     return Table(
         f"Crops and what they cost, {_at(budget)}",
         "Not in the paper. Shares, overlap, IoU and size in percent; overlap is the covered share of the "
