@@ -13,12 +13,14 @@ ADAPTER = ROOT / "integrations" / "lfpc_trl"
 
 # From the ground up. A module may import those of lower lines, none of its own line.
 LAYERS = [
-    ["errors", "images", "progress", "doctor"],
+    ["errors", "images", "progress", "doctor", "standalone", "evaluation.statistics"],
     ["rows", "lazy_images", "journal", "pool", "placement"],
     ["run_directory", "pages.server", "pages.pictures"],
-    ["annotate.journal", "viewer.runs", "locus.cues", "locus.attention"],
-    ["annotate.project", "viewer.app", "evaluation.questions"],
-    ["annotate.app"],
+    ["annotate.journal", "viewer.runs", "locus.cues", "locus.attention", "evaluation.summary"],
+    ["annotate.project", "viewer.app", "evaluation.questions", "evaluation.tables", "evaluation.examples"],
+    ["annotate.app", "evaluation.page"],
+    ["evaluation.outputs"],
+    ["evaluation.comparison"],
     ["models", "prompts", "ladder"],
     ["convert.scratch", "convert.sources"],
     ["convert.pictures", "convert.text"],
@@ -47,7 +49,8 @@ LAYERS = [
     ["demo.warm_up"],
     ["demo.run"],
     [
-        *("commands.annotate", "commands.check_data", "commands.convert", "commands.demo", "commands.doctor"),
+        *("commands.annotate", "commands.check_data", "commands.compare", "commands.convert"),
+        *("commands.demo", "commands.doctor"),
         *("commands.prepare_model", "commands.select_resolution", "commands.synthesize", "commands.train"),
         *("commands.eval", "commands.locus_data", "commands.view"),
     ],
