@@ -45,6 +45,11 @@ COMMANDS = {
     ),
     "eval": Command("evaluate a model on benchmarks, and what its crops do for it", "trl", _TRAINING),
     "locus-data": Command("make rows of LOCUS, parts of pictures to be found again", "trl", ("PIL", "numpy")),
+    "compare": Command(
+        "compare evaluations of models over the same questions",
+        "eval",
+        ("PIL", "jinja2", "matplotlib", "pyarrow"),
+    ),
     "annotate": Command("draw nested target boxes on a local page", "pages", _PAGES),
     "view": Command("look at trajectories and curves of a run on a local page", "pages", _PAGES),
     "convert": Command("convert data of other systems to rows and back", "trl", _DATA),

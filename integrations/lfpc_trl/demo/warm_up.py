@@ -382,6 +382,18 @@ def small_processor() -> Any:
     return build_processor([str({"error": text}) for text in BOX_ERRORS.values()])
 
 
+def number_ids(processor: Any) -> Tensor:
+    """The tokens of 0, 1, ... `LARGEST_NUMBER`, which do not follow each other: digits are letters, too."""
+    return torch.tensor(
+        [processor.tokenizer.convert_tokens_to_ids(str(n)) for n in range(LARGEST_NUMBER + 1)]
+    )
+
+
+def numbers_of(tokens: Tensor, ids: Tensor) -> Tensor:
+    """Which number each token is, by `number_ids`."""
+    return (tokens[:, None] == ids).int().argmax(1)
+
+
 class Batches(IterableDataset[Batch]):
     """Endless batches, the same for the same seed. Drawn by a worker process while the model trains."""
 
@@ -432,7 +444,7 @@ def collate(examples: list[Example], processor: Any) -> Batch:
     pictures = [p for e in examples for p in e.pictures]
     vision = processor.image_processor(images=pictures, return_tensors="pt")
     image_id = tokenizer.convert_tokens_to_ids("<|image_pad|>")
-    number_ids = {tokenizer.convert_tokens_to_ids(str(n)) for n in range(LARGEST_NUMBER + 1)}
+    numbers = set(number_ids(processor).tolist())
     call_open, call_close, answer, answer_end, end = (
         tokenizer.convert_tokens_to_ids(t)
         for t in (CALL_OPEN, CALL_CLOSE, "<answer>", "</answer>", "<|im_end|>")
@@ -459,7 +471,7 @@ def collate(examples: list[Example], processor: Any) -> Batch:
                 targets[i, j - 1] = token
                 in_answer = in_answer and token != answer_end
                 in_call = in_call and token != call_close
-                coordinates[i, j - 1] = in_call and token in number_ids
+                coordinates[i, j - 1] = in_call and token in numbers
                 letters[i, j - 1] = in_answer
                 in_answer = in_answer or token == answer
                 in_call = in_call or token == call_open
@@ -531,7 +543,7 @@ def language_loss(
     loss = (nll * weight).sum() / weight.sum() * 2.0
     stats["said_letters"] = (logp[letter].argmax(1) == targets[letter]).float().mean().item()
     if coordinate.any():
-        wanted = targets[coordinate] - numbers[0]
+        wanted = numbers_of(targets[coordinate], numbers)
         distance = torch.arange(len(numbers), device=numbers.device)[None] - wanted[:, None]
         soft = F.softmax(-0.5 * (distance / sigma) ** 2, dim=1)
         log_number = logp[coordinate][:, numbers]
@@ -603,8 +615,7 @@ def warm_up(
     model: Any = build_model(processor.tokenizer, width=width, layers=layers).to(device)
     model.set_attn_implementation({"text_config": "eager", "vision_config": "sdpa"})
     helpers = Helpers(model.config.text_config.hidden_size).to(device)
-    first = processor.tokenizer.convert_tokens_to_ids("0")
-    numbers = torch.arange(first, first + LARGEST_NUMBER + 1, device=device)
+    numbers = number_ids(processor).to(device)
     state = output / "warm-up.pt"
     done_phases: list[str] = []
     if state.exists():

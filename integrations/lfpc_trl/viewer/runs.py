@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,7 @@ from pyarrow import parquet
 from lfpc_rewards import coverage_matrix, grounding_reward, iou_matrix
 from lfpc_trl.errors import DataError, UserError
 from lfpc_trl.images import PixelBox
+from lfpc_trl.run_directory import read_metrics
 
 NEEDED = ("row_id", "question", "messages")
 LIGHT = (
@@ -253,22 +254,6 @@ def parts(path: Path) -> list[Path]:
     return sorted((inside if inside.is_dir() else path).glob("*.parquet"))
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a run's `metrics.jsonl`; what is no JSON object (a line cut short) is left out."""
-    file = path / "metrics.jsonl"
-    if not file.is_file():
-        return []
-    found = []
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict):
-            found.append(record)
-    return found
-
-
 def crops_by_row(path: Path, limit: int = 6) -> dict[str, list[PixelBox]]:
     """The delivered crops of each row over all its rollouts, the highest reward first, no box twice.
 
@@ -301,6 +286,45 @@ def crop_scores(columns: dict[str, Any]) -> list[dict[str, float | None]]:
     crops = np.array(boxes, dtype=float)
     overlaps, ious = coverage_matrix(crops, inner).max(axis=1), iou_matrix(crops, every).max(axis=1)
     return [{"overlap": float(o), "iou": float(i)} for o, i in zip(overlaps, ious, strict=True)]
+
+
+def conversation(text: str) -> list[dict[str, Any]]:
+    """A conversation for display: a list of role and parts, whatever the file holds."""
+    try:
+        messages = json.loads(text)
+    except ValueError:
+        messages = text
+    if not isinstance(messages, list):
+        messages = [{"role": "unreadable", "content": str(text)}]
+    return [_message(each) for each in messages]
+
+
+def _message(message: Any) -> dict[str, Any]:
+    if not isinstance(message, dict):
+        return {"role": "unreadable", "parts": [{"text": str(message)}]}
+    content = message.get("content")
+    blocks = content if isinstance(content, list) else [content]
+    parts = [_part(block) for block in blocks if block is not None and block != ""]
+    parts += [{"call": json.dumps(call, ensure_ascii=False)} for call in _calls(message)]
+    return {"role": str(message.get("role", "")), "parts": parts}
+
+
+def _part(block: Any) -> dict[str, Any]:
+    if isinstance(block, str):
+        return {"text": block}
+    if isinstance(block, dict):
+        if block.get("type") == "image" and type(block.get("thumbnail")) is int:
+            return {"thumbnail": cast("int", block["thumbnail"])}
+        if isinstance(block.get("text"), str):
+            return {"text": block["text"]}
+    return {"text": json.dumps(block, ensure_ascii=False)}
+
+
+def _calls(message: dict[str, Any]) -> list[Any]:
+    calls = message.get("tool_calls")
+    if not isinstance(calls, list):
+        return []
+    return [call.get("function", call) if isinstance(call, dict) else call for call in calls]
 
 
 # --- files -------------------------------------------------------------------------------------------
