@@ -19,8 +19,20 @@ def made(**options):
 def evaluations(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluations")
     return (
-        write_evaluation(folder / "base", made(skill=0.3, seed=1)),
-        write_evaluation(folder / "stage1", made(skill=0.95, seed=2), settings={"crop_tokens": 512}),
+        write_evaluation(
+            folder / "base",
+            made(skill=0.3, seed=1),
+            settings={"versions": {"torch": "2.12", "trl": "1.16"}, "fingerprint": "a"},
+        ),
+        write_evaluation(
+            folder / "stage1",
+            made(skill=0.95, seed=2),
+            settings={
+                "crop_tokens": 512,
+                "versions": {"torch": "2.13", "trl": "1.16"},
+                "fingerprint": "b",
+            },
+        ),
     )
 
 
@@ -46,7 +58,11 @@ def test_models_stand_side_by_side_with_paired_differences(tmp_path, evaluations
     assert change["low"] > 0
     text = (tmp_path / "comparison" / "tables.md").read_text()
     assert "## Compared with base, at 1,024 visual tokens" in text
-    assert "| crop_tokens | 1024 | 512 |" in text
+    settings = text.partition("## Settings that differ")[2]
+    assert "| crop_tokens | 1024 | 512 |" in settings
+    assert '| versions.torch | "2.12" | "2.13" |' in settings
+    assert "trl" not in settings
+    assert "fingerprint" not in settings
     html = (tmp_path / "comparison" / "report.html").read_text()
     page = Page(html)
     said = "".join(page.text)
