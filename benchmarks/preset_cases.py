@@ -1,5 +1,6 @@
 """The rows of the table on presets: each against the plain loop of its original."""
 
+import json
 import random
 
 import numpy as np
@@ -62,11 +63,12 @@ def mini_o3():
 
 def vlm_r1():
     texts, golds = preset_loops.referring(COUNT)
+    solutions = [f"<answer> {json.dumps(gold)} </answer>" for gold in golds]
     size, shown = (1000, 800), (1008, 812)
     return row(
         "vlm_r1",
         lambda: presets.vlm_r1(texts, golds, image_sizes=size, shown_sizes=shown).total,
-        lambda: preset_loops.vlm_r1_loop(texts, golds, size, shown),
+        lambda: preset_loops.vlm_r1_loop(texts, solutions, size, shown),
     )
 
 
@@ -230,19 +232,22 @@ class NoMath:
 
 def visual_rft():
     texts, golds = preset_loops.detections(COUNT)
+    lists = [str([{"Position": box, "Confidence": 1} for box in gold]) for gold in golds]
+    solutions = [f"<answer>{text}</answer>" for text in lists]
     return row(
         "visual_rft",
         lambda: presets.visual_rft(texts, golds, math=NoMath).total,
-        lambda: preset_loops.visual_rft_loop(texts, golds),
+        lambda: preset_loops.visual_rft_loop(texts, solutions, NoMath),
     )
 
 
 def vision_r1():
     texts, golds = preset_loops.labelled(COUNT)
+    solutions = list(map(json.dumps, golds))
     return row(
         "vision_r1",
         lambda: presets.vision_r1(texts, golds, image_sizes=(9, 9), shown_sizes=(9, 9), step=0).total,
-        lambda: preset_loops.vision_r1_loop(texts, golds, 0),
+        lambda: preset_loops.vision_r1_loop(texts, solutions, 0),
         tolerance=1e-5,
     )
 
@@ -258,19 +263,21 @@ def seg_zero():
 
 def vision_reasoner():
     texts, golds = preset_loops.objects(COUNT)
+    solutions = list(map(json.dumps, golds))
     return row(
         "vision_reasoner",
         lambda: presets.vision_reasoner(texts, golds).total,
-        lambda: preset_loops.vision_reasoner_loop(texts, golds),
+        lambda: preset_loops.vision_reasoner_loop(texts, solutions),
     )
 
 
 def perception_r1():
     texts, golds = preset_loops.named_boxes(COUNT)
+    solutions = list(map(str, golds))
     return row(
         "perception_r1",
         lambda: presets.perception_r1(texts, golds).total,
-        lambda: preset_loops.perception_r1_loop(texts, golds),
+        lambda: preset_loops.perception_r1_loop(texts, solutions),
     )
 
 
@@ -299,17 +306,18 @@ def ui_r1():
     return row(
         "ui_r1",
         lambda: presets.ui_r1(texts, answers, scales=(1.0, 1.01)).total,
-        lambda: preset_loops.ui_r1_loop(texts, golds, (1.0, 1.01)),
+        lambda: preset_loops.ui_r1_loop(texts, answers, (1.0, 1.01)),
     )
 
 
 def gui_r1():
     _, _, texts, golds = preset_loops.clicks(COUNT)
     answers = [{"action": "click", "gt_bbox": box, "input_text": ""} for box in golds]
+    solutions = list(map(json.dumps, answers))
     return row(
         "gui_r1",
         lambda: presets.gui_r1(texts, answers).total,
-        lambda: preset_loops.gui_r1_loop(texts, golds),
+        lambda: preset_loops.gui_r1_loop(texts, solutions),
     )
 
 
