@@ -2,8 +2,8 @@
 
 Each is what the original does for one sample: every pattern as often as it is searched for, every text
 as often as it is parsed. The judge's reply or the mathematics is replaced by a constant; the prompt for the
-judge, log files and prints are left out. So the loops are somewhat faster than the originals. Gold answers are
-handed over in the form that the original's data set has, which is text for most.
+judge, log files and prints are left out. So the loops are somewhat faster than the originals. Gold answers
+are handed over in the form that the original's data set has, which is text for most.
 """
 
 import json
@@ -728,9 +728,7 @@ def vision_reasoner_loop(texts, golds):
         whole = sum(len(each["bbox_2d"]) == 4 for each in items) + sum(
             len(each["point_2d"]) == 2 for each in items
         )
-        out.append(
-            is_formatted(text) + whole / len(items) + accuracy(text, gold) + is_fresh(text)
-        )
+        out.append(is_formatted(text) + whole / len(items) + accuracy(text, gold) + is_fresh(text))
     return out
 
 

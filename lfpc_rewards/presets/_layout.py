@@ -8,7 +8,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from lfpc_rewards._typing import Scores
-from lfpc_rewards.presets._tags import Flags, Tags, both, lengths_of
+from lfpc_rewards.presets._tags import Flags, Tags, both
+from lfpc_rewards.presets._texts import lengths_of
 
 AnswerFrom: TypeAlias = Literal["strict", "split", "strict_v2"]
 """Which answer tag counts: the first pair; after the last opening tag; or up to the end of the text."""

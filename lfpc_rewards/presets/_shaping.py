@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lfpc_rewards._jit import kernel
 from lfpc_rewards._typing import Scores
-from lfpc_rewards.presets._tags import lengths_of
+from lfpc_rewards.presets._texts import lengths_of
 
 
 def as_lengths(lengths: ArrayLike) -> Scores:

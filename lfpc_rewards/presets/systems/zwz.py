@@ -15,7 +15,8 @@ from lfpc_rewards.presets._judging import BatchJudge, ask, read_equivalence, str
 from lfpc_rewards.presets._math import Grader, graded, grader_needed
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
-from lfpc_rewards.presets._tags import Tags, both, lengths_of
+from lfpc_rewards.presets._tags import Tags, both
+from lfpc_rewards.presets._texts import lengths_of
 
 LONGEST_ANSWER = 300
 """Characters from which on an answer is wrong. In the original's code."""
