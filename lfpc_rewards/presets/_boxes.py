@@ -70,10 +70,16 @@ def pixel_iou(boxes: Boxes, others: Boxes) -> Scores:
     box is not finite.
     """
     with np.errstate(all="ignore"):
-        low = np.maximum(boxes[:, :2], others[:, :2])
-        high = np.minimum(boxes[:, 2:], others[:, 2:])
-        overlap = np.where((low < high - 1).all(1), (high - low).prod(1), 0.0)
-        union = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (others[:, 2:] - others[:, :2]).prod(1) - overlap
+        (x0, y0, x1, y1), (u0, v0, u1, v1) = boxes.T, others.T
+        left, top, right, bottom = (
+            np.maximum(x0, u0),
+            np.maximum(y0, v0),
+            np.minimum(x1, u1),
+            np.minimum(y1, v1),
+        )
+        shares = (left < right - 1) & (top < bottom - 1)
+        overlap = np.where(shares, (right - left) * (bottom - top), 0.0)
+        union = (x1 - x0) * (y1 - y0) + (u1 - u0) * (v1 - v0) - overlap
         return np.where(union == 0, 0.0, overlap / union)
 
 

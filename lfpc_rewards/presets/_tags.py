@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lfpc_rewards._jit import object_kernel, part
 from lfpc_rewards._scan import only_space
-from lfpc_rewards.presets._texts import Places, codes_of, readable, stripped
+from lfpc_rewards.presets._texts import Places, codes_of, find_sign, readable, stripped
 
 Flags = NDArray[np.bool_]
 """(B,) one yes or no per text."""
@@ -42,13 +42,15 @@ class Tags:
     A tag is a plain string that begins with "<", found as `str.find` finds it: exact in case and spacing.
 
     Attributes:
-        texts: (B,) the texts.
+        own: (B,) the texts, ready for further questions to the batch reader.
+        texts: (B,) the texts themselves.
         lengths: (B,) their lengths.
         names: The tags.
     """
 
     def __init__(self, texts: Sequence[str], tags: Sequence[str]) -> None:
-        self.texts = texts
+        self.own = readable(texts)
+        self.texts = self.own.texts
         self.names = tuple(tags)
         spelled = [np.frombuffer(tag.encode("ascii"), np.uint8) for tag in tags]
         widths = np.array([name.size for name in spelled], np.int64)
@@ -58,8 +60,7 @@ class Tags:
         self.lengths = np.empty(len(texts), np.int64)
         counts = np.zeros(len(spelled), np.int64)
         found = np.empty((len(spelled), 3, 2 * len(texts) + 1), np.int64)
-        own = readable(texts)
-        found = find_tags(id(own), self.lengths, padded, widths, found, counts)
+        found = find_tags(id(self.own), self.lengths, padded, widths, found, counts)
         self._widths = dict(zip(tags, widths.tolist(), strict=True))
         self._of = {tag: found[k, :, : counts[k]] for k, tag in enumerate(tags)}
 
@@ -148,22 +149,20 @@ class Tags:
 
     def cut_stripped(self, start: Places, stop: Places) -> list[str]:
         """(B,) as `cut`, without white space around."""
-        return self.cut(*stripped(self.texts, start, np.where(stop < 0, self.lengths, stop)))
+        return self.cut(*stripped(self.own, start, np.where(stop < 0, self.lengths, stop)))
 
     def _spans(self, start: Places, stop: Places) -> Iterable[tuple[str, int, int]]:
         stop = np.where(stop < 0, self.lengths, stop)
         return zip(self.texts, start.tolist(), stop.tolist(), strict=True)
 
-    def line_group(self, name: str) -> list[str | None]:
-        """(B,) what ``re.search("<name>(.*?)</name>")`` finds on one line; None if nothing."""
+    def line_pair(self, name: str) -> tuple[Places, Places]:
+        """(B,) where the first group of ``re.search("<name>(.*?)</name>")`` is, on one line; as `pair`."""
         start, stop = self.pair(name)
-        cuts = self.cut(np.maximum(start, 0), np.maximum(stop, 0))
-        groups = [text if found else None for text, found in zip(cuts, start >= 0, strict=True)]
-        for row, group in enumerate(cuts):
-            if "\n" in group:
-                found = re.search(f"<{name}>(.*?)</{name}>", self.texts[row])
-                groups[row] = found[1] if found else None
-        return groups
+        broken = find_sign(self.own, "\n", np.maximum(start, 0))
+        for row in np.flatnonzero((start >= 0) & (broken >= 0) & (broken < stop)).tolist():
+            found = re.search(f"<{name}>(.*?)</{name}>", self.texts[row])
+            start[row], stop[row] = found.span(1) if found else (-1, -1)
+        return start, stop
 
     def last_group(self, name: str) -> list[str | None]:
         """(B,) what ``re.findall("<name>(.*?)</name>")`` finds last, newlines included; None if nothing."""

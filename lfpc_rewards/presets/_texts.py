@@ -38,20 +38,31 @@ _POWERS = 10.0 ** np.arange(16)
 _YES, _NO, _MAYBE = 1, 0, -1
 
 
-def readable(texts: Sequence[str]) -> list[str]:
-    """(B,) the texts or their stand-ins, in a list that nobody else knows: what `codes_of` may read."""
-    own = list(texts)
-    if all(map(str.isascii, own)):
-        return own
-    odd = [row for row, text in enumerate(own) if not text.isascii()]
-    codes = _codes("".join(own[row] for row in odd))
-    signs = _stand_ins()[np.minimum(codes, _LAST)].tobytes().decode("ascii")
-    place = 0
-    for row in odd:
-        size = len(own[row])
-        own[row] = signs[place : place + size]
-        place += size
-    return own
+class Readable(list[str]):
+    """(B,) texts or their stand-ins, as `codes_of` reads them; whoever makes one leaves it as it is.
+
+    Attributes:
+        texts: (B,) the texts themselves.
+    """
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        super().__init__(texts)
+        self.texts = texts
+        if all(map(str.isascii, self)):
+            return
+        odd = [row for row, text in enumerate(self) if not text.isascii()]
+        codes = _codes("".join(self[row] for row in odd))
+        signs = _stand_ins()[np.minimum(codes, _LAST)].tobytes().decode("ascii")
+        place = 0
+        for row in odd:
+            size = len(self[row])
+            self[row] = signs[place : place + size]
+            place += size
+
+
+def readable(texts: Sequence[str]) -> Readable:
+    """The texts for a kernel, made ready once."""
+    return texts if isinstance(texts, Readable) else Readable(texts)
 
 
 @cache
@@ -131,7 +142,7 @@ class Shape:
         find_shape(id(own), rows, start, stop, search, self.program, numbers, spans, states)
         look = self.pattern.search if search else self.pattern.match
         for k in np.flatnonzero(states == _MAYBE).tolist():
-            found = look(texts[rows[k]], int(start[k]), int(stop[k]))
+            found = look(own.texts[rows[k]], int(start[k]), int(stop[k]))
             numbers[k] = self._numbers(found) if found else np.nan
             spans[k] = found.span(1 if "@" in self.kinds else 0) if found else -1
         return numbers, spans

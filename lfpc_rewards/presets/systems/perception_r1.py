@@ -18,7 +18,7 @@ from lfpc_rewards.presets._boxes import gold_boxes, json_or_none, proper
 from lfpc_rewards.presets._completions import first_texts, last_texts, refuse_one, same_length
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
-from lfpc_rewards.presets._texts import Shape
+from lfpc_rewards.presets._texts import Shape, readable
 
 _NUMBER = r"(-?\d+(?:\.\d+)?)"
 _BOXES = (Shape("[ ~, ~, ~, ~ ]"), Shape("( ~, ~, ~, ~ )"), Shape("( ~, ~), ( ~, ~)"))
@@ -177,10 +177,11 @@ def _golds(answers: Any) -> Boxes:
 
 def _first_boxes(texts: Sequence[str]) -> Boxes:
     """(B, 4) the first box of the first form that a text has; 0, 0, 0, 0 without one."""
+    own = readable(texts)
     boxes = np.zeros((len(texts), 4))
     missing = np.ones(len(texts), np.bool_)
     for form in _BOXES:
-        numbers, spans = form.first(texts)
+        numbers, spans = form.first(own)
         found = missing & (spans[:, 0] >= 0)
         boxes[found] = numbers[found]
         missing &= ~found

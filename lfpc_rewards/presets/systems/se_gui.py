@@ -133,7 +133,7 @@ def se_gui(
     strict = is_strict(mode)
     tags = Tags(last_texts(completions) if strict else first_texts(completions), both("tool_call"))
     start, stop = tags.pair("tool_call")
-    points = _points(tags, *stripped(tags.texts, start, stop), strict)
+    points = _points(tags, *stripped(tags.own, start, stop), strict)
     inside, near = _terms(points, golds, sizes)
     if strict:
         once = (tags.count("<tool_call>") == 1) & (tags.count("</tool_call>") == 1) & ~np.isnan(points[:, 0])
@@ -150,16 +150,16 @@ def _terms(points: NDArray[np.float64], golds: Any, sizes: Any) -> tuple[Scores,
     with np.errstate(all="ignore"):
         inside = (golds[:, :2] <= points).all(1) & (points <= golds[:, 2:]).all(1)
         centre = (golds[:, :2] + golds[:, 2:]) / 2 / sizes
-        corners = [np.hypot(*(centre - corner).T) for corner in ((0, 0), (1, 0), (0, 1), (1, 1))]
+        farthest = np.hypot(*np.maximum(np.abs(centre), np.abs(centre - 1)).T)  # of the corners
         off = np.hypot(*(points / sizes - centre).T)
-        share = off / np.max(corners, axis=0)
+        share = off / farthest
         near = np.where(off <= 1, 1 - share * share, 0.0)
     return inside.astype(np.float64), near
 
 
 def _points(tags: Tags, start: Places, stop: Places, strict: bool) -> NDArray[np.float64]:
     """(B, 2) the coordinate of each call, which stands between two places; NaN where there is none."""
-    read = _CALL.read(tags.texts, start, stop)
+    read = _CALL.read(tags.own, start, stop)
     points = np.full((len(tags.texts), 2), np.nan)
     points[read.owners()] = read.numbers
     if strict:
@@ -179,8 +179,8 @@ def _points(tags: Tags, start: Places, stop: Places, strict: bool) -> NDArray[np
 
 def _format(tags: Tags, start: Places, stop: Places) -> Scores:
     """Whether two integers in brackets stand in braces, between two ends of some tool calls."""
-    spans = INTEGER_POINT.first(tags.texts, start, stop)[1]
-    braced = in_braces(tags.texts, start, spans, stop) & (start >= 0)
+    spans = INTEGER_POINT.first(tags.own, start, stop)[1]
+    braced = in_braces(tags.own, start, spans, stop) & (start >= 0)
     last = tags.last("</tool_call>")
     for row in np.flatnonzero(~braced & (start >= 0) & (last >= start)).tolist():
         braced[row] = _POINT.search(tags.texts[row], int(start[row]), int(last[row])) is not None

@@ -24,7 +24,7 @@ from lfpc_rewards.presets._records import TEXT, Layout
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 from lfpc_rewards.presets._tags import Tags, both
-from lfpc_rewards.presets._texts import Places, Shape, find_sign, lengths_of, stripped
+from lfpc_rewards.presets._texts import Places, Shape, find_sign, lengths_of, readable, stripped
 
 MOST_OBJECTS = 120
 """Objects of VisionReasoner beyond this many are not looked at. In the original's code."""
@@ -184,7 +184,7 @@ def seg_zero(
         think, sound = read.well_formed, sound * good
     else:
         tags = Tags(first_texts(completions), both("think", "answer"))
-        found, sound = _objects(tags.texts, *_first_objects(tags), restricted)
+        found, sound = _objects(tags.own, *_first_objects(tags), restricted)
         think = thought_and_answer(tags)
     overlap, distances, points = object_terms(found, golds)
     total = think + sound + overlap + distances + points
@@ -238,7 +238,7 @@ def vision_reasoner(
     else:
         tags = Tags(first_texts(completions), both("think", "answer"))
         start, stop = tags.pair("answer")
-        found, starts, sound = _object_lists(tags.texts, *stripped(tags.texts, start, stop), False)
+        found, starts, sound = _object_lists(tags.own, *stripped(tags.own, start, stop), False)
         think, varied = thought_and_answer(tags), [_varied(text.split(".")) for text in tags.texts]
     accuracy = assigned_terms(found, starts, golds, gold_starts)
     layout, fresh = think + sound, np.array(varied, np.float64)
@@ -251,7 +251,8 @@ def _varied(sentences: Sequence[str]) -> bool:
 
 
 def _gold_objects(answers: Sequence[str]) -> NDArray[np.float64]:
-    golds = np.hstack([_GOLD_BOX.first(answers)[0], _GOLD_POINTS.first(answers)[0]])
+    own = readable(answers)
+    golds = np.hstack([_GOLD_BOX.first(own)[0], _GOLD_POINTS.first(own)[0]])
     for row in np.flatnonzero(np.isnan(golds).any(1)).tolist():
         raise ValueError(
             f"answers[{row}] must hold <box>..</box> and <points>..</points>, got {answers[row]!r}"
@@ -261,8 +262,8 @@ def _gold_objects(answers: Sequence[str]) -> NDArray[np.float64]:
 
 def _first_objects(tags: Tags) -> tuple[Places, Places]:
     """(B,) where the first match of ``{[^}]+}`` starts and stops; 0, 0 where there is none."""
-    start = find_sign(tags.texts, "{", np.zeros(len(tags.texts), np.int64))
-    last = find_sign(tags.texts, "}", np.maximum(start, 0))
+    start = find_sign(tags.own, "{", np.zeros(len(tags.texts), np.int64))
+    last = find_sign(tags.own, "}", np.maximum(start, 0))
     for row in np.flatnonzero((start >= 0) & (last == start + 1)).tolist():  # "{}" is none
         found = _OBJECT.search(tags.texts[row])
         start[row], last[row] = (found.start(), found.end() - 1) if found else (-1, -1)
@@ -274,12 +275,13 @@ def _objects(
     texts: Sequence[str], start: Places, stop: Places, restricted: bool
 ) -> tuple[NDArray[np.float64], Scores]:
     """(B, 8) box and two points between two places, NaN for what it lacks, and whether it is well formed."""
-    read = _ONE.read(texts, start, stop)
+    own = readable(texts)
+    read = _ONE.read(own, start, stop)
     found, sound = np.full((len(texts), 8), np.nan), np.ones(len(texts))
     found[read.owners()] = read.numbers
     found[:, 4:] = np.trunc(found[:, 4:])
     for row in np.flatnonzero(read.counts < 0).tolist():
-        found[row], sound[row] = _oddly_written(texts[row][start[row] : stop[row]], restricted)
+        found[row], sound[row] = _oddly_written(own.texts[row][start[row] : stop[row]], restricted)
     return found, sound
 
 
@@ -353,7 +355,8 @@ def _object_lists(
     texts: Sequence[str], start: Places, stop: Places, strict: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], Scores]:
     """(n, 6) box and point of all objects between two places, where those of each text start, its format."""
-    read = _MANY.read(texts, start, stop)
+    own = readable(texts)
+    read = _MANY.read(own, start, stop)
     sound = np.where(read.counts > 0, 2.0, 0.0)
     odd = np.flatnonzero(read.counts < 0).tolist()
     if not odd and not strict and (read.counts <= MOST_OBJECTS).all():
@@ -363,7 +366,7 @@ def _object_lists(
         numbers[k : k + max(n, 0)] for k, n in zip(read.first.tolist(), read.counts.tolist(), strict=True)
     ]
     for row in odd:
-        items = json_or_none(texts[row][start[row] : stop[row]])
+        items = json_or_none(own.texts[row][start[row] : stop[row]])
         sound[row] = _format_of(items)
         rows[row] = (_rows_of(items) if isinstance(items, list) else None) or []
     if strict:

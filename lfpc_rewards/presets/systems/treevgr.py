@@ -81,7 +81,7 @@ def treevgr(
     texts = [_thinking(text) for text in last_texts(completions)] if strict else first_texts(completions)
     tags = Tags(texts, both("box"))
     owners, start, stop = tags.pairs("box")
-    boxes = _SIDES.at(texts, owners, *stripped(texts, start, stop, owners))
+    boxes = _SIDES.at(tags.own, owners, *stripped(tags.own, start, stop, owners))
     starts = np.searchsorted(owners, np.arange(len(texts) + 1))
     return best_overlaps(boxes, starts, golds, gold_starts, strict)
 
@@ -97,9 +97,11 @@ def best_overlaps(
 ) -> Scores:
     """(B,) mean over the gold boxes of the best IoU; `both_ways`: the mean of this and its counterpart."""
     scores = np.zeros(starts.size - 1)
+    all_of_gold, all_of_box = np.zeros(golds.shape[0]), np.zeros(boxes.shape[0])
     for row in range(starts.size - 1):
         n, m = starts[row + 1] - starts[row], gold_starts[row + 1] - gold_starts[row]
-        best_of_gold, best_of_box = np.zeros(m), np.zeros(n)
+        best_of_gold = all_of_gold[gold_starts[row] : gold_starts[row + 1]]
+        best_of_box = all_of_box[starts[row] : starts[row + 1]]
         kept = 0
         for k in range(n):
             box = boxes[starts[row] + k]

@@ -17,7 +17,7 @@ from lfpc_rewards.presets._layout import thought_and_answer
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 from lfpc_rewards.presets._tags import Tags, both
-from lfpc_rewards.presets._texts import Places, Shape
+from lfpc_rewards.presets._texts import Places, Shape, readable
 
 _ACTION = Shape("'action': '@'")
 _BARE_ACTION = re.compile(r"'action':\s*(\w+)")
@@ -118,8 +118,8 @@ def ui_r1(
     else:
         tags = Tags(first_texts(completions), both("think", "answer"))
         start, stop = tags.pair("answer")
-        actions, layout = _first_actions(tags.texts, start, stop), thought_and_answer(tags)
-        points = np.nan_to_num(INTEGER_POINT.first(tags.texts, start, stop)[0])
+        actions, layout = _first_actions(tags.own, start, stop), thought_and_answer(tags)
+        points = np.nan_to_num(INTEGER_POINT.first(tags.own, start, stop)[0])
     right = np.array([given == gold for given, gold in zip(actions, gold_actions, strict=True)], np.bool_)
     with np.errstate(all="ignore"):
         points = np.trunc(points * factors)
@@ -131,11 +131,12 @@ def ui_r1(
 
 def _first_actions(texts: Sequence[str], start: Places, stop: Places) -> list[str | None]:
     """(B,) the action that is named first between two places of each text."""
-    spans = _ACTION.first(texts, start, stop)[1]
-    parts = zip(texts, *spans.T.tolist(), strict=True)
+    own = readable(texts)
+    spans = _ACTION.first(own, start, stop)[1]
+    parts = zip(own.texts, *spans.T.tolist(), strict=True)
     actions: list[str | None] = [text[begin:end] if begin >= 0 else None for text, begin, end in parts]
     for row in np.flatnonzero((spans[:, 0] < 0) & (start >= 0)).tolist():
-        found = _BARE_ACTION.search(texts[row], int(start[row]), int(stop[row]))
+        found = _BARE_ACTION.search(own.texts[row], int(start[row]), int(stop[row]))
         actions[row] = found[1] if found else None
     return actions
 
@@ -155,7 +156,7 @@ def _golds(answers: Sequence[str]) -> tuple[list[str | None], NDArray[np.float64
     texts = list(dict.fromkeys(answers))
     tags = Tags(texts, both("answer"))
     start, stop = tags.pair("answer")
-    actions, boxes = _first_actions(texts, start, stop), INTEGER_BOX.first(texts, start, stop)[0]
+    actions, boxes = _first_actions(tags.own, start, stop), INTEGER_BOX.first(tags.own, start, stop)[0]
     place = {text: k for k, text in enumerate(texts)}
     for text, action, missing in zip(texts, actions, np.isnan(boxes[:, 0]).tolist(), strict=True):
         if action is None or (action == "click" and missing):

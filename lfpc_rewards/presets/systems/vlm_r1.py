@@ -180,8 +180,8 @@ def vlm_r1(
         return VlmR1Parts(overlap, read.well_formed, overlap + read.well_formed)
     tags = Tags(first_texts(completions), both("think", "answer"))
     start, stop = tags.pair("answer")
-    written_boxes, spans = INTEGER_BOX.first(tags.texts, start, stop)
-    braced = in_braces(tags.texts, start, spans, stop)
+    written_boxes, spans = INTEGER_BOX.first(tags.own, start, stop)
+    braced = in_braces(tags.own, start, spans, stop)
     with np.errstate(over="ignore"):
         boxes = written_boxes * scale
     overlap = np.where(np.isnan(written_boxes[:, 0]), 0.0, pixel_iou(boxes, golds))
@@ -346,7 +346,7 @@ def _rec_format(tags: Tags, braced: Flags) -> Scores:
     thought = tags.after_first("</think>", tags.after_first("<think>"))
     begin = np.where(tags.first("<think>") >= 0, thought, -1)
     answer = tags.first("<answer>", thought)
-    bare = np.equal(*stripped(tags.texts, begin, answer))
+    bare = np.equal(*stripped(tags.own, begin, answer))
     possible = (begin >= 0) & (answer >= 0)
     out: Scores = (possible & braced & bare & (answer == tags.first("<answer>"))).astype(np.float64)
     for row in np.flatnonzero(possible & (out == 0)).tolist():

@@ -139,8 +139,8 @@ def zwz(
         return _weigh(accuracy, np.array([bool(answer) for answer in given], np.float64), format_weight)
     texts = first_texts(completions)
     tags = Tags(texts, both("answer"))
-    groups = zip(tags.line_group("answer"), texts, strict=True)
-    said = [(text if group is None else group).strip() for group, text in groups]
+    start, stop = tags.line_pair("answer")
+    said = tags.cut_stripped(np.maximum(start, 0), stop)  # without an answer: the whole text
     lengths = lengths_of(said)
     asked = questions or [""] * len(said)
     rows = [row for row in range(len(said)) if 0 < lengths[row] < LONGEST_ANSWER]
