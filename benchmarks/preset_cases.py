@@ -7,6 +7,7 @@ import numpy as np
 import preset_loops
 
 from lfpc_rewards import locus_reward, presets
+from lfpc_rewards.presets._final_answer import REMOVED, REPLACED
 from lfpc_rewards.presets.systems.chain_of_focus import INSTRUCTION
 
 COUNT = 4096
@@ -145,6 +146,18 @@ def visionthink():
         "visionthink",
         lambda: presets.visionthink(turns, answers, judge=says("Score: 1")).total,
         lambda: preset_loops.visionthink_loop(turns, answers, "Score: 1"),
+    )
+
+
+def zwz():
+    texts, answers = preset_loops.responses(COUNT)
+    questions = ["Which?\nA one\nB two\nC three\nD four"] * COUNT
+    judges = {"judge": says("\\boxed{No}"), "grader": preset_loops.PlainMath}
+    rules = REPLACED, REMOVED
+    return row(
+        "zwz",
+        lambda: presets.zwz(texts, answers, questions=questions, **judges).total,
+        lambda: preset_loops.zwz_loop(texts, answers, questions, "\\boxed{No}", rules),
     )
 
 
@@ -341,6 +354,7 @@ CASES = [
     mini_o3,
     mini_o3_choice,
     visionthink,
+    zwz,
     visionthink_shaping,
     thyme,
     easyr1_r1v,

@@ -305,6 +305,52 @@ def focus_loop(texts, answers, instruction, reply):
     return out
 
 
+def zwz_loop(texts, answers, questions, reply, rules):
+    """`rules`: what is replaced and what is removed, the tables that both sides take from Minerva."""
+    replaced, removed = rules
+    patterns = [
+        (r"(.*?)(\$)(.*?)(\$)(.*)", "$\\3$"),
+        *((rf"(\\{name}\{{)(.*?)(\}})", "\\2") for name in ("text", "textbf", "overline")),
+        (r"(\\boxed\{)(.*)(\})", "\\2"),
+        (r"(frac)([^{])(.)", "frac{\\2}{\\3}"),
+        (r"(sqrt)([^{])", "sqrt{\\2}"),
+    ]
+
+    def tidied(text):
+        text = text.split("=")[-1]
+        for before, after in replaced:
+            text = text.replace(before, after)
+        for word in removed:
+            text = text.replace(word, "")
+        for pattern, after in patterns:
+            text = re.sub(pattern, after, text)
+        text = text.replace("$", "")
+        return (text.replace(",", "") if text.replace(",", "").isdigit() else text).strip()
+
+    def is_right(said, gold, question):
+        lines = re.findall(r"(?i)Answer\s*:\s*([^\n]+)", said)
+        if tidied(lines[-1] if lines else "[INVALID]") == tidied(gold):
+            return True
+        if "A" in question and len(re.findall(r"\n", question)) >= 2:
+            option = re.match(r"^[ (\[]*([A-F])(?:(?=$)|[\.\)\]]|(?:[\:\-]\s+))", gold.strip())
+            forms = (r"\(([A-Z])\)", r"([A-Z])[\.\)\s]", r"([A-Z])")
+            found = option and next((named for form in forms if (named := re.search(form, said))), None)
+            if found and found.group(1) == option.group(1):
+                return True
+        if PlainMath.grade_answer(said, gold):
+            return True
+        box = re.search(r"boxed\{(.*?)\}", reply, re.DOTALL)
+        return "Yes" in (box.group(1).strip() if box else reply)
+
+    out = []
+    for text, gold, question in zip(texts, answers, questions, strict=True):
+        re.search(re.compile(r"<answer>.*?</answer>", re.DOTALL), text)  # the format, which weighs nothing
+        found = re.search(r"<answer>(.*?)</answer>", text)
+        said = found.group(1).strip() if found else text.strip()
+        out.append(float(0 < len(said) < 300 and is_right(said, gold, question)))
+    return out
+
+
 def soft_penalty_loop(totals, formats, size):
     """The original's group rule, a group at a time."""
     out = []

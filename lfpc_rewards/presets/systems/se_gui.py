@@ -148,10 +148,11 @@ def se_gui(
 def _terms(points: NDArray[np.float64], golds: Any, sizes: Any) -> tuple[Scores, Scores]:
     """Whether each point is inside its target, and the pay for the distance; both 0 without a point."""
     with np.errstate(all="ignore"):
-        inside = (golds[:, :2] <= points).all(1) & (points <= golds[:, 2:]).all(1)
-        centre = (golds[:, :2] + golds[:, 2:]) / 2 / sizes
-        farthest = np.hypot(*np.maximum(np.abs(centre), np.abs(centre - 1)).T)  # of the corners
-        off = np.hypot(*(points / sizes - centre).T)
+        (x, y), (left, top, right, bottom), (width, height) = points.T, golds.T, sizes.T
+        inside = (left <= x) & (x <= right) & (top <= y) & (y <= bottom)
+        u, v = (left + right) / 2 / width, (top + bottom) / 2 / height
+        farthest = np.hypot(np.maximum(abs(u), abs(u - 1)), np.maximum(abs(v), abs(v - 1)))  # of the corners
+        off = np.hypot(x / width - u, y / height - v)
         share = off / farthest
         near = np.where(off <= 1, 1 - share * share, 0.0)
     return inside.astype(np.float64), near

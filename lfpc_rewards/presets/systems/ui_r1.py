@@ -123,7 +123,8 @@ def ui_r1(
     right = np.array([given == gold for given, gold in zip(actions, gold_actions, strict=True)], np.bool_)
     with np.errstate(all="ignore"):
         points = np.trunc(points * factors)
-        hit = (targets[:, :2] <= points).all(1) & (points <= targets[:, 2:]).all(1)
+        (x, y), (x0, y0, x1, y1) = points.T, targets.T
+        hit = (x0 <= x) & (x <= x1) & (y0 <= y) & (y <= y1)
     clicks = np.array([gold == "click" for gold in gold_actions], np.bool_)
     action, coord = right.astype(np.float64), (right & (hit | ~clicks)).astype(np.float64)
     return UiR1Parts(action, coord, layout, action + coord + layout)

@@ -178,8 +178,8 @@ def visual_rft(
     texts = first_texts(completions)
     tags = Tags(texts, both("think", "answer"))
     start, stop = tags.line_pair("answer")
-    inside = stripped(tags.own, start, np.where(start < 0, tags.lengths, stop))
-    found = _boxes_of(tags.own, *inside, _repaired)
+    places = stripped(tags.own, start, np.where(start < 0, tags.lengths, stop))
+    found = _boxes_of(tags.own, *places, _repaired)
     overlap, confidence = detection_scores(*found, golds, gold_starts, False)
     gold_texts = [gold if isinstance(gold, str) else "" for gold in answers]
     same = math_equal(texts, gold_texts, needed(math)) > 0
