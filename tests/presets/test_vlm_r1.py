@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lfpc_rewards import presets
@@ -169,9 +169,10 @@ def test_the_first_integer_box_is_that_of_the_regular_expression(rows):
 parts = st.sampled_from(["{", "}", "[1, 2, 3, 4]", "[1, 2]", "</think>", "<answer>", "</answer>", " ", "x"])
 
 
-@given(st.lists(parts, max_size=9).map("".join))
-def test_the_format_is_that_of_the_regular_expression(inside):
-    text = f"<think></think> <answer>{inside}</answer>"
+@given(st.lists(parts, max_size=9).map("".join), st.sampled_from(["", "}", "}</answer>"]))
+@example("{[1, 2, 3, 4]", "}")
+def test_the_format_is_that_of_the_regular_expression(inside, behind):
+    text = f"<think></think> <answer>{inside}</answer>{behind}"
     pattern = r"<think>.*?</think>\s*<answer>.*?\{.*\[\d+,\s*\d+,\s*\d+,\s*\d+\].*\}.*?</answer>"
     found = re.search(pattern, text, re.DOTALL) is not None
     assert presets.vlm_r1([text], [[0, 0, 9, 9]], **SIZES).format[0] == found
