@@ -3,6 +3,7 @@
 import base64
 import itertools
 import json
+import math
 import random
 import re
 import subprocess
@@ -390,6 +391,13 @@ def test_options_are_found_where_they_stand(tmp_path, name):
     assert not answers_match("A", question.row.answer, question.row.choices)
 
 
+def test_cells_that_are_not_a_number_are_empty(tmp_path):
+    row = tree_rows()[0] | {"D": math.nan, "hint": math.nan, "category": math.nan}
+    [question] = read(tmp_path, write_lines(tmp_path / "a.jsonl", [row])).questions
+    assert question.row.choices == ("the cup", "the jug", "the can")
+    assert (question.row.question, question.category) == ("Which one is larger?", None)
+
+
 def test_vlmevalkits_table_is_read(tmp_path):
     rows = [{name: row[name] for name in row if name != "cycle_category"} for row in hr_rows(1)]
     benchmark = read(tmp_path, write_tsv(tmp_path / "VStarBench.tsv", rows), name="V*")
@@ -503,7 +511,11 @@ BROKEN = {  # a row of HR-Bench with these columns, the message
     ),
     "boxes that are none": ({"target_instances": "[10, 20"}, "target_instances must be a list of boxes"),
     "boxes that are code": ({"target_instances": "exit()"}, "target_instances must be a list of boxes"),
-    "an endless list": ({"target_instances": "[" * 100_001}, "target_instances must be a list of boxes"),
+    "endless brackets": ({"target_instances": "[" * 1000}, "target_instances must be a list of boxes"),
+    "an endless list": (
+        {"target_instances": str([[1, 2, 3, 4]] * 10_000)},
+        "target_instances must be a list of boxes",
+    ),
     "three numbers": (
         {"target_instances": "[[1, 2, 3]]"},
         "target_instances: a box must be four finite numbers",
