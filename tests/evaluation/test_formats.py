@@ -3,6 +3,7 @@
 import base64
 import itertools
 import json
+import math
 import random
 import re
 import subprocess
@@ -165,6 +166,14 @@ def test_rows_about_one_picture_stand_together_wherever_they_were(tmp_path_facto
     assert [question.row.id for question in questions] == expected
 
 
+def test_two_questions_about_one_picture_stand_together(tmp_path):
+    image = {"image": base64_of(picture(0, "JPEG"))}
+    first, second, third = hr_rows(1)[:1], hr_rows(2)[4:5], hr_rows(3)[8:9]
+    rows = [*first, *second, third[0] | image]
+    questions = read(tmp_path, write_lines(tmp_path / "a.jsonl", rows)).questions
+    assert [question.row.id for question in questions] == ["0", "8", "4"]
+
+
 def test_a_file_cut_to_fewer_rows_is_read_and_noted(tmp_path):
     whole = read(tmp_path, write_tsv(tmp_path / "a.tsv", hr_rows()))
     path = write_tsv(tmp_path / "a.tsv", hr_rows()[2:])
@@ -231,11 +240,12 @@ def test_vstar_is_read_from_its_folder(tmp_path):
 
 
 def test_further_folders_of_vstar_are_no_part_of_the_benchmark(tmp_path):
-    folder = vstar(tmp_path / "vstar_bench", relative=0)
+    folder = vstar(tmp_path / "vstar_bench.v1", relative=0)
     for name in ("GPT4V-hard", "OCR"):
         add_vstar(folder / name, "0", [[1, 2, 30, 40]], picture(1, "JPEG"), suffix=".JPG")
     (folder / "test_questions.jsonl").write_text("{}")
     benchmark = read(tmp_path, folder)
+    assert benchmark.name == "vstar_bench.v1"
     assert [question.row.id for question in benchmark.questions] == ["direct_attributes/sa_0"]
     assert benchmark.notes[1:] == (f"{folder}: there is no relative_position",)
 
@@ -381,6 +391,13 @@ def test_options_are_found_where_they_stand(tmp_path, name):
     assert not answers_match("A", question.row.answer, question.row.choices)
 
 
+def test_cells_that_are_not_a_number_are_empty(tmp_path):
+    row = tree_rows()[0] | {"D": math.nan, "hint": math.nan, "category": math.nan}
+    [question] = read(tmp_path, write_lines(tmp_path / "a.jsonl", [row])).questions
+    assert question.row.choices == ("the cup", "the jug", "the can")
+    assert (question.row.question, question.category) == ("Which one is larger?", None)
+
+
 def test_vlmevalkits_table_is_read(tmp_path):
     rows = [{name: row[name] for name in row if name != "cycle_category"} for row in hr_rows(1)]
     benchmark = read(tmp_path, write_tsv(tmp_path / "VStarBench.tsv", rows), name="V*")
@@ -494,7 +511,11 @@ BROKEN = {  # a row of HR-Bench with these columns, the message
     ),
     "boxes that are none": ({"target_instances": "[10, 20"}, "target_instances must be a list of boxes"),
     "boxes that are code": ({"target_instances": "exit()"}, "target_instances must be a list of boxes"),
-    "an endless list": ({"target_instances": "[" * 100_001}, "target_instances must be a list of boxes"),
+    "endless brackets": ({"target_instances": "[" * 1000}, "target_instances must be a list of boxes"),
+    "an endless list": (
+        {"target_instances": str([[1, 2, 3, 4]] * 10_000)},
+        "target_instances must be a list of boxes",
+    ),
     "three numbers": (
         {"target_instances": "[[1, 2, 3]]"},
         "target_instances: a box must be four finite numbers",
