@@ -31,8 +31,8 @@ from lfpc_trl.models import factor
 from lfpc_trl.prompts import Message, build_prompt, question_text, user_blocks
 from lfpc_trl.rows import Row
 
-_RENDERED = 1024
-"""Prompts and replies whose tokens are remembered: conditions, samples and budgets share them."""
+_REMEMBERED = 1024
+"""Prompts, replies and first turns that are remembered: conditions, samples and budgets share them."""
 _REPLY_TOKENS = 512
 """Tokens of the text with which calls of one turn are answered, at most as a rule: what does not fit into the
 context ends its rollout."""
@@ -329,7 +329,8 @@ class _Speaker:
         self.image_id = image_token_id(self.processor)
         self._factor = factor(self.processor)
         self._tools: list[Any] | None = None
-        self._rendered: dict[str, list[int]] = {}
+        self._rendered: dict[Any, list[int]] = {}
+        self._parsed: dict[Any, Message] = {}
         self._ready: weakref.WeakValueDictionary[Any, Picture] = weakref.WeakValueDictionary()
 
     def start(self, job: Job) -> _Live:
@@ -375,13 +376,12 @@ class _Speaker:
     def advance(self, live: _Live, turn: list[int]) -> None:
         """Take in a turn of the model and answer its tool calls, unless the rollout is over."""
         tools = self._offered(live.job)
-        message = parse_response(self.tokenizer, turn, prefix=live.ids, tools=tools)
-        live.messages.append(message)
+        live.messages.append(self._message(live, turn, tools))
         live.turns += 1
         live.first_turn = live.first_turn or turn
         live.complete = turn[-1:] == [self.tokenizer.eos_token_id]
         live.over = True
-        calls = message.get("tool_calls")
+        calls = live.messages[-1].get("tool_calls")
         if not calls or tools is None or live.turns >= self.settings.max_turns:
             return
         answers = [_answer(live.environment, call) for call in calls]
@@ -390,6 +390,16 @@ class _Speaker:
             return  # as TRL: an answer that does not fit is dropped and the rollout ends before it
         live.messages.extend(answers)
         live.over = False
+
+    def _message(self, live: _Live, turn: list[int], tools: list[Any] | None) -> Message:
+        """A turn taken apart; a first turn that several rollouts share once."""
+        shared = (tuple(live.ids), tuple(turn), tools is None) if live.turns == 0 else None
+        if shared in self._parsed:
+            return self._parsed[shared]
+        message: Message = parse_response(self.tokenizer, turn, prefix=live.ids, tools=tools)
+        if shared is not None:
+            _remember(self._parsed, shared, message)
+        return message
 
     def _messages(self, live: _Live) -> list[Message]:
         job = live.job
@@ -446,9 +456,8 @@ class _Speaker:
                 tokenize=False,
                 **({"add_generation_prompt": True} | options),
             )
-            if len(self._rendered) >= _RENDERED:
-                self._rendered.clear()
-            self._rendered[words] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            _remember(self._rendered, words, ids)
         return self._rendered[words]
 
     def _reply_tokens(self, answers: Sequence[Message]) -> list[int]:
@@ -467,6 +476,12 @@ class _Speaker:
         if end in start:  # the line break behind the end of turn belongs to what follows
             start = start[: len(start) - start[::-1].index(end)]
         return self._tokens([*before, *answers])[len(start) :]
+
+
+def _remember(known: dict[Any, Any], key: Any, value: Any) -> None:
+    if len(known) >= _REMEMBERED:
+        known.clear()
+    known[key] = value
 
 
 def _answer(environment: CropEnvironment, call: Message) -> Message:

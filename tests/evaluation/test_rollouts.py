@@ -135,6 +135,33 @@ def test_without_tools_there_is_one_turn_and_no_word_of_the_tool(processor, rows
     assert "crop" not in seen[0]
 
 
+def test_a_prompt_of_ones_own_never_offers_the_crop_tool(processor, rows, settings):
+    seen = []
+
+    def script(prompt: Prompt) -> str:
+        seen.append(prompt.text)
+        return call([10, 10, 60, 60])
+
+    def ask(row):
+        return [{"role": "user", "content": f"Where is {row.id}?"}]
+
+    rollouts = generate_rollouts(
+        _Blind(ScriptedModel(processor, script), processor), rows[:2], crop_settings=settings, prompt=ask
+    )
+    assert [len(rollout.messages) for rollout in rollouts] == [1, 1]
+    assert not any("image_zoom_in_tool" in text for text in seen)
+    assert "Where is row0?" in seen[0]
+
+
+class _Blind(TransformersEngine):
+    """Prompts without pictures, which the model's own engine does not pass on."""
+
+    def generate(self, prompts, *, max_new_tokens, temperature):
+        words = self.processor.tokenizer
+        texts = [Prompt(words.decode(prompt.ids), [], []) for prompt in prompts]
+        return [words(self.model.script(text), add_special_tokens=False)["input_ids"] for text in texts]
+
+
 def test_a_tool_result_that_exceeds_the_context_is_dropped_as_in_trl(processor, rows, settings):
     model = ScriptedModel(processor, lambda _: call([10, 10, 60, 60]), context=10)
     (rollout,) = generate_rollouts(TransformersEngine(model, processor), rows[:1], crop_settings=settings)
