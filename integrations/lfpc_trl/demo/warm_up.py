@@ -384,9 +384,8 @@ def small_processor() -> Any:
 
 def number_ids(processor: Any) -> Tensor:
     """The tokens of 0, 1, ... `LARGEST_NUMBER`, which do not follow each other: digits are letters, too."""
-    return torch.tensor(
-        [processor.tokenizer.convert_tokens_to_ids(str(n)) for n in range(LARGEST_NUMBER + 1)]
-    )
+    texts = [str(number) for number in range(LARGEST_NUMBER + 1)]
+    return torch.tensor(processor.tokenizer.convert_tokens_to_ids(texts))
 
 
 def numbers_of(tokens: Tensor, ids: Tensor) -> Tensor:
