@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lfpc_trl import images
-from lfpc_trl.crop_tool import NO_PICTURE
+from lfpc_trl.crop_tool import NO_PICTURE, CropEnvironment
 from lfpc_trl.engines import TransformersEngine
 from lfpc_trl.evaluation.conditions import CONDITIONS, choose
 from lfpc_trl.evaluation.questions import Question
@@ -85,6 +85,19 @@ def test_elsewhere_holds_nothing_of_the_sign_unless_everything_was_asked_for(fou
     assert (first == 128).all()
     assert (second != 128).any()  # the whole picture has no other place
     assert (crops(found["row2", "predicted"].rollout)[0] != 128).any()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_elsewhere_keeps_off_targets_that_were_not_asked_for(rows, settings, seed):
+    far = np.array([[10.0, 10, 20, 20], [0, 0, 150, 168]])  # most of the picture
+    row = dataclasses.replace(rows[0], regions=(far,))
+    environment = CropEnvironment(dataclasses.replace(settings, crop_source="elsewhere", seed=seed))
+    environment.reset(row=row)
+    [block] = environment.image_zoom_in_tool([90, 10, 110, 30])
+    box = block["image"].recipe.box
+    assert box[0] >= 150
+    assert (box[2] - box[0], box[3] - box[1]) == (40, 40)
+    assert shared(box, (180, 20, 220, 60)) == 0
 
 
 def test_no_picture_accepts_the_call_in_words(found, rows, settings):
