@@ -1,0 +1,52 @@
+"""The plan: which jobs a seed takes, and which of them wait for which.
+
+pictures ─┬─ selection ─┬─ gap ─── stage2, control, no-overlap, no-iou, no-l1
+warm ─────┘             ├─ no-gap, hard, random, mixed
+warm-pairs ─────────────┴─ pairs-best, pairs-last, pairs-mean          then every evaluation
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.miniature import jobs
+from benchmarks.miniature.runner import Job
+
+BOTH_BUDGETS = ("warm", "gap", "no-gap")
+"""Models evaluated on readable overviews too."""
+
+
+def plan(output: Path, seeds: Sequence[int], scale: jobs.Scale, device: str) -> list[Job]:
+    """All jobs: training seed by seed, then evaluation seed by seed."""
+    training, evaluation = [], []
+    for seed in seeds:
+        folder, common = output / f"seed-{seed}", (scale, seed, device)
+        training += [
+            Job(folder, "pictures", jobs.make_pictures, common),
+            Job(folder, "warm", jobs.make_warm, common, {"name": "warm"}),
+            Job(folder, "warm-pairs", jobs.make_warm, common, {"name": "warm-pairs"}),
+            Job(folder, "selection", jobs.select, common, needs=("pictures", "warm")),
+        ]
+        arms = jobs.arms(scale)
+        training += [
+            Job(folder, name, jobs.train_arm, common, {"name": name}, ("selection", arm.start))
+            for name, arm in arms.items()
+        ]
+        for name in ("warm", "warm-pairs", *arms):
+            wanted = [("test-pairs" if "pairs" in name else "test", jobs.LOW)]
+            wanted += [("test", jobs.HIGH)] if name in BOTH_BUDGETS else []
+            evaluation += [
+                Job(
+                    folder,
+                    evaluation_name(name, data, tokens),
+                    jobs.evaluate_model,
+                    common,
+                    {"name": name, "data": data, "tokens": tokens},
+                    ("pictures", name),
+                )
+                for data, tokens in wanted
+            ]
+    return training + evaluation
+
+
+def evaluation_name(name: str, data: str, tokens: int) -> str:
+    return f"{name}-on-{data}-{tokens}"
