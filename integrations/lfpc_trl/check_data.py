@@ -2,7 +2,8 @@
 
 A row that is well formed may still be one that no model can answer to the reward's satisfaction: an answer
 that the comparison rejects, a target that no crop can hit. So every good row is played through by its own
-answer key: the real crop tool cuts its targets, the scoring of the training reads the transcript.
+answer key: the real crop tool cuts its targets, the scoring of the training reads the transcript. A cue of
+LOCUS is answered with its own box.
 """
 
 import dataclasses
@@ -12,17 +13,21 @@ import itertools
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lfpc_rewards import Frame, answers_match, convert_frame, grounding_reward
 from lfpc_trl.crop_tool import CropEnvironment, CropSettings
+from lfpc_trl.errors import DataError
 from lfpc_trl.images import BoxError, Size, crop_box, tokens_of
+from lfpc_trl.locus.cues import check_cue, cue_box
+from lfpc_trl.locus.task import CuePrompt, score_cues
 from lfpc_trl.preflight import (
     SAMPLE,
     PreflightReport,
@@ -67,6 +72,7 @@ class DataReport:
 def check_data(
     path: str | Path,
     *,
+    method: Literal["lfpc", "locus"] = "lfpc",
     stage: int = 1,
     processor: Any = None,
     crops: CropSettings | None = None,
@@ -81,6 +87,7 @@ def check_data(
 
     Args:
         path: a `.jsonl` or `.parquet` file.
+        method: "locus" for a file of cues.
         stage: 2 refuses rows without targets.
         processor: of `models.load_processor`, for `preflight`; None leaves the model out.
         crops: how crops are cut. By default boxes are asked for in pixels of the original, so that only
@@ -101,22 +108,33 @@ def check_data(
     total = len(rows) + len(problems)
     if shown_tokens is not None:
         rows = with_shown_tokens(rows, shown_tokens, factor=crops.factor)
+    key: Callable[[Row], _Played] = functools.partial(_play_row, crops=crops, grounding=grounding)
+    cues, asked = None, _question
+    if method == "locus":
+        rows, refused = _cues(rows)
+        problems += refused
+        key, asked = functools.partial(_play_cue, frame=crops.frame), cue_box
+        cues = CuePrompt(crops.frame, crops.factor, crops.crop_tokens)
     # Without a size the rollouts are played at the picture's own.
     shown = [dataclasses.replace(row, shown_size=row.shown_size or row.size) for row in rows]
-    played, failed = _play(shown, crops, grounding, progress)
-    problems += failed
+    played = list(_play(shown, key, progress))
+    problems += [problem for each in played for problem in each.problems]
     report = None
     if processor is not None and rows:
         report = preflight(
-            processor, rows, crops, trajectory_tokens=trajectory_tokens, context=context, sample=sample
+            processor,
+            rows,
+            crops,
+            trajectory_tokens=trajectory_tokens,
+            context=context,
+            cues=cues,
+            sample=sample,
         )
         known = set(problems)
         problems += [problem for problem in report.problems if problem not in known]
     warnings = {
-        "perfect crops that earn little": [
-            warning for row, scored in played if (warning := _ceiling(row, scored, crops.frame)) is not None
-        ],
-        "asked twice": _duplicates(rows),
+        "perfect crops that earn little": [each.warning for each in played if each.warning is not None],
+        "asked twice": _duplicates(rows, asked),
         "the question holds its answer": _leaks(rows),
         "equal choices": _equal_choices(rows),
         "one letter too often": _letter_bias(Path(path), rows),
@@ -128,7 +146,7 @@ def check_data(
         bad_rows=len({problem.place for problem in problems if _row_number(problem.place)}),
         problems=problems,
         warnings={kind: found for kind, found in warnings.items() if found},
-        statistics=_statistics(rows, [scored for _, scored in played], crops),
+        statistics=_statistics(rows, [each.earned for each in played], crops),
         preflight=report,
     )
 
@@ -142,31 +160,41 @@ def _row_number(place: str) -> int:
 # --- the answer key, played through ------------------------------------------------------------------
 
 
+class _Played(NamedTuple):
+    """What the answer key of a row earned.
+
+    Attributes:
+        earned: by its crops, or by the box of a cue; NaN where nothing is to be earned.
+        problems: marks that it should have earned.
+        warning: that even the best boxes earn little.
+    """
+
+    earned: float
+    problems: list[Problem]
+    warning: Problem | None = None
+
+
 def _play(
-    rows: Sequence[Row],
-    crops: CropSettings,
-    grounding: GroundingSettings,
-    progress: Callable[[int], object] | None,
-) -> tuple[list[tuple[Row, ScoredRollout]], list[Problem]]:
-    """Every row with the score of its own answer key, and the rows whose key does not earn full marks."""
-    played, problems = [], []
-    play = functools.partial(_gold_turns, crops=crops, grounding=grounding)
+    rows: Sequence[Row], key: Callable[[Row], _Played], progress: Callable[[int], object] | None
+) -> Iterator[_Played]:
     with ThreadPoolExecutor() as threads:  # decoding is most of the work, and leaves Python alone
-        for row, key in zip(rows, threads.map(play, rows), strict=True):
+        for played in threads.map(key, rows):
             if progress is not None:
                 progress(1)
-            if isinstance(key, Problem):
-                problems.append(key)
-                continue
-            completions = [[*key, answer_turn(answer)] for answer in row.answer]
-            scores = score_transcripts(completions, [row] * len(completions), crops, grounding)
-            broken = [
-                _missing_marks(row, answer, score, crops)
-                for answer, score in zip(row.answer, scores, strict=True)
-            ]
-            problems += [Problem(row.name, rule) for rule in broken if rule]
-            played.append((row, scores[0]))
-    return played, problems
+            yield played
+
+
+def _play_row(row: Row, crops: CropSettings, grounding: GroundingSettings) -> _Played:
+    turns = _gold_turns(row, crops, grounding)
+    if isinstance(turns, Problem):
+        return _Played(math.nan, [turns])
+    completions = [[*turns, answer_turn(answer)] for answer in row.answer]
+    scores = score_transcripts(completions, [row] * len(completions), crops, grounding)
+    broken = [
+        _missing_marks(row, answer, score, crops) for answer, score in zip(row.answer, scores, strict=True)
+    ]
+    problems = [Problem(row.name, rule) for rule in broken if rule]
+    return _Played(scores[0].grounding, problems, _ceiling(row, scores[0], crops.frame))
 
 
 def _gold_turns(row: Row, crops: CropSettings, grounding: GroundingSettings) -> list[Message] | Problem:
@@ -186,6 +214,36 @@ def _gold_turns(row: Row, crops: CropSettings, grounding: GroundingSettings) -> 
     except BoxError as error:
         return Problem(row.name, f"the crop tool must be able to cut its targets, got: {error}")
     return turns
+
+
+def _cues(rows: Sequence[Row]) -> tuple[list[Row], list[Problem]]:
+    """The rows that are cues, and what is wrong with the others."""
+    cues, problems = [], []
+    for row in rows:
+        try:
+            check_cue(row)
+            cues.append(row)
+        except DataError as error:
+            problems.append(Problem(row.name, str(error).removeprefix(f"{row.name}: ")))
+    return cues, problems
+
+
+def _play_cue(row: Row, frame: Frame) -> _Played:
+    problem = unreadable(row)
+    if problem is not None:
+        return _Played(math.nan, [problem])
+    box = np.array(cue_box(row), dtype=np.float64)
+    moved = convert_frame(box, Frame.ORIGINAL, frame, original_size=row.size, shown_size=row.shown_size)
+    texts = [str(list(map(int, sides))) for sides in itertools.product(*_both_ways(moved))]
+    answers = [f"<think>found</think><answer>{text}</answer>" for text in sorted(set(texts))]
+    parts = score_cues(answers, [row] * len(answers), frame)
+    problems = [] if parts.format.all() else [Problem(row.name, "an answer with its box must be well formed")]
+    earned = float(parts.iou.max())
+    if earned >= CEILING:
+        return _Played(earned, problems)
+    width, height = box[2:] - box[:2]
+    why = f"cue of {width:g} x {height:g} pixels, boxes in whole numbers of {frame.value}"
+    return _Played(earned, problems, Problem(row.name, f"a perfect answer has an IoU of {earned:.2f}: {why}"))
 
 
 def _missing_marks(row: Row, answer: str, scored: ScoredRollout, crops: CropSettings) -> str | None:
@@ -220,8 +278,7 @@ def best_box(row: Row, region: Boxes, crops: CropSettings, grounding: GroundingS
     shown = row.shown_size or row.size
     wide = _at_least(region, row.size, crops.min_side)
     moved = convert_frame(wide, Frame.ORIGINAL, crops.frame, original_size=row.size, shown_size=shown)
-    sides = np.stack([np.floor(moved), np.ceil(moved)], axis=-1)
-    choices = {tuple(map(float, box)) for level in sides for box in itertools.product(*level)}
+    choices = {tuple(map(float, box)) for level in _both_ways(moved) for box in itertools.product(*level)}
     cut, refusal = {}, BoxError("thin")
     for box in sorted(choices):
         try:
@@ -247,6 +304,11 @@ def best_box(row: Row, region: Boxes, crops: CropSettings, grounding: GroundingS
     # A crop that covers the whole target comes first: one that does not is no perfect crop.
     best = max(range(len(cut)), key=lambda index: (parts.overlap[index] >= 1, parts.total[index]))
     return list(list(cut)[best])
+
+
+def _both_ways(boxes: Boxes) -> NDArray[np.float64]:
+    """Each side rounded down and up, along a new last axis."""
+    return np.stack([np.floor(boxes), np.ceil(boxes)], axis=-1)
 
 
 def _at_least(boxes: Boxes, size: Size, min_side: int) -> Boxes:
@@ -303,11 +365,15 @@ def _picture_keys(rows: Sequence[Row]) -> dict[Path, object]:
     }
 
 
-def _duplicates(rows: Sequence[Row]) -> list[Problem]:
+def _question(row: Row) -> Hashable:
+    return _plain(row.question)
+
+
+def _duplicates(rows: Sequence[Row], asked: Callable[[Row], Hashable]) -> list[Problem]:
     keys, found = _picture_keys(rows), []
-    first: dict[tuple[object, str], Row] = {}
+    first: dict[tuple[object, Hashable], Row] = {}
     for row in rows:
-        before = first.setdefault((keys[row.image], _plain(row.question)), row)
+        before = first.setdefault((keys[row.image], asked(row)), row)
         if before is not row:
             other = "" if _gold_texts(before) & _gold_texts(row) else ", but another answer"
             found.append(Problem(row.name, f"same picture and question as {before.name}{other}"))
@@ -363,12 +429,11 @@ def _letters(rows: Sequence[Row]) -> tuple[Counter[str], float]:
 # --- statistics --------------------------------------------------------------------------------------
 
 
-def _statistics(rows: Sequence[Row], scores: Sequence[ScoredRollout], crops: CropSettings) -> dict[str, Any]:
+def _statistics(rows: Sequence[Row], earned: Sequence[float], crops: CropSettings) -> dict[str, Any]:
     letters, chance = _letters(rows)
     pixels = sorted({row.image: row.size for row in rows}.values(), key=lambda size: size[0] * size[1])
     shown = [row for row in rows if row.shown_size is not None]
     regions = [(region, row.size) for row in rows for region in row.regions or ()]
-    perfect = [scored.grounding for scored in scores if not math.isnan(scored.grounding)]
     return {
         "well_formed_rows": len(rows),
         "pictures": len(pixels),
@@ -385,7 +450,7 @@ def _statistics(rows: Sequence[Row], scores: Sequence[ScoredRollout], crops: Cro
         "regions_per_row": _counts(len(row.regions) for row in rows if row.regions is not None),
         "boxes_per_region": _counts(len(region) for region, _ in regions),
         "innermost_share_of_picture": _spread([_share(region[0], size) for region, size in regions]),
-        "perfect_crop_earns": _spread(perfect),
+        "perfect_crop_earns": _spread([each for each in earned if not math.isnan(each)]),
     }
 
 

@@ -174,15 +174,18 @@ def last_step(output_dir: str | Path) -> int:
 
 
 def read_metrics(output_dir: str | Path) -> list[dict[str, Any]]:
-    """The lines of a run's `metrics.jsonl`; a last line cut short by a kill is left out."""
+    """The lines of a run's `metrics.jsonl`; what is no JSON object (a line cut short) is left out."""
     path = Path(output_dir) / METRICS_FILE
-    lines: list[dict[str, Any]] = []
-    if path.exists():
-        for text in path.read_text(encoding="utf-8").splitlines():
-            try:
-                lines.append(json.loads(text))
-            except ValueError:
-                break
+    if not path.is_file():
+        return []
+    lines = []
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict):
+            lines.append(line)
     return lines
 
 

@@ -107,6 +107,14 @@ def test_the_drawing_of_scenes_can_be_sent_to_a_process():
 
 
 @pytest.mark.slow
+def test_coordinates_are_taught_as_the_numbers_they_are():
+    processor = warm_up.small_processor()
+    ids = warm_up.number_ids(processor)
+    assert [processor.tokenizer.decode([token]) for token in ids.tolist()] == [str(n) for n in range(768)]
+    written = torch.tensor([ids[0], ids[9], ids[10], ids[503], ids[767]])
+    assert warm_up.numbers_of(written, ids).tolist() == [0, 9, 10, 503, 767]
+
+
 def test_the_warm_up_runs_through_every_kind_of_phase_and_goes_on_where_it_was_stopped(tmp_path):
     torch.set_num_threads(1)
     kinds = {}

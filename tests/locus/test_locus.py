@@ -11,6 +11,7 @@ from trl.data_utils import prepare_multimodal_messages
 
 from lfpc_rewards import Frame
 from lfpc_trl import cli
+from lfpc_trl.check_data import check_data
 from lfpc_trl.crop_tool import CropSettings
 from lfpc_trl.errors import DataError, UserError
 from lfpc_trl.locus.attention import attention_in_box, model_attention_in_box, token_cover
@@ -259,6 +260,42 @@ def test_preflight_finds_a_cue_that_the_processor_would_resize(tmp_path, compact
 
 
 # --- evaluation and probes ---------------------------------------------------------------------------
+
+
+def test_check_data_answers_every_cue_with_its_own_box(tmp_path):
+    tiny.make_picture(tmp_path / "a.png", SIZE)
+    boxes = [[100, 100, 180, 150], [300, 300, 380, 350], [100, 100, 180, 150], [5, 5, 25, 25]]
+    rows = [
+        {"question": "?", "answer": "x", "image": "a.png", "targets": [box], "id": name, SCALE: 1.0}
+        for name, box in zip("abcd", boxes, strict=True)
+    ]
+    path = tmp_path / "cues.jsonl"
+    broken = [
+        rows[0] | {"id": "e", SCALE: 0},
+        rows[0] | {"id": "f", "targets": [[0, 0, 9, 9], [0, 0, 99, 99]]},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *broken]))
+    report = check_data(path, method="locus", crops=CropSettings(Frame.SHOWN, 28), shown_tokens=20)
+    assert [(problem.place, problem.rule) for problem in report.problems] == [
+        (f"{path} row 5", f"{SCALE} must be a positive number, got 0"),
+        (f"{path} row 6", "a cue has one target box; make cues with lfpc locus-data"),
+    ]
+    # Shown at 140 x 112 pixels: the last cue has sides of 2.8 pixels.
+    [little] = report.warnings["perfect crops that earn little"]
+    assert little.place == f"{path} row 4"
+    assert "cue of 20 x 20 pixels, boxes in whole numbers of shown" in little.rule
+    assert [each.place for each in report.warnings["asked twice"]] == [f"{path} row 3"]
+    assert report.statistics["perfect_crop_earns"]["max"] > 0.9
+
+
+def test_check_data_holds_cues_against_a_model(tmp_path, capsys):
+    path, model_dir = tiny.make_rows(tmp_path, 2, targets=[[40, 42, 80, 84]], **{SCALE: 1.5}), tmp_path / "m"
+    tiny.make_model(model_dir, "qwen2_5_vl")
+    options = ["--data", str(path), "--model", str(model_dir), "--crop-tokens", "16"]
+    assert cli.main(["check-data", "--method", "locus", *options]) == 0
+    told = capsys.readouterr().out
+    assert "longest prompt" in told
+    assert "shortest rollout" in told
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ ADAPTER = ROOT / "integrations" / "lfpc_trl"
 LAYERS = [
     ["errors", "images", "progress", "doctor"],
     ["rows", "lazy_images", "journal", "pool"],
-    ["pages.server", "pages.pictures"],
+    ["run_directory", "pages.server", "pages.pictures"],
     ["annotate.journal", "viewer.runs", "locus.cues", "locus.attention"],
     ["annotate.project", "viewer.app", "evaluation.questions"],
     ["annotate.app"],
@@ -35,7 +35,7 @@ LAYERS = [
     ["transcript", "preflight"],
     ["rewards", "rollouts", "trajectories"],
     ["stages", "resolution", "evaluation.in_process", "trainer", "alerts", "check_data", "locus.evaluation"],
-    ["recipe", "run_directory", "report"],
+    ["recipe", "report"],
     ["launch", "train"],
     ["dry_run"],
     ["demo.world"],

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from lfpc_trl.errors import DataError, UserError
-from lfpc_trl.viewer.runs import BATCH, Filter, Run, crop_scores, crops_by_row, read_metrics
+from lfpc_trl.viewer.runs import BATCH, Filter, Run, crop_scores, crops_by_row
 from tests.pages.conftest import SIGN, trajectory, write_trajectories
 
 
@@ -162,11 +162,6 @@ def test_bad_files_are_named(tmp_path):
     write_trajectories(tmp_path / "no.parquet", [trajectory(targets=[[[5, 5, 1, 1]]])])
     with pytest.raises(DataError, match=r"no.parquet: targets\[0\]"):
         Run(tmp_path / "no.parquet")
-
-
-def test_metrics_skip_what_is_no_line(tmp_path):
-    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n[2]\n\xff\n\n{"step": 3}\n{"step": 4, "rew')
-    assert read_metrics(tmp_path) == [{"step": 1}, {"step": 3}]
 
 
 # --- a run that goes on ------------------------------------------------------------------------------

@@ -24,6 +24,9 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="rows, .jsonl or .parquet")
+    parser.add_argument(
+        "--method", choices=("lfpc", "locus"), default="lfpc", help="locus for cues; default: lfpc"
+    )
     parser.add_argument("--stage", type=int, choices=(1, 2), default=1, help="2 needs targets; default: 1")
     parser.add_argument("--model", type=Path, metavar="DIR", help="check that the rows fit this model, too")
     parser.add_argument("--shown-tokens", type=int, metavar="N", help="show every picture at N visual tokens")
@@ -87,6 +90,7 @@ def main(arguments: Sequence[str]) -> None:
 
     report = check_data(
         args.data,
+        method=args.method,
         stage=args.stage,
         processor=processor,
         crops=CropSettings(frame, side, crop_tokens=args.crop_tokens, min_side=args.min_side),

@@ -7,7 +7,6 @@ at a time, when a trajectory is opened. The columns are those of `docs/reference
 
 import contextlib
 import dataclasses
-import json
 import math
 import threading
 from collections import defaultdict
@@ -25,6 +24,7 @@ from pyarrow import parquet
 from lfpc_rewards import coverage_matrix, grounding_reward, iou_matrix
 from lfpc_trl.errors import DataError, UserError
 from lfpc_trl.images import PixelBox
+from lfpc_trl.run_directory import read_metrics
 
 NEEDED = ("row_id", "question", "messages")
 LIGHT = (
@@ -251,22 +251,6 @@ def parts(path: Path) -> list[Path]:
         return [path]
     inside = path / "trajectories"
     return sorted((inside if inside.is_dir() else path).glob("*.parquet"))
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a run's `metrics.jsonl`; what is no JSON object (a line cut short) is left out."""
-    file = path / "metrics.jsonl"
-    if not file.is_file():
-        return []
-    found = []
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict):
-            found.append(record)
-    return found
 
 
 def crops_by_row(path: Path, limit: int = 6) -> dict[str, list[PixelBox]]:
