@@ -194,7 +194,8 @@ def _about(run: dict[str, Any], output: Path, seeds: Sequence[int]) -> list[str]
             + ", ".join(f"{count} at {tokens} tokens" for tokens, count in chosen["tokens"].items())
             + f" (wrong at the finest level: {chosen['wrong_at_full']} of {chosen['rows']})"
         )
-    commit = f"Run on {run['date']} at commit `{run['commit']}`, {run['machine']}, {run['workers']} processes"
+    commit = f"Run on {run['date']}, trained at commit `{run['commit']}`, evaluated at commit "
+    commit += f"`{run['evaluation_commit']}`, {run['machine']}, {run['workers']} processes"
     time = f"{spent / 60:.0f} minutes of one thread for {len(seeds)} seeds ({', '.join(map(str, seeds))})"
     return [
         f"{commit} of one thread; {time}.",

@@ -16,25 +16,25 @@ BOTH_BUDGETS = ("warm", "gap", "no-gap")
 
 
 def plan(output: Path, seeds: Sequence[int], scale: jobs.Scale, device: str) -> list[Job]:
-    """All jobs: training seed by seed, then evaluation seed by seed."""
-    training, evaluation = [], []
+    """All jobs, seed by seed, so that whole seeds are finished first."""
+    found = []
     for seed in seeds:
         folder, common = output / f"seed-{seed}", (scale, seed, device)
-        training += [
+        found += [
             Job(folder, "pictures", jobs.make_pictures, common),
             Job(folder, "warm", jobs.make_warm, common, {"name": "warm"}),
             Job(folder, "warm-pairs", jobs.make_warm, common, {"name": "warm-pairs"}),
             Job(folder, "selection", jobs.select, common, needs=("pictures", "warm")),
         ]
         arms = jobs.arms(scale)
-        training += [
+        found += [
             Job(folder, name, jobs.train_arm, common, {"name": name}, ("selection", arm.start))
             for name, arm in arms.items()
         ]
         for name in ("warm", "warm-pairs", *arms):
             wanted = [("test-pairs" if "pairs" in name else "test", jobs.LOW)]
             wanted += [("test", jobs.HIGH)] if name in BOTH_BUDGETS else []
-            evaluation += [
+            found += [
                 Job(
                     folder,
                     evaluation_name(name, data, tokens),
@@ -45,7 +45,7 @@ def plan(output: Path, seeds: Sequence[int], scale: jobs.Scale, device: str) -> 
                 )
                 for data, tokens in wanted
             ]
-    return training + evaluation
+    return found
 
 
 def evaluation_name(name: str, data: str, tokens: int) -> str:

@@ -62,10 +62,12 @@ class Lessons:
     unclear: float = 0.06
 
 
-SINGLES = Lessons(steps=220, learning_rate=1e-3, levels=(0.6, 0.1, 0.3), pairs=0.0)
+SINGLES = Lessons(
+    steps=220, learning_rate=1e-3, levels=(0.6, 0.1, 0.3), tools=(0.75, 0.7, 0.9), pairs=0.0, ignore=0.6
+)
 """Questions about one sign, from overviews of all sizes."""
 PAIRS = Lessons(
-    steps=320,
+    steps=230,
     batch=14,
     learning_rate=1.2e-3,
     levels=(0.0, 0.0, 1.0),
