@@ -6,10 +6,12 @@ A job is resumable in itself or short: trainings go on from their checkpoints, e
 import dataclasses
 import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.miniature.warm import PAIRS, PICTURE_SIZE, SINGLES, Lessons, warm_up
+from lfpc_trl.evaluation.conditions import Condition
 
 HIGH, LOW = 216, 54
 """Visual tokens of an overview that the model can read, and of one that it cannot."""
@@ -213,7 +215,15 @@ def train_arm(folder: Path, scale: Scale, seed: int, device: str, *, name: str) 
 
 
 def evaluate_model(
-    folder: Path, scale: Scale, seed: int, device: str, *, name: str, data: str, tokens: int
+    folder: Path,
+    scale: Scale,
+    seed: int,
+    device: str,
+    *,
+    name: str,
+    data: str,
+    tokens: int,
+    conditions: Sequence[Condition],
 ) -> dict[str, Any]:
     """One model on test pictures shown at one budget, greedily, as the paper evaluates."""
     del scale
@@ -233,9 +243,9 @@ def evaluate_model(
         crop_settings=CropSettings(
             family_of(folder / name).frame, side, crop_tokens=CROP_TOKENS, max_crops=2, seed=seed
         ),
+        conditions=conditions,
         max_turns=3,
         max_new_tokens=48,
-        seed=seed,
         batch_size=60,
     ).metrics
 

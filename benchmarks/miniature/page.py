@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.miniature.jobs import HIGH, LOW
-from benchmarks.miniature.plan import evaluation_name
+from benchmarks.miniature.plan import STAGE_1, evaluation_name
 from benchmarks.miniature.runner import marker, outcome
 from benchmarks.miniature.verdicts import EXPERIMENTS, Claim, Figure, interval
 
@@ -42,12 +42,11 @@ MODELS = {
 }
 METRICS = {
     "accuracy": "accuracy",
-    "accuracy_no_tool": "accuracy without the tool",
-    "lost_noise": "lost with noise crops",
+    "accuracy_without_tool": "accuracy without the tool",
+    "lost_noise_crop": "lost with noise crops",
     "lost_elsewhere": "lost with crops from a wrong place",
-    "format_noise": "well formed with noise crops",
+    "format_noise_crop": "well formed with noise crops",
     "format_elsewhere": "well formed with crops from a wrong place",
-    "accuracy_target": "accuracy with the target region as crop",
     "tool_calls": "crops per question",
     "iou": "IoU",
     "overlap": "overlap",
@@ -58,20 +57,19 @@ METRICS = {
 _CROPS = ("accuracy", "tool_calls", "iou", "overlap", "bbox_ratio", "crop_tokens", "format")
 _LOOKING = (
     "accuracy",
-    "accuracy_no_tool",
-    "lost_noise",
+    "accuracy_without_tool",
+    "lost_noise_crop",
     "lost_elsewhere",
-    "format_noise",
+    "format_noise_crop",
     "format_elsewhere",
     "tool_calls",
     "overlap",
 )
-_STAGE_1 = ("warm", "gap", "no-gap")
 # Per experiment: heading of a table, its models, budget, data, columns.
 _TABLES: dict[str, list[tuple[str, Sequence[str], int, str, Sequence[str]]]] = {
     "Stage 1: with the gap against without": [
-        (f"Overviews of {LOW} tokens, unreadable", _STAGE_1, LOW, "test", _LOOKING),
-        (f"Overviews of {HIGH} tokens, readable", _STAGE_1, HIGH, "test", _LOOKING),
+        (f"Overviews of {LOW} tokens, unreadable", STAGE_1, LOW, "test", _LOOKING),
+        (f"Overviews of {HIGH} tokens, readable", STAGE_1, HIGH, "test", _LOOKING),
     ],
     "Stage 2: the grounding reward against more of stage 1": [
         ("", ("gap", "stage2", "control"), LOW, "test", _CROPS)
@@ -87,7 +85,7 @@ _TABLES: dict[str, list[tuple[str, Sequence[str], int, str, Sequence[str]]]] = {
 }
 # Per experiment: what its plot shows.
 _PLOTS = {
-    "Stage 1: with the gap against without": ("stage1", ("accuracy", "lost_noise", "lost_elsewhere")),
+    "Stage 1: with the gap against without": ("stage1", ("accuracy", "lost_noise_crop", "lost_elsewhere")),
     "Stage 2: the grounding reward against more of stage 1": ("stage2", ("iou", "overlap", "accuracy")),
     "Parts of the grounding reward": ("reward", ("iou", "overlap", "accuracy")),
     "Which resolution stage 1 trains at": ("resolution", ("accuracy", "overlap")),

@@ -10,9 +10,11 @@ from pathlib import Path
 
 from benchmarks.miniature import jobs
 from benchmarks.miniature.runner import Job
+from lfpc_trl.evaluation.conditions import Condition
 
-BOTH_BUDGETS = ("warm", "gap", "no-gap")
-"""Models evaluated on readable overviews too."""
+STAGE_1 = ("warm", "gap", "no-gap")
+"""Models evaluated on readable overviews too, and with other crops than they asked for."""
+LOOKING: tuple[Condition, ...] = ("predicted", "no_tool", "noise", "elsewhere")
 
 
 def plan(output: Path, seeds: Sequence[int], scale: jobs.Scale, device: str) -> list[Job]:
@@ -33,14 +35,15 @@ def plan(output: Path, seeds: Sequence[int], scale: jobs.Scale, device: str) -> 
         ]
         for name in ("warm", "warm-pairs", *arms):
             wanted = [("test-pairs" if "pairs" in name else "test", jobs.LOW)]
-            wanted += [("test", jobs.HIGH)] if name in BOTH_BUDGETS else []
+            wanted += [("test", jobs.HIGH)] if name in STAGE_1 else []
+            conditions = LOOKING if name in STAGE_1 else LOOKING[:1]
             found += [
                 Job(
                     folder,
                     evaluation_name(name, data, tokens),
                     jobs.evaluate_model,
                     common,
-                    {"name": name, "data": data, "tokens": tokens},
+                    {"name": name, "data": data, "tokens": tokens, "conditions": conditions},
                     ("pictures", name),
                 )
                 for data, tokens in wanted

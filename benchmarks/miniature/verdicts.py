@@ -151,7 +151,7 @@ EXPERIMENTS: dict[str, tuple[Claim, ...]] = {
             )
             for tokens, how in ((LOW, "unreadable"), (HIGH, "readable"))
             for condition, what, paper in (
-                ("noise", "Noise crops", "18.5 / 10.5 / 11.0 against 4.5 / 0.5 / 3.2 (Table 5)"),
+                ("noise_crop", "Noise crops", "18.5 / 10.5 / 11.0 against 4.5 / 0.5 / 3.2 (Table 5)"),
                 ("elsewhere", "Crops from a wrong place", _NO_FIGURE),
             )
         ),

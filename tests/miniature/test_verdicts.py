@@ -60,8 +60,8 @@ def test_no_difference_at_all_is_refused():
 
 
 def test_what_is_lost_is_accuracy_minus_accuracy_with_other_crops():
-    seed = {evaluation_name("gap", "test", LOW): {"accuracy": 0.9, "accuracy_noise": 0.25}}
-    assert Figure("gap", "lost_noise").of(seed) == pytest.approx(0.65)
+    seed = {evaluation_name("gap", "test", LOW): {"accuracy": 0.9, "accuracy_noise_crop": 0.25}}
+    assert Figure("gap", "lost_noise_crop").of(seed) == pytest.approx(0.65)
 
 
 def test_a_claim_about_what_was_never_measured_is_not_decided():
