@@ -8,9 +8,10 @@ warm-pairs ─────────────┴─ pairs-best, pairs-last,
 from collections.abc import Sequence
 from pathlib import Path
 
+from lfpc_trl.evaluation.conditions import Condition
+
 from benchmarks.miniature import jobs
 from benchmarks.miniature.runner import Job
-from lfpc_trl.evaluation.conditions import Condition
 
 STAGE_1 = ("warm", "gap", "no-gap")
 """Models evaluated on readable overviews too, and with other crops than they asked for."""
