@@ -161,7 +161,8 @@ def _plot(path: Path, seeds: Sequence[Seed], experiment: str) -> None:
 
     _, metrics = _PLOTS[experiment]
     tables = _TABLES[experiment]
-    mpl.rcParams["svg.hashsalt"] = "miniature"  # the same figures give the same file
+    # Text as text, and the same figures give the same file.
+    mpl.rcParams |= {"svg.hashsalt": "miniature", "svg.fonttype": "none"}
     canvas = Canvas(figsize=(2.6 * len(metrics), 2.4 * len(tables)), layout="constrained")
     axes = canvas.subplots(len(tables), len(metrics), squeeze=False)
     for row, (title, models, tokens, data, _) in zip(axes, tables, strict=True):
