@@ -43,7 +43,13 @@ COMMANDS = {
     "select-resolution": Command(
         "choose per row how coarsely its picture is shown in stage 1", "trl", _TRAINING
     ),
+    "eval": Command("evaluate a model on benchmarks, and what its crops do for it", "trl", _TRAINING),
     "locus-data": Command("make rows of LOCUS, parts of pictures to be found again", "trl", ("PIL", "numpy")),
+    "compare": Command(
+        "compare evaluations of models over the same questions",
+        "eval",
+        ("PIL", "jinja2", "matplotlib", "pyarrow"),
+    ),
     "annotate": Command("draw nested target boxes on a local page", "pages", _PAGES),
     "view": Command("look at trajectories and curves of a run on a local page", "pages", _PAGES),
     "convert": Command("convert data of other systems to rows and back", "trl", _DATA),

@@ -5,14 +5,19 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lfpc_rewards import Frame, corner_distance
 from lfpc_trl.images import MIN_SIDE, BoxError, PixelBox, crop_box, crop_size
 from lfpc_trl.lazy_images import LazyImage, Noise, Part
+from lfpc_trl.placement import place_clear
 from lfpc_trl.prompts import Block, user_blocks
 from lfpc_trl.rows import Row
 
 TOOL_NAME = "image_zoom_in_tool"
+CropSource = Literal["predicted", "target", "noise", "elsewhere", "no_picture"]
+NO_PICTURE = "The region was cropped. No image is shown."
+"""What `no_picture` answers a valid call with. Fixed, so that a transcript tells it from a failed call."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +30,12 @@ class CropSettings:
         crop_tokens: a crop comes back at native resolution unless it needs more visual tokens than this.
         max_crops: crops per rollout; a further call is refused.
         min_side: shortest side of a crop in pixels of the original.
-        crop_source: "predicted" cuts what the model asked for. The other two answer a valid call with
-            something else, to test whether the model depends on its crops: "target" the nearest target
-            region (its outermost box), "noise" random noise of the size the crop would have had.
-        seed: of the noise.
+        crop_source: "predicted" cuts what the model asked for. The others answer a valid call with something
+            else, to test whether the model depends on its crops. "target": the nearest target region (its
+            outermost box). "noise": random noise of the size the crop would have had. "elsewhere": a box of
+            the same size at a random place that touches no target and not what was asked for; where there is
+            no such place, the one that shares the least with the targets. "no_picture": `NO_PICTURE`.
+        seed: of the noise and the place.
     """
 
     frame: Frame
@@ -36,7 +43,7 @@ class CropSettings:
     crop_tokens: int = 1024
     max_crops: int = 4
     min_side: int = MIN_SIDE
-    crop_source: Literal["predicted", "target", "noise"] = "predicted"
+    crop_source: CropSource = "predicted"
     seed: int = 0
 
 
@@ -86,30 +93,45 @@ class CropEnvironment:
             original_size=row.size,
             min_side=settings.min_side,
         )
+        recipe = self._recipe(row, box)
+        self._delivered += 1
+        if settings.crop_source == "no_picture":
+            return NO_PICTURE
         # Announced, not made: TRL runs the calls of a round one after another, the pictures are made in
         # threads meanwhile. And an unreadable picture is raised where TRL uses it: here, TRL would tell the
         # model, and the model would pay for our failure.
-        image = LazyImage(self._recipe(row, box)).start()
-        self._delivered += 1
-        return [{"type": "image", "image": image}]
+        return [{"type": "image", "image": LazyImage(recipe).start()}]
 
     def _recipe(self, row: Row, box: PixelBox) -> Part | Noise:
         settings = self._settings
+        # crc32, not hash(): the same in every process.
+        seed = (settings.seed, zlib.crc32(row.id.encode()), self._delivered)
         if settings.crop_source == "target":
             box = _nearest_target(row, box)
+        elif settings.crop_source == "elsewhere":
+            box = _elsewhere(row, box, seed)
         size = crop_size(box, factor=settings.factor, max_tokens=settings.crop_tokens)
         if settings.crop_source == "noise":
-            # crc32, not hash(): the same noise in every process.
-            return Noise((settings.seed, zlib.crc32(row.id.encode()), self._delivered), size)
+            return Noise(seed, size)
         return Part(str(row.image), self._file_bytes, size, box)
 
 
 def _nearest_target(row: Row, box: PixelBox) -> PixelBox:
     """The outermost box of the region whose corners are nearest to `box`, outwards to whole pixels."""
     outermost = np.array([region[-1] for region in row.regions or ()])
-    near = outermost[int(np.argmin(corner_distance(np.array([box], dtype=float), outermost, row.size)))]
-    left, top = np.floor(near[:2]).astype(int).tolist()
-    right, bottom = np.ceil(near[2:]).astype(int).tolist()
+    return _whole(outermost[int(np.argmin(corner_distance(np.array([box], float), outermost, row.size)))])
+
+
+def _elsewhere(row: Row, box: PixelBox, seed: tuple[int, ...]) -> PixelBox:
+    """A box of the same size clear of `box` and of the outermost box of every region."""
+    targets = [_whole(region[-1]) for region in row.regions or ()]
+    return place_clear((box[2] - box[0], box[3] - box[1]), row.size, targets, [box], seed=seed)
+
+
+def _whole(box: NDArray[np.float64]) -> PixelBox:
+    """Outwards to whole pixels."""
+    left, top = np.floor(box[:2]).astype(int).tolist()
+    right, bottom = np.ceil(box[2:]).astype(int).tolist()
     return left, top, right, bottom
 
 

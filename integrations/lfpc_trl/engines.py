@@ -25,6 +25,9 @@ from lfpc_trl.models import default_device, factor, load_model, load_processor, 
 
 EngineName = Literal["transformers", "vllm"]
 
+BATCHES: dict[EngineName, tuple[int, int]] = {"transformers": (32, 65_536), "vllm": (256, 262_144)}
+"""Conversations, and visual tokens, that an engine is given at a time. Our choice: 80 GB hold it with 7B."""
+
 
 @dataclass(frozen=True)
 class Picture:

@@ -12,6 +12,7 @@ import math
 import mmap
 import threading
 import warnings
+import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -59,12 +60,17 @@ class BoxError(ValueError):
 # --- reading -----------------------------------------------------------------------------------------
 
 
+_Key = tuple[str, int, int, Size | None]
+"""Path, time of change, length of the file, size at which it is shown."""
+
+
 class PictureCache:
     """Pictures by path and size, least recently used first out, bounded by the bytes of their pixels.
 
     A step of training shows and crops the same few originals hundreds of times. One decode per file even
     when several threads ask at once: the first one decodes, the others wait for it. A file that changed on
-    disk is read again. The newest picture is always kept, even alone above the bound.
+    disk is read again. The newest picture is always kept, even alone above the bound, and one that had to go
+    is found again as long as someone holds it.
 
     Args:
         max_bytes: bound on the pixels held, 3 bytes each.
@@ -73,7 +79,8 @@ class PictureCache:
     def __init__(self, max_bytes: int = 1 << 30) -> None:
         self.max_bytes = max_bytes
         self.decodes = 0
-        self._entries: OrderedDict[tuple[str, int, int, Size | None], Future[Image.Image]] = OrderedDict()
+        self._entries: OrderedDict[_Key, Future[Image.Image]] = OrderedDict()
+        self._gone: weakref.WeakValueDictionary[_Key, Image.Image] = weakref.WeakValueDictionary()
         self._lock = threading.Lock()
 
     def load(self, path: Path, size: Size | None = None) -> Image.Image:
@@ -92,6 +99,10 @@ class PictureCache:
             mine = future is None
             if future is None:
                 future = self._entries[key] = Future()
+                held = self._gone.get(key)
+                if held is not None:
+                    future.set_result(held)
+                    mine = False
             self._entries.move_to_end(key)
         if mine:
             try:
@@ -113,7 +124,7 @@ class PictureCache:
                 if total <= self.max_bytes:
                     break
                 total -= held[key]
-                del self._entries[key]
+                self._gone[key] = self._entries.pop(key).result()
 
 
 def _nbytes(image: Image.Image) -> int:

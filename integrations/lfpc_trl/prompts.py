@@ -4,6 +4,8 @@ The description of the crop tool is not here: the chat template renders it from 
 coordinates are, because they depend on the model family.
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,6 +45,14 @@ def question_text(row: Row) -> str:
     """The question, followed by its options as lines "A. ...", "B. ..."."""
     options = [f"{chr(ord('A') + index)}. {text}" for index, text in enumerate(row.choices or ())]
     return "\n".join([row.question, *options])
+
+
+def asked(row: Row, *, targets: bool = False) -> str:
+    """What the model is asked about a row, as a short digest; with `targets` also what it may be shown."""
+    content: list[Any] = [question_text(row), row.image.name, list(row.size)]
+    if targets:
+        content.append([region.tolist() for region in row.regions or ()])
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
 def user_blocks(row: Row, image: Image.Image) -> list[Block]:

@@ -1,11 +1,8 @@
 """The report of a training run: one HTML file that needs nothing beside itself.
 
-Everything a reader sees is in the file: styles, curves (inline SVG) and pictures (JPEG in base64). There is
-no script in it, and whatever a model wrote is put there as text, never as HTML: Jinja escapes every value,
-and the only strings exempt from that are the SVG drawings made here.
+There is no script in it, and whatever a model wrote is put there as text, never as HTML.
 """
 
-import base64
 import dataclasses
 import io
 import json
@@ -15,17 +12,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
-import jinja2
-import matplotlib as mpl
 import numpy as np
 from markupsafe import Markup
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 from PIL import Image
 
 from lfpc_trl.evaluation.in_process import Trajectory
 from lfpc_trl.images import load_original, show
+from lfpc_trl.standalone import COLOURS, draw, jpeg_url, template
 
 Results = Mapping[str, Mapping[str, Any]]
 """Phase name to its metrics, as `evaluate` returns them. Beside them may stand `seconds` (by step) and
@@ -83,16 +79,6 @@ _CURVES = (
 
 _CURVE_NAMES = {"stage1": "stage 1", "stage2": "stage 2", "control": "control"}
 _DASHES = {"stage1": "-", "stage2": "-", "control": (0, (4, 2))}
-# Matplotlib draws in colours that stand for CSS variables, so that the curves follow dark mode.
-_INK, _FAINT = "#010101", "#020202"
-_STAND_INS = {
-    _INK: "var(--ink)",
-    _FAINT: "var(--line)",
-    "#030303": "var(--stage1)",
-    "#040404": "var(--stage2)",
-    "#050505": "var(--control)",
-}
-_COLOURS = {"stage1": "#030303", "stage2": "#040404", "control": "#050505"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,14 +187,7 @@ def write_report(
     """
     path = Path(path)
     phases = [name for name in PHASES if name in results or trajectories.get(name)]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    html = environment.get_template("report.html.jinja").render(
+    html = template("report.html.jinja").render(
         phases={name: PHASES[name] for name in phases},
         questions=_questions(results),
         luck=_luck(results),
@@ -461,34 +440,20 @@ def _smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _draw(series: Mapping[str, NDArray[np.float64]], kind: str, salt: str) -> Markup:
     """Faint line = each step, strong line = running mean."""
-    options: Any = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": salt,
-        "font.size": 9.5,
-        "font.family": "sans-serif",
-    }
-    with mpl.rc_context(options):
-        figure = Figure(figsize=(3.6, 2.15), layout="constrained")
-        figure.patch.set_alpha(0)
-        axes = figure.add_subplot()
-        axes.patch.set_alpha(0)
-        for side in ("top", "right", "left"):
-            axes.spines[side].set_visible(False)
-        axes.spines["bottom"].set_color(_FAINT)
-        axes.tick_params(colors=_INK, length=0, pad=4)
-        axes.grid(axis="y", color=_FAINT, linewidth=0.8)
+
+    def plot(axes: Axes) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(4))
         if kind == "share":
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-        axes.set_xlabel("step", color=_INK, fontsize=8.5, loc="right", labelpad=1)
+        axes.set_xlabel("step", loc="right", labelpad=1)
         for arm, points in series.items():
             steps, values = points.T
-            axes.plot(steps, values, color=_COLOURS[arm], linewidth=0.8, alpha=0.35)
+            axes.plot(steps, values, color=COLOURS[arm], linewidth=0.8, alpha=0.35)
             axes.plot(
                 steps,
                 _smooth(values),
-                color=_COLOURS[arm],
+                color=COLOURS[arm],
                 linewidth=2.2,
                 linestyle=_DASHES[arm],
                 solid_capstyle="round",
@@ -498,16 +463,8 @@ def _draw(series: Mapping[str, NDArray[np.float64]], kind: str, salt: str) -> Ma
         lowest = min(points[:, 1].min() for points in series.values())
         highest = max(points[:, 1].max() for points in series.values())
         axes.set_ylim(min(0.0, 1.05 * lowest), 1.08 * highest if highest > 0 else 1.0)
-        buffer = io.StringIO()
-        # Without metadata: the same numbers give the same bytes, and no address stands in the file.
-        nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
-        figure.savefig(buffer, format="svg", metadata=nothing)
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    for stand_in, variable in _STAND_INS.items():
-        svg = svg.replace(stand_in, variable)
-    # Only numbers and fixed words were drawn, so this is safe to pass through unescaped.
-    return Markup(svg.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1))
+
+    return draw(plot, salt)
 
 
 # Examples
@@ -612,4 +569,4 @@ def _data_url(image: Image.Image, side: int) -> str:
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=72 if side == _PICTURE else 82, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return jpeg_url(buffer.getvalue())

@@ -5,8 +5,6 @@ How coarsely each picture is shown in stage 1 is chosen once per row, before tra
 (our choice), and every answer is written down at once.
 """
 
-import hashlib
-import json
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +14,6 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from PIL import Image
-from trl.data_utils import prepare_multimodal_messages
 
 from lfpc_rewards import Frame, parse_completions
 from lfpc_trl.crop_tool import CropSettings
@@ -39,14 +36,12 @@ from lfpc_trl.ladder import (
 from lfpc_trl.models import factor as factor_of
 from lfpc_trl.models import fingerprint
 from lfpc_trl.pool import Failure, Outcome, Outcomes, Piece
-from lfpc_trl.prompts import build_prompt, question_text, system_text, user_blocks
+from lfpc_trl.prompts import asked, question_text, system_text
 from lfpc_trl.rollouts import generate_rollouts
 from lfpc_trl.rows import Row
+from lfpc_trl.running import check_finished
 
 Method = Literal["answer", "hard", "random"]
-
-BATCHES: dict[EngineName, tuple[int, int]] = {"transformers": (32, 65_536), "vllm": (256, 262_144)}
-"""Questions, and visual tokens, that an engine is asked at a time. Our choice: 80 GB hold it with 7B."""
 
 _RENDERERS = 4
 """Threads that decode and shrink pictures while the engine works."""
@@ -214,22 +209,6 @@ def check_questions(rows: Sequence[Row], vision_tokens: Collection[str]) -> None
             )
 
 
-def prompt_limits(
-    processor: Any, rows: Sequence[Row], ladders: Sequence[Sequence[Size]], *, max_new_tokens: int
-) -> PromptLimits:
-    """The largest prompt of these rows, bounded from above without tokenising them all."""
-    side = factor_of(processor)
-    picture_tokens = max(tokens_of(size, side) for sizes in ladders for size in sizes)
-    longest = max(rows, key=lambda row: len(question_text(row).encode()))
-    # The frame does not matter: without the tool the model is told nothing of boxes.
-    messages = build_prompt(Frame.SHOWN, user_blocks(longest, Image.new("RGB", (side, side))), tools=False)
-    text = processor.apply_chat_template(
-        prepare_multimodal_messages(messages), tokenize=False, add_generation_prompt=True
-    )
-    # Qwen's tokens are pieces of UTF-8: a text has no more tokens than bytes.
-    return PromptLimits(1, picture_tokens, picture_tokens + len(text.encode()) + max_new_tokens)
-
-
 # --- what was answered -------------------------------------------------------------------------------
 
 
@@ -249,15 +228,9 @@ def answers_header(engine: EngineName, model_dir: Path, settings: AskSettings) -
     }
 
 
-def _asked(row: Row) -> str:
-    """What the model is asked about a row, as a short digest."""
-    content = [question_text(row), row.image.name, list(row.size)]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-
-
 def as_record(item: LadderItem, answer: str | None) -> Record:
     """An answer at the next level of an item, as a line of a journal."""
-    return {"id": item.row.id, "asked": _asked(item.row), "shown": list(item.size), "answer": answer}
+    return {"id": item.row.id, "asked": asked(item.row), "shown": list(item.size), "answer": answer}
 
 
 def read_answers(
@@ -269,7 +242,7 @@ def read_answers(
         UserError: a journal was made with another header, or a row was changed since it was asked.
     """
     by_id = {row.id: row for row in rows}
-    digests = {row.id: _asked(row) for row in rows}
+    digests = {row.id: asked(row) for row in rows}
     answers: dict[tuple[str, Size], str | None] = {}
     for path in sorted(folder.glob("*.jsonl")):
         for record in read_journal(path, header):
@@ -328,13 +301,7 @@ class Collector:
 
     def check(self) -> None:
         """Raise `UserError` if anything could not be finished; the first row is named with its reason."""
-        keys = [key for failure in self.failures for key in failure.keys]
-        if keys:
-            first = next(failure for failure in self.failures if failure.keys)
-            more = f" (and {len(keys) - 1} more rows)" if len(keys) > 1 else ""
-            raise UserError(f"row {first.keys[0]}: not finished, {first.reason}{more}")
-        if self.failures:  # a worker that had nothing in hand
-            raise UserError(self.failures[0].reason)
+        check_finished(self.failures, "row")
 
 
 # --- the whole selection -----------------------------------------------------------------------------

@@ -4,12 +4,16 @@ What a row goes through here is what TRL does with it: the same environment, the
 same tool description, the same parser, tool messages of the same shape. So a model is evaluated on exactly
 what it was trained on. One thing differs: a rollout has no budget of tokens for all its turns together
 (`max_completion_length` of TRL), only the model's own context ends it.
+
+`stream_rollouts` takes jobs as it has room for them and gives back rollouts as they end; `generate_rollouts`
+is a list in and a list out.
 """
 
+import json
 import time
+import weakref
 import zlib
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,10 +22,86 @@ from transformers.utils import get_json_schema
 from trl.chat_template_utils import parse_response
 from trl.data_utils import prepare_multimodal_messages
 
+from lfpc_rewards import Frame
 from lfpc_trl.crop_tool import TOOL_NAME, CropEnvironment, CropSettings
-from lfpc_trl.engines import Engine, Picture, Prompt, image_token_id
-from lfpc_trl.prompts import Message, build_prompt, user_blocks
+from lfpc_trl.engines import Engine, Picture, Prompt, PromptLimits, image_token_id
+from lfpc_trl.images import tokens_of
+from lfpc_trl.lazy_images import LazyImage
+from lfpc_trl.models import factor
+from lfpc_trl.prompts import Message, build_prompt, question_text, user_blocks
 from lfpc_trl.rows import Row
+
+_RENDERED = 1024
+"""Prompts and replies whose tokens are remembered: conditions, samples and budgets share them."""
+_REPLY_TOKENS = 512
+"""Tokens of the text with which calls of one turn are answered, at most as a rule: what does not fit into the
+context ends its rollout."""
+
+MakePrompt = Callable[[Row], list[Message]]
+"""Makes the messages before the first turn."""
+
+
+@dataclass(frozen=True)
+class RolloutSettings:
+    """How turns are written.
+
+    Attributes:
+        max_turns: generations per rollout; a tool call in the last one stays unanswered, as in TRL.
+        max_new_tokens: limit on the tokens of one turn (the paper's 2048).
+        temperature: 0 decodes greedily; above it the model is sampled, from its whole distribution.
+        seed: of the sampling. What is drawn for a row depends on seed, sample, id, shown size and turn, not
+            on the rows beside it; torch's own random state is left as it was.
+        batch_size: rollouts under way.
+        batch_tokens: tokens in one call of the engine, padding included; a larger rollout stands alone. None
+            sets no limit.
+
+    Raises:
+        ValueError: a setting out of range.
+    """
+
+    max_turns: int = 5
+    max_new_tokens: int = 2048
+    temperature: float = 0.0
+    seed: int = 0
+    batch_size: int = 32
+    batch_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_turns < 1 or self.max_new_tokens < 1 or self.batch_size < 1 or self.temperature < 0:
+            raise ValueError(
+                "max_turns, max_new_tokens and batch_size must be at least 1 and temperature at least 0, got "
+                f"{self.max_turns}, {self.max_new_tokens}, {self.batch_size} and {self.temperature}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A rollout to be made.
+
+    Attributes:
+        row: a row with a `shown_size`.
+        crops: how crops are cut and in which frame the model counts.
+        tools: whether the crop tool is offered. Without it there is one turn.
+        sample: which of several draws for the same row.
+        first_turn: token ids to take as the first turn instead of generating it, so that what follows can be
+            compared with another rollout that began the same, such as one with other crops.
+        picture: the picture at its shown size, where it is at hand; without the tool only, which reads its
+            own.
+        prompt: makes the messages of the row, in place of LFPC's; there is no tool then and one turn.
+    """
+
+    row: Row
+    crops: CropSettings
+    tools: bool = True
+    sample: int = 0
+    first_turn: Sequence[int] | None = None
+    picture: Image.Image | None = None
+    prompt: MakePrompt | None = None
+
+    @property
+    def has_tool(self) -> bool:
+        """Whether the model is told of the crop tool and its calls are answered."""
+        return self.tools and self.prompt is None
 
 
 @dataclass(frozen=True)
@@ -32,34 +112,99 @@ class Rollout:
         row: the row, as it was shown.
         messages: the completion as TRL hands it to reward functions: turns of the model and tool messages.
         first_turn: token ids of the first turn.
-        seconds: this rollout's share of the wall time.
+        complete: whether the last turn was ended by the model, not by a limit.
+        seconds: this rollout's share of the wall time; a first turn that was given took none.
     """
 
     row: Row
     messages: list[Message]
     first_turn: list[int]
+    complete: bool
     seconds: float
 
 
 @dataclass
 class _Live:
-    """A rollout under way. `ids` hold one placeholder per picture, `pictures` are ready for the engine."""
+    """A rollout under way. `ids` hold one placeholder per image."""
 
-    index: int
-    row: Row
+    job: Job
     environment: CropEnvironment
     ids: list[int] = field(default_factory=list)
+    images: list[Image.Image] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
+    tokens: int = 0
     messages: list[Message] = field(default_factory=list)
     first_turn: list[int] = field(default_factory=list)
     turns: int = 0
+    complete: bool = False
     over: bool = False
+    error: Exception | None = None
     seconds: float = 0.0
 
-    @property
-    def tokens(self) -> int:
-        """Tokens so far, with those of the pictures."""
-        return len(self.ids) + sum(picture.tokens - 1 for picture in self.pictures)
+    def outcome(self) -> "Rollout | Exception":
+        return self.error or Rollout(
+            self.job.row, self.messages, self.first_turn, self.complete, self.seconds
+        )
+
+
+def stream_rollouts(
+    engine: Engine,
+    next_job: Callable[[], Job | None],
+    settings: RolloutSettings,
+    *,
+    on_first_turn: Callable[[Job, list[int]], object] | None = None,
+) -> Iterator[tuple[Job, Rollout | Exception]]:
+    """Make rollouts as jobs come in, and give each back when it ends.
+
+    Up to `batch_size` rollouts are under way at a time. Each pass generates one turn for all of them; those
+    that are done make room for the next jobs, so a long rollout does not hold up the others. A picture that
+    several rollouts under way are shown is made ready once.
+
+    Args:
+        engine: what writes the turns.
+        next_job: the next job, None where there is none at the moment. It is asked again after every pass;
+            the stream ends when it has none while no rollout is under way.
+        settings: how turns are written.
+        on_first_turn: told each first turn as soon as it was generated, for jobs that are to begin with it.
+
+    Yields:
+        The job with its rollout, or with the error that its picture raised.
+
+    Raises:
+        ValueError: a row without `shown_size`, or without targets where crops come from them; a prompt with
+            more placeholders than pictures.
+    """
+    speaker = _Speaker(engine, settings)
+    under_way: list[_Live] = []
+    while True:
+        ended: list[_Live] = []
+        while len(under_way) < settings.batch_size and (job := next_job()) is not None:
+            live = speaker.start(job)
+            (ended if live.over else under_way).append(live)
+        for batch in _batches(under_way, settings.batch_tokens):
+            for live in speaker.speak(batch):
+                if live.turns == 1 and live.job.first_turn is None and on_first_turn is not None:
+                    on_first_turn(live.job, live.first_turn)
+        ended += [live for live in under_way if live.over]
+        if not ended and not under_way:
+            return
+        under_way = [live for live in under_way if not live.over]
+        for live in ended:
+            yield live.job, live.outcome()
+
+
+def _batches(lives: list[_Live], batch_tokens: int | None) -> Iterator[list[_Live]]:
+    """Rollouts that are passed to the engine together, of similar length where tokens are limited."""
+    if batch_tokens is None:
+        yield lives
+        return
+    batch: list[_Live] = []
+    for live in sorted(lives, key=lambda each: each.tokens, reverse=True):
+        if batch and (len(batch) + 1) * batch[0].tokens > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(live)
+    yield batch
 
 
 def generate_rollouts(
@@ -75,29 +220,23 @@ def generate_rollouts(
     batch_size: int = 32,
     first_turns: Sequence[list[int]] | None = None,
     pictures: Sequence[Image.Image] | None = None,
-    prompt: Callable[[Row], list[Message]] | None = None,
+    prompt: MakePrompt | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> list[Rollout]:
-    """Let the model work on every row, in batches.
-
-    Up to `batch_size` rollouts are under way at a time. Each pass generates one turn for all of them; those
-    that are done make room for the next rows, so a long rollout does not hold up the others.
+    """Let the model work on every row, in batches; see `stream_rollouts`.
 
     Args:
         engine: what writes the turns.
         rows: rows with a `shown_size`.
         crop_settings: how crops are cut and in which frame the model counts.
         tools: whether the crop tool is offered. Without it there is one turn.
-        max_turns: generations per rollout; a tool call in the last one stays unanswered, as in TRL.
-        max_new_tokens: limit on the tokens of one turn (the paper's 2048).
-        temperature: 0 decodes greedily; above it the model is sampled, from its whole distribution.
-        seed: of the sampling. What is drawn for a row depends on seed, id, shown size and turn, not on the
-            rows beside it; torch's own random state is left as it was.
+        max_turns: as in `RolloutSettings`, as are the next four.
+        max_new_tokens: limit on the tokens of one turn.
+        temperature: 0 decodes greedily.
+        seed: of the sampling.
         batch_size: rollouts per pass.
-        first_turns: token ids to take as the first turn of each row instead of generating it, so that what
-            follows can be compared with another run that began the same, such as one with other crops.
-        pictures: the picture of each row at its shown size, where they are at hand; without the tool only,
-            which reads its own.
+        first_turns: the first turn of each row, see `Job`.
+        pictures: the picture of each row at its shown size, where they are at hand; without the tool only.
         prompt: makes the messages of a row, in place of LFPC's; there is no tool then and one turn.
         progress: called with the number of rollouts that were just finished, such as `tqdm.update`.
 
@@ -107,120 +246,210 @@ def generate_rollouts(
     Raises:
         ValueError: a setting out of range, a row without `shown_size`, or without targets where crops
             come from them.
+        OSError: a picture is gone.
     """
-    if max_turns < 1 or max_new_tokens < 1 or batch_size < 1 or temperature < 0:
-        raise ValueError(
-            "max_turns, max_new_tokens and batch_size must be at least 1 and temperature at least 0, got "
-            f"{max_turns}, {max_new_tokens}, {batch_size} and {temperature}"
-        )
+    settings = RolloutSettings(max_turns, max_new_tokens, temperature, seed, batch_size)
     if first_turns is not None and len(first_turns) != len(rows):
         raise ValueError(f"first_turns must have one entry per row, got {len(first_turns)} for {len(rows)}")
-    tools = tools and prompt is None
     if pictures is not None and (tools or prompt is not None or len(pictures) != len(rows)):
         raise ValueError(
             "pictures must have one entry per row, no tool and no prompt, "
             f"got {len(pictures)} for {len(rows)}"
         )
-    speaker = _Speaker(engine, crop_settings, tools, max_turns, seed, prompt)
-    waiting = deque(enumerate(rows))
-    under_way: list[_Live] = []
-    done: dict[int, Rollout] = {}
-    while waiting or under_way:
-        start = time.perf_counter()
-        worked_on = list(under_way)
-        while waiting and len(worked_on) < batch_size:
-            index, row = waiting.popleft()
-            live = speaker.start(index, row, None if pictures is None else pictures[index])
-            worked_on.append(live)
-            if first_turns is not None:
-                live.over = not speaker.advance(live, first_turns[live.index])
-        speaking = [live for live in worked_on if not live.over]
-        prompts = [speaker.prompt(live) for live in speaking]
-        turns = engine.generate(prompts, max_new_tokens=max_new_tokens, temperature=temperature)
-        for live, turn in zip(speaking, turns, strict=True):
-            live.over = not speaker.advance(live, turn)
-        share = (time.perf_counter() - start) / len(worked_on)
-        for live in worked_on:
-            live.seconds += share
-            if live.over:
-                done[live.index] = Rollout(live.row, live.messages, live.first_turn, live.seconds)
-        under_way = [live for live in worked_on if not live.over]
-        if progress is not None and len(under_way) < len(worked_on):
-            progress(len(worked_on) - len(under_way))
-    return [done[index] for index in range(len(rows))]
+    jobs = [
+        Job(
+            row,
+            crop_settings,
+            tools,
+            first_turn=None if first_turns is None else first_turns[index],
+            picture=None if pictures is None else pictures[index],
+            prompt=prompt,
+        )
+        for index, row in enumerate(rows)
+    ]
+    waiting = iter(jobs)
+    done: dict[Job, Rollout] = {}
+    for job, outcome in stream_rollouts(engine, lambda: next(waiting, None), settings):
+        if isinstance(outcome, Exception):
+            raise outcome
+        done[job] = outcome
+        if progress is not None:
+            progress(1)
+    return [done[job] for job in jobs]
+
+
+def prompt_limits(
+    processor: Any,
+    rows: Sequence[Row],
+    picture_tokens: int,
+    *,
+    max_new_tokens: int,
+    max_turns: int = 1,
+    crops: CropSettings | None = None,
+) -> PromptLimits:
+    """The largest conversation of these rows, bounded from above without tokenising them all.
+
+    Args:
+        processor: the processor of the model.
+        rows: what is asked.
+        picture_tokens: visual tokens of the largest picture as it is shown.
+        max_new_tokens: limit on the tokens of one turn.
+        max_turns: generations per rollout.
+        crops: how crops are cut; None where the tool is not offered.
+    """
+    side = factor(processor)
+    longest = max(rows, key=lambda row: len(question_text(row).encode()))
+    blocks = user_blocks(longest, Image.new("RGB", (side, side)))
+    frame = Frame.SHOWN if crops is None else crops.frame  # without the tool nothing is said of boxes
+    text = processor.apply_chat_template(
+        prepare_multimodal_messages(build_prompt(frame, blocks, tools=crops is not None)),
+        tokenize=False,
+        add_generation_prompt=True,
+        tools=None if crops is None else _schema(crops),
+    )
+    # Qwen's tokens are pieces of UTF-8: a text has no more tokens than bytes.
+    tokens = picture_tokens + len(text.encode()) + max_new_tokens
+    if crops is None:
+        return PromptLimits(1, picture_tokens, tokens)
+    tokens += crops.max_crops * crops.crop_tokens + (max_turns - 1) * (max_new_tokens + _REPLY_TOKENS)
+    return PromptLimits(1 + crops.max_crops, max(picture_tokens, crops.crop_tokens), tokens)
+
+
+def _schema(crops: CropSettings) -> list[Any]:
+    """The description of the crop tool. TRL renders the method itself, with the same result."""
+    return [get_json_schema(CropEnvironment(crops).image_zoom_in_tool)]
 
 
 class _Speaker:
-    """What it takes to hold a conversation with the model; shared by the rollouts of one call."""
+    """What it takes to hold a conversation with the model; shared by the rollouts of one stream."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        crop_settings: CropSettings,
-        tools: bool,
-        max_turns: int,
-        seed: int,
-        messages: Callable[[Row], list[Message]] | None = None,
-    ) -> None:
+    def __init__(self, engine: Engine, settings: RolloutSettings) -> None:
         self.engine, self.processor, self.tokenizer = engine, engine.processor, engine.processor.tokenizer
-        self.crop_settings, self.max_turns, self.seed = crop_settings, max_turns, seed
-        self.messages = messages
-        # The description is rendered once here; TRL renders the method itself, with the same result.
-        self.tools = [get_json_schema(CropEnvironment(crop_settings).image_zoom_in_tool)] if tools else None
+        self.settings = settings
         self.image_id = image_token_id(self.processor)
+        self._factor = factor(self.processor)
+        self._tools: list[Any] | None = None
+        self._rendered: dict[str, list[int]] = {}
+        self._ready: weakref.WeakValueDictionary[Any, Picture] = weakref.WeakValueDictionary()
 
-    def start(self, index: int, row: Row, picture: Image.Image | None = None) -> _Live:
-        """A new rollout, its prompt tokenised and its picture processed."""
-        live = _Live(index, row, CropEnvironment(self.crop_settings))
-        if self.messages is not None:
-            prompt = self.messages(row)
-        else:
-            blocks = live.environment.reset(row=row) if picture is None else user_blocks(row, picture)
-            prompt = build_prompt(self.crop_settings.frame, blocks, tools=self.tools is not None)
-        self._extend(live, self._tokens(prompt, tools=self.tools), _images(prompt))
+    def start(self, job: Job) -> _Live:
+        """A new rollout, its prompt tokenised; over if its one turn was given, or its picture is gone."""
+        start = time.perf_counter()
+        live = _Live(job, CropEnvironment(job.crops))
+        try:
+            prompt = self._messages(live)
+        except OSError as error:
+            live.error, live.over = error, True
+            return live
+        self._extend(live, self._tokens(prompt, tools=self._offered(job)), _images(prompt))
+        if job.first_turn is not None:
+            self.advance(live, list(job.first_turn))
+        live.seconds = time.perf_counter() - start
         return live
+
+    def speak(self, lives: Sequence[_Live]) -> list[_Live]:
+        """One turn of each rollout; those that have spoken. The others are over: their picture is gone."""
+        start = time.perf_counter()
+        for live in lives:
+            self._make_ready(live)
+        speaking = [live for live in lives if not live.over]
+        turns = self.engine.generate(
+            [self.prompt(live) for live in speaking],
+            max_new_tokens=self.settings.max_new_tokens,
+            temperature=self.settings.temperature,
+        )
+        for live, turn in zip(speaking, turns, strict=True):
+            self.advance(live, turn)
+        for live in lives:
+            live.seconds += (time.perf_counter() - start) / len(lives)
+        return speaking
 
     def prompt(self, live: _Live) -> Prompt:
         """What the engine is given for the next turn."""
-        place = f"{self.seed} {live.row.id} {live.row.shown_size} {live.turns}"
+        row = live.job.row
+        place = f"{self.settings.seed} {row.id} {row.shown_size} {live.turns}"
+        if live.job.sample:
+            place += f" {live.job.sample}"
         return Prompt(live.ids, live.pictures, zlib.crc32(place.encode()))
 
-    def advance(self, live: _Live, turn: list[int]) -> bool:
-        """Take in a turn of the model and answer its tool calls; False when the rollout is over."""
-        message = parse_response(self.tokenizer, turn, prefix=live.ids, tools=self.tools)
+    def advance(self, live: _Live, turn: list[int]) -> None:
+        """Take in a turn of the model and answer its tool calls, unless the rollout is over."""
+        tools = self._offered(live.job)
+        message = parse_response(self.tokenizer, turn, prefix=live.ids, tools=tools)
         live.messages.append(message)
         live.turns += 1
         live.first_turn = live.first_turn or turn
+        live.complete = turn[-1:] == [self.tokenizer.eos_token_id]
+        live.over = True
         calls = message.get("tool_calls")
-        if not calls or self.tools is None or live.turns >= self.max_turns:
-            return False
+        if not calls or tools is None or live.turns >= self.settings.max_turns:
+            return
         answers = [_answer(live.environment, call) for call in calls]
-        images = _images(answers)
-        self._extend(live, turn + self._reply_tokens(answers), images)
+        self._extend(live, turn + self._reply_tokens(answers), _images(answers))
         if live.tokens >= self.engine.context:
-            return False  # as TRL: an answer that does not fit is dropped and the rollout ends before it
+            return  # as TRL: an answer that does not fit is dropped and the rollout ends before it
         live.messages.extend(answers)
-        return True
+        live.over = False
+
+    def _messages(self, live: _Live) -> list[Message]:
+        job = live.job
+        if job.prompt is not None:
+            return job.prompt(job.row)
+        if job.picture is not None:
+            blocks = user_blocks(job.row, job.picture)
+        else:
+            blocks = live.environment.reset(row=job.row)
+        return build_prompt(job.crops.frame, blocks, tools=job.tools)
+
+    def _offered(self, job: Job) -> list[Any] | None:
+        """The description of the tool, if the job offers it."""
+        if not job.has_tool:
+            return None
+        if self._tools is None:
+            self._tools = _schema(job.crops)
+        return self._tools
 
     def _extend(self, live: _Live, ids: Sequence[int], images: Sequence[Image.Image]) -> None:
-        """Append tokens and the pictures of their placeholders."""
+        """Append tokens and the images of their placeholders."""
         rendered = ids.count(self.image_id)
         if rendered != len(images):
             # A template that drops pictures, or a question that spells out the placeholder.
             raise ValueError(
-                f"row {live.row.id}: the prompt must hold {len(images)} pictures, got {rendered}"
+                f"row {live.job.row.id}: the prompt must hold {len(images)} pictures, got {rendered}"
             )
         live.ids.extend(ids)
-        live.pictures.extend(self.engine.picture(image) for image in images)
+        live.images.extend(images)
+        live.tokens += len(ids) + sum(tokens_of(image.size, self._factor) - 1 for image in images)
+
+    def _make_ready(self, live: _Live) -> None:
+        """Make the images ready that the engine has not seen yet. Not earlier: many are never shown."""
+        for image in live.images[len(live.pictures) :]:
+            recipe = image.recipe if isinstance(image, LazyImage) else None
+            picture = None if recipe is None else self._ready.get(recipe)
+            if picture is None:
+                try:
+                    image.load()
+                except Exception as error:  # Pillow's decoders raise what they like on damaged files
+                    live.error, live.over = error, True
+                    return
+                picture = self.engine.picture(image)
+                if recipe is not None:
+                    self._ready[recipe] = picture
+            live.pictures.append(picture)
 
     def _tokens(self, messages: Sequence[Message], **options: Any) -> list[int]:
-        text = self.processor.apply_chat_template(
-            prepare_multimodal_messages(list(messages)),
-            tokenize=False,
-            **({"add_generation_prompt": True} | options),
-        )
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
+        """The tokens of messages. Those of the same words are made once, whatever their pictures are."""
+        words = json.dumps([messages, options], default=lambda _: None)
+        if words not in self._rendered:
+            text = self.processor.apply_chat_template(
+                prepare_multimodal_messages(list(messages)),
+                tokenize=False,
+                **({"add_generation_prompt": True} | options),
+            )
+            if len(self._rendered) >= _RENDERED:
+                self._rendered.clear()
+            self._rendered[words] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return self._rendered[words]
 
     def _reply_tokens(self, answers: Sequence[Message]) -> list[int]:
         """The tokens from the end of the model's turn to the start of its next one.

@@ -252,6 +252,8 @@ def _check_row(
     choices = raw.get("choices")
     image = (folder / _text(raw["image"], "image")).absolute()
     size = picture_size(image)
+    if max(size) >= MAX_ASPECT * min(size):
+        raise _RuleError(f"image must be less than {MAX_ASPECT:g} times as long as wide, got {list(size)}")
     regions = None if raw.get("targets") is None else _regions(raw["targets"], size)
     if regions is None and require_targets:
         raise _RuleError("targets are needed for stage 2, got none")
@@ -305,14 +307,11 @@ def _identifier(value: object, number: int) -> str:
 
 def _picture_size(image: Path) -> Size:
     try:
-        size = check_picture(image)
+        return check_picture(image)
     except FileNotFoundError:
         raise _RuleError(f"image must exist, got {str(image)!r}") from None
     except Exception as error:  # Pillow's decoders raise what they like on damaged files
         raise _RuleError(f"image must be readable, got {str(image)!r} ({_one_line(error)})") from None
-    if max(size) >= MAX_ASPECT * min(size):
-        raise _RuleError(f"image must be less than {MAX_ASPECT:g} times as long as wide, got {list(size)}")
-    return size
 
 
 def _shown(value: object) -> Size:

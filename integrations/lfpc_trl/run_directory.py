@@ -49,9 +49,14 @@ def new_manifest(
         "frame": frame,
         "model": {"directory": str(model_dir), "sha256": model_hash},
         "data": {"rows": len(rows), "sha256": rows_digest(rows)},
-        "versions": {name: _version(name) for name in _PACKAGES} | {"commit": _commit()},
+        "versions": versions(),
         "finished": False,
     }
+
+
+def versions() -> dict[str, str | None]:
+    """The versions of what results depend on, None for what is not installed, and the commit."""
+    return {name: _version(name) for name in _PACKAGES} | {"commit": _commit()}
 
 
 def _version(package: str) -> str | None:

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from PIL import Image
+
 from lfpc_rewards import parse_completions
 from lfpc_trl.crop_tool import CropSettings
 from lfpc_trl.images import PixelBox, Size
@@ -76,7 +78,8 @@ class Trajectory:
     advantage: float | None
 
 
-def _schema() -> "pa.Schema":
+def schema() -> "pa.Schema":
+    """The columns of a file of trajectories."""
     import pyarrow as pa  # takes a while: not for those who only import the module
 
     numbers, text = pa.list_(pa.int32()), pa.string()
@@ -138,9 +141,9 @@ class TrajectoryLog:
         from pyarrow import parquet
 
         self.directory.mkdir(parents=True, exist_ok=True)
-        columns = [_columns(trajectory) for trajectory in trajectories]
+        columns = [as_columns(trajectory) for trajectory in trajectories]
         fresh = self._file(step).with_suffix(".tmp")
-        parquet.write_table(pa.Table.from_pylist(columns, schema=_schema()), fresh, compression="zstd")
+        parquet.write_table(pa.Table.from_pylist(columns, schema=schema()), fresh, compression="zstd")
         fresh.replace(self._file(step))
 
     def forget_after(self, step: int) -> None:
@@ -153,7 +156,8 @@ class TrajectoryLog:
         return self.directory / f"step-{step:06d}.parquet"
 
 
-def _columns(trajectory: Trajectory) -> dict[str, Any]:
+def as_columns(trajectory: Trajectory) -> dict[str, Any]:
+    """A trajectory as a row of `schema`."""
     columns = {name: _encodable(value) for name, value in vars(trajectory).items()}
     columns["messages"] = json.dumps(trajectory.messages, default=str)
     columns["scores"] = list(trajectory.scores.items())
@@ -212,10 +216,10 @@ class Round:
         trajectories = []
         for index, rollout in enumerate(parse_completions(self.completions)):
             row = self.rows[index]
-            messages, pictures = _without_pictures([*self.prompts[index], *self.completions[index]])
+            messages, pictures = without_pictures([*self.prompts[index], *self.completions[index]])
             for picture in pictures:
                 if picture.recipe not in small:
-                    small[picture.recipe] = _thumbnail(picture)
+                    small[picture.recipe] = thumbnail(picture)
             scores = {
                 name: None if math.isnan(score) else score
                 for name, score in zip(weights, self.scores[index], strict=True)
@@ -246,8 +250,13 @@ class Round:
         return trajectories
 
 
-def _without_pictures(messages: Sequence[Message]) -> tuple[list[Message], list[LazyImage]]:
-    """The messages with {"type": "image", "thumbnail": index} for each picture, and the pictures by index."""
+def without_pictures(messages: Sequence[Message], first: int = 0) -> tuple[list[Message], list[LazyImage]]:
+    """The messages with {"type": "image", "thumbnail": index} for each picture, and these pictures.
+
+    Args:
+        messages: messages with pictures.
+        first: index of the first picture.
+    """
     pictures: list[LazyImage] = []
     plain = []
     for message in messages:
@@ -256,7 +265,7 @@ def _without_pictures(messages: Sequence[Message]) -> tuple[list[Message], list[
             blocks = []
             for block in content:
                 if block.get("type") == "image":
-                    blocks.append({"type": "image", "thumbnail": len(pictures)})
+                    blocks.append({"type": "image", "thumbnail": first + len(pictures)})
                     pictures.append(block["image"])
                 else:
                     blocks.append(block)
@@ -265,7 +274,8 @@ def _without_pictures(messages: Sequence[Message]) -> tuple[list[Message], list[
     return plain, pictures
 
 
-def _thumbnail(image: LazyImage) -> bytes:
+def thumbnail(image: Image.Image) -> bytes:
+    """A picture as a small JPEG file."""
     small = image.copy()
     small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     file = io.BytesIO()

@@ -20,7 +20,7 @@ from lfpc_rewards import (
     parse_completions,
     tool_bonus,
 )
-from lfpc_trl.crop_tool import CropSettings
+from lfpc_trl.crop_tool import NO_PICTURE, CropSettings
 from lfpc_trl.images import BOX_ERRORS, BoxError, PixelBox, crop_box, crop_size, tokens_of
 from lfpc_trl.prompts import Message
 from lfpc_trl.rows import Row
@@ -195,7 +195,9 @@ def has_picture(message: Message) -> bool:
 
 
 def _is_failure(message: Message) -> bool:
-    return message["role"] == "tool" and not has_picture(message)
+    if message["role"] != "tool" or has_picture(message):
+        return False
+    return _text(message) != NO_PICTURE  # a refusal is a dict in words, whatever tool the model named
 
 
 _RULES = {str({"error": sentence}): rule for rule, sentence in BOX_ERRORS.items()}

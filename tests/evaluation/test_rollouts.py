@@ -12,7 +12,7 @@ from lfpc_trl.crop_tool import CropEnvironment, CropSettings
 from lfpc_trl.engines import TransformersEngine, expanded, image_token_id
 from lfpc_trl.models import factor, load_model, load_processor, vision_token_ids
 from lfpc_trl.prompts import build_prompt
-from lfpc_trl.rollouts import _Speaker, generate_rollouts
+from lfpc_trl.rollouts import Job, RolloutSettings, _Speaker, generate_rollouts
 from lfpc_trl.transcript import score_transcripts
 from tests.evaluation.scripted import Prompt, ScriptedModel, answer, call
 from tests.trl import tiny
@@ -219,7 +219,10 @@ def family_rows(rows, family):
 @pytest.mark.parametrize("tools", [True, False])
 def test_prompts_have_the_tokens_that_the_processor_makes_of_them(family, family_rows, tools):
     engine = TransformersEngine(family.model, family.processor)
-    live = _Speaker(engine, family.settings, tools, 5, 0).start(0, family_rows[0])
+    speaker = _Speaker(engine, RolloutSettings())
+    live = speaker.start(Job(family_rows[0], family.settings, tools))
+    speaker._make_ready(live)
+    prepared = speaker.prompt(live)
     environment = CropEnvironment(family.settings)
     prompt = build_prompt(family.settings.frame, environment.reset(row=family_rows[0]), tools=tools)
     wanted = family.processor.apply_chat_template(
@@ -229,14 +232,14 @@ def test_prompts_have_the_tokens_that_the_processor_makes_of_them(family, family
         tokenize=True,
         return_dict=True,
     )
-    read = expanded(live.ids, live.pictures, image_token_id(family.processor))
+    read = expanded(prepared.ids, prepared.pictures, image_token_id(family.processor))
     assert read == list(wanted["input_ids"][0])
     assert live.tokens == len(read)
-    torch.testing.assert_close(live.pictures[0].data[0], torch.as_tensor(wanted["pixel_values"]))
+    torch.testing.assert_close(prepared.pictures[0].data[0], torch.as_tensor(wanted["pixel_values"]))
 
 
 def test_tool_answers_have_the_tokens_that_trl_gives_them(family, family_rows):
-    speaker = _Speaker(TransformersEngine(family.model, family.processor), family.settings, True, 5, 0)
+    speaker = _Speaker(TransformersEngine(family.model, family.processor), RolloutSettings())
     trainer = SimpleNamespace(
         _is_vlm=True,
         _tokenizer=family.processor.tokenizer,

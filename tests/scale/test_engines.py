@@ -27,8 +27,7 @@ from lfpc_trl.errors import UserError
 from lfpc_trl.images import shown_size
 from lfpc_trl.models import load_model, load_processor, vision_token_ids
 from lfpc_trl.prompts import build_prompt
-from lfpc_trl.resolution import prompt_limits
-from lfpc_trl.rollouts import generate_rollouts
+from lfpc_trl.rollouts import generate_rollouts, prompt_limits
 from lfpc_trl.rows import read_rows
 from tests.scale import vllm_stand_in
 
@@ -182,7 +181,7 @@ def test_a_picture_that_vllm_would_resize_is_refused(vllm, processor, model_dir,
 
 def test_limits_hold_the_largest_prompt_and_not_much_more(processor, rows):
     long = dataclasses.replace(rows[0], question="Which of the words — é, ü, 汉字 — is on the sign?" * 9)
-    limits = prompt_limits(processor, [*rows, long], [[(224, 168)], [(28, 28)]], max_new_tokens=100)
+    limits = prompt_limits(processor, [*rows, long], 48, max_new_tokens=100)
     assert (limits.pictures, limits.picture_tokens) == (1, 48)
     blocks = CropEnvironment(CROPS).reset(row=long)
     ids = processor.apply_chat_template(

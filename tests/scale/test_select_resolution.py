@@ -16,7 +16,7 @@ from collections import Counter
 import psutil
 import pytest
 
-from lfpc_trl import cli
+from lfpc_trl import cli, running
 from lfpc_trl.commands import select_resolution as command
 from lfpc_trl.models import load_processor
 from tests.scale.conftest import write_records
@@ -363,8 +363,7 @@ def test_more_processes_than_gpus_are_refused(work, capsys, monkeypatch):
 def test_every_process_has_a_gpu_of_its_own_or_its_share_of_the_cores(monkeypatch, visible, expected):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(9))
-    options = ["--model", "m", "--data", "d", "--output", "o", "--processes", "2"]
-    found = command._environments(command.make_parser().parse_args(options))
+    found = running.environments(2, None)
     assert [each.get("CUDA_VISIBLE_DEVICES") for each in found] == expected
     assert {each["OMP_NUM_THREADS"] for each in found} == {"4"}
 

@@ -1,19 +1,18 @@
 """`lfpc select-resolution`: the size at which each row's picture is shown."""
 
 import argparse
-import os
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lfpc_trl.errors import InterruptedRun, UserError
+from lfpc_trl import running
+from lfpc_trl.errors import UserError
 
 if TYPE_CHECKING:
     from lfpc_trl.ladder import Answers, Ladder, Selection
-    from lfpc_trl.pool import Outcomes
-    from lfpc_trl.resolution import AskSettings, Collector, LadderItem, MakeLadderWork
+    from lfpc_trl.pool import Outcome
+    from lfpc_trl.resolution import AskSettings, Collector, LadderItem
     from lfpc_trl.rows import Row
 
 _LISTED = 20
@@ -47,17 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
     asking.add_argument(
         "--same-answer", default="rewards", metavar="NAME", help="rewards, exact, or module:function"
     )
-    running = parser.add_argument_group("how it runs")
-    running.add_argument("--engine", choices=("transformers", "vllm"), default="transformers")
-    running.add_argument(
-        "--processes", type=int, default=1, metavar="N", help="one model each, on a GPU each; default: 1"
-    )
-    running.add_argument("--batch-size", type=int, metavar="N", help="questions at a time")
-    running.add_argument("--batch-tokens", type=int, metavar="N", help="visual tokens at a time")
-    running.add_argument("--threads", type=int, metavar="N", help="torch threads of a process")
-    running.add_argument("--shard", metavar="K/N", help="ask about a part of the rows and write no output")
-    running.add_argument("--merge", action="store_true", help="ask nothing: the shards have all the answers")
-    running.add_argument("--ray", action="store_true", help="the processes are actors of Ray Data")
+    running.add_options(parser, asked="questions", shared="rows")
     return parser
 
 
@@ -89,7 +78,7 @@ def main(arguments: Sequence[str]) -> None:
     settings = _ask_settings(args)
     header = answers_header(args.engine, args.model, settings)
     answers: Answers = read_answers(answers_folder(args.output), header, rows)
-    mine = slice(None) if shard is None else slice(shard[0] - 1, None, shard[1])
+    mine = running.slice_of(shard)
     items = open_items(rows[mine], ladders[mine], answers, same)
     if items and args.merge:
         raise UserError(
@@ -97,7 +86,7 @@ def main(arguments: Sequence[str]) -> None:
             f"row {next(iter(items))}; run the missing shards, or without --merge to ask here"
         )
     if items:
-        answers = _ask(args, processor, rows, ladders, items, answers, header).answers
+        answers = _ask(args, processor, rows, ladders, items, answers, header, shard).answers
     if shard is not None:
         print(f"shard {args.shard}: {len(rows[mine])} rows answered; next: the other shards, then --merge")
         return
@@ -111,7 +100,7 @@ def main(arguments: Sequence[str]) -> None:
 # --- options -----------------------------------------------------------------------------------------
 
 
-def _check_options(args: argparse.Namespace) -> tuple[int, int] | None:
+def _check_options(args: argparse.Namespace) -> running.Shard | None:
     """Refuse what cannot work before anything is read; the shard, if one is asked for."""
     from lfpc_trl.rows import SUFFIXES
 
@@ -119,30 +108,15 @@ def _check_options(args: argparse.Namespace) -> tuple[int, int] | None:
         raise UserError(f"{args.output}: already exists")
     if args.output.suffix not in SUFFIXES:
         raise UserError(f"{args.output}: rows are written to a .jsonl or .parquet file")
-    for name in ("processes", "batch_size", "batch_tokens", "max_new_tokens", "threads"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
-    if not 0 <= args.temperature <= 2:
-        raise UserError(f"--temperature must be 0 to 2, got {args.temperature:g}")
-    if args.shard is None and not args.merge and not args.ray:
-        pass
-    elif args.method != "answer":
-        raise UserError(f"--shard, --merge and --ray are of the method answer; {args.method} asks nothing")
-    if args.shard is not None and args.merge:
-        raise UserError("--shard asks and --merge does not: give one of them")
-    if args.engine == "vllm" and args.method == "answer" and not args.merge and not args.ray:
-        from lfpc_trl.engines import check_vllm
-
-        check_vllm()
-    return None if args.shard is None else _shard(args.shard)
-
-
-def _shard(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d+)/(\d+)", text)
-    if found is None or not 1 <= int(found[1]) <= int(found[2]):
-        raise UserError(f"--shard must be K/N with 1 <= K <= N, such as 3/16, got {text!r}")
-    return int(found[1]), int(found[2])
+    shard = running.check_options(args)
+    if args.method != "answer":
+        if args.shard is not None or args.merge or args.ray:
+            raise UserError(
+                f"--shard, --merge and --ray are of the method answer; {args.method} asks nothing"
+            )
+    else:
+        running.check_engine(args)
+    return shard
 
 
 def _ladder(args: argparse.Namespace) -> "Ladder":
@@ -164,7 +138,8 @@ def _ladder(args: argparse.Namespace) -> "Ladder":
 
 
 def _ask_settings(args: argparse.Namespace) -> "AskSettings":
-    from lfpc_trl.resolution import BATCHES, AskSettings
+    from lfpc_trl.engines import BATCHES
+    from lfpc_trl.resolution import AskSettings
 
     batch_size, batch_tokens = BATCHES[args.engine]
     return AskSettings(
@@ -193,6 +168,7 @@ def _ask(
     items: "Mapping[str, LadderItem]",
     answers: "Answers",
     header: Mapping[str, Any],
+    shard: running.Shard | None,
 ) -> "Collector":
     """Ask what is open, writing down every answer.
 
@@ -202,71 +178,39 @@ def _ask(
     """
     from dataclasses import replace
 
-    from lfpc_trl.journal import Journal
-    from lfpc_trl.pool import Piece
+    from lfpc_trl.images import tokens_of
+    from lfpc_trl.models import factor
     from lfpc_trl.progress import Progress
-    from lfpc_trl.resolution import Collector, MakeLadderWork, prompt_limits
+    from lfpc_trl.resolution import Collector, MakeLadderWork
+    from lfpc_trl.rollouts import prompt_limits
 
     settings = _ask_settings(args)
     # Two batches are in a worker's hands: with few rows they are made small enough for every worker.
     share = -(-len(items) // (2 * args.processes))
-    make = MakeLadderWork(
-        args.engine,
-        args.model,
-        prompt_limits(processor, rows, ladders, max_new_tokens=args.max_new_tokens),
-        replace(settings, batch_size=min(settings.batch_size, share)),
-        args.threads,
-    )
+    settings = replace(settings, batch_size=min(settings.batch_size, share))
+    side = factor(processor)
+    picture_tokens = max(tokens_of(size, side) for sizes in ladders for size in sizes)
+    limits = prompt_limits(processor, rows, picture_tokens, max_new_tokens=args.max_new_tokens)
+    make = MakeLadderWork(args.engine, args.model, limits, settings, args.threads)
     collector = Collector(items, answers)
     progress = Progress(collector.total)
-    folder = answers_folder(args.output)
-    path = folder / f"{(args.shard or '1/1').replace('/', '-of-')}.jsonl"
     if answers:
         print(f"going on: {len(answers)} answers are there already")
-    try:
-        with Journal(path, header) as journal, closing(_outcomes(args, make, items)) as outcomes:
-            for outcome in outcomes:
-                if isinstance(outcome, Piece):
-                    journal.append([outcome.record])
-                collector.take(outcome)
-                given = len(collector.answers) - len(answers)
-                progress.show(collector.steps, f"rows {collector.rows}/{len(items)}, answers {given}")
-    except KeyboardInterrupt:
-        raise InterruptedRun(
-            f"{len(collector.answers)} answers are safe in {folder}; the same command goes on"
-        ) from None
+
+    def take(outcome: "Outcome") -> None:
+        collector.take(outcome)
+        given = len(collector.answers) - len(answers)
+        progress.show(collector.steps, f"rows {collector.rows}/{len(items)}, answers {given}")
+
+    running.write_down(
+        running.outcomes(args, make, items, at_a_time=2 * settings.batch_size),
+        running.journal_in(answers_folder(args.output), shard),
+        header,
+        take,
+        lambda: f"{len(collector.answers)} answers",
+    )
     collector.check()
     return collector
-
-
-def _outcomes(
-    args: argparse.Namespace, make: "MakeLadderWork", items: "Mapping[str, LadderItem]"
-) -> "Outcomes":
-    from lfpc_trl import pool
-
-    if args.ray:
-        return pool.run_on_ray(make, items, workers=args.processes, at_a_time=2 * make.settings.batch_size)
-    if args.processes == 1:
-        return pool.run_here(make, items)
-    return pool.run_processes(make, items, _environments(args))
-
-
-def _environments(args: argparse.Namespace) -> list[dict[str, str]]:
-    """What each worker process finds in its environment: its GPU, or its share of the cores."""
-    import torch
-
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        visible = ",".join(str(index) for index in range(torch.cuda.device_count()))
-    gpus = [name for name in visible.split(",") if name]
-    if gpus and args.processes > len(gpus):
-        raise UserError(f"--processes must be at most the {len(gpus)} visible GPUs, got {args.processes}")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    # More threads than cores slow each other down by orders of magnitude.
-    common = {"OMP_NUM_THREADS": str(args.threads or max(1, cores // args.processes))}
-    return [
-        common | ({"CUDA_VISIBLE_DEVICES": gpus[index]} if gpus else {}) for index in range(args.processes)
-    ]
 
 
 # --- the outcome -------------------------------------------------------------------------------------

@@ -89,6 +89,11 @@ def as_row(
         picture = store.add_base64(place.base64)
     else:
         picture = store.add_bytes(place.data or b"")
+    return as_row_about(draft, picture, folder, layout=layout, name=name)
+
+
+def as_row_about(draft: Draft, picture: Picture, folder: Path, *, layout: Layout, name: str) -> Row:
+    """`as_row` for a picture that is kept already; its path is relative to `folder`, or absolute."""
     record: dict[str, Any] = {
         "id": name if draft.id is None else draft.id,
         "question": draft.question,

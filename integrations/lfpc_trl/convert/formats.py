@@ -3,21 +3,25 @@
 Where each layout was seen stands in docs/reference/converters.md.
 """
 
-import ast
-import hashlib
 import json
-import random
 import re
 from collections.abc import Callable
 from pathlib import Path
-from string import ascii_uppercase
 from typing import Any, NamedTuple
 
 from lfpc_trl.convert.coco import from_coco, read_coco
 from lfpc_trl.convert.drafts import Draft, Layout, Place
 from lfpc_trl.convert.label_studio import from_label_studio
 from lfpc_trl.convert.sources import Numbered, Record, one_line, read_records, short
-from lfpc_trl.convert.text import plain_answers, plain_question, question_with_choices
+from lfpc_trl.convert.text import (
+    cell,
+    listed_boxes,
+    option_columns,
+    plain_answers,
+    plain_question,
+    question_with_choices,
+    shuffle_options,
+)
 from lfpc_trl.convert.verl import from_verl, only_picture
 from lfpc_trl.errors import DataError
 
@@ -171,46 +175,61 @@ def read_vstar(path: Path) -> Numbered:
         yield number, record | place
 
 
-def from_vstar(record: Record) -> Draft:
-    """`bbox, question, options`: the first option is always the right one, so they are shuffled."""
+def from_vstar(record: Record, key: str | None = None) -> Draft:
+    """`bbox, question, options`: the first option is always the right one, so they are shuffled.
+
+    Args:
+        record: with its `id`, `category` and `image`.
+        key: decides on the order of the options; the id by default.
+    """
     options = record.get("options")
-    if not isinstance(options, list) or not options:
-        raise DataError(f"options must be a list of texts, got {short(options)}")
-    order = list(range(len(options)))
-    random.Random(hashlib.sha256(record["id"].encode()).digest()).shuffle(order)
+    if not isinstance(options, list) or not 2 <= len(options) <= 26:
+        raise DataError(f"options must be a list of 2 to 26 texts, got {short(options)}")
+    choices, letter = shuffle_options(options, record["id"] if key is None else key)
     boxes = record.get("bbox")
+    if not isinstance(boxes, list | None):
+        raise DataError(f"bbox must be a list of boxes, got {short(boxes)}")
     return Draft(
         id=f"{record['category']}/{record['id']}",
         question=_text(record.get("question"), "question"),
-        answer=[ascii_uppercase[order.index(0)]],
-        choices=[options[i] for i in order],
+        answer=[letter],
+        choices=choices,
         picture=Place(path=record["image"]),
-        regions=[[box] for box in boxes] if isinstance(boxes, list) and boxes else None,
+        regions=[[box] for box in boxes] if boxes else None,
         extras={"x_category": record["category"]},
     )
 
 
 def from_treebench(record: Record) -> Draft:
     """`index, image` (base64), `question, A, B, ..., answer, category, target_instances` (boxes, as text)."""
-    choices = [text for letter in ascii_uppercase[:12] if (text := _whole(record.get(letter)))]
+    return from_choice_table(record, Place(base64=_text(record.get("image"), "image")))
+
+
+def from_choice_table(record: Record, picture: Place) -> Draft:
+    """A table of multiple choice as VLMEvalKit reads it; TreeBench adds `target_instances`.
+
+    Where the columns A, B, ... are empty, the options are looked for in TreeBench's column
+    `multi-choice options` and in the question. Options that stand in both are taken out of the question.
+    """
     answers = plain_answers(record.get("answer"))
-    question = _text(record.get("question"), "question")
-    if not choices:
-        question, parsed = question_with_choices(question, answers)
-        choices = parsed or []
-    targets = _text(record.get("target_instances") or "[]", "target_instances")
-    try:
-        boxes = ast.literal_eval(targets)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        raise DataError(f"target_instances must be a list of boxes, got {short(targets)}") from None
+    question = _text(record.get("question"), "question").strip()
+    hint = cell(record, "hint")
+    choices = option_columns(record)
+    listed = cell(record, "multi-choice options")
+    if not choices and listed is not None:
+        choices = question_with_choices(f"{question}\n{listed}", answers)[1] or []
+    in_question, parsed = question_with_choices(question, answers)
+    if parsed and (not choices or parsed == choices):
+        question, choices = in_question, parsed
+    boxes = listed_boxes(record, "target_instances")
     return Draft(
-        id=_whole(record.get("index")),
-        question=question,
+        id=cell(record, "index"),
+        question=question if hint is None else f"Hint: {hint}\n{question}",
         answer=answers,
         choices=choices or None,
-        picture=Place(base64=_text(record.get("image"), "image")),
+        picture=picture,
         regions=[[box] for box in boxes] if boxes else None,
-        extras={"x_category": _whole(record.get("category"))},
+        extras={"x_category": cell(record, "category")},
     )
 
 

@@ -45,15 +45,17 @@ class Picture(NamedTuple):
 
 
 class PictureStore:
-    """Keeps pictures in `images/` beside the output, named by the SHA-256 of their bytes.
+    """Keeps pictures in a folder beside the output, named by the SHA-256 of their bytes.
 
     Args:
         folder: the folder of the output.
         root: where paths start. A path that leads outside is refused.
+        below: name of the folder for pictures in `folder`.
     """
 
-    def __init__(self, folder: Path, root: Path) -> None:
+    def __init__(self, folder: Path, root: Path, below: str = "images") -> None:
         self._folder = folder
+        self._below = below
         self._root = root.resolve()
         self._seen: OrderedDict[str, Picture] = OrderedDict()
 
@@ -136,7 +138,7 @@ class PictureStore:
 
     def _place(self, digest: str) -> Path:
         """Where a picture goes, without its suffix; in one of 256 folders, as a million files are many."""
-        return self._folder / "images" / digest[:2] / digest[:40]
+        return self._folder / self._below / digest[:2] / digest[:40]
 
     def _known(self, target: Path) -> Picture | None:
         for suffix in dict.fromkeys(SUFFIXES.values()):

@@ -1,9 +1,12 @@
 """Questions and answers as data sets write them: instructions, options in the question, boxed answers."""
 
 import ast
+import hashlib
+import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
+from typing import Any
 
 from lfpc_rewards import answers_match
 from lfpc_trl.convert.sources import short
@@ -143,3 +146,77 @@ def _listed(text: str) -> list[str] | None:
 def needs_judge(answer: Sequence[str]) -> bool:
     """Whether rules will hardly compare an answer: a formula, or more than six words (our choice)."""
     return all("\\" in each or "$" in each or len(each.split()) > 6 for each in answer)
+
+
+# --- tables ------------------------------------------------------------------------------------------
+
+_MAX_LISTED = 100_000
+"""Characters of a list that stands in a cell: `ast.literal_eval` builds a tree of it. Our choice."""
+_LEAD_LETTER = r"(?:\({0}\)|{0}[.):])\s*(?=\S)"
+
+
+def cell(record: Mapping[str, Any], name: str) -> str | None:
+    """A cell of a table as text; None for an empty one, which pandas writes as nothing or as NaN.
+
+    Raises:
+        DataError: it is neither text nor a number.
+    """
+    value = record.get(name)
+    if isinstance(value, float) and value.is_integer():  # pandas: whole numbers with an empty cell among them
+        value = int(value)
+    if value is None or value != value:
+        return None
+    if not isinstance(value, str | int | float):
+        raise DataError(f"{name} must be a text or a number, got {short(value)}")
+    return str(value).strip() or None
+
+
+def option_columns(record: Mapping[str, Any]) -> list[str]:
+    """The options in the columns A, B, ... up to the last that is not empty.
+
+    Letters before the options are dropped ("(A) red", "A. red") if every option begins with its own.
+
+    Raises:
+        DataError: an option is empty and a later one is not: leaving it out would move the letters.
+    """
+    options = [cell(record, letter) for letter in ascii_uppercase]
+    while options and options[-1] is None:
+        options.pop()
+    plain, bare = [], []
+    for letter, option in zip(ascii_uppercase, options, strict=False):
+        if option is None:
+            raise DataError(f"{letter} must be a text, because a later option is one, got an empty cell")
+        plain.append(option)
+        lead = re.match(_LEAD_LETTER.format(letter), option)
+        bare += [option[lead.end() :]] if lead else []
+    return bare if len(bare) == len(plain) else plain
+
+
+def listed_boxes(record: Mapping[str, Any], name: str) -> list[Any] | None:
+    """The boxes in a cell such as "[[10, 20, 110, 220]]", or in a list; None if there are none.
+
+    Raises:
+        DataError: it is no list, or longer than any list of boxes.
+    """
+    boxes = record.get(name)
+    if not isinstance(boxes, list):
+        text = cell(record, name) or "[]"
+        try:
+            boxes = ast.literal_eval(text) if len(text) <= _MAX_LISTED else None
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            boxes = None
+        if not isinstance(boxes, list):
+            raise DataError(f"{name} must be a list of boxes, got {short(text)}")
+    return boxes or None
+
+
+def shuffle_options(options: Sequence[str], key: str) -> tuple[list[str], str]:
+    """Options in an order that depends on `key` alone, and the letter of the one that stood first.
+
+    Example:
+        >>> shuffle_options(["right", "wrong", "not it"], "sa_1")
+        (['wrong', 'right', 'not it'], 'B')
+    """
+    order = list(range(len(options)))
+    random.Random(hashlib.sha256(key.encode()).digest()).shuffle(order)
+    return [options[i] for i in order], ascii_uppercase[order.index(0)]

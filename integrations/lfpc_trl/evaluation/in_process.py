@@ -1,29 +1,35 @@
-"""How good a model is, how well it crops, and whether its answers come from its crops.
+"""How good a model is, how well it crops, and whether its answers come from its crops; for a model at hand.
 
-Four runs over the same rows: as the model is; without the tool; with noise in place of every crop; with the
-target region in place of every crop. A model that looks at its crops loses with noise and gains with the
-target region; one that guesses from the overview does not care (section 3 of the paper). The runs with other
-crops begin with the turns of the first run, so that the crop is all that differs: a rollout that never
-cropped is the same in all three.
+The same rows under several conditions: as the model is; without the tool; with something else in place of
+every crop. A model that looks at its crops loses with noise and gains with the target region; one that
+guesses from the overview does not care (section 3 of the paper). `lfpc eval` does the same for whole
+benchmarks, writes everything down and has more figures.
 """
 
-import dataclasses
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lfpc_trl.crop_tool import CropSettings
 from lfpc_trl.engines import TransformersEngine
+from lfpc_trl.evaluation.conditions import Condition, choose
+from lfpc_trl.evaluation.questions import Question
+from lfpc_trl.evaluation.work import Asking, EvaluationWork
+from lfpc_trl.pool import Failure
 from lfpc_trl.prompts import Message
 from lfpc_trl.rewards import crop_metrics
-from lfpc_trl.rollouts import generate_rollouts
+from lfpc_trl.rollouts import Rollout, RolloutSettings
 from lfpc_trl.rows import Row
 from lfpc_trl.transcript import GroundingSettings, ScoredRollout, score_transcripts
 
-RUNS = 4
-"""Passes over the rows that `evaluate` makes; its progress adds up to this times the rows."""
+FOUR: tuple[Condition, ...] = ("predicted", "no_tool", "noise", "target")
+"""The conditions of `evaluate` unless others are asked for."""
+RUNS = len(FOUR)
+"""Rollouts per row under these; the progress of `evaluate` adds up to this times the rows."""
+_NAMES = {"predicted": "", "no_tool": "_without_tool", "noise": "_noise_crop", "target": "_target_crop"}
 
 
 @dataclass(frozen=True)
@@ -48,8 +54,8 @@ class Evaluation:
     Attributes:
         metrics: plain numbers, None where one does not apply; ready for JSON. With the same model, rows and
             settings on the same machine they are the same.
-        trajectories: of the run as the model is, in the order of the rows.
-        seconds: wall time of all runs.
+        trajectories: of the condition `predicted`, in the order of the rows.
+        seconds: wall time of all conditions.
     """
 
     metrics: dict[str, float | int | None]
@@ -69,6 +75,7 @@ def evaluate(
     temperature: float = 0.0,
     seed: int = 0,
     batch_size: int = 32,
+    conditions: Sequence[Condition] = FOUR,
     progress: Callable[[int], object] | None = None,
 ) -> Evaluation:
     """Evaluate a model on rows it was not trained on.
@@ -76,7 +83,8 @@ def evaluate(
     The metrics:
 
     * `accuracy`, `accuracy_without_tool`, `accuracy_noise_crop`, `accuracy_target_crop`: share of right
-      answers in each run; the last is None unless every row has targets.
+      answers under each condition; None for one that was not asked for; the last is None unless every row has
+      targets. `accuracy_elsewhere`, `accuracy_no_picture` where these are asked for.
     * `tool_calls`: delivered crops per rollout; `failed_calls`: refused ones.
     * `iou`, `overlap`, `bbox_ratio`, `crop_tokens`: means over the rollouts *with* a delivered crop. IoU is
       the best over the nested boxes of a region, overlap the covered share of its innermost box; with several
@@ -84,77 +92,82 @@ def evaluate(
       picture's.
     * `format`, `format_noise_crop`: share of well-formed rollouts as the model is and under noise. Where the
       second is low, noise broke the form of the replies, and a low accuracy under noise says little about
-      looking.
+      looking. Likewise `format_elsewhere` and `format_no_picture`.
     * `questions`: number of rows.
 
     Args:
         model: a model of `load_model`.
         processor: a processor of `load_processor`.
         rows: rows with a `shown_size`.
-        crop_settings: as in training; its `crop_source` is replaced run by run.
+        crop_settings: as in training; each condition puts in its own `crop_source`.
         grounding: how crops are compared with targets.
         max_turns: generations per rollout.
         max_new_tokens: limit on the tokens of one turn.
         temperature: 0 decodes greedily.
         seed: of the sampling; the noise has its own in `crop_settings`.
         batch_size: rollouts under way at a time.
-        progress: called with the number of rollouts just finished; adds up to `RUNS` times the rows.
+        conditions: some of `conditions.CONDITIONS`; `predicted` is always among them.
+        progress: called with the number of rollouts just finished; adds up to the rows times the conditions.
 
     Returns:
         Metrics and trajectories.
 
     Raises:
-        ValueError: no rows, or as `generate_rollouts`.
+        ValueError: no rows, an unknown condition, or as `generate_rollouts`.
+        OSError: a picture is gone.
     """
     if not rows:
         raise ValueError("rows must hold at least one row, got none")
     start = time.perf_counter()
-    engine = TransformersEngine(model, processor)
-
-    def run(
-        crop_source: str, *, tools: bool = True, first_turns: list[list[int]] | None = None
-    ) -> tuple[list[Trajectory], list[list[int]]]:
-        settings = dataclasses.replace(crop_settings, crop_source=crop_source)  # type: ignore[arg-type]
-        rollouts = generate_rollouts(
-            engine,
-            rows,
-            crop_settings=settings,
-            tools=tools,
-            max_turns=max_turns,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            seed=seed,
-            batch_size=batch_size,
-            first_turns=first_turns,
-            progress=progress,
-        )
-        scored = score_transcripts([rollout.messages for rollout in rollouts], rows, settings, grounding)
-        trajectories = [
-            Trajectory(rollout.row, rollout.messages, score)
-            for rollout, score in zip(rollouts, scored, strict=True)
-        ]
-        return trajectories, [rollout.first_turn for rollout in rollouts]
-
-    as_it_is, first_turns = run("predicted")
-    without_tool, _ = run("predicted", tools=False)
-    noise, _ = run("noise", first_turns=first_turns)
-    targets = None
-    if all(row.regions is not None for row in rows):
-        targets, _ = run("target", first_turns=first_turns)
-    elif progress is not None:
+    asked = {"predicted", *conditions}
+    wanted = choose(asked if all(row.regions is not None for row in rows) else asked - {"target"}, rows)
+    items: dict[str, list[Asking]] = defaultdict(list)
+    for index, row in enumerate(rows):
+        items[str(row.image)].append(Asking("", Question(row, str(index)), wanted))
+    work = EvaluationWork(
+        TransformersEngine(model, processor),
+        crop_settings,
+        RolloutSettings(max_turns, max_new_tokens, temperature, seed, batch_size),
+    )
+    rollouts: dict[Condition, dict[int, Rollout]] = {condition: {} for condition in wanted}
+    for found in work((key, tuple(item)) for key, item in items.items()):
+        if isinstance(found, Failure):
+            raise OSError(found.reason)
+        rollouts[found.condition][int(found.asking.question.question_id)] = found.rollout
+        if progress is not None:
+            progress(1)
+    if progress is not None and len(wanted) < len(asked):
         progress(len(rows))
-    crops = crop_metrics([trajectory.scored for trajectory in as_it_is])
-    metrics: dict[str, float | int | None] = {
-        "accuracy": _accuracy(as_it_is),
-        "accuracy_without_tool": _accuracy(without_tool),
-        "accuracy_noise_crop": _accuracy(noise),
-        "accuracy_target_crop": None if targets is None else _accuracy(targets),
-        **{name: None if math.isnan(value) else value for name, value in crops.items()},
-        "format": _format(as_it_is),
-        "format_noise_crop": _format(noise),
-        "questions": len(rows),
+    done = {
+        condition: _scored([some[index] for index in range(len(rows))], crop_settings, grounding)
+        for condition, some in rollouts.items()
     }
-    return Evaluation(metrics, as_it_is, time.perf_counter() - start)
+    return Evaluation(_metrics(done), done["predicted"], time.perf_counter() - start)
+
+
+def _scored(
+    rollouts: Sequence[Rollout], crops: CropSettings, grounding: GroundingSettings
+) -> list[Trajectory]:
+    rows = [rollout.row for rollout in rollouts]
+    scores = score_transcripts([rollout.messages for rollout in rollouts], rows, crops, grounding)
+    return [Trajectory(each.row, each.messages, score) for each, score in zip(rollouts, scores, strict=True)]
+
+
+def _metrics(done: dict[Condition, list[Trajectory]]) -> dict[str, float | int | None]:
+    predicted = [trajectory.scored for trajectory in done["predicted"]]
+    metrics: dict[str, float | int | None] = {
+        f"accuracy{_NAMES[condition]}": _accuracy(done[condition]) if condition in done else None
+        for condition in FOUR
+    }
+    for name, value in crop_metrics(predicted).items():
+        metrics[name] = None if math.isnan(value) else value
+    metrics["format"] = _format(done["predicted"])
+    metrics["format_noise_crop"] = _format(done["noise"]) if "noise" in done else None
+    for condition in done:
+        if condition not in FOUR:
+            metrics[f"accuracy_{condition}"] = _accuracy(done[condition])
+            metrics[f"format_{condition}"] = _format(done[condition])
+    return metrics | {"questions": len(predicted)}
 
 
 def _accuracy(trajectories: Sequence[Trajectory]) -> float:

@@ -28,7 +28,9 @@ class Benchmark:
     Attributes:
         name: as tables name it.
         questions: in the order of the file; rows that share a picture stand together.
+        notes: what the person should know about it, one sentence each: a file that was cut, missing targets.
     """
 
     name: str
     questions: tuple[Question, ...]
+    notes: tuple[str, ...] = ()

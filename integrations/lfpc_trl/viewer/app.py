@@ -1,11 +1,10 @@
 """What the page of `lfpc view` asks its server for."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.datastructures import QueryParams
@@ -18,7 +17,7 @@ from lfpc_trl.errors import DataError
 from lfpc_trl.pages.pictures import tile_route
 from lfpc_trl.pages.server import Access, make_app
 from lfpc_trl.rows import Row
-from lfpc_trl.viewer.runs import Filter, Run, crop_scores
+from lfpc_trl.viewer.runs import Filter, Run, conversation, crop_scores
 
 STATIC = Path(__file__).parent / "static"
 PAGE = 100
@@ -106,7 +105,7 @@ class _Viewer:
                 "image": Path(columns.get("image") or "").name,
                 "size": size,
                 "original": self._original(columns["row_id"], size),
-                "messages": _messages(columns["messages"]),
+                "messages": conversation(columns["messages"]),
                 "thumbnails": len(columns.get("thumbnails") or ()),
                 "boxes": columns.get("boxes") or [],
                 "box_scores": crop_scores(columns),
@@ -173,42 +172,3 @@ def _finite(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if math.isfinite(value) else None
-
-
-def _messages(text: str) -> list[dict[str, Any]]:
-    """A conversation for display: a list of role and parts, whatever the file holds."""
-    try:
-        messages = json.loads(text)
-    except ValueError:
-        messages = text
-    if not isinstance(messages, list):
-        messages = [{"role": "unreadable", "content": str(text)}]
-    return [_message(each) for each in messages]
-
-
-def _message(message: Any) -> dict[str, Any]:
-    if not isinstance(message, dict):
-        return {"role": "unreadable", "parts": [{"text": str(message)}]}
-    content = message.get("content")
-    blocks = content if isinstance(content, list) else [content]
-    parts = [_part(block) for block in blocks if block is not None and block != ""]
-    parts += [{"call": json.dumps(call, ensure_ascii=False)} for call in _calls(message)]
-    return {"role": str(message.get("role", "")), "parts": parts}
-
-
-def _part(block: Any) -> dict[str, Any]:
-    if isinstance(block, str):
-        return {"text": block}
-    if isinstance(block, dict):
-        if block.get("type") == "image" and type(block.get("thumbnail")) is int:
-            return {"thumbnail": cast("int", block["thumbnail"])}
-        if isinstance(block.get("text"), str):
-            return {"text": block["text"]}
-    return {"text": json.dumps(block, ensure_ascii=False)}
-
-
-def _calls(message: dict[str, Any]) -> list[Any]:
-    calls = message.get("tool_calls")
-    if not isinstance(calls, list):
-        return []
-    return [call.get("function", call) if isinstance(call, dict) else call for call in calls]

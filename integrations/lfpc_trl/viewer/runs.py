@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -285,6 +285,45 @@ def crop_scores(columns: dict[str, Any]) -> list[dict[str, float | None]]:
     crops = np.array(boxes, dtype=float)
     overlaps, ious = coverage_matrix(crops, inner).max(axis=1), iou_matrix(crops, every).max(axis=1)
     return [{"overlap": float(o), "iou": float(i)} for o, i in zip(overlaps, ious, strict=True)]
+
+
+def conversation(text: str) -> list[dict[str, Any]]:
+    """A conversation for display: a list of role and parts, whatever the file holds."""
+    try:
+        messages = json.loads(text)
+    except ValueError:
+        messages = text
+    if not isinstance(messages, list):
+        messages = [{"role": "unreadable", "content": str(text)}]
+    return [_message(each) for each in messages]
+
+
+def _message(message: Any) -> dict[str, Any]:
+    if not isinstance(message, dict):
+        return {"role": "unreadable", "parts": [{"text": str(message)}]}
+    content = message.get("content")
+    blocks = content if isinstance(content, list) else [content]
+    parts = [_part(block) for block in blocks if block is not None and block != ""]
+    parts += [{"call": json.dumps(call, ensure_ascii=False)} for call in _calls(message)]
+    return {"role": str(message.get("role", "")), "parts": parts}
+
+
+def _part(block: Any) -> dict[str, Any]:
+    if isinstance(block, str):
+        return {"text": block}
+    if isinstance(block, dict):
+        if block.get("type") == "image" and type(block.get("thumbnail")) is int:
+            return {"thumbnail": cast("int", block["thumbnail"])}
+        if isinstance(block.get("text"), str):
+            return {"text": block["text"]}
+    return {"text": json.dumps(block, ensure_ascii=False)}
+
+
+def _calls(message: dict[str, Any]) -> list[Any]:
+    calls = message.get("tool_calls")
+    if not isinstance(calls, list):
+        return []
+    return [call.get("function", call) if isinstance(call, dict) else call for call in calls]
 
 
 # --- files -------------------------------------------------------------------------------------------

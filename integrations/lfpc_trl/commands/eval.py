@@ -1,0 +1,356 @@
+"""`lfpc eval`: how good a model is on benchmarks, and whether its answers come from its crops."""
+
+import argparse
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lfpc_trl import running
+from lfpc_trl.errors import UserError
+
+if TYPE_CHECKING:
+    from lfpc_trl.crop_tool import CropSettings
+    from lfpc_trl.engines import PromptLimits
+    from lfpc_trl.evaluation.questions import Benchmark
+    from lfpc_trl.evaluation.records import MakeRecords, Plan
+    from lfpc_trl.evaluation.work import Item
+    from lfpc_trl.pool import Outcome
+    from lfpc_trl.rollouts import RolloutSettings
+
+BUDGETS = (1024, 16384)
+"""The paper's two budgets of visual tokens for the full image."""
+JOURNALS, PICTURES, ABOUT = "journal", "pictures", "evaluation.json"
+"""What an evaluation keeps in its directory, beside the trajectories."""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The options."""
+    parser = argparse.ArgumentParser(
+        prog="lfpc eval",
+        description="Evaluate a model on benchmarks: its answers, its crops, and what becomes of the answers "
+        "when the crops are replaced. A run that was stopped goes on when the same command is given again.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="the model")
+    parser.add_argument(
+        "--data", action="append", required=True, metavar="PATH", help="a benchmark, or NAME=PATH; repeatable"
+    )
+    parser.add_argument(
+        "--boxes", action="append", default=[], metavar="PATH", help="targets for a benchmark, or NAME=PATH"
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="new directory")
+    asked = parser.add_argument_group("what is asked")
+    asked.add_argument(
+        "--budget",
+        type=int,
+        action="append",
+        metavar="N",
+        help="visual tokens of the full image at most; repeatable; default: 1024 and 16384",
+    )
+    asked.add_argument(
+        "--conditions",
+        metavar="NAMES",
+        help="of predicted,target,noise,elsewhere,no_picture,no_tool; default: all that apply",
+    )
+    asked.add_argument("--samples", type=int, default=1, metavar="N", help="draws per row; default: 1")
+    asked.add_argument("--limit", type=int, metavar="N", help="questions of each benchmark; default: all")
+    how = parser.add_argument_group("how the model is asked", "default: as it was trained, else the paper's")
+    how.add_argument("--crop-tokens", type=int, metavar="N", help="visual tokens of a crop at most")
+    how.add_argument("--max-crops", type=int, metavar="N", help="crops of a rollout")
+    how.add_argument("--max-turns", type=int, metavar="N", help="turns of a rollout")
+    how.add_argument("--max-new-tokens", type=int, metavar="N", help="of one turn")
+    how.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0: greedy, the default")
+    how.add_argument("--seed", type=int, default=0, help="of sampling, noise and places; default: 0")
+    running.add_options(parser, asked="rollouts", shared="pictures")
+    return parser
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Evaluate; prints where the results are."""
+    start = time.monotonic()
+    args = make_parser().parse_args(arguments)
+    shard = _check_options(args)
+    # Rows first: reading them needs no torch, so a mistake in the data shows at once.
+    benchmarks = _read_benchmarks(args)
+
+    from lfpc_trl.evaluation.records import MakeRecords, open_items, read_records, records_header
+    from lfpc_trl.evaluation.results import write_results
+    from lfpc_trl.models import load_processor
+    from lfpc_trl.resolution import check_questions
+    from lfpc_trl.run_directory import write_json
+
+    processor = load_processor(args.model)
+    rows = [question.row for benchmark in benchmarks for question in benchmark.questions]
+    check_questions(rows, processor.family.vision_tokens.values())
+    crops, settings = _settings(args, processor)
+    plan = _plan(args, benchmarks, processor)
+    limits = _limits(args, processor, plan, crops, settings)
+    header, journals = records_header(args.engine, args.model, crops, settings), args.output / JOURNALS
+    records = read_records(journals, header, plan)
+    pictures = list(dict.fromkeys(str(row.image) for row in rows))
+    mine = set(pictures[running.slice_of(shard)])
+    items = {picture: item for picture, item in open_items(plan, records).items() if picture in mine}
+    if items and args.merge:
+        raise UserError(
+            f"{journals}: {len(items)} of {len(pictures)} pictures still need rollouts, such as "
+            f"{next(iter(items))}; run the missing shards, or without --merge to ask here"
+        )
+    if items:
+        make = MakeRecords(args.engine, args.model, limits, crops, settings, args.threads)
+        _ask(args, make, items, header, shard, before=len(records))
+    if shard is not None:
+        print(f"shard {args.shard}: {len(mine)} pictures done; next: the other shards, then --merge")
+        return
+    records = read_records(journals, header, plan)
+    write_results(args.output, plan, records, crops)
+    write_json(args.output / ABOUT, _about(args, plan, header, time.monotonic() - start))
+    # The tables and the page are made of these files here: write_outputs(args.output).
+    print(f"{args.output}: {len(list(plan.wanted()))} rollouts of {len(rows)} rows")
+
+
+# --- options -----------------------------------------------------------------------------------------
+
+
+def _check_options(args: argparse.Namespace) -> running.Shard | None:
+    """Refuse what cannot work before anything is read; the shard, if one is asked for."""
+    shard = running.check_options(args)
+    running.check_positive(args, ("samples", "limit", "crop_tokens", "max_crops", "max_turns"))
+    if any(budget < 1 for budget in args.budget or ()):
+        raise UserError(f"--budget must be at least 1, got {min(args.budget)}")
+    if args.samples > 1 and args.temperature == 0:
+        raise UserError("--samples above 1 needs a --temperature above 0: greedy draws are all the same")
+    if not _is_ours(args.output):
+        raise UserError(f"{args.output}: must be new, empty or an evaluation to go on with")
+    running.check_engine(args)
+    return shard
+
+
+def _is_ours(output: Path) -> bool:
+    """Whether a directory may be written to."""
+    if not output.exists():
+        return True
+    return output.is_dir() and (
+        (output / JOURNALS).is_dir() or {path.name for path in output.iterdir()} <= {PICTURES}
+    )
+
+
+def _read_benchmarks(args: argparse.Namespace) -> "tuple[Benchmark, ...]":
+    """The benchmarks, cut down to `--limit`."""
+    from lfpc_trl.evaluation.formats import read_benchmark
+
+    paths: dict[str, Path] = {}
+    for text in args.data:
+        name, path = _named(text)
+        name = name or (path.resolve().name if path.is_dir() else path.stem)
+        if name in paths:
+            raise UserError(f"--data: two benchmarks are called {name!r}, name them: NAME=PATH")
+        paths[name] = path
+    boxes: dict[str, Path] = {}
+    for text in args.boxes:
+        name, path = _named(text)
+        if name is None and len(paths) == 1:
+            name = next(iter(paths))
+        if name not in paths:
+            raise UserError(f"--boxes must be NAME=PATH, NAME one of {', '.join(paths)}, got {text!r}")
+        boxes[name] = path
+    pictures = args.output / PICTURES
+    read = [
+        read_benchmark(path, pictures=pictures, name=name, boxes=boxes.get(name), seed=args.seed)
+        for name, path in paths.items()
+    ]
+    return tuple(_limited(benchmark, args.limit) for benchmark in read)
+
+
+def _named(text: str) -> tuple[str | None, Path]:
+    """NAME=PATH or PATH. A path that is there may hold a sign of equality."""
+    name, sign, path = text.partition("=")
+    return (name, Path(path)) if sign and name and not Path(text).exists() else (None, Path(text))
+
+
+def _limited(benchmark: "Benchmark", limit: int | None) -> "Benchmark":
+    """Questions evenly spaced over the file, so that each of its parts is in it."""
+    questions = list(dict.fromkeys(question.question_id for question in benchmark.questions))
+    count = min(limit or len(questions), len(questions))
+    kept = {questions[index * len(questions) // count] for index in range(count)}
+    return replace(
+        benchmark,
+        questions=tuple(question for question in benchmark.questions if question.question_id in kept),
+    )
+
+
+def _settings(args: argparse.Namespace, processor: Any) -> "tuple[CropSettings, RolloutSettings]":
+    """How crops are cut and turns are written: as asked, else as in the training, else as in the paper."""
+    from lfpc_trl.engines import BATCHES
+    from lfpc_trl.models import factor
+    from lfpc_trl.rollouts import RolloutSettings
+    from lfpc_trl.run_directory import read_manifest
+    from lfpc_trl.stages import StageSettings
+
+    recipe = (read_manifest(args.model) or {}).get("recipe", {})
+    trained = recipe if recipe.get("method", "lfpc") == "lfpc" else {}
+    asked = {
+        "crop_tokens": args.crop_tokens,
+        "max_crops": args.max_crops,
+        "max_turns": args.max_turns,
+        "response_tokens": args.max_new_tokens,
+    }
+    known = {name: trained[name] for name in (*asked, "min_side") if name in trained}
+    stage = StageSettings(**known | {name: value for name, value in asked.items() if value is not None})
+    batch_size, batch_tokens = BATCHES[args.engine]
+    crops = stage.crop_settings(processor.family.frame, factor(processor), seed=args.seed)
+    return crops, RolloutSettings(
+        stage.max_turns,
+        stage.response_tokens,
+        args.temperature,
+        args.seed,
+        args.batch_size or batch_size,
+        args.batch_tokens or batch_tokens,
+    )
+
+
+def _plan(args: argparse.Namespace, benchmarks: "tuple[Benchmark, ...]", processor: Any) -> "Plan":
+    from lfpc_trl.evaluation.conditions import choose
+    from lfpc_trl.evaluation.records import Plan
+    from lfpc_trl.models import factor, token_limit
+
+    limit = token_limit(processor)
+    for budget in args.budget or ():
+        if budget > limit:
+            print(f"budget {budget}: taken as {limit}, the most that the processor lets through")
+    budgets = sorted({min(budget, limit) for budget in args.budget or BUDGETS})
+    names = None if args.conditions is None else [name.strip() for name in args.conditions.split(",")]
+    rows = [question.row for benchmark in benchmarks for question in benchmark.questions]
+    try:
+        conditions = choose(names, rows)
+    except ValueError as error:
+        raise UserError(f"--conditions: {error}") from None
+    return Plan(benchmarks, tuple(budgets), conditions, args.samples, factor(processor))
+
+
+def _limits(
+    args: argparse.Namespace,
+    processor: Any,
+    plan: "Plan",
+    crops: "CropSettings",
+    settings: "RolloutSettings",
+) -> "PromptLimits":
+    """The largest conversation to come.
+
+    Raises:
+        UserError: a picture and a turn alone are more than the model reads.
+    """
+    from lfpc_trl.images import tokens_of
+    from lfpc_trl.models import context_length
+    from lfpc_trl.rollouts import prompt_limits
+
+    rows = [question.row for benchmark in plan.benchmarks for question in benchmark.questions]
+    shown = [tokens_of(plan.size(row, plan.budgets[-1]), plan.factor) for row in rows]
+    largest, context = max(shown), context_length(args.model)
+    if largest + settings.max_new_tokens > context:
+        name = rows[shown.index(largest)].name
+        raise UserError(
+            f"{name}: at budget {plan.budgets[-1]} its picture has {largest} visual tokens "
+            f"and a turn up to {settings.max_new_tokens}, but the model reads {context} tokens in all; give "
+            "a smaller --budget or --max-new-tokens"
+        )
+    return prompt_limits(
+        processor,
+        rows,
+        largest,
+        max_new_tokens=settings.max_new_tokens,
+        max_turns=settings.max_turns,
+        crops=crops,
+    )
+
+
+# --- asking ------------------------------------------------------------------------------------------
+
+
+def _ask(
+    args: argparse.Namespace,
+    make: "MakeRecords",
+    items: "Mapping[str, Item]",
+    header: Mapping[str, Any],
+    shard: running.Shard | None,
+    before: int,
+) -> None:
+    """Make the rollouts of all items, writing down every one.
+
+    Raises:
+        UserError: pictures could not be finished.
+        InterruptedRun: Ctrl-C.
+    """
+    from lfpc_trl.pool import Failure
+    from lfpc_trl.progress import Progress
+
+    total = sum(len(asking.conditions) for item in items.values() for asking in item)
+    if before:
+        print(f"going on: {before} rollouts are there already")
+    if args.processes > 1:  # two batches are in a worker's hands: small enough for every worker
+        share = -(-total // (2 * args.processes))
+        make = replace(make, settings=replace(make.settings, batch_size=min(make.settings.batch_size, share)))
+    progress = Progress(total)
+    failures: list[Failure] = []
+    rollouts = pictures = 0
+
+    def take(outcome: "Outcome") -> None:
+        nonlocal rollouts, pictures
+        if isinstance(outcome, Failure):
+            failures.append(outcome)
+            return
+        rollouts, pictures = rollouts + 1, pictures + outcome.last
+        progress.show(rollouts, f"rollouts {rollouts}/{total}, pictures {pictures}/{len(items)}")
+
+    at_a_time = -(-2 * make.settings.batch_size * len(items) // total)
+    running.write_down(
+        running.outcomes(args, make, items, at_a_time=at_a_time),
+        running.journal_in(args.output / JOURNALS, shard),
+        header,
+        take,
+        lambda: f"{before + rollouts} rollouts",
+    )
+    running.check_finished(failures, "picture")
+
+
+# --- the outcome -------------------------------------------------------------------------------------
+
+
+def _about(
+    args: argparse.Namespace,
+    plan: "Plan",
+    header: Mapping[str, Any],
+    seconds: float,
+) -> dict[str, Any]:
+    """What `evaluation.json` holds beside the figures."""
+    from lfpc_trl.run_directory import versions
+
+    return {
+        "settings": {
+            "model": args.model.resolve().name,
+            "fingerprint": header["model"],
+            "engine": args.engine,
+            "budgets": list(plan.budgets),
+            "conditions": list(plan.conditions),
+            "samples": plan.samples,
+            **{
+                name: header[name] for name in ("temperature", "seed", "max_turns", "max_new_tokens", "crops")
+            },
+            "limit": args.limit,
+            "versions": versions(),
+        },
+        "benchmarks": [_facts(benchmark) for benchmark in plan.benchmarks],
+        "wall_seconds": seconds,
+    }
+
+
+def _facts(benchmark: "Benchmark") -> dict[str, Any]:
+    rows = [question.row for question in benchmark.questions]
+    return {
+        "name": benchmark.name,
+        "questions": len({question.question_id for question in benchmark.questions}),
+        "rows": len(rows),
+        "pictures": len({row.image for row in rows}),
+        "all_targets": all(row.regions is not None for row in rows),
+    }
