@@ -94,29 +94,18 @@ _PLOTS = {
 }
 
 
-def read_seeds(output: Path, seeds: Iterable[int]) -> list[Seed]:
-    """The evaluations of every seed."""
+def read_seeds(output: Path, seeds: Iterable[int], experiment: str) -> dict[int, Seed]:
+    """The evaluations that an experiment needs, of the seeds that have them all."""
     wanted = {
         evaluation_name(model, data, tokens)
-        for tables in _TABLES.values()
-        for _, models, tokens, data, _ in tables
+        for _, models, tokens, data, _ in _TABLES[experiment]
         for model in models
     }
-    return [{name: outcome(output / f"seed-{seed}", name) for name in wanted} for seed in seeds]
-
-
-def finished_seeds(output: Path, seeds: Iterable[int]) -> list[int]:
-    """Those seeds of which every evaluation is there."""
-    return [
-        seed
+    return {
+        seed: {name: outcome(output / f"seed-{seed}", name) for name in wanted}
         for seed in seeds
-        if all(
-            marker(output / f"seed-{seed}", evaluation_name(model, data, tokens)).exists()
-            for tables in _TABLES.values()
-            for _, models, tokens, data, _ in tables
-            for model in models
-        )
-    ]
+        if all(marker(output / f"seed-{seed}", name).exists() for name in wanted)
+    }
 
 
 def spread(values: Sequence[float]) -> str:
@@ -179,7 +168,8 @@ def _plot(path: Path, seeds: Sequence[Seed], experiment: str) -> None:
     canvas.savefig(path, format="svg", metadata={"Date": None})
 
 
-def _about(run: dict[str, Any], output: Path, seeds: Sequence[int]) -> list[str]:
+def _about(run: dict[str, Any], output: Path) -> list[str]:
+    seeds = run["seeds"]
     spent = sum(
         json.loads(path.read_text(encoding="utf-8"))["seconds"]
         for seed in seeds
@@ -205,18 +195,23 @@ def _about(run: dict[str, Any], output: Path, seeds: Sequence[int]) -> list[str]
 
 
 def write(output: Path, page: Path = PAGE) -> None:
-    """Write the page from the seeds of a run that are complete."""
+    """Write the page; an experiment shows the seeds that have finished it."""
     run = json.loads((output / RUN).read_text(encoding="utf-8"))
-    numbers = finished_seeds(output, run["seeds"])
-    seeds = read_seeds(output, numbers)
     before, after = (
         (Path(__file__).parent / "page.md").read_text(encoding="utf-8").split("<!-- figures -->\n")
     )
-    lines = [*_about(run, output, numbers)]
+    lines = [*_about(run, output)]
     for experiment, claims in EXPERIMENTS.items():
         name, _ = _PLOTS[experiment]
-        _plot(page.parent / "miniature" / f"{name}.svg", seeds, experiment)
+        finished = read_seeds(output, run["seeds"], experiment)
         lines += [f"## {experiment}", ""]
+        if len(finished) < len(run["seeds"]):
+            numbers = ", ".join(map(str, finished)) or "none"
+            lines += [f"Seeds that have finished it: {numbers}.", ""]
+        if not finished:
+            continue
+        seeds = list(finished.values())
+        _plot(page.parent / "miniature" / f"{name}.svg", seeds, experiment)
         for table in _TABLES[experiment]:
             lines += _table(seeds, *table)
         lines += [f"![{experiment}: a dot per seed, a line at the mean](miniature/{name}.svg)", ""]
