@@ -6,6 +6,8 @@ from types import SimpleNamespace
 
 import torch
 
+from tests.evaluation.conftest import COLOURS
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -76,3 +78,10 @@ def call(box: object, name: str = "image_zoom_in_tool") -> str:
 def answer(text: str) -> str:
     """A turn that answers."""
     return f"<think>so</think><answer>{text}</answer>"
+
+
+def read(picture) -> str:
+    """The colour of a picture whose mean is clearly coloured, else a word for grey."""
+    strongest = int(picture.argmax())
+    rest = [float(value) for index, value in enumerate(picture) if index != strongest]
+    return list(COLOURS)[strongest] if float(picture[strongest]) - max(rest) > 0.3 else "grey"

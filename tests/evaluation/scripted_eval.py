@@ -13,18 +13,10 @@ from lfpc_trl import cli
 from lfpc_trl.engines import TransformersEngine
 from lfpc_trl.evaluation import records
 from lfpc_trl.models import load_processor
-from tests.evaluation.conftest import COLOURS
-from tests.evaluation.scripted import Prompt, ScriptedModel, answer, call
+from tests.evaluation.scripted import Prompt, ScriptedModel, answer, call, read
 
 ASKED_AT = [60, 40, 90, 60]
 """The box that the script asks for first, pixels of the overview: 112 x 84 of 224 x 168."""
-
-
-def colour(picture) -> str:
-    """The colour of a picture whose mean is clearly coloured, else a word for grey."""
-    strongest = int(picture.argmax())
-    rest = [float(value) for index, value in enumerate(picture) if index != strongest]
-    return list(COLOURS)[strongest] if float(picture[strongest]) - max(rest) > 0.1 else "grey"
 
 
 def script(prompt: Prompt) -> str:
@@ -42,7 +34,7 @@ def script(prompt: Prompt) -> str:
         return call([1, 2, 3])
     if replies < (number % 3 if number != 3 else 2):
         return call(ASKED_AT if replies == 0 else [0, 0, 112, 84])
-    return answer(colour(prompt.pictures[-1]))
+    return answer(read(prompt.pictures[-1]))
 
 
 class ScriptedRecords(records.MakeRecords):

@@ -19,7 +19,7 @@ import pytest
 from pyarrow import parquet
 
 from lfpc_trl import cli, images
-from lfpc_trl.evaluation import records
+from lfpc_trl.evaluation import outputs, records
 from lfpc_trl.evaluation.conditions import CONDITIONS
 from lfpc_trl.rows import read_rows, write_rows
 from lfpc_trl.viewer.runs import Run
@@ -67,6 +67,7 @@ def data(tmp_path_factory, rows):
 def work(tiny_model, data, tmp_path, monkeypatch):
     monkeypatch.setattr(records, "MakeRecords", ScriptedRecords)
     monkeypatch.setenv("SCRIPT_LOG", str(tmp_path / "turns"))
+    monkeypatch.setattr(outputs, "write_outputs", lambda _: None)  # seconds; `whole` has them
     return SimpleNamespace(
         model=tiny_model.folder, data=data, output=tmp_path / "eval", turns=tmp_path / "turns"
     )
@@ -204,6 +205,9 @@ def test_what_was_evaluated_is_on_record(whole):
     assert settings["versions"]["torch"]
     [benchmark] = about["benchmarks"]
     assert benchmark == {"name": "signs", "questions": 9, "rows": 9, "pictures": 6, "all_targets": True}
+    assert about["figures"]["groups"]
+    assert "noise" in (whole.work.output / "tables.md").read_text()
+    assert "<html" in (whole.work.output / "report.html").read_text()
 
 
 # --- going on ------------------------------------------------------------------------------------------
@@ -257,7 +261,7 @@ def test_a_corrected_answer_is_used_and_a_changed_question_is_refused(work, whol
     shutil.copytree(whole.work.output, work.output)
     changed = read_rows(work.data)
     work.data = tmp_path / "signs.jsonl"
-    changed[0] = dataclasses.replace(changed[0], answer=("blue",))
+    changed[0] = dataclasses.replace(changed[0], answer=("grey",))
     write_rows(changed, work.data)
     assert evaluate(work) == 0
     assert turns(work) == 0
@@ -265,8 +269,8 @@ def test_a_corrected_answer_is_used_and_a_changed_question_is_refused(work, whol
         {row["row_id"]: row for row in rows if row["budget"] == 12 and row["condition"] == "predicted"}
         for rows in (whole.content, content(work))
     )
-    assert (before["row0"]["accuracy"], after["row0"]["accuracy"]) == (1.0, 0.0)
-    assert before["row1"] == after["row1"]
+    assert (before["row0"]["accuracy"], after["row0"]["accuracy"]) == (0.0, 1.0)
+    assert before["row1"]["accuracy"] == after["row1"]["accuracy"]
     changed[1] = dataclasses.replace(changed[1], question="Which colour, really, row1?")
     write_rows(changed, work.data)
     assert evaluate(work) == 2
@@ -361,8 +365,9 @@ def test_two_processes_killed_in_the_middle_go_on_to_the_same_results(work, whol
 # --- how it is asked ---------------------------------------------------------------------------------
 
 
-def test_samples_differ_and_have_their_own_first_turns(tiny_model, data, tmp_path):
+def test_samples_differ_and_have_their_own_first_turns(tiny_model, data, tmp_path, monkeypatch):
     """With the real engine: what is drawn depends on the sample."""
+    monkeypatch.setattr(outputs, "write_outputs", lambda _: None)
     work = SimpleNamespace(model=tiny_model.folder, data=data, output=tmp_path / "eval")
     short = ("--max-new-tokens", "4", "--limit", "1", "--conditions", "predicted,no_picture")
     assert evaluate(work, *short, "--samples", "2", "--temperature", "1", "--threads", "1") == 0

@@ -6,18 +6,11 @@ import pytest
 
 from lfpc_trl.evaluation.in_process import RUNS, evaluate
 from tests.evaluation.conftest import COLOURS, SHOWN, SIGN, SIZE
-from tests.evaluation.scripted import Prompt, ScriptedModel, answer, call
+from tests.evaluation.scripted import Prompt, ScriptedModel, answer, call, read
 
 SCALE = SHOWN[0] / SIZE[0]
 SIGN_SHOWN = [round(side * SCALE) for side in SIGN]
 EVERYTHING = [0, 0, *SHOWN]
-
-
-def read(picture) -> str:
-    """The colour of a picture whose mean is clearly coloured, else a word for grey."""
-    strongest = int(picture.argmax())
-    rest = [float(value) for index, value in enumerate(picture) if index != strongest]
-    return list(COLOURS)[strongest] if float(picture[strongest]) - max(rest) > 0.3 else "grey"
 
 
 def honest(prompt: Prompt) -> str:

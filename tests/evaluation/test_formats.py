@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lfpc_rewards import answers_match
+from lfpc_trl.convert.pictures import PictureStore
 from lfpc_trl.errors import DataError
 from lfpc_trl.evaluation import formats
 from lfpc_trl.evaluation.formats import read_benchmark
@@ -132,6 +133,22 @@ def test_a_picture_is_written_once_and_again_only_if_it_was_damaged(tmp_path):
     kept.write_bytes(kept.read_bytes()[:100])
     read(tmp_path, path)
     assert kept.read_bytes() == picture(0, "JPEG")
+
+
+def test_a_picture_that_rows_repeat_is_decoded_and_checked_once(tmp_path, monkeypatch):
+    decoded = []
+    add = PictureStore.add_base64
+    monkeypatch.setattr(
+        PictureStore, "add_base64", lambda self, text: decoded.append(text) or add(self, text)
+    )
+    read(tmp_path, write_tsv(tmp_path / "a.tsv", hr_rows()))
+    assert decoded == [base64_of(picture(0, "JPEG")), base64_of(picture(1, "JPEG"))]
+
+
+def test_a_path_is_no_picture(tmp_path):
+    rows = [row | {"image": {"bytes": None, "path": "0.jpg"}} for row in hr_rows(1)]
+    with pytest.raises(DataError, match=r"row 1: image must hold the bytes of the picture, got .* '0.jpg'"):
+        read(tmp_path, write_parquet(tmp_path / "a.parquet", rows))
 
 
 @quick
@@ -573,8 +590,8 @@ def test_a_file_with_the_boxes_of_a_question_must_be_readable(tmp_path, text):
 def test_a_category_of_own_rows_must_be_a_text(tmp_path):
     (tmp_path / "a.png").write_bytes(picture())
     row = {"question": "What?", "answer": "KR", "image": "a.png", "x_category": ["a"]}
-    path = write_lines(tmp_path / "mine.jsonl", [row])
-    with pytest.raises(DataError, match=r"mine.jsonl row 1: x_category must be a text or a number"):
+    path = write_lines(tmp_path / "mine.jsonl", [row, row | {"x_question": {}}])
+    with pytest.raises(DataError, match=r"row 1: x_category must be a text or a number, .* \(and 1 more\)"):
         read(tmp_path, path)
 
 

@@ -1,6 +1,8 @@
 import json
 import math
+import re
 from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -284,3 +286,10 @@ def test_the_columns_that_are_read_are_those_that_are_named():
     for name in COLUMNS:
         with pytest.raises(DataError, match=f"have no column {name}"):
             groups_of({each: values for each, values in columns.items() if each != name})
+
+
+def test_the_page_on_figures_defines_every_figure_and_no_others():
+    page = Path(__file__).parents[2] / "docs" / "reference" / "evaluation-figures.md"
+    named = re.findall(r"^\| `([^`]+)` \|", page.read_text(encoding="utf-8"), re.MULTILINE)
+    (group,) = groups_of(columns_of([rollout()]))
+    assert sorted(named) == sorted(group.values)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 BUDGETS = (1024, 16384)
 """The paper's two budgets of visual tokens for the full image."""
-JOURNALS, PICTURES, ABOUT = "journal", "pictures", "evaluation.json"
+JOURNALS, PICTURES = "journal", "pictures"
 """What an evaluation keeps in its directory, beside the trajectories."""
 
 
@@ -38,7 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--data", action="append", required=True, metavar="PATH", help="a benchmark, or NAME=PATH; repeatable"
     )
     parser.add_argument(
-        "--boxes", action="append", default=[], metavar="PATH", help="targets for a benchmark, or NAME=PATH"
+        "--boxes", action="append", metavar="PATH", help="targets for a benchmark, or NAME=PATH"
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="new directory")
     asked = parser.add_argument_group("what is asked")
@@ -74,7 +74,10 @@ def main(arguments: Sequence[str]) -> None:
     shard = _check_options(args)
     # Rows first: reading them needs no torch, so a mistake in the data shows at once.
     benchmarks = _read_benchmarks(args)
+    for note in (note for benchmark in benchmarks for note in benchmark.notes):
+        print(f"note: {note}")
 
+    from lfpc_trl.evaluation.outputs import EVALUATION, PAGE, TABLES, write_outputs
     from lfpc_trl.evaluation.records import MakeRecords, open_items, read_records, records_header
     from lfpc_trl.evaluation.results import write_results
     from lfpc_trl.models import load_processor
@@ -105,9 +108,10 @@ def main(arguments: Sequence[str]) -> None:
         return
     records = read_records(journals, header, plan)
     write_results(args.output, plan, records, crops)
-    write_json(args.output / ABOUT, _about(args, plan, header, time.monotonic() - start))
-    # The tables and the page are made of these files here: write_outputs(args.output).
-    print(f"{args.output}: {len(list(plan.wanted()))} rollouts of {len(rows)} rows")
+    write_json(args.output / EVALUATION, _about(args, plan, header, time.monotonic() - start))
+    write_outputs(args.output)
+    print(f"tables: {args.output / TABLES}")
+    print(f"page: {args.output / PAGE}")
 
 
 # --- options -----------------------------------------------------------------------------------------
@@ -148,7 +152,7 @@ def _read_benchmarks(args: argparse.Namespace) -> "tuple[Benchmark, ...]":
             raise UserError(f"--data: two benchmarks are called {name!r}, name them: NAME=PATH")
         paths[name] = path
     boxes: dict[str, Path] = {}
-    for text in args.boxes:
+    for text in args.boxes or ():
         name, path = _named(text)
         if name is None and len(paths) == 1:
             name = next(iter(paths))

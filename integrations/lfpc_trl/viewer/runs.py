@@ -7,6 +7,7 @@ at a time, when a trajectory is opened. The columns are those of `docs/reference
 
 import contextlib
 import dataclasses
+import json
 import math
 import threading
 from collections import defaultdict
