@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lfpc_trl.evaluation.conditions import Condition
-
 from benchmarks.miniature.warm import PAIRS, PICTURE_SIZE, SINGLES, Lessons, warm_up
+from lfpc_trl.evaluation.conditions import Condition
 
 HIGH, LOW = 216, 54
 """Visual tokens of an overview that the model can read, and of one that it cannot."""
