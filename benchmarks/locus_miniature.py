@@ -108,10 +108,8 @@ def warm_up(model_dir: Path, prompt: CuePrompt, steps: int, batch: int) -> None:
         optimiser.step()
         if step % 20 == 0:
             pixels = (among.argmax(1) - value).abs().float().median()
-            print(
-                f"warm-up {step}/{steps} loss {loss.item():.3f} pixels {pixels:.0f} attention {mass.mean():.2f}",
-                flush=True,
-            )
+            figures = f"loss {loss.item():.3f} pixels {pixels:.0f} attention {mass.mean():.2f}"
+            print(f"warm-up {step}/{steps} {figures}", flush=True)
     model.set_attn_implementation("sdpa")
     model.save_pretrained(model_dir)
 
