@@ -7,6 +7,7 @@ import json
 import math
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from benchmarks.miniature.jobs import HIGH, LOW
 from benchmarks.miniature.plan import STAGE_1, evaluation_name
 from benchmarks.miniature.runner import marker, outcome
-from benchmarks.miniature.verdicts import EXPERIMENTS, Claim, Figure, interval
+from benchmarks.miniature.verdicts import EXPERIMENTS, FAILED, HELD, NOISY, Claim, Figure, interval
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "results" / "miniature.md"
@@ -200,7 +201,8 @@ def write(output: Path, page: Path = PAGE) -> None:
     before, after = (
         (Path(__file__).parent / "page.md").read_text(encoding="utf-8").split("<!-- figures -->\n")
     )
-    lines = _about(run, output)
+    lines: list[str] = []
+    verdicts: Counter[str] = Counter()
     for experiment, claims in EXPERIMENTS.items():
         name, _ = _PLOTS[experiment]
         finished = read_seeds(output, run["seeds"], experiment)
@@ -216,6 +218,9 @@ def write(output: Path, page: Path = PAGE) -> None:
             lines += _table(seeds, *table)
         lines += [f"![{experiment}: a dot per seed, a line at the mean](miniature/{name}.svg)", ""]
         lines += _verdicts(seeds, claims)
+        verdicts.update(claim.verdict(seeds) for claim in claims)
+    total = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in (HELD, FAILED, NOISY))
+    lines = [*_about(run, output), f"Of {verdicts.total()} claims: {total}.", "", *lines]
     page.write_text(before + "\n".join(lines) + "\n" + after, encoding="utf-8")
 
 

@@ -51,6 +51,8 @@ def test_the_page_shows_every_claim_over_the_seeds_that_have_finished_it(run, tm
     assert text.count("Seeds that have finished it") == 1
     assert "| stage 2, full reward | 0.500 ± 0.000 | 0.500 ± 0.000 | 0.702 ± 0.001 |" in text
     assert "## The rule" in text
+    count = sum(map(len, EXPERIMENTS.values()))
+    assert f"Of {count} claims: {text.count('**held** |')} held, " in text
 
 
 def test_the_plots_are_there_small_and_the_same_for_the_same_figures(run, tmp_path):
