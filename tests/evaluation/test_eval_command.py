@@ -56,9 +56,10 @@ def data(tmp_path_factory, rows):
         dataclasses.replace(row, image=rows[3 + number % 3].image, size=rows[0].size)
         for number, row in enumerate(rows)
     ]
-    every = [*rows[:3], *shared[3:]]
-    for row in every:
-        row.extras["x_category"] = "odd" if int(row.id[-1]) % 2 else "even"
+    every = [
+        dataclasses.replace(row, extras={"x_category": "odd" if int(row.id[-1]) % 2 else "even"})
+        for row in [*rows[:3], *shared[3:]]
+    ]
     write_rows(every, path)
     return path
 
