@@ -200,7 +200,7 @@ def write(output: Path, page: Path = PAGE) -> None:
     before, after = (
         (Path(__file__).parent / "page.md").read_text(encoding="utf-8").split("<!-- figures -->\n")
     )
-    lines = [*_about(run, output)]
+    lines = _about(run, output)
     for experiment, claims in EXPERIMENTS.items():
         name, _ = _PLOTS[experiment]
         finished = read_seeds(output, run["seeds"], experiment)
