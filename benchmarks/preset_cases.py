@@ -1,11 +1,13 @@
 """The rows of the table on presets: each against the plain loop of its original."""
 
+import json
 import random
 
 import numpy as np
 import preset_loops
 
 from lfpc_rewards import locus_reward, presets
+from lfpc_rewards.presets._final_answer import REMOVED, REPLACED
 from lfpc_rewards.presets.systems.chain_of_focus import INSTRUCTION
 
 COUNT = 4096
@@ -62,11 +64,12 @@ def mini_o3():
 
 def vlm_r1():
     texts, golds = preset_loops.referring(COUNT)
+    solutions = [f"<answer> {json.dumps(gold)} </answer>" for gold in golds]
     size, shown = (1000, 800), (1008, 812)
     return row(
         "vlm_r1",
         lambda: presets.vlm_r1(texts, golds, image_sizes=size, shown_sizes=shown).total,
-        lambda: preset_loops.vlm_r1_loop(texts, golds, size, shown),
+        lambda: preset_loops.vlm_r1_loop(texts, solutions, size, shown),
     )
 
 
@@ -143,6 +146,18 @@ def visionthink():
         "visionthink",
         lambda: presets.visionthink(turns, answers, judge=says("Score: 1")).total,
         lambda: preset_loops.visionthink_loop(turns, answers, "Score: 1"),
+    )
+
+
+def zwz():
+    texts, answers = preset_loops.responses(COUNT)
+    questions = ["Which?\nA one\nB two\nC three\nD four"] * COUNT
+    judges = {"judge": says("\\boxed{No}"), "grader": preset_loops.PlainMath}
+    rules = REPLACED, REMOVED
+    return row(
+        "zwz",
+        lambda: presets.zwz(texts, answers, questions=questions, **judges).total,
+        lambda: preset_loops.zwz_loop(texts, answers, questions, "\\boxed{No}", rules),
     )
 
 
@@ -230,19 +245,22 @@ class NoMath:
 
 def visual_rft():
     texts, golds = preset_loops.detections(COUNT)
+    lists = [str([{"Position": box, "Confidence": 1} for box in gold]) for gold in golds]
+    solutions = [f"<answer>{text}</answer>" for text in lists]
     return row(
         "visual_rft",
         lambda: presets.visual_rft(texts, golds, math=NoMath).total,
-        lambda: preset_loops.visual_rft_loop(texts, golds),
+        lambda: preset_loops.visual_rft_loop(texts, solutions, NoMath),
     )
 
 
 def vision_r1():
     texts, golds = preset_loops.labelled(COUNT)
+    solutions = list(map(json.dumps, golds))
     return row(
         "vision_r1",
         lambda: presets.vision_r1(texts, golds, image_sizes=(9, 9), shown_sizes=(9, 9), step=0).total,
-        lambda: preset_loops.vision_r1_loop(texts, golds, 0),
+        lambda: preset_loops.vision_r1_loop(texts, solutions, 0),
         tolerance=1e-5,
     )
 
@@ -258,19 +276,21 @@ def seg_zero():
 
 def vision_reasoner():
     texts, golds = preset_loops.objects(COUNT)
+    solutions = list(map(json.dumps, golds))
     return row(
         "vision_reasoner",
         lambda: presets.vision_reasoner(texts, golds).total,
-        lambda: preset_loops.vision_reasoner_loop(texts, golds),
+        lambda: preset_loops.vision_reasoner_loop(texts, solutions),
     )
 
 
 def perception_r1():
     texts, golds = preset_loops.named_boxes(COUNT)
+    solutions = list(map(str, golds))
     return row(
         "perception_r1",
         lambda: presets.perception_r1(texts, golds).total,
-        lambda: preset_loops.perception_r1_loop(texts, golds),
+        lambda: preset_loops.perception_r1_loop(texts, solutions),
     )
 
 
@@ -299,17 +319,18 @@ def ui_r1():
     return row(
         "ui_r1",
         lambda: presets.ui_r1(texts, answers, scales=(1.0, 1.01)).total,
-        lambda: preset_loops.ui_r1_loop(texts, golds, (1.0, 1.01)),
+        lambda: preset_loops.ui_r1_loop(texts, answers, (1.0, 1.01)),
     )
 
 
 def gui_r1():
     _, _, texts, golds = preset_loops.clicks(COUNT)
     answers = [{"action": "click", "gt_bbox": box, "input_text": ""} for box in golds]
+    solutions = list(map(json.dumps, answers))
     return row(
         "gui_r1",
         lambda: presets.gui_r1(texts, answers).total,
-        lambda: preset_loops.gui_r1_loop(texts, golds),
+        lambda: preset_loops.gui_r1_loop(texts, solutions),
     )
 
 
@@ -333,6 +354,7 @@ CASES = [
     mini_o3,
     mini_o3_choice,
     visionthink,
+    zwz,
     visionthink_shaping,
     thyme,
     easyr1_r1v,

@@ -1,7 +1,9 @@
 """Plain re-statements of the originals' loops over samples: the peers of the presets.
 
-Each is what the original does for one sample, with its judge's reply or its mathematics replaced by a
-constant, and without its prompt for the judge: so the loops are somewhat faster than the originals.
+Each is what the original does for one sample: every pattern as often as it is searched for, every text
+as often as it is parsed. The judge's reply or the mathematics is replaced by a constant; the prompt for the
+judge, log files and prints are left out. So the loops are somewhat faster than the originals. Gold answers
+are handed over in the form that the original's data set has, which is text for most.
 """
 
 import json
@@ -148,7 +150,7 @@ def turns_format(turns_, call="grounding"):
             and "</answer>" not in text
         )
 
-    calls = 0
+    calls, all_calls = 0, True
     if len(turns_) == 1:
         text = turns_[0].strip()
         calls += len(re.findall(rf"<{call}>(.*?)</{call}>", text, re.DOTALL)) > 0
@@ -157,8 +159,10 @@ def turns_format(turns_, call="grounding"):
         text = turn.strip()
         calls += len(re.findall(rf"<{call}>(.*?)</{call}>", text, re.DOTALL)) > 0
         if not is_call(text):
-            return False, calls
-    return is_answer(turns_[-1]), calls
+            all_calls = False
+            break
+    answered = is_answer(turns_[-1])  # also where the turns before it are malformed
+    return all_calls and answered, calls
 
 
 def mini_o3_loop(rows, answers, reply):
@@ -173,8 +177,7 @@ def mini_o3_loop(rows, answers, reply):
     return out
 
 
-def vlm_r1_loop(texts, golds, size, shown):
-    solutions = [f"<answer> {json.dumps(gold)} </answer>" for gold in golds]
+def vlm_r1_loop(texts, solutions, size, shown):
     shape = r"<think>.*?</think>\s*<answer>.*?\{.*\[\d+,\s*\d+,\s*\d+,\s*\d+\].*\}.*?</answer>"
     out = []
     for text, solution in zip(texts, solutions, strict=True):
@@ -263,10 +266,13 @@ def v2_loop(texts, answers, reply):
     out = []
     for text, _ in zip(texts, answers, strict=True):
         text = text if text.startswith("<think>") else "<think>" + text
-        wrong = text.count("<think>") != text.count("</think>") or text.count("</think>") == 0
+        thoughts = text.count("<think>"), text.count("</think>")
+        wrong = thoughts[0] != thoughts[1] or 0 in thoughts
         wrong |= text.count("<code>") != text.count("</code>")
+        text.count("stderr:\n```\n\n```\n\n")  # which nothing uses
         tail = text.split("</think>")[-1].strip()
-        wrong |= tail.count("<answer>") != tail.count("</answer>") or tail.count("<answer>") == 0
+        tags = tail.count("<answer>"), tail.count("</answer>")
+        wrong |= tags[0] != tags[1] or 0 in tags
         found = re.search(r"<answer>(.*?)</answer>", tail, re.DOTALL)
         answer = found.group(1).strip() if found else None
         wrong |= not answer
@@ -280,16 +286,68 @@ def v2_loop(texts, answers, reply):
 
 
 def focus_loop(texts, answers, instruction, reply):
+    def last_answer(text):
+        found = re.compile(r"<answer>\s*(.*?)\s*</answer>", re.DOTALL).findall(text)
+        return found[-1].strip() if found else ""
+
     out = []
     for text, _ in zip(texts, answers, strict=True):
         bare = text.replace(instruction, "")
-        found = re.compile(r"<answer>\s*(.*?)\s*</answer>", re.DOTALL).findall(bare)
-        answer = found[-1].strip() if found else ""
-        right = reply.strip() == "1"
-        wrong = bare.count("<think>") != bare.count("</think>") or bare.count("<think>") == 0
-        wrong |= bare.count("<answer>") != bare.count("</answer>") or bare.count("<answer>") == 0
-        wrong |= len(answer.split()) > 1000
+        last_answer(bare)  # for the judge, and below once more for the format
+        said = reply.strip()
+        right = "1" in said.split("Judgement:")[-1] if "Judgement:" in said else said == "1"
+        thoughts = bare.count("<think>"), bare.count("</think>")
+        wrong = thoughts[0] != thoughts[1] or 0 in thoughts
+        tags = bare.count("<answer>"), bare.count("</answer>")
+        wrong |= tags[0] != tags[1] or 0 in tags
+        wrong |= len(last_answer(bare).split()) > 1000
         out.append(0.9 * right + 0.1 * (not wrong))
+    return out
+
+
+def zwz_loop(texts, answers, questions, reply, rules):
+    """`rules`: what is replaced and what is removed, the tables that both sides take from Minerva."""
+    replaced, removed = rules
+    patterns = [
+        (r"(.*?)(\$)(.*?)(\$)(.*)", "$\\3$"),
+        *((rf"(\\{name}\{{)(.*?)(\}})", "\\2") for name in ("text", "textbf", "overline")),
+        (r"(\\boxed\{)(.*)(\})", "\\2"),
+        (r"(frac)([^{])(.)", "frac{\\2}{\\3}"),
+        (r"(sqrt)([^{])", "sqrt{\\2}"),
+    ]
+
+    def tidied(text):
+        text = text.split("=")[-1]
+        for before, after in replaced:
+            text = text.replace(before, after)
+        for word in removed:
+            text = text.replace(word, "")
+        for pattern, after in patterns:
+            text = re.sub(pattern, after, text)
+        text = text.replace("$", "")
+        return (text.replace(",", "") if text.replace(",", "").isdigit() else text).strip()
+
+    def is_right(said, gold, question):
+        lines = re.findall(r"(?i)Answer\s*:\s*([^\n]+)", said)
+        if tidied(lines[-1] if lines else "[INVALID]") == tidied(gold):
+            return True
+        if "A" in question and len(re.findall(r"\n", question)) >= 2:
+            option = re.match(r"^[ (\[]*([A-F])(?:(?=$)|[\.\)\]]|(?:[\:\-]\s+))", gold.strip())
+            forms = (r"\(([A-Z])\)", r"([A-Z])[\.\)\s]", r"([A-Z])")
+            found = option and next((named for form in forms if (named := re.search(form, said))), None)
+            if found and found.group(1) == option.group(1):
+                return True
+        if PlainMath.grade_answer(said, gold):
+            return True
+        box = re.search(r"boxed\{(.*?)\}", reply, re.DOTALL)
+        return "Yes" in (box.group(1).strip() if box else reply)
+
+    out = []
+    for text, gold, question in zip(texts, answers, questions, strict=True):
+        re.search(re.compile(r"<answer>.*?</answer>", re.DOTALL), text)  # the format, which weighs nothing
+        found = re.search(r"<answer>(.*?)</answer>", text)
+        said = found.group(1).strip() if found else text.strip()
+        out.append(float(0 < len(said) < 300 and is_right(said, gold, question)))
     return out
 
 
@@ -345,21 +403,43 @@ def thyme_loop(texts, answers, reply, consistent):
         *("The best answer is", "The correct answer is", "The answer is", "The answer: ", "Answer: "),
         *("The best option is", "The correct option is", "Best answer:", "Best option:"),
     ]
+
+    def first_answer(text):
+        found = re.search(r"<answer>(.*?)</answer>", text, re.DOTALL)
+        return found.group(1).strip() if found else ""
+
+    def thinking(text):
+        found = re.search(r"<think>(.*?)</think>", text, re.DOTALL)
+        inside = found.group(1) if found else ""
+        if not inside:
+            inside = text.split("</think>")[0].replace("<think>", "")
+        for tag in ("<image>", "</sandbox_output>", "<sandbox_output>"):
+            inside = inside.replace(tag, "")
+        return inside[-500:]
+
+    def said(reply, name):
+        start = reply.find("{")
+        return int(json.loads(reply[start : reply.find("}", start + 1) + 1].replace("\\", "\\\\"))[name])
+
+    def accuracy(text, gold):
+        bare = first_answer(text)
+        if not bare:
+            return 0.0
+        for phrase in phrases:
+            bare = bare.replace(phrase, "")
+        right = PlainMath.verify(PlainMath.parse(bare), PlainMath.parse(gold))
+        return 2.0 * (right or said(reply, "Correctness")) - 1.0
+
+    def consistency(text):  # a reward of its own, which extracts again
+        thinking(text)
+        return said(consistent, "Consistency") if first_answer(text) else 0
+
     out = []
     for text, gold in zip(texts, answers, strict=True):
         good = re.fullmatch(shape, text, re.DOTALL) is not None
-        total = 0.5 * (good and all(text.count(tag) == 1 for tag in tags))
-        found = re.search(r"<answer>(.*?)</answer>", text, re.DOTALL)
-        answer = found and found.group(1).strip()
-        if answer:
-            bare = answer
-            for phrase in phrases:
-                bare = bare.replace(phrase, "")
-            right = PlainMath.verify(PlainMath.parse(bare), PlainMath.parse(gold))
-            right = right or json.loads(reply)["Correctness"]
-            re.search(r"<think>(.*?)</think>", text, re.DOTALL)  # what the judge of consistency is shown
-            total += 2.0 * right - 1.0 + 0.5 * json.loads(consistent)["Consistency"]
-        out.append(total)
+        counts = [text.count(tag) for tag in tags]
+        layout = 0.5 * (good and counts == [1, 1, 1, 1])
+        out.append(layout + accuracy(text, gold) + 0.5 * consistency(text))
     return out
 
 
@@ -377,6 +457,9 @@ def token_repetition_loop(rows, size):
 def word_repetition_loop(texts, size):
     out = []
     for text in texts:
+        if text == "" or len(text.split()) < size:
+            out.append(0.0)
+            continue
         words = text.lower().split()
         ngrams, total = set(), 0
         for ngram in zip(*[words[i:] for i in range(size)], strict=False):
@@ -513,15 +596,21 @@ def shared_share(a, b):
     return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
 
 
-def visual_rft_loop(texts, golds):
-    solutions = [str([{"Position": box, "Confidence": 1} for box in gold]) for gold in golds]
+def visual_rft_loop(texts, solutions, math):
+    def listed(text):
+        start, stop = text.find("<answer>") + len("<answer>"), text.find("</answer>")
+        inside = text[start:] if stop < 0 else text[start:stop]
+        if not inside.endswith("]"):
+            inside = inside.rsplit("},", 1)[0] + "}]"
+        return json.loads(inside.replace("'", '"'))
 
-    def matches(text, solution):  # the original does this once for each of its two rewards
+    def matches(text, solution):
         found = re.search(r"<answer>(.*?)</answer>", text)
-        answer = (found.group(1) if found else text).strip().replace("[[", "[").replace("]]", "]")
-        gold = json.loads(solution.replace("'", '"'))
+        answer = f"<answer>{(found.group(1) if found else text).strip()}</answer>"
+        answer = answer.replace("[[", "[").replace("]]", "]").replace("\n", "")
+        gold = listed(solution.strip())
         boxes, seen = [], set()
-        for item in json.loads(answer.replace("\n", "").replace("'", '"')):
+        for item in listed(answer):
             if tuple(item["Position"]) not in seen:
                 seen.add(tuple(item["Position"]))
                 boxes.append(item)
@@ -529,22 +618,26 @@ def visual_rft_loop(texts, golds):
         for item in sorted(boxes, key=lambda each: each["Confidence"], reverse=True):
             best, place = 0, -1
             for k, target in enumerate(gold):
-                share = 0 if k in taken else shared_share(target["Position"], item["Position"])
-                if share > best:
-                    best, place = share, k
+                if k not in taken:
+                    share = shared_share(target["Position"], item["Position"])
+                    if share > best:
+                        best, place = share, k
             if best > 0.5:
                 taken.add(place)
             out.append((best if best > 0.5 else 0, item["Confidence"]))
-        return out, max(len(gold), len(out))
+        overlap = sum(share for share, _ in out) / max(len(gold), len(out))
+        sure = sum(each if share else 1 - each for share, each in out) / len(out)
+        return overlap, min(max(sure, 0), 1)
 
-    out = []
-    for text, solution in zip(texts, solutions, strict=True):
-        found, most = matches(text, solution)
-        overlap = sum(share for share, _ in found) / most
-        found, _ = matches(text, solution)
-        sure = sum(each if share else 1 - each for share, each in found) / len(found)
-        out.append(overlap + min(max(sure, 0), 1) + is_formatted(text))
-    return out
+    def reward(text, solution, which):
+        if math.verify(math.parse(text), math.parse(solution)):
+            return 1.0
+        return matches(text, solution)[which]
+
+    return [  # the original does all of it for each of its two rewards
+        reward(text, solution, 0) + reward(text, solution, 1) + is_formatted(text)
+        for text, solution in zip(texts, solutions, strict=True)
+    ]
 
 
 def vision_r1_loop(texts, golds, step):
@@ -580,8 +673,7 @@ def vision_r1_loop(texts, golds, step):
 
     low, high, hit = (0.5, 0.75, 0.5) if step < 1500 else (0.75, 0.9, 0.75)
     out = []
-    for text, gold in zip(texts, golds, strict=True):
-        gold = json.loads(json.dumps(gold))  # the data set holds text
+    for text, gold in zip(texts, map(json.loads, golds), strict=True):
         precision = torch.mean(cut(matched(text, gold), low, high)).item()
         recall = sum(cut(matched(text, gold), hit, hit)) / len(gold)
         recall = 0 if recall < 0.5 else 1 if recall > 0.75 else recall
@@ -594,30 +686,43 @@ def seg_zero_loop(texts, golds):
     def item_of(text):
         return json.loads(re.search(r"{[^}]+}", text).group(0))
 
+    def box_of(item):  # its name is searched for in each of the three terms
+        name = next((name for name in item if "bbox" in name.lower()), None)
+        return item[name] if name and len(item[name]) == 4 else None
+
+    def numbers(pattern, gold):
+        return [int(side) for side in re.search(pattern, gold).groups()]
+
     def gold_box(gold):
-        return [int(side) for side in re.search(r"<box>\((\d+),(\d+)\),\((\d+),(\d+)\)</box>", gold).groups()]
+        return numbers(r"<box>\((\d+),(\d+)\),\((\d+),(\d+)\)</box>", gold.strip())
 
     def is_whole(text):
-        item = item_of(text)
-        box = next(key for key in item if "bbox" in key.lower())
-        points = [key for key in item if "point" in key.lower()][:2]
-        return len(item[box]) == 4 and all(len(item[key]) == 2 for key in points)
+        item, box, points = item_of(text), None, []
+        for name in item:
+            if "bbox" in name.lower() and box is None:
+                box = name
+            elif "point" in name.lower():
+                points.append(name)
+        return len(points) > 1 and len(item[box]) == 4 and all(len(item[name]) == 2 for name in points[:2])
 
     def overlaps(text, gold):
-        a, b = item_of(text)["bbox"], gold_box(gold)
+        b, a = gold_box(gold), box_of(item_of(text))
         x0, y0, x1, y1 = max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
         shared = (x1 - x0 + 1) * (y1 - y0 + 1) if x0 < x1 and y0 < y1 else 0
         areas = [(each[2] - each[0] + 1) * (each[3] - each[1] + 1) for each in (a, b)]
-        return shared / (sum(areas) - shared) > 0.5
+        return shared / (areas[0] + areas[1] - shared) > 0.5
 
     def is_near(text, gold):
-        return sum(abs(a - b) for a, b in zip(item_of(text)["bbox"], gold_box(gold), strict=True)) / 4 < 10
+        b, a = gold_box(gold), box_of(item_of(text))
+        return (abs(a[0] - b[0]) + abs(a[1] - b[1]) + abs(a[2] - b[2]) + abs(a[3] - b[3])) / 4 < 10
 
     def has_points(text, gold):
-        found = re.search(r"<points>\((\d+),(\d+)\),\((\d+),(\d+)\)</points>", gold).groups()
-        targets = [(int(found[0]), int(found[1])), (int(found[2]), int(found[3]))]
+        found = numbers(r"<points>\((\d+),(\d+)\),\((\d+),(\d+)\)</points>", gold)
+        targets = [found[:2], found[2:]]
         item = item_of(text)
-        box, points = item["bbox"], [list(map(int, item[key])) for key in ("points_1", "points_2")]
+        box = box_of(item)
+        names = [name for name in item if "points" in name.lower()][:2]
+        points = [[int(item[name][0]), int(item[name][1])] for name in names]
         if not all(box[0] <= x <= box[2] and box[1] <= y <= box[3] for x, y in points):
             return False
         straight = math.dist(points[0], targets[0]) + math.dist(points[1], targets[1])
@@ -669,13 +774,11 @@ def vision_reasoner_loop(texts, golds):
         whole = sum(len(each["bbox_2d"]) == 4 for each in items) + sum(
             len(each["point_2d"]) == 2 for each in items
         )
-        out.append(
-            is_formatted(text) + whole / len(items) + accuracy(text, json.dumps(gold)) + is_fresh(text)
-        )
+        out.append(is_formatted(text) + whole / len(items) + accuracy(text, gold) + is_fresh(text))
     return out
 
 
-def perception_r1_loop(texts, golds):
+def perception_r1_loop(texts, solutions):
     number = r"(-?\d+(?:\.\d+)?)"
     patterns = [
         r"\[\s*" + r",\s*".join([number] * 4) + r"\s*\]",
@@ -684,11 +787,14 @@ def perception_r1_loop(texts, golds):
     ]
     shape = r"^<|object_ref_start|>.*?<|object_ref_end|><|box_start|>.*?<|box_end|><|im_end|>"
     out = []
-    for text, solution in zip(texts, map(str, golds), strict=True):
-        text, gold = text.replace("<|endoftext|>", ""), eval(solution)  # as the original; our own boxes
-        found = next(match for pattern in patterns if (match := re.search(pattern, text)))
-        share = shared_share([float(side) for side in found.groups()], gold)
-        out.append(share**2 + (re.match(shape, text) is not None))
+    for text, solution in zip(texts, solutions, strict=True):
+        bare, gold = text.replace("<|endoftext|>", ""), eval(solution)  # as the original; our own boxes
+        factor = 1 if "<|box_start|>" in bare else 1000
+        found = next(match for pattern in patterns if (match := re.search(pattern, bare)))
+        box = [float(side) for side in found.groups()]
+        share = shared_share(box if factor == 1 else [int(side * factor) for side in box], gold)
+        bare = text.replace("<|endoftext|>", "")  # once more, for the format
+        out.append(share**2 + (re.match(shape, bare) is not None))
     return out
 
 
@@ -719,9 +825,7 @@ def se_gui_loop(texts, golds, size):
     return out
 
 
-def ui_r1_loop(texts, golds, scale):
-    solutions = [f"<answer>[{{'action': 'click' ,'coordinate': {box} }}]</answer>" for box in golds]
-
+def ui_r1_loop(texts, solutions, scale):
     def find(pattern, text):
         found = re.search(r"<answer>(.*?)</answer>", text, re.DOTALL)
         return found and re.search(pattern, found.group(1).strip())
@@ -742,11 +846,7 @@ def ui_r1_loop(texts, golds, scale):
     return out
 
 
-def gui_r1_loop(texts, golds):
-    import ast
-
-    solutions = [json.dumps({"action": "click", "gt_bbox": box, "input_text": ""}) for box in golds]
-
+def gui_r1_loop(texts, solutions):
     def find(pattern, text):
         found = re.search(r"<answer>(.*?)</answer>", text, re.DOTALL)
         return found and re.search(pattern, found.group(1).strip())
@@ -754,12 +854,19 @@ def gui_r1_loop(texts, golds):
     def is_whole(text):
         if not is_formatted(text):
             return False
-        # The original evaluates the text, which takes about as long.
-        items = ast.literal_eval(re.search(r"<answer>(.*?)</answer>", text, re.DOTALL).group(1).strip())
-        return all(
-            isinstance(item["action"], str) and all(isinstance(side, int) for side in item["point"][:2])
-            for item in items
-        )
+        items = eval(re.search(r"<answer>(.*?)</answer>", text, re.DOTALL).group(1).strip())  # our own text
+        return isinstance(items, list) and all(map(is_action, items))
+
+    def is_action(item):
+        if not isinstance(item, dict) or not all(name in item for name in ("action", "point", "input_text")):
+            return False
+        if not (isinstance(item["action"], str) and isinstance(item["input_text"], str)):
+            return False
+        if item["action"] in ("type", "select", "open_app") and item["input_text"] == "no input text":
+            return False
+        if item["action"] == "scroll" and item["input_text"] not in ("left", "right", "up", "down"):
+            return False
+        return isinstance(item["point"][0], int) and isinstance(item["point"][1], int)
 
     out = []
     for text, solution in zip(texts, solutions, strict=True):

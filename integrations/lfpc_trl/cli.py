@@ -43,7 +43,11 @@ COMMANDS = {
     "select-resolution": Command(
         "choose per row how coarsely its picture is shown in stage 1", "trl", _TRAINING
     ),
-    "eval": Command("evaluate a model on benchmarks, and what its crops do for it", "trl", _TRAINING),
+    "eval": Command(
+        "evaluate a model on benchmarks, and what its crops do for it",
+        "eval",
+        (*_TRAINING, "jinja2", "matplotlib"),
+    ),
     "locus-data": Command("make rows of LOCUS, parts of pictures to be found again", "trl", ("PIL", "numpy")),
     "compare": Command(
         "compare evaluations of models over the same questions",

@@ -28,11 +28,11 @@ library, or evaluates text as code.
 
 How it is made. One module per system, which reads as its formula: `SYSTEM` (terms, gates, blind spots,
 loopholes, deviations), the parts, the functions. What systems share stands in modules with an underscore:
-`_tags` (where the tags of a batch stand: one compiled pass), `_records` (lists of small objects, likewise),
-`_literals` (Python literals, read and not evaluated), `_completions`, `_layout` (what is well formed),
-`_judging`, `_boxes` (boxes in text, IoU as each has it), `_assignment`, `_final_answer`, `_similarity`,
-`_math`, `_shaping` (lengths and repetition), `_groups`, `_strict`. Systems do not import each other, except a
-port its original.
+`_texts` (the batch reader: signs and shapes in all texts at once, compiled), `_tags` (where the tags of a
+batch stand, likewise), `_records` (lists of small objects, likewise), `_literals` (Python literals, read and
+not evaluated), `_completions`, `_layout` (what is well formed), `_judging`, `_boxes` (boxes in text, IoU as
+each has it), `_assignment`, `_final_answer`, `_similarity`, `_math`, `_shaping` (lengths and repetition),
+`_groups`, `_strict`. Systems do not import each other, except a port its original.
 """
 
 from lfpc_rewards.presets import tools

@@ -14,20 +14,20 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from lfpc_rewards._checks import as_box_list
 from lfpc_rewards._jit import kernel
 from lfpc_rewards._packing import four_numbers, pack_rows
-from lfpc_rewards._scan import _codes, is_space
 from lfpc_rewards._typing import Boxes, Scores
-from lfpc_rewards.presets._tags import lengths_of
+from lfpc_rewards.presets._texts import Places, Shape, find_sign
 
 Json: TypeAlias = Any
 """What JSON text holds."""
 
-_INTEGERS = {sides: re.compile(r"\[" + r",\s*".join([r"(\d+)"] * sides) + "]") for sides in (2, 4)}
+INTEGER_BOX = Shape("[#, #, #, #]")
+INTEGER_POINT = Shape("[#, #]")
 _NUMBER = r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*"
 _NUMBERS = re.compile(rf"\[{','.join([_NUMBER] * 4)}\]")
 NO_BOX = (math.nan,) * 4
-_FOUND, _NONE, _UNSURE = 1, 0, -1
 
 
 def json_or_none(text: str) -> Json | None:
@@ -49,25 +49,18 @@ def _only_box(text: str | None) -> tuple[float, ...]:
     return numbers if all(map(math.isfinite, numbers)) else NO_BOX
 
 
-def first_integer_boxes(texts: Sequence[str], sides: int = 4) -> tuple[Boxes, NDArray[np.bool_]]:
-    r"""The first ``\[(\d+),\s*(\d+),\s*(\d+),\s*(\d+)]`` of each text; with `sides` 2, ``\[(\d+),\s*(\d+)]``.
+def in_braces(texts: Sequence[str], start: Places, spans: Places, stop: Places) -> NDArray[np.bool_]:
+    """(B,) whether between two places a "{" stands before what is at `spans`, and a "}" behind it."""
+    begin, end = spans[:, 0], np.maximum(spans[:, 1], 0)
+    opened, closed = find_sign(texts, "{", np.maximum(start, 0)), find_sign(texts, "}", end)
+    inside: NDArray[np.bool_] = (opened >= 0) & (opened < begin) & (closed >= 0) & (closed < stop)
+    return inside
 
-    Returns:
-        (B, sides) boxes or points, NaN where there is none; and (B,) whether it surely stands in braces: a
-        "{" somewhere before it and a "}" somewhere behind.
-    """
-    boxes = np.full((len(texts), sides), np.nan)
-    lengths = lengths_of(texts)
-    states = np.empty(len(texts), np.int64)
-    braced = np.zeros(len(texts), np.bool_)
-    read_integer_boxes(_codes("".join(texts)), lengths, boxes, states, braced)
-    for row in np.flatnonzero(states == _UNSURE).tolist():
-        found = _INTEGERS[sides].search(texts[row])
-        try:
-            boxes[row] = [float(int(digits)) for digits in found.groups()] if found else np.nan
-        except (ValueError, OverflowError):  # digits beyond Python's limit, or beyond float64
-            boxes[row] = np.nan
-    return boxes, braced
+
+def gold_boxes(answers: Any) -> Boxes:
+    """(B, 4) gold boxes: numbers in any form, four for each row; whether they make boxes is not checked."""
+    packed = pack_rows([answers], lambda _: None) if type(answers) is list else None
+    return as_box_list(answers, "answers") if packed is None else packed[0].reshape(-1, 4)
 
 
 def pixel_iou(boxes: Boxes, others: Boxes) -> Scores:
@@ -77,10 +70,16 @@ def pixel_iou(boxes: Boxes, others: Boxes) -> Scores:
     box is not finite.
     """
     with np.errstate(all="ignore"):
-        low = np.maximum(boxes[:, :2], others[:, :2])
-        high = np.minimum(boxes[:, 2:], others[:, 2:])
-        overlap = np.where((low < high - 1).all(1), (high - low).prod(1), 0.0)
-        union = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (others[:, 2:] - others[:, :2]).prod(1) - overlap
+        (x0, y0, x1, y1), (u0, v0, u1, v1) = boxes.T, others.T
+        left, top, right, bottom = (
+            np.maximum(x0, u0),
+            np.maximum(y0, v0),
+            np.minimum(x1, u1),
+            np.minimum(y1, v1),
+        )
+        shares = (left < right - 1) & (top < bottom - 1)
+        overlap = np.where(shares, (right - left) * (bottom - top), 0.0)
+        union = (x1 - x0) * (y1 - y0) + (u1 - u0) * (v1 - v0) - overlap
         return np.where(union == 0, 0.0, overlap / union)
 
 
@@ -161,48 +160,3 @@ def pixel_inclusive_iou(box: NDArray[np.float64], other: NDArray[np.float64], to
     shared = (width + 1) * (height + 1) if width > least and height > least else 0.0
     area = (box[2] - box[0] + 1) * (box[3] - box[1] + 1)
     return float(shared / (area + (other[2] - other[0] + 1) * (other[3] - other[1] + 1) - shared))
-
-
-@kernel
-def read_integer_boxes(
-    codes: NDArray[Any],
-    lengths: NDArray[np.int64],
-    boxes: NDArray[np.float64],
-    states: NDArray[np.int64],
-    braced: NDArray[np.bool_],
-) -> None:
-    # The first box of each text, if it is written in ASCII and with at most 15 digits; texts with anything
-    # else where a digit or a space could stand are left to a regular expression.
-    stop = 0
-    for k in range(lengths.size):
-        start, stop = stop, stop + lengths[k]
-        states[k] = _NONE
-        opened = False
-        for i in range(start, stop):
-            if states[k] == _NONE:
-                opened |= codes[i] == 0x7B  # {
-                if codes[i] == 0x5B:  # [
-                    states[k] = read_integer_box(codes, i + 1, stop, boxes[k])
-            elif codes[i] == 0x7D:  # } behind the box, for a box holds none
-                braced[k] = opened and states[k] == _FOUND
-                break
-
-
-@kernel
-def read_integer_box(codes: NDArray[Any], i: int, stop: int, box: NDArray[np.float64]) -> int:
-    numbers = np.zeros(box.size)
-    for side in range(box.size):
-        if side > 0:
-            while i < stop and is_space(codes[i]):
-                i += 1
-        first = i
-        while i < stop and 0x30 <= codes[i] <= 0x39:
-            numbers[side] = 10 * numbers[side] + (np.float64(codes[i]) - 0x30)
-            i += 1
-        if i - first > 15 or (i < stop and codes[i] > 0x7F):
-            return _UNSURE
-        if i == first or i >= stop or codes[i] != (0x2C if side < box.size - 1 else 0x5D):  # , or ]
-            return _NONE
-        i += 1
-    box[:] = numbers
-    return _FOUND

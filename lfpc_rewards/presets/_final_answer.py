@@ -7,8 +7,9 @@ a fixed list of units and LaTeX commands, and no mathematics.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
-_REPLACED = (
+REPLACED = (
     *(("an ", ""), ("a ", ""), (".$", "$"), ("\\$", ""), ("\\ ", ""), (" ", ""), ("mbox", "text")),
     *((",\\text{and}", ","), ("\\text{and}", ","), ("\\text{m}", "\\text{}")),
 )
@@ -18,7 +19,7 @@ _WORDS = (
 )
 _LATEX = "\\text{s}|\\text{.}|\\text{\ns}|\\text{}^2|\\text{}^3|\\text{\n}|\\text{}|\\mathrm{th}"
 _SIGNS = '^\\circ|^{\\circ}|\\;|,\\!|{,}|"|\\dots'
-_REMOVED = (*_WORDS.split(), *_LATEX.split("|"), *_SIGNS.split("|"))
+REMOVED = (*_WORDS.split(), *_LATEX.split("|"), *_SIGNS.split("|"))
 _DOLLARS = re.compile(r"(.*?)\$(.*?)\$(.*)")
 _WRAPPED = tuple(re.compile(rf"\\{name}\{{(.*?)\}}") for name in ("text", "textbf", "overline"))
 _BOXED = re.compile(r"\\boxed\{(.*)\}")
@@ -27,12 +28,13 @@ _ROOT = re.compile(r"sqrt([^{])")
 _ANSWER_LINE = re.compile(r"Answer\s*:\s*([^\n]+)", re.IGNORECASE)
 
 
+@lru_cache(maxsize=1024)  # the gold answer comes again with each rollout of its prompt
 def tidy_final_answer(text: str) -> str:
     """What stands after the last "=", without units, spaces, wrappers and thousands separators."""
     text = text.split("=")[-1]
-    for before, after in _REPLACED:
+    for before, after in REPLACED:
         text = text.replace(before, after)
-    for word in _REMOVED:
+    for word in REMOVED:
         text = text.replace(word, "")
     text = _DOLLARS.sub(r"$\2$", text)
     for wrapper in _WRAPPED:

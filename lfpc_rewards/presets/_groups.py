@@ -13,8 +13,9 @@ from lfpc_rewards._typing import Scores
 
 def number_groups(groups: Sequence[Any]) -> tuple[NDArray[np.int64], int]:
     """(B,) the number of each rollout's group, in the order in which the groups appear, and how many."""
-    numbers: dict[Any, int] = {}
-    return np.array([numbers.setdefault(group, len(numbers)) for group in groups], np.int64), len(numbers)
+    different = dict.fromkeys(groups)
+    numbers = dict(zip(different, range(len(different)), strict=True))
+    return np.fromiter(map(numbers.__getitem__, groups), np.int64, len(groups)), len(numbers)
 
 
 def group_mean(values: Scores, numbers: NDArray[np.int64], count: int) -> Scores:

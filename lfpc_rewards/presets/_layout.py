@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Literal, TypeAlias
 
 import numpy as np
 
 from lfpc_rewards._typing import Scores
-from lfpc_rewards.presets._tags import Flags, Tags, both, lengths_of
+from lfpc_rewards.presets._tags import Flags, Tags, both
+from lfpc_rewards.presets._texts import Places, lengths_of, stripped
 
 AnswerFrom: TypeAlias = Literal["strict", "split", "strict_v2"]
 """Which answer tag counts: the first pair; after the last opening tag; or up to the end of the text."""
@@ -46,58 +48,93 @@ def answers_from(texts: Sequence[str], answer_from: AnswerFrom | None) -> list[s
     return [text if yes else None for text, yes in zip(cuts, found.tolist(), strict=True)]
 
 
-def turn_format(turns: Sequence[Sequence[str]], call: str) -> tuple[Scores, Scores]:
-    """Whether the turns are well formed, and how many call a tool: of Mini-o3, taken over from VisionThink.
+class Turns:
+    """The assistant turns of a batch, read once: of Mini-o3, taken over from VisionThink.
 
-    Returns:
-        (B,) 0.0 or 1.0 and (B,) the number of calls; NaN for a rollout without turns. See `mini_o3_format`.
+    Attributes:
+        tags: The tags of all turns, one rollout after the other.
+        row_of: (T,) the rollout of each turn.
+        is_last: (T,) whether it is the last one of its rollout.
+        empty: (B,) whether a rollout has no turns.
     """
-    counts = lengths_of(turns)
-    # The last of several turns is not stripped: white space behind its answer is an error.
-    texts = [turn.strip() for each in turns for turn in each]
-    row_of = np.repeat(np.arange(len(turns)), counts)
-    is_last = np.zeros(len(texts), np.bool_)
-    is_last[np.cumsum(counts)[counts > 0] - 1] = True
-    for turn in np.flatnonzero(is_last & (counts[row_of] > 1)).tolist():
-        texts[turn] = turns[row_of[turn]][-1]
-    tags = Tags(texts, both("think", "answer", call))
-    answers, calls = _is_answer(tags, call), _is_call(tags, call)
-    wrong = np.where(is_last, ~answers, ~calls)
-    layout = np.bincount(row_of, wrong, len(turns)) == 0
-    # A turn counts if no turn before it, in its row, is malformed.
-    broken = np.cumsum(wrong)
-    before_row = np.concatenate(([0], broken))[np.cumsum(counts) - counts]
-    counted = (tags.pair(call)[0] >= 0) & (broken - wrong == before_row[row_of])
-    counted &= ~is_last | (counts[row_of] == 1)
-    called = np.bincount(row_of, counted, len(turns))
-    nothing = counts == 0
-    return np.where(nothing, np.nan, layout), np.where(nothing, np.nan, called)
+
+    def __init__(self, turns: Sequence[Sequence[str]], call: str) -> None:
+        self._turns, self._call = turns, call
+        self._counts = lengths_of(turns)
+        self.tags = Tags(list(chain.from_iterable(turns)), both("think", "answer", call))
+        self.row_of = np.repeat(np.arange(len(turns)), self._counts)
+        self.is_last = np.zeros(len(self.row_of), np.bool_)
+        self.is_last[np.cumsum(self._counts)[self._counts > 0] - 1] = True
+        self.empty: Flags = self._counts == 0
+
+    def answers(self, answer_from: AnswerFrom | None) -> list[str | None]:
+        """(B,) the answer in the turns, joined by blanks, as `answers_from` has it."""
+        if answer_from != "strict":
+            return answers_from([" ".join(each) for each in self._turns], answer_from)
+        opened = self.tags.first("<answer>")
+        start, stop = self.tags.pair("answer")
+        answers: list[str | None] = [None] * len(self._turns)
+        openings = np.flatnonzero(opened >= 0)[::-1]  # the first one of a rollout is written last
+        columns = (openings, self.row_of[openings], start[openings], stop[openings])
+        for turn, row, begin, end in zip(*(column.tolist() for column in columns), strict=True):
+            answers[row] = self.tags.texts[turn][begin:end] if begin >= 0 else None
+        for row in set(self.row_of[(opened >= 0) & (start < 0)].tolist()):  # it may end in a later turn
+            answers[row] = answers_from([" ".join(self._turns[row])], answer_from)[0]
+        return answers
+
+    def format(self) -> tuple[Scores, Scores]:
+        """Whether the turns are well formed, and how many call a tool.
+
+        Returns:
+            (B,) 0.0 or 1.0 and (B,) the number of calls; NaN for a rollout without turns. See
+            `mini_o3_format`.
+        """
+        tags, row_of, count = self.tags, self.row_of, len(self._turns)
+        alone = self._counts[row_of] == 1
+        # The last of several turns is not stripped: white space behind its answer is an error.
+        whole = self.is_last & ~alone
+        start, stop = stripped(tags.own, tags.lengths * 0, tags.lengths)
+        start, stop = np.where(whole, 0, start), np.where(whole, tags.lengths, stop)
+        answers, calls = _is_answer(tags, self._call, start, stop), _is_call(tags, self._call, start, stop)
+        wrong = np.where(self.is_last, ~answers, ~calls)
+        layout = np.bincount(row_of, wrong, count) == 0
+        # A turn counts if no turn before it, in its row, is malformed.
+        broken = np.cumsum(wrong)
+        before_row = np.concatenate(([0], broken))[np.cumsum(self._counts) - self._counts]
+        counted = (tags.pair(self._call)[0] >= 0) & (broken - wrong == before_row[row_of])
+        counted &= ~self.is_last | alone
+        called = np.bincount(row_of, counted, count)
+        return np.where(self.empty, np.nan, layout), np.where(self.empty, np.nan, called)
 
 
-def _begins_with_thinking(tags: Tags) -> Flags:
-    good: Flags = (tags.first("<think>") == 0) & (tags.count("<think>") == 1) & (tags.count("</think>") == 1)
+def _begins_with_thinking(tags: Tags, begin: Places) -> Flags:
+    once = (tags.count("<think>") == 1) & (tags.count("</think>") == 1)
+    good: Flags = once & (tags.first("<think>") == begin)
     return good
 
 
-def _is_answer(tags: Tags, call: str) -> Flags:
-    """``^<think>.*</think>.*<answer>.*</answer>$`` with each tag once and no call; a newline may end it."""
+def _is_answer(tags: Tags, call: str, begin: Places, end: Places) -> Flags:
+    """``^<think>.*</think>.*<answer>.*</answer>$`` with each tag once and no call; a newline may end it.
+
+    `begin` and `end` are where "^" and "$" are, here and in `_is_call`.
+    """
     once = (tags.count("<answer>") == 1) & (tags.count("</answer>") == 1)
     no_call = (tags.count(f"<{call}>") == 0) & (tags.count(f"</{call}>") == 0)
     start, stop = tags.pair("answer", tags.after_first("</think>"))
     behind = tags.after_last("</answer>")
-    at_end = behind == tags.lengths
-    for row in np.flatnonzero(behind == tags.lengths - 1).tolist():
-        at_end[row] = tags.texts[row].endswith("\n")
+    at_end = behind == end
+    for row in np.flatnonzero((behind >= 0) & (behind == end - 1)).tolist():
+        at_end[row] = tags.texts[row][behind[row]] == "\n"
     at_end &= (start >= 0) & (stop >= 0)
-    good: Flags = _begins_with_thinking(tags) & once & no_call & at_end
+    good: Flags = _begins_with_thinking(tags, begin) & once & no_call & at_end
     return good
 
 
-def _is_call(tags: Tags, call: str) -> Flags:
+def _is_call(tags: Tags, call: str, begin: Places, end: Places) -> Flags:
     """``^<think>.*</think>.*<call>.*</call>$`` with one thinking, no answer; one call tag may repeat."""
     no_answer = (tags.count("<answer>") == 0) & (tags.count("</answer>") == 0)
     not_repeated = (tags.count(f"<{call}>") == 1) | (tags.count(f"</{call}>") == 1)
     start = tags.pair(call, tags.after_first("</think>"))[0]
-    at_end = (start >= 0) & (tags.after_last(f"</{call}>") == tags.lengths)
-    good: Flags = _begins_with_thinking(tags) & no_answer & not_repeated & at_end
+    at_end = (start >= 0) & (tags.after_last(f"</{call}>") == end)
+    good: Flags = _begins_with_thinking(tags, begin) & no_answer & not_repeated & at_end
     return good

@@ -37,7 +37,8 @@ class NotLiteralError(ValueError):
 def python_literal(text: str) -> Any:
     r"""The value of a Python literal; raises `NotLiteralError` for any other text.
 
-    Not read, though they are literals: bytes, sets, complex numbers, and named characters (``\N{..}``).
+    Not read, though they are literals: bytes, sets, complex numbers, named characters (``\N{..}``), and
+    tuples without brackets.
     """
     if "\0" in text:
         raise NotLiteralError(text)

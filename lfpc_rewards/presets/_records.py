@@ -8,14 +8,14 @@ has an opinion of its own on what JSON or Python is.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lfpc_rewards._jit import kernel
-from lfpc_rewards._scan import _codes, after_sign, read_number, skip_blanks
-from lfpc_rewards.presets._tags import lengths_of
+from lfpc_rewards._jit import object_kernel, part
+from lfpc_rewards._scan import after_sign, read_number, skip_blanks
+from lfpc_rewards.presets._texts import Places, codes_of, lengths_of, readable
 
 TEXT, OBJECT = 0, -1
 """What a field holds besides numbers: a text, or an object with all fields that follow."""
@@ -62,19 +62,23 @@ class Layout:
         self.sizes = np.array(list(fields.values()), np.int64)
         self.levels = np.concatenate(([0], np.cumsum(self.sizes == OBJECT)[:-1]))
         self.places = np.concatenate(([0], np.cumsum(np.maximum(self.sizes, 0))))
+        self.shortest = int(self.widths[self.sizes > 0].sum()) + len("{}")
         self.quote = _QUOTES[quotes]
         self.single = single
 
-    def read(self, texts: Sequence[str]) -> Records:
-        """Read what is written plainly."""
-        codes, lengths = _codes("".join(texts)), lengths_of(texts)
-        room = int(np.count_nonzero(codes == 0x7B))
+    def read(self, texts: Sequence[str], start: Places | None = None, stop: Places | None = None) -> Records:
+        """Read what is written plainly, in each text or between two places of it."""
+        own = readable(texts)
+        start = np.zeros(len(own), np.int64) if start is None else start
+        stop = lengths_of(own) if stop is None else stop
+        room = int((np.maximum(stop - start, 0) // self.shortest + 1).sum())  # one may be begun in vain
         numbers = np.empty((room, int(self.places[-1])))
         spans = np.empty((room, self.sizes.size, 2), np.int64)
         first, counts = np.empty(len(texts), np.int64), np.empty(len(texts), np.int64)
         found = read_texts(
-            codes,
-            lengths,
+            id(own),
+            start,
+            stop,
             self.names,
             self.widths,
             self.sizes,
@@ -90,10 +94,11 @@ class Layout:
         return Records(first, counts, numbers[:found], spans[:found])
 
 
-@kernel
+@object_kernel
 def read_texts(
-    codes: NDArray[Any],
-    lengths: NDArray[np.int64],
+    texts: int,
+    starts: Places,
+    stops: Places,
     names: NDArray[np.uint8],
     widths: NDArray[np.int64],
     sizes: NDArray[np.int64],
@@ -106,9 +111,11 @@ def read_texts(
     numbers: NDArray[np.float64],
     spans: NDArray[np.int64],
 ) -> int:
-    found, stop = 0, 0
-    for row in range(lengths.size):
-        start, stop = stop, stop + lengths[row]
+    size = np.zeros(1, np.intp)
+    found = 0
+    for row in range(starts.size):
+        codes = codes_of(texts, row, size)
+        start, stop = starts[row], stops[row]
         first[row] = found
         counts[row] = -1
         n = 0
@@ -120,7 +127,7 @@ def read_texts(
                 continue
         while i >= 0:
             i = read_object(
-                codes, i, stop, start, names, widths, sizes, levels, places, quote, numbers, spans, found + n
+                codes, i, stop, names, widths, sizes, levels, places, quote, numbers, spans, found + n
             )
             if i < 0:
                 break
@@ -139,12 +146,11 @@ def read_texts(
     return found
 
 
-@kernel
+@part
 def read_object(
-    codes: NDArray[Any],
+    codes: NDArray[np.uint8],
     i: int,
     stop: int,
-    start: int,
     names: NDArray[np.uint8],
     widths: NDArray[np.int64],
     sizes: NDArray[np.int64],
@@ -176,7 +182,7 @@ def read_object(
         if sizes[field] == TEXT:
             begin = i + 1
             i = after_quoted(codes, i, stop, quote)
-            spans[here, field, 0], spans[here, field, 1] = begin - start, i - 1 - start
+            spans[here, field, 0], spans[here, field, 1] = begin, i - 1
         else:
             i = read_numbers(codes, i, stop, numbers[here, places[field] : places[field + 1]])
         if i < 0:
@@ -194,9 +200,9 @@ def read_object(
     return -1
 
 
-@kernel
+@part
 def which_name(
-    codes: NDArray[Any],
+    codes: NDArray[np.uint8],
     i: int,
     stop: int,
     names: NDArray[np.uint8],
@@ -219,13 +225,13 @@ def which_name(
     return -1
 
 
-@kernel
+@part
 def is_quote(code: int, quote: int) -> bool:
     return code == quote if quote > 0 else code == 0x22 or code == 0x27
 
 
-@kernel
-def after_quoted(codes: NDArray[Any], i: int, stop: int, quote: int) -> int:
+@part
+def after_quoted(codes: NDArray[np.uint8], i: int, stop: int, quote: int) -> int:
     # Past a text without escapes; -1 if it is anything else.
     if i >= stop or not is_quote(codes[i], quote):
         return -1
@@ -238,8 +244,8 @@ def after_quoted(codes: NDArray[Any], i: int, stop: int, quote: int) -> int:
     return i + 1 if i < stop else -1
 
 
-@kernel
-def read_numbers(codes: NDArray[Any], i: int, stop: int, numbers: NDArray[np.float64]) -> int:
+@part
+def read_numbers(codes: NDArray[np.uint8], i: int, stop: int, numbers: NDArray[np.float64]) -> int:
     # One number, or a list of as many as there is room for; the place behind, or -1.
     if numbers.size == 1:
         numbers[0], i = read_number(codes, i, stop)

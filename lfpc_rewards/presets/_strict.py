@@ -9,7 +9,8 @@ import numpy as np
 
 from lfpc_rewards._typing import Scores
 from lfpc_rewards.presets._completions import TurnList, turns_of
-from lfpc_rewards.presets._tags import Flags, Tags, both, lengths_of
+from lfpc_rewards.presets._tags import Flags, Tags, both
+from lfpc_rewards.presets._texts import lengths_of
 
 
 class StrictTurns(NamedTuple):

@@ -7,32 +7,33 @@ for each tag of each text; `Tags` reads a batch once and answers for all its tex
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence, Sized
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import numpy as np
-from numba import carray
 from numpy.typing import NDArray
 
-from lfpc_rewards._capi import ascii_text, list_item, list_size
-from lfpc_rewards._jit import kernel, object_kernel, part
-from lfpc_rewards._scan import _codes, only_space
-
-Places = NDArray[np.int64]
-"""(B,) places in the texts of a batch, as `str.find` counts them; -1 where there is none."""
+from lfpc_rewards._jit import object_kernel, part
+from lfpc_rewards._scan import only_space
+from lfpc_rewards.presets._texts import Places, codes_of, find_sign, readable, stripped
 
 Flags = NDArray[np.bool_]
 """(B,) one yes or no per text."""
 
-_CHUNK = 64
-"""Texts per pass where they must be copied: their characters stay in the processor's cache."""
+_BLOCK = 64
+"""Characters that are searched for "<" at once: a fixed number, so that it becomes vector instructions."""
 
-_BLOCK, _PIECE = 64, 16
-"""Characters that are searched for "<" at once: fixed numbers, so that it becomes vector instructions."""
+_DE_BRUIJN = 0x03F79D71B4CB0A89
+"""Its bits, six by six, are all different: shifted by n places, the upper six tell n."""
 
+_BIT_NUMBERS = np.argsort([(_DE_BRUIJN << n & (1 << 64) - 1) >> 58 for n in range(64)])
+_FACTOR, _SHIFT, _ONE = np.uint64(_DE_BRUIJN), np.uint64(58), np.uint64(1)
 
 _BEGINNING, _OTHER = -1, -2
 """What stands before a tag, if it is no tag: nothing but white space, or anything else."""
+
+_ZERO = cast("int", np.int64(0))
+"""Where 0 starts a variable that is an argument later: numba would compile once more for a literal."""
 
 
 class Tags:
@@ -41,13 +42,15 @@ class Tags:
     A tag is a plain string that begins with "<", found as `str.find` finds it: exact in case and spacing.
 
     Attributes:
-        texts: (B,) the texts.
+        own: (B,) the texts, ready for further questions to the batch reader.
+        texts: (B,) the texts themselves.
         lengths: (B,) their lengths.
         names: The tags.
     """
 
     def __init__(self, texts: Sequence[str], tags: Sequence[str]) -> None:
-        self.texts = texts
+        self.own = readable(texts)
+        self.texts = self.own.texts
         self.names = tuple(tags)
         spelled = [np.frombuffer(tag.encode("ascii"), np.uint8) for tag in tags]
         widths = np.array([name.size for name in spelled], np.int64)
@@ -57,15 +60,7 @@ class Tags:
         self.lengths = np.empty(len(texts), np.int64)
         counts = np.zeros(len(spelled), np.int64)
         found = np.empty((len(spelled), 3, 2 * len(texts) + 1), np.int64)
-        step = len(texts) if all(map(str.isascii, texts)) else _CHUNK
-        for first in range(0, len(texts), max(step, 1)):
-            chunk = list(texts[first : first + step])  # nobody else knows this list
-            lengths = self.lengths[first : first + step]
-            if step > _CHUNK or all(map(str.isascii, chunk)):
-                found = find_tags_ascii(id(chunk), first, lengths, padded, widths, found, counts)
-            else:
-                lengths[:] = lengths_of(chunk)
-                found = find_tags(_codes("".join(chunk)), first, lengths, padded, widths, found, counts)
+        found = find_tags(id(self.own), self.lengths, padded, widths, found, counts)
         self._widths = dict(zip(tags, widths.tolist(), strict=True))
         self._of = {tag: found[k, :, : counts[k]] for k, tag in enumerate(tags)}
 
@@ -132,28 +127,42 @@ class Tags:
         nowhere = (start < 0) | (stop < 0)
         return np.where(nowhere, -1, start), np.where(nowhere, -1, stop)
 
+    def pairs(self, name: str) -> tuple[Places, Places, Places]:
+        """All groups of ``re.findall("<name>(.*?)</name>")``: of which text, where they start and stop.
+
+        Each is of the length of the number of groups; text by text and from left to right.
+        """
+        owners, opens, _ = self._of[f"<{name}>"]
+        closing, closes, _ = self._of[f"</{name}>"]
+        scale = int(self.lengths.max(initial=0)) + 1
+        ends = np.searchsorted(closing * scale + closes, owners * scale + opens)
+        ended = ends < len(closing)
+        ended[ended] &= closing[ends[ended]] == owners[ended]
+        # Of several that open before the same end, the first one counts.
+        ended[1:] &= ends[1:] != ends[:-1]
+        starts = opens[ended] + self._widths[f"<{name}>"]
+        return owners[ended], starts, closes[ends[ended]]
+
     def cut(self, start: Places, stop: Places) -> list[str]:
         """(B,) the texts between two places; a `stop` of -1 is the end of the text."""
         return [text[begin:end] for text, begin, end in self._spans(start, stop)]
 
     def cut_stripped(self, start: Places, stop: Places) -> list[str]:
         """(B,) as `cut`, without white space around."""
-        return [text[begin:end].strip() for text, begin, end in self._spans(start, stop)]
+        return self.cut(*stripped(self.own, start, np.where(stop < 0, self.lengths, stop)))
 
     def _spans(self, start: Places, stop: Places) -> Iterable[tuple[str, int, int]]:
         stop = np.where(stop < 0, self.lengths, stop)
         return zip(self.texts, start.tolist(), stop.tolist(), strict=True)
 
-    def line_group(self, name: str) -> list[str | None]:
-        """(B,) what ``re.search("<name>(.*?)</name>")`` finds on one line; None if nothing."""
+    def line_pair(self, name: str) -> tuple[Places, Places]:
+        """(B,) where the first group of ``re.search("<name>(.*?)</name>")`` is, on one line; as `pair`."""
         start, stop = self.pair(name)
-        cuts = self.cut(np.maximum(start, 0), np.maximum(stop, 0))
-        groups = [text if found else None for text, found in zip(cuts, start >= 0, strict=True)]
-        for row, group in enumerate(cuts):
-            if "\n" in group:
-                found = re.search(f"<{name}>(.*?)</{name}>", self.texts[row])
-                groups[row] = found[1] if found else None
-        return groups
+        broken = find_sign(self.own, "\n", np.maximum(start, 0))
+        for row in np.flatnonzero((start >= 0) & (broken >= 0) & (broken < stop)).tolist():
+            found = re.search(f"<{name}>(.*?)</{name}>", self.texts[row])
+            start[row], stop[row] = found.span(1) if found else (-1, -1)
+        return start, stop
 
     def last_group(self, name: str) -> list[str | None]:
         """(B,) what ``re.findall("<name>(.*?)</name>")`` finds last, newlines included; None if nothing."""
@@ -166,119 +175,67 @@ class Tags:
         return groups
 
 
-def lengths_of(texts: Sequence[Sized]) -> Places:
-    """(B,) the length of each."""
-    return np.fromiter(map(len, texts), np.int64, len(texts))
-
-
 def both(*names: str) -> tuple[str, ...]:
     """The opening and the closing tag of each name."""
     return tuple(tag for name in names for tag in (f"<{name}>", f"</{name}>"))
 
 
-@kernel
-def find_tags(
-    codes: NDArray[Any],
-    first_text: int,
-    lengths: NDArray[np.int64],
-    names: NDArray[np.uint8],
-    widths: NDArray[np.int64],
-    found: NDArray[np.int64],
-    counts: NDArray[np.int64],
-) -> NDArray[np.int64]:
-    # Appends (which text, where in it, which tag stands before it with only white space between) to the row
-    # of each tag, text by text and from left to right; gives `found`, or a larger one with the same.
-    opens = np.empty(codes.size, np.int32)
-    stop = 0
-    for k in range(lengths.size):
-        start, stop = stop, stop + lengths[k]
-        found = find_in_text(codes[start:stop], first_text + k, names, widths, opens, found, counts)
-    return found
-
-
 @object_kernel
-def find_tags_ascii(
+def find_tags(
     texts: int,
-    first_text: int,
     lengths: NDArray[np.int64],
     names: NDArray[np.uint8],
     widths: NDArray[np.int64],
     found: NDArray[np.int64],
     counts: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    # The same for a list of texts of ASCII characters only, read where they are; fills in their lengths.
+    # Fills in the lengths. Appends (which text, where in it, which tag stands before it with only white space
+    # between) to the row of each tag, text by text and from left to right; gives `found`, or a larger one
+    # with the same.
     size = np.zeros(1, np.intp)
-    opens = np.empty(0, np.int32)
-    for k in range(list_size(texts)):
-        codes = carray(ascii_text(list_item(texts, k), size.ctypes.data), (size[0],), np.uint8)
-        if codes.size > opens.size:
-            opens = np.empty(2 * codes.size, np.int32)
-        lengths[k] = codes.size
-        found = find_in_text(codes, first_text + k, names, widths, opens, found, counts)
+    for text in range(lengths.size):
+        codes = codes_of(texts, text, size)
+        lengths[text] = codes.size
+        behind, before = _ZERO, _BEGINNING  # the end of the last tag, and which it was
+        for first in range(0, codes.size, _BLOCK):
+            opens = opens_in(codes, first)
+            while opens:
+                lowest = opens & (~opens + _ONE)
+                opens ^= lowest
+                i = first + _BIT_NUMBERS[(lowest * _FACTOR) >> _SHIFT]
+                name = tag_at(codes, i, names, widths)
+                if name < 0:
+                    continue
+                count = counts[name]
+                if count == found.shape[2]:
+                    grown = np.empty((found.shape[0], 3, 2 * count), np.int64)
+                    grown[:, :, :count] = found
+                    found = grown
+                found[name, 0, count] = text
+                found[name, 1, count] = i
+                found[name, 2, count] = before if only_space(codes, behind, i) else _OTHER
+                counts[name] = count + 1
+                behind, before = i + widths[name], name
     return found
 
 
 @part
-def find_in_text(
-    codes: NDArray[Any],
-    text: int,
-    names: NDArray[np.uint8],
-    widths: NDArray[np.int64],
-    opens: NDArray[np.int32],
-    found: NDArray[np.int64],
-    counts: NDArray[np.int64],
-) -> NDArray[np.int64]:
-    behind, before = 0, _BEGINNING  # the end of the last tag, and which it was
-    for n in range(find_opens(codes, opens)):
-        i = int(opens[n])
-        name = tag_at(codes, i, names, widths)
-        if name < 0:
-            continue
-        count = counts[name]
-        if count == found.shape[2]:
-            grown = np.empty((found.shape[0], 3, 2 * count), np.int64)
-            grown[:, :, :count] = found
-            found = grown
-        found[name, 0, count] = text
-        found[name, 1, count] = i
-        found[name, 2, count] = before if only_space(codes, behind, i) else _OTHER
-        counts[name] = count + 1
-        behind, before = i + widths[name], name
-    return found
-
-
-@part
-def find_opens(codes: NDArray[Any], opens: NDArray[np.int32]) -> int:
-    # The places of all "<", and how many there are. A loop that may leave at every character cannot use
-    # vector instructions: ask a whole block first, then its parts.
-    count = 0
-    blocks = codes.size // _BLOCK
-    for block in range(blocks):
-        first = block * _BLOCK
-        hit = np.uint8(0)
+def opens_in(codes: NDArray[np.uint8], first: int) -> np.uint64:
+    # A bit for each "<" in a block of the text. A loop that may leave at every character, or that stores what
+    # it finds, cannot use vector instructions.
+    opens = np.uint64(0)
+    if first + _BLOCK <= codes.size:
+        block = codes[first : first + _BLOCK]
         for k in range(_BLOCK):
-            hit |= np.uint8(codes[first + k] == 0x3C)
-        if not hit:
-            continue
-        for piece in range(_BLOCK // _PIECE):
-            begin = first + piece * _PIECE
-            hit = np.uint8(0)
-            for k in range(_PIECE):
-                hit |= np.uint8(codes[begin + k] == 0x3C)
-            if hit:
-                for k in range(_PIECE):
-                    if codes[begin + k] == 0x3C:
-                        opens[count] = begin + k
-                        count += 1
-    for i in range(blocks * _BLOCK, codes.size):
-        if codes[i] == 0x3C:
-            opens[count] = i
-            count += 1
-    return count
+            opens |= np.uint64(block[k] == 0x3C) << np.uint64(k)
+    else:
+        for k in range(codes.size - first):
+            opens |= np.uint64(codes[first + k] == 0x3C) << np.uint64(k)
+    return opens
 
 
 @part
-def tag_at(codes: NDArray[Any], i: int, names: NDArray[np.uint8], widths: NDArray[np.int64]) -> int:
+def tag_at(codes: NDArray[np.uint8], i: int, names: NDArray[np.uint8], widths: NDArray[np.int64]) -> int:
     # Which tag begins at a place, -1 if none does; no tag is the beginning of another. The ends of tags tell
     # more than their beginnings: "<|image_pad|>" is both.
     for name in range(widths.size):

@@ -3,6 +3,7 @@
 import base64
 import itertools
 import json
+import math
 import random
 import re
 import subprocess
@@ -17,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lfpc_rewards import answers_match
+from lfpc_trl.convert.pictures import PictureStore
 from lfpc_trl.errors import DataError
 from lfpc_trl.evaluation import formats
 from lfpc_trl.evaluation.formats import read_benchmark
@@ -134,6 +136,22 @@ def test_a_picture_is_written_once_and_again_only_if_it_was_damaged(tmp_path):
     assert kept.read_bytes() == picture(0, "JPEG")
 
 
+def test_a_picture_that_rows_repeat_is_decoded_and_checked_once(tmp_path, monkeypatch):
+    decoded = []
+    add = PictureStore.add_base64
+    monkeypatch.setattr(
+        PictureStore, "add_base64", lambda self, text: decoded.append(text) or add(self, text)
+    )
+    read(tmp_path, write_tsv(tmp_path / "a.tsv", hr_rows()))
+    assert decoded == [base64_of(picture(0, "JPEG")), base64_of(picture(1, "JPEG"))]
+
+
+def test_a_path_is_no_picture(tmp_path):
+    rows = [row | {"image": {"bytes": None, "path": "0.jpg"}} for row in hr_rows(1)]
+    with pytest.raises(DataError, match=r"row 1: image must hold the bytes of the picture, got .* '0.jpg'"):
+        read(tmp_path, write_parquet(tmp_path / "a.parquet", rows))
+
+
 @quick
 @given(seed=st.integers(0, 10**6))
 def test_rows_about_one_picture_stand_together_wherever_they_were(tmp_path_factory, seed):
@@ -146,6 +164,14 @@ def test_rows_about_one_picture_stand_together_wherever_they_were(tmp_path_facto
     firsts = list(dict.fromkeys(row["index"] // 4 for row in rows))
     expected = [str(row["index"]) for first in firsts for row in rows if row["index"] // 4 == first]
     assert [question.row.id for question in questions] == expected
+
+
+def test_two_questions_about_one_picture_stand_together(tmp_path):
+    image = {"image": base64_of(picture(0, "JPEG"))}
+    first, second, third = hr_rows(1)[:1], hr_rows(2)[4:5], hr_rows(3)[8:9]
+    rows = [*first, *second, third[0] | image]
+    questions = read(tmp_path, write_lines(tmp_path / "a.jsonl", rows)).questions
+    assert [question.row.id for question in questions] == ["0", "8", "4"]
 
 
 def test_a_file_cut_to_fewer_rows_is_read_and_noted(tmp_path):
@@ -214,11 +240,12 @@ def test_vstar_is_read_from_its_folder(tmp_path):
 
 
 def test_further_folders_of_vstar_are_no_part_of_the_benchmark(tmp_path):
-    folder = vstar(tmp_path / "vstar_bench", relative=0)
+    folder = vstar(tmp_path / "vstar_bench.v1", relative=0)
     for name in ("GPT4V-hard", "OCR"):
         add_vstar(folder / name, "0", [[1, 2, 30, 40]], picture(1, "JPEG"), suffix=".JPG")
     (folder / "test_questions.jsonl").write_text("{}")
     benchmark = read(tmp_path, folder)
+    assert benchmark.name == "vstar_bench.v1"
     assert [question.row.id for question in benchmark.questions] == ["direct_attributes/sa_0"]
     assert benchmark.notes[1:] == (f"{folder}: there is no relative_position",)
 
@@ -364,6 +391,13 @@ def test_options_are_found_where_they_stand(tmp_path, name):
     assert not answers_match("A", question.row.answer, question.row.choices)
 
 
+def test_cells_that_are_not_a_number_are_empty(tmp_path):
+    row = tree_rows()[0] | {"D": math.nan, "hint": math.nan, "category": math.nan}
+    [question] = read(tmp_path, write_lines(tmp_path / "a.jsonl", [row])).questions
+    assert question.row.choices == ("the cup", "the jug", "the can")
+    assert (question.row.question, question.category) == ("Which one is larger?", None)
+
+
 def test_vlmevalkits_table_is_read(tmp_path):
     rows = [{name: row[name] for name in row if name != "cycle_category"} for row in hr_rows(1)]
     benchmark = read(tmp_path, write_tsv(tmp_path / "VStarBench.tsv", rows), name="V*")
@@ -477,7 +511,11 @@ BROKEN = {  # a row of HR-Bench with these columns, the message
     ),
     "boxes that are none": ({"target_instances": "[10, 20"}, "target_instances must be a list of boxes"),
     "boxes that are code": ({"target_instances": "exit()"}, "target_instances must be a list of boxes"),
-    "an endless list": ({"target_instances": "[" * 100_001}, "target_instances must be a list of boxes"),
+    "endless brackets": ({"target_instances": "[" * 1000}, "target_instances must be a list of boxes"),
+    "an endless list": (
+        {"target_instances": str([[1, 2, 3, 4]] * 10_000)},
+        "target_instances must be a list of boxes",
+    ),
     "three numbers": (
         {"target_instances": "[[1, 2, 3]]"},
         "target_instances: a box must be four finite numbers",
@@ -573,8 +611,8 @@ def test_a_file_with_the_boxes_of_a_question_must_be_readable(tmp_path, text):
 def test_a_category_of_own_rows_must_be_a_text(tmp_path):
     (tmp_path / "a.png").write_bytes(picture())
     row = {"question": "What?", "answer": "KR", "image": "a.png", "x_category": ["a"]}
-    path = write_lines(tmp_path / "mine.jsonl", [row])
-    with pytest.raises(DataError, match=r"mine.jsonl row 1: x_category must be a text or a number"):
+    path = write_lines(tmp_path / "mine.jsonl", [row, row | {"x_question": {}}])
+    with pytest.raises(DataError, match=r"row 1: x_category must be a text or a number, .* \(and 1 more\)"):
         read(tmp_path, path)
 
 

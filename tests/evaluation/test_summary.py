@@ -1,6 +1,8 @@
 import json
 import math
+import re
 from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -189,12 +191,21 @@ def test_differences_pair_questions_whatever_their_order():
         groups_of(columns_of([rollout(row_id=row, accuracy=accuracy) for row, accuracy in rows]))[0]
         for rows in (
             [("a", 1.0), ("b", 0.0), ("c", 1.0)],
-            [("c", 0.0), ("d", 1.0), ("a", 1.0)],
+            [("d", 1.0), ("c", 0.0), ("a", 1.0)],
         )
     )
     found = differences(one, other, ["accuracy", "iou"])
     assert (found["accuracy"].value, found["accuracy"].n) == (0.5, 2)
     assert found["iou"].n == 0
+
+
+def test_a_difference_that_is_the_same_for_all_questions_has_no_spread():
+    def group_of(names, less):
+        made = [cropped(str(name), iou=0.5 + name / 64 - less) for name in names]
+        return groups_of(columns_of(made))[0]
+
+    found = differences(group_of(range(20), 0.0), group_of(reversed(range(20)), 0.25), ["iou"])["iou"]
+    assert (found.value, found.low, found.n) == (0.25, None, 20)
 
 
 def by_a_loop(made, name):
@@ -284,3 +295,10 @@ def test_the_columns_that_are_read_are_those_that_are_named():
     for name in COLUMNS:
         with pytest.raises(DataError, match=f"have no column {name}"):
             groups_of({each: values for each, values in columns.items() if each != name})
+
+
+def test_the_page_on_figures_defines_every_figure_and_no_others():
+    page = Path(__file__).parents[2] / "docs" / "reference" / "evaluation-figures.md"
+    named = re.findall(r"^\| `([^`]+)` \|", page.read_text(encoding="utf-8"), re.MULTILINE)
+    (group,) = groups_of(columns_of([rollout()]))
+    assert sorted(named) == sorted(group.values)

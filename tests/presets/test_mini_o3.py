@@ -1,6 +1,7 @@
 """Mini-o3: recorded calls, loopholes, the rules every preset keeps, its tool."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lfpc_rewards import presets
-from lfpc_rewards.presets.systems.mini_o3 import SYSTEM, answers_from, read_score
+from lfpc_rewards.presets._layout import Turns, answers_from
+from lfpc_rewards.presets.systems.mini_o3 import SYSTEM, read_score
 from lfpc_rewards.presets.tools import mini_o3 as tool
 from tests.presets.contract import fools_exact_but_not_strict, keeps_the_contract, texts
 from tests.presets.replay import Recorded, close, first, recorded
@@ -189,6 +191,16 @@ def test_the_tool_never_raises_on_what_a_model_writes(text, numbers):
 )
 def test_where_the_answer_is_taken_from(way, text, answer):
     assert answers_from([text], way) == [answer]
+
+
+@given(
+    st.lists(
+        st.lists(st.sampled_from(["<answer>", "</answer>", "x", " "]), max_size=4).map("".join), max_size=3
+    )
+)
+def test_the_first_answer_of_the_turns_is_that_of_the_joined_text(turns):
+    found = re.search("<answer>(.*?)</answer>", " ".join(turns), re.DOTALL)
+    assert Turns([["<answer>"], turns, []], "grounding").answers("strict") == [None, found and found[1], None]
 
 
 @pytest.mark.parametrize(

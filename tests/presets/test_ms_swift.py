@@ -72,6 +72,11 @@ def test_repetition_counts_as_a_set_does(rows):
     assert close(presets.ms_swift_repetition(rows, ngram_size=2).tolist(), expected)
 
 
+def test_words_that_look_alike_to_the_hash_are_different_words():
+    assert ord("b") * 33 + ord("@") == ord("a") * 33 + ord("a")
+    assert presets.ms_swift_repetition(["b@ aa B@"], ngram_size=1).tolist() == [pytest.approx(-1 / 3)]
+
+
 def test_errors_of_the_caller_are_named():
     for buffer in (0, 100):
         with pytest.raises(ValueError, match="buffer must be between 0 and longest"):

@@ -87,6 +87,11 @@ def test_a_point_pays_inside_and_near(point, expected):
     assert close(score(call(point)).point[0], expected)
 
 
+def test_braces_that_close_behind_the_call_are_no_format():
+    text = "<tool_call>{[1, 2]</tool_call>}"
+    assert (score(text).format, score(text + "</tool_call>").format) == (0, 1)
+
+
 @pytest.mark.parametrize("point", [[150, 150], [150.5, 20.25], [0, 0]])
 def test_the_compiled_reader_and_json_agree(point):
     plain = call(point)

@@ -123,6 +123,10 @@ def test_the_terms_of_seg_zero(change, terms):
     assert [part[0] for part in seg(said(OBJECT | change))[:5]] == terms
 
 
+def test_empty_braces_are_no_object():
+    assert seg(said(OBJECT).replace("<think>", "<think>{}")).total == seg(said(OBJECT)).total == 5
+
+
 def test_a_box_of_one_pixel_has_an_overlap_for_vision_reasoner_only():
     gold = "<box>(5,5),(5,5)</box><points>(5,5),(5,5)</points>"
     dot = {"bbox": [5] * 4, "points_1": [5, 5], "points_2": [5, 5]}

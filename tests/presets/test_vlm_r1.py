@@ -6,11 +6,11 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lfpc_rewards import presets
-from lfpc_rewards.presets._boxes import first_integer_boxes
+from lfpc_rewards.presets._boxes import INTEGER_BOX
 from lfpc_rewards.presets._similarity import similarity
 from lfpc_rewards.presets.systems.vlm_r1 import SYSTEM, named_option
 from tests.presets.contract import fools_exact_but_not_strict, keeps_the_contract, texts
@@ -158,7 +158,7 @@ boxes = st.tuples(numbers, st.sampled_from([",", ", ", ",\n", ",\u00a0", " ,"]))
 @given(st.lists(st.lists(boxes | texts, max_size=3).map("".join), max_size=5))
 def test_the_first_integer_box_is_that_of_the_regular_expression(rows):
     pattern = re.compile(r"\[(\d+),\s*(\d+),\s*(\d+),\s*(\d+)]")
-    for text, box in zip(rows, first_integer_boxes(rows)[0], strict=True):
+    for text, box in zip(rows, INTEGER_BOX.first(rows)[0], strict=True):
         found = pattern.search(text)
         expected = [math.nan] * 4
         if found and all(len(digits) < 300 for digits in found.groups()):
@@ -169,9 +169,10 @@ def test_the_first_integer_box_is_that_of_the_regular_expression(rows):
 parts = st.sampled_from(["{", "}", "[1, 2, 3, 4]", "[1, 2]", "</think>", "<answer>", "</answer>", " ", "x"])
 
 
-@given(st.lists(parts, max_size=9).map("".join))
-def test_the_format_is_that_of_the_regular_expression(inside):
-    text = f"<think></think> <answer>{inside}</answer>"
+@given(st.lists(parts, max_size=9).map("".join), st.sampled_from(["", "}", "}</answer>"]))
+@example("{[1, 2, 3, 4]", "}")
+def test_the_format_is_that_of_the_regular_expression(inside, behind):
+    text = f"<think></think> <answer>{inside}</answer>{behind}"
     pattern = r"<think>.*?</think>\s*<answer>.*?\{.*\[\d+,\s*\d+,\s*\d+,\s*\d+\].*\}.*?</answer>"
     found = re.search(pattern, text, re.DOTALL) is not None
     assert presets.vlm_r1([text], [[0, 0, 9, 9]], **SIZES).format[0] == found

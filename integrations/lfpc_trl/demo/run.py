@@ -55,7 +55,7 @@ TEMPERATURE = 0.5
 FINEST, COARSEST = 216, 54
 """Visual tokens of the finest overview (the small model's own limit) and of the coarsest."""
 CROP_TOKENS = 64
-_SMALL_MODEL = {
+SMALL_MODEL = {
     "threads": 1,
     "temperature": TEMPERATURE,
     "crop_tokens": CROP_TOKENS,
@@ -198,7 +198,7 @@ def recipe_of(name: str, scale: Scale, seed: int) -> Any:
     """The recipe of an arm: the one for CPUs, scaled to a very small model and few rollouts."""
     from lfpc_trl.recipe import load_recipe
 
-    common: dict[str, Any] = _SMALL_MODEL | {
+    common: dict[str, Any] = SMALL_MODEL | {
         "prompts_per_step": scale.prompts_per_step,
         "prompts_per_update": scale.prompts_per_step,
         "num_generations": scale.num_generations,

@@ -45,7 +45,6 @@ from lfpc_trl.demo.small_model import (
 from lfpc_trl.demo.world import (
     COLOURS,
     LETTERS,
-    PICTURE_SIZE,
     QUESTION,
     TRAINING_PHOTOS,
     Scene,
@@ -121,30 +120,33 @@ class Example:
     signs: list[list[tuple[Sign, Box, Box]]]
     """Per picture: sign, its box and its text box in pixels of that picture."""
     readable: list[bool]
-    asked: Sign
+    asked: tuple[Sign, ...]
 
 
 # --- examples ----------------------------------------------------------------------------------------
 
 
-def _scaled(box: Box, origin: tuple[float, float], scale: tuple[float, float]) -> Box:
+def scaled(box: Box, origin: tuple[float, float], scale: tuple[float, float]) -> Box:
+    """A box in the pixels of a view that starts at `origin` and shows `scale` pixels for each."""
     (x, y), (sx, sy) = origin, scale
     return ((box[0] - x) * sx, (box[1] - y) * sy, (box[2] - x) * sx, (box[3] - y) * sy)
 
 
-def _requested_box(rng: np.random.Generator, sign: Sign, habit: str, jitter: float) -> Box:
-    """The box, in original pixels, that the habit asks for."""
+def requested_box(
+    rng: np.random.Generator, sign: Sign, habit: str, jitter: float, size: tuple[int, int]
+) -> Box:
+    """The box, in pixels of an original of this size, that the habit asks for."""
     x0, y0, x1, y1 = sign.box
     if habit == "near":
         a, b, c, d = rng.normal(0, jitter, 4)
-        return (max(x0 + a, 0), max(y0 + b, 0), min(x1 + c, PICTURE_SIZE[0]), min(y1 + d, PICTURE_SIZE[1]))
+        return (max(x0 + a, 0), max(y0 + b, 0), min(x1 + c, size[0]), min(y1 + d, size[1]))
     scale = rng.uniform(1.5, 1.9) if habit == "mid" else rng.uniform(2.2, 2.8)
     w, h = (x1 - x0) * scale, (y1 - y0) * scale
     # Off-centre: the text sits anywhere in the crop, now and then cut by its border.
     cx = (x0 + x1) / 2 + rng.uniform(-0.45, 0.45) * (w - 90)
     cy = (y0 + y1) / 2 + rng.uniform(-0.45, 0.45) * (h - 50)
     left, top = max(cx - w / 2, 0), max(cy - h / 2, 0)
-    return (left, top, min(cx + w / 2, PICTURE_SIZE[0]), min(cy + h / 2, PICTURE_SIZE[1]))
+    return (left, top, min(cx + w / 2, size[0]), min(cy + h / 2, size[1]))
 
 
 def _call(box: Any) -> dict[str, Any]:
@@ -152,7 +154,8 @@ def _call(box: Any) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-def _guess(rng: np.random.Generator) -> str:
+def guess(rng: np.random.Generator) -> str:
+    """A code that looks like any other."""
     return "".join(LETTERS[i] for i in rng.integers(len(LETTERS), size=2))
 
 
@@ -161,34 +164,58 @@ def make_example(rng: np.random.Generator, scene: Scene, level: int, habits: Hab
     asked = scene.signs[rng.integers(len(scene.signs))]
     # Fine overviews serve to answer directly, as resolution selection asks for; coarse ones to crop.
     tools = rng.random() < {216: 0.3, 108: 0.75, 54: 0.95}[level]
-    size = shown_size(PICTURE_SIZE, level, factor=FACTOR)
-    scale = (size[0] / PICTURE_SIZE[0], size[1] / PICTURE_SIZE[1])
+    size = shown_size(scene.picture.size, level, factor=FACTOR)
+    scale = (size[0] / scene.picture.width, size[1] / scene.picture.height)
     overview = show(scene.picture, size)
     question = QUESTION.format(colour=asked.colour)
     example = Example(
         messages=[{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}],
         tools=tools,
         pictures=[overview],
-        signs=[[(s, _scaled(s.box, (0, 0), scale), _scaled(s.text_box, (0, 0), scale)) for s in scene.signs]],
+        signs=[[(s, scaled(s.box, (0, 0), scale), scaled(s.text_box, (0, 0), scale)) for s in scene.signs]],
         readable=[level in READABLE_LEVELS],
-        asked=asked,
+        asked=(asked,),
     )
     shares = np.array([habits.now, habits.near, habits.mid, habits.wide])
     habit = str(rng.choice(("now", "near", "mid", "wide"), p=shares / shares.sum())) if tools else "now"
     if habit == "now":
-        _say(example, "now", asked.text if example.readable[0] else _guess(rng))
+        say(example, "now", asked.text if example.readable[0] else guess(rng))
         return example
     if rng.random() < habits.retry:
         _make_mistake(rng, example, asked, scale)
-    box = _requested_box(rng, asked, habit, habits.jitter)
-    written = [round(v) for v in _scaled(box, (0, 0), scale)]
+    box = requested_box(rng, asked, habit, habits.jitter, scene.picture.size)
+    cut_box, lost = add_crop(rng, example, scene, box, habit, unclear=habits.unclear)
+    seen = not lost and shows(cut_box, asked)
+    say(example, "read" if seen else "unclear", asked.text if seen else guess(rng))
+    return example
+
+
+def add_crop(
+    rng: np.random.Generator, example: Example, scene: Scene, box: Box, thought: str, *, unclear: float
+) -> tuple[Box, bool]:
+    """A call for `box` (pixels of the original) and what the tool returns.
+
+    Args:
+        rng: what is drawn from.
+        example: gets the messages, the picture and where its signs are.
+        scene: what is cut from.
+        box: what the model wants.
+        thought: what it says before.
+        unclear: chance that the picture is useless: another place, or noise.
+
+    Returns:
+        The box that was written and whether the picture is useless.
+    """
+    size = example.pictures[0].size
+    scale = (size[0] / scene.picture.width, size[1] / scene.picture.height)
+    written = [round(v) for v in scaled(box, (0, 0), scale)]
     example.messages.append(
-        {"role": "assistant", "content": f"<think>{habit}</think>", "tool_calls": [_call(written)]}
+        {"role": "assistant", "content": f"<think>{thought}</think>", "tool_calls": [_call(written)]}
     )
     # The tool cuts what was written, so rounding shows in the crop as it will later.
     x0, y0, x1, y1 = (round(v / s) for v, s in zip(written, (*scale, *scale), strict=True))
-    box_cut = (max(x0, 0), max(y0, 0), min(x1, PICTURE_SIZE[0]), min(y1, PICTURE_SIZE[1]))
-    lost = rng.random() < habits.unclear
+    box_cut = (max(x0, 0), max(y0, 0), min(x1, scene.picture.width), min(y1, scene.picture.height))
+    lost = rng.random() < unclear
     if lost:
         box_cut = _elsewhere(rng, scene, box_cut)
     crop = cut(scene.picture, box_cut, factor=FACTOR, max_tokens=CROP_TOKENS)
@@ -198,22 +225,25 @@ def make_example(rng: np.random.Generator, scene: Scene, level: int, habits: Hab
     crop_scale = (crop.width / (box_cut[2] - box_cut[0]), crop.height / (box_cut[3] - box_cut[1]))
     example.pictures.append(crop)
     inside = [
-        (s, _scaled(s.box, origin, crop_scale), _scaled(s.text_box, origin, crop_scale))
+        (s, scaled(s.box, origin, crop_scale), scaled(s.text_box, origin, crop_scale))
         for s in scene.signs
         if not lost
     ]
     example.signs.append(inside)
-    t = asked.text_box
-    seen = not lost and t[0] >= x0 - 2 and t[1] >= y0 - 2 and t[2] <= x1 + 2 and t[3] <= y1 + 2
     example.readable.append(not lost)
     example.messages.append({"role": "tool", "content": [{"type": "image"}]})
-    _say(example, "read" if seen else "unclear", asked.text if seen else _guess(rng))
-    return example
+    return (x0, y0, x1, y1), lost
+
+
+def shows(box: Box, sign: Sign) -> bool:
+    """Whether a box holds the text of a sign, but for two pixels."""
+    x0, y0, x1, y1 = sign.text_box
+    return x0 >= box[0] - 2 and y0 >= box[1] - 2 and x1 <= box[2] + 2 and y1 <= box[3] + 2
 
 
 def make_reading_example(rng: np.random.Generator, scene: Scene, smallest: float) -> Example:
     """Close views of the signs of `scene`, at scales from 1 down to `smallest`."""
-    example = Example([], False, [], [], [], scene.signs[0])
+    example = Example([], False, [], [], [], scene.signs[:1])
     for sign in scene.signs:
         kind = rng.random()
         if kind < 0.35:
@@ -221,17 +251,21 @@ def make_reading_example(rng: np.random.Generator, scene: Scene, smallest: float
         elif kind < 0.85:
             scale = float(rng.uniform(smallest, 1.0))
         else:
-            scale = max(smallest, 504 / PICTURE_SIZE[0] if kind < 0.95 else 336 / PICTURE_SIZE[0])
+            scale = max(smallest, 504 / scene.picture.width if kind < 0.95 else 336 / scene.picture.width)
         x0, y0, x1, y1 = sign.text_box
         margin = 40 if scale > 0.6 else 26 / scale
         w = round((x1 - x0 + 2 * margin) * scale / FACTOR + 0.5) * FACTOR
         h = round((y1 - y0 + 2 * margin) * scale / FACTOR + 0.5) * FACTOR
         # Any part of the view may hold the text, so that it meets the grid of patches at every offset.
         left = int(
-            np.clip(x1 - w / scale + rng.uniform(0, w / scale - (x1 - x0)), 0, PICTURE_SIZE[0] - w / scale)
+            np.clip(
+                x1 - w / scale + rng.uniform(0, w / scale - (x1 - x0)), 0, scene.picture.width - w / scale
+            )
         )
         top = int(
-            np.clip(y1 - h / scale + rng.uniform(0, h / scale - (y1 - y0)), 0, PICTURE_SIZE[1] - h / scale)
+            np.clip(
+                y1 - h / scale + rng.uniform(0, h / scale - (y1 - y0)), 0, scene.picture.height - h / scale
+            )
         )
         view = (left, top, left + w / scale, top + h / scale)
         example.pictures.append(scene.picture.resize((w, h), Image.Resampling.BICUBIC, box=view))
@@ -239,8 +273,8 @@ def make_reading_example(rng: np.random.Generator, scene: Scene, smallest: float
             [
                 (
                     s,
-                    _scaled(s.box, (left, top), (scale, scale)),
-                    _scaled(s.text_box, (left, top), (scale, scale)),
+                    scaled(s.box, (left, top), (scale, scale)),
+                    scaled(s.text_box, (left, top), (scale, scale)),
                 )
                 for s in scene.signs
             ]
@@ -249,7 +283,8 @@ def make_reading_example(rng: np.random.Generator, scene: Scene, smallest: float
     return example
 
 
-def _say(example: Example, thought: str, answer: str) -> None:
+def say(example: Example, thought: str, answer: str) -> None:
+    """The last turn: a thought and the answer."""
     content = f"<think>{thought}</think><answer>{answer}</answer>"
     example.messages.append({"role": "assistant", "content": content})
 
@@ -258,7 +293,7 @@ def _make_mistake(
     rng: np.random.Generator, example: Example, asked: Sign, scale: tuple[float, float]
 ) -> None:
     """A refused call and the tool's error message; the conversation goes on with a better one."""
-    x0, y0, x1, y1 = (round(v) for v in _scaled(asked.box, (0, 0), scale))
+    x0, y0, x1, y1 = (round(v) for v in scaled(asked.box, (0, 0), scale))
     rule = str(rng.choice(("inverted", "thin", "outside")))
     bad = {
         "inverted": [x1, y0, x0, y1],
@@ -277,7 +312,10 @@ def _elsewhere(
     """A box of the same size that shows no text of any sign."""
     w, h = box[2] - box[0], box[3] - box[1]
     for _ in range(50):
-        x, y = int(rng.integers(0, PICTURE_SIZE[0] - w + 1)), int(rng.integers(0, PICTURE_SIZE[1] - h + 1))
+        x, y = (
+            int(rng.integers(0, scene.picture.width - w + 1)),
+            int(rng.integers(0, scene.picture.height - h + 1)),
+        )
         if all(
             x + w <= s.text_box[0] or s.text_box[2] <= x or y + h <= s.text_box[1] or s.text_box[3] <= y
             for s in scene.signs
@@ -297,8 +335,8 @@ class TokenTargets:
     box: Tensor  # the sign's corners minus the token's centre, in tokens; NaN off the signs
     letters: Tensor  # (N, 2) letter indices on tokens with text; -100 elsewhere or where unreadable
     place: Tensor  # (N, 2) centre of the token, in tokens
-    asked: Tensor  # 1 on the asked sign, 0 elsewhere
-    asked_text: Tensor  # 1 on the asked sign's readable text
+    asked: Tensor  # on the first asked sign 1, on the second 2, 0 elsewhere
+    asked_text: Tensor  # the same on their readable text
     overview: Tensor  # whether the token belongs to the overview
 
 
@@ -323,8 +361,8 @@ def _picture_targets(example: Example, index: int) -> tuple[np.ndarray[Any, Any]
         on_sign = _touches(x, y, b, 0.25)
         colour[on_sign] = 1 + list(COLOURS).index(sign.colour)
         box[on_sign] = (b - np.stack([x, y, x, y], axis=1))[on_sign]
-        is_asked = sign is example.asked
-        asked[on_sign] = is_asked
+        number = 1 + example.asked.index(sign) if sign in example.asked else 0
+        asked[on_sign] = number
         t = np.array(text_box) / FACTOR
         if (
             example.readable[index]
@@ -335,7 +373,7 @@ def _picture_targets(example: Example, index: int) -> tuple[np.ndarray[Any, Any]
         ):
             on_text = _touches(x, y, t, 0.12)
             letters[on_text] = [LETTERS.index(c) for c in sign.text]
-            asked_text[on_text] = is_asked
+            asked_text[on_text] = number
     place = np.stack([x, y], axis=1).astype(np.float32)
     return colour, box, letters, place, asked, asked_text, np.full(n, index == 0)
 
@@ -355,7 +393,7 @@ def _touches(
 
 @dataclass
 class Batch:
-    """A padded batch; `coordinates` and `letters` mark the positions whose NEXT token is one."""
+    """A padded batch; `coordinates` and `letters` mark where the NEXT token is one: of which asked sign."""
 
     model_inputs: dict[str, Tensor]
     targets: Tensor
@@ -384,9 +422,8 @@ def small_processor() -> Any:
 
 def number_ids(processor: Any) -> Tensor:
     """The tokens of 0, 1, ... `LARGEST_NUMBER`, which do not follow each other: digits are letters, too."""
-    return torch.tensor(
-        [processor.tokenizer.convert_tokens_to_ids(str(n)) for n in range(LARGEST_NUMBER + 1)]
-    )
+    texts = [str(number) for number in range(LARGEST_NUMBER + 1)]
+    return torch.tensor(processor.tokenizer.convert_tokens_to_ids(texts))
 
 
 def numbers_of(tokens: Tensor, ids: Tensor) -> Tensor:
@@ -461,18 +498,23 @@ def collate(examples: list[Example], processor: Any) -> Batch:
     ids = torch.full((len(rows), length), tokenizer.pad_token_id)
     mask = torch.zeros_like(ids)
     targets = torch.full_like(ids, -100)
-    coordinates, letters = torch.zeros_like(ids, dtype=torch.bool), torch.zeros_like(ids, dtype=torch.bool)
+    coordinates, letters = torch.zeros_like(ids), torch.zeros_like(ids)
     for i, row in enumerate(rows):
         ids[i, : len(row)] = torch.tensor(row)
         mask[i, : len(row)] = 1
         speaking = in_call = in_answer = False
+        calls = written = 0
+        asked = len(examples[i].asked)
         for j, token in enumerate(row):
             if speaking:
                 targets[i, j - 1] = token
                 in_answer = in_answer and token != answer_end
                 in_call = in_call and token != call_close
-                coordinates[i, j - 1] = in_call and token in numbers
-                letters[i, j - 1] = in_answer
+                # A call for each asked sign in turn, then their codes in turn: two letters and a space.
+                coordinates[i, j - 1] = min(calls, asked) if in_call and token in numbers else 0
+                letters[i, j - 1] = min(1 + written // 3, asked) if in_answer else 0
+                written += in_answer
+                calls += token == call_open
                 in_answer = in_answer or token == answer
                 in_call = in_call or token == call_open
             if token == speaker:
@@ -537,7 +579,7 @@ def language_loss(
     said = batch.targets >= 0
     # Logits only where something is said: most positions are image tokens.
     logp = F.log_softmax(model.lm_head(out.last_hidden_state[said]), dim=-1)
-    targets, coordinate, letter = batch.targets[said], batch.coordinates[said], batch.letters[said]
+    targets, coordinate, letter = batch.targets[said], batch.coordinates[said] > 0, batch.letters[said] > 0
     weight = 1.0 + 2.0 * letter[~coordinate].float()
     nll = -logp[~coordinate].gather(1, targets[~coordinate][:, None])[:, 0]
     loss = (nll * weight).sum() / weight.sum() * 2.0
@@ -558,23 +600,25 @@ def language_loss(
     loss = loss + F.smooth_l1_loss(helpers.place(middle), tokens.place, beta=0.2)
     flag = helpers.asked(middle)[:, 0]
     # Most tokens lie on no sign: left in one mean, they would drown the few that tell the signs apart.
-    loss = loss + F.binary_cross_entropy_with_logits(flag[sign_here], tokens.asked[sign_here])
-    loss = loss + 0.2 * F.binary_cross_entropy_with_logits(flag, tokens.asked)
+    asked = (tokens.asked > 0).float()
+    loss = loss + F.binary_cross_entropy_with_logits(flag[sign_here], asked[sign_here])
+    loss = loss + 0.2 * F.binary_cross_entropy_with_logits(flag, asked)
     corner = tokens.box + tokens.place.repeat(1, 2)
     loss = loss + F.smooth_l1_loss(helpers.corner(middle[sign_here]), corner[sign_here], beta=0.2)
     late, stats["late_letters"] = _letter_loss(helpers.late_letters(middle), tokens.letters)
     loss = loss + late
     stats["flag"] = (flag > 0).eq(tokens.asked > 0)[sign_here].float().mean().item()
 
+    attention = out.attentions[2][:, :2].mean(1)
     for queries, values in (
         (batch.coordinates, tokens.asked * overview),
         (batch.letters, tokens.asked_text),
     ):
-        keys = torch.zeros(image.shape, device=image.device)
-        keys[image] = values.float()
-        attention = out.attentions[2][:, :2].mean(1)
-        mass = (attention * keys[:, None, :]).sum(-1)
-        rows = queries & (keys.sum(1) > 0)[:, None]
+        which = torch.zeros(image.shape, device=image.device)
+        which[image] = values.float()
+        own = (which[:, None, :] == queries[:, :, None]) & (queries[:, :, None] > 0)
+        mass = (attention * own).sum(-1)
+        rows = own.any(-1)
         if rows.any():
             loss = loss - 0.5 * (mass[rows] + 1e-4).log().mean()
             stats["attention"] = mass[rows].mean().item()
@@ -642,7 +686,7 @@ def warm_up(
                 group["lr"] = phase.learning_rate * rate
             stats: dict[str, float] = {}
             if seeing:
-                loss = vision_loss(_see(model, batch), batch.tokens, helpers, stats)
+                loss = vision_loss(see(model, batch), batch.tokens, helpers, stats)
             else:
                 low, high = phase.coordinate_sigma[1], phase.coordinate_sigma[0]
                 sigma = high + (low - high) * done
@@ -654,7 +698,7 @@ def warm_up(
                 hook.remove()
                 if batch.views is not None:
                     loss = loss + vision_loss(seen[0], batch.tokens, helpers, stats)
-                    loss = loss + vision_loss(_see(model, batch.views), batch.views.tokens, helpers, stats)
+                    loss = loss + vision_loss(see(model, batch.views), batch.views.tokens, helpers, stats)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -670,7 +714,7 @@ def warm_up(
     return output
 
 
-def _see(model: Any, batch: Batch) -> Tensor:
+def see(model: Any, batch: Batch) -> Tensor:
     """The features of all image tokens of a batch."""
     inputs = batch.model_inputs
     features = model.model.visual(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"]).pooler_output

@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont
 
 PICTURE_SIZE = (1092, 728)
-"""Width and height of every picture, in pixels."""
+"""Width and height of the demo's pictures, in pixels."""
 
 LETTERS = "ACEHKLNPTUXY"
 COLOURS = {"red": (196, 32, 38), "green": (20, 134, 58), "blue": (28, 74, 186), "yellow": (236, 186, 18)}
@@ -83,15 +83,17 @@ def _font() -> ImageFont.FreeTypeFont:
     return font
 
 
-def draw_background(rng: np.random.Generator, photos: Sequence[str]) -> Image.Image:
-    """A random view of one of the photographs, mirrored, tinted and lit at random; `PICTURE_SIZE` pixels."""
+def draw_background(
+    rng: np.random.Generator, photos: Sequence[str], size: tuple[int, int] = PICTURE_SIZE
+) -> Image.Image:
+    """A random view of one of the photographs, mirrored, tinted and lit at random; `size` pixels."""
     photo = _photo(photos[int(rng.integers(len(photos)))])
-    aspect = PICTURE_SIZE[0] / PICTURE_SIZE[1]
+    aspect = size[0] / size[1]
     largest = min(photo.width, photo.height * aspect)
     width = largest * rng.uniform(0.55, 1.0)
     height = width / aspect
     x, y = rng.uniform(0, photo.width - width), rng.uniform(0, photo.height - height)
-    view = photo.resize(PICTURE_SIZE, Image.Resampling.BICUBIC, box=(x, y, x + width, y + height))
+    view = photo.resize(size, Image.Resampling.BICUBIC, box=(x, y, x + width, y + height))
     if rng.random() < 0.5:
         view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     view = Image.merge("RGB", [view.getchannel(int(c)) for c in rng.permutation(3)])
@@ -105,8 +107,8 @@ def draw_scene(rng: np.random.Generator, background: Image.Image) -> Scene:
     boxes: list[tuple[int, int, int, int]] = []
     while len(boxes) < _SIGNS:
         w, h = int(rng.integers(164, 213)), int(rng.integers(124, 161))
-        x = int(rng.integers(_MARGIN, PICTURE_SIZE[0] - w - _MARGIN))
-        y = int(rng.integers(_MARGIN, PICTURE_SIZE[1] - h - _MARGIN))
+        x = int(rng.integers(_MARGIN, picture.width - w - _MARGIN))
+        y = int(rng.integers(_MARGIN, picture.height - h - _MARGIN))
         if all(x + w + 20 < b[0] or b[2] + 20 < x or y + h + 20 < b[1] or b[3] + 20 < y for b in boxes):
             boxes.append((x, y, x + w, y + h))
     pen = ImageDraw.Draw(picture)
@@ -131,7 +133,13 @@ def _draw_sign(
 
 
 def make_pictures(
-    directory: Path, count: int, *, seed: int, photos: Sequence[str], name: str
+    directory: Path,
+    count: int,
+    *,
+    seed: int,
+    photos: Sequence[str],
+    name: str,
+    size: tuple[int, int] = PICTURE_SIZE,
 ) -> Iterator[Path]:
     """Draw `count` pictures and write them with one question per sign.
 
@@ -141,6 +149,7 @@ def make_pictures(
         seed: Same seed, same pictures.
         photos: Names from `TRAINING_PHOTOS` or `UNSEEN_PHOTOS`.
         name: Of the split, such as "test".
+        size: Width and height of the pictures; signs keep theirs.
 
     Yields:
         The path of each picture as it is written. When all are, `<name>.jsonl` holds the rows: `question`,
@@ -151,7 +160,7 @@ def make_pictures(
     rows = []
     for i in range(count):
         rng = np.random.default_rng((seed, i))
-        scene = draw_scene(rng, draw_background(rng, photos))
+        scene = draw_scene(rng, draw_background(rng, photos, size))
         image = folder / f"{i:04d}.jpg"
         scene.picture.save(image, quality=92, subsampling=0)
         for sign in scene.signs:

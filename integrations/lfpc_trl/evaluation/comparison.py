@@ -24,7 +24,7 @@ COMPARISON = "comparison.json"
 """File with the figures of all evaluations and their differences."""
 
 _CONTENT = ("question_id", "question", "choices", "accepted", "category")
-_OWN_SETTINGS = ("model", "fingerprint", "versions")  # differ because the models do
+_OWN_SETTINGS = ("model", "fingerprint")  # differ because the models do
 
 
 def write_comparison(
@@ -57,7 +57,7 @@ def write_comparison(
     baseline = next(iter(evaluations)) if baseline is None else baseline
     if baseline not in evaluations:
         raise UserError(f"--baseline must be one of {', '.join(evaluations)}, got {baseline}")
-    settings = {name: read_about(path).get("settings", {}) for name, path in evaluations.items()}
+    settings = {name: _flat(read_about(path).get("settings", {})) for name, path in evaluations.items()}
     everything = {
         name: read_columns(path, (*COLUMNS, *(each for each in _CONTENT if each not in COLUMNS)))
         for name, path in evaluations.items()
@@ -202,6 +202,15 @@ def _changes(
             plain = {figure: dataclasses.asdict(each) for figure, each in found.items()}
             changes[name].append(described(group) | {"figures": plain})
     return changes
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with those inside others named `outer.inner`."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        inner = _flat(value) if isinstance(value, Mapping) else None
+        flat |= {name: value} if inner is None else {f"{name}.{each}": inner[each] for each in inner}
+    return flat
 
 
 def _differing(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -66,7 +66,7 @@ def read_benchmark(
     chosen, records = _open(path, layout)
     notes: list[str] = []
     if LAYOUTS[chosen].convert is None:
-        questions = [_own_question(row) for row in read_rows(path)]
+        questions = _own_questions(read_rows(path))
     else:
         reader = _Reader(LAYOUTS[chosen], path, Path(pictures), seed)
         questions, notes = reader.read(records)
@@ -267,12 +267,17 @@ def _picture_at(path: Path) -> Picture:
         raise DataError(f"image must be readable, got {str(path)!r} ({one_line(error)})") from None
 
 
-def _own_question(row: Row) -> Question:
-    try:
-        category, question_id = cell(row.extras, "x_category"), cell(row.extras, "x_question")
-    except DataError as error:
-        raise DataError(f"{row.name}: {error}") from None
-    return Question(row, question_id or row.id, category)
+def _own_questions(rows: Iterable[Row]) -> list[Question]:
+    questions, problems = [], []
+    for row in rows:
+        try:
+            question_id = cell(row.extras, "x_question") or row.id
+            questions.append(Question(row, question_id, cell(row.extras, "x_category")))
+        except DataError as error:
+            problems.append(Problem(row.name, str(error)))
+    if problems:
+        raise DataError(in_one_line(problems))
+    return questions
 
 
 def _together(questions: Iterable[Question]) -> list[Question]:

@@ -97,12 +97,19 @@ def _from_hr_bench(record: Record, source: Source) -> Item:
 def _picture(image: object, source: Source) -> Place:
     """A picture as base64, as bytes, as `{bytes, path}`, or as the index of an earlier row."""
     if not isinstance(image, str) or not image.strip():
-        return only_picture(image)
+        return _inside(image)
     if len(image) > _MAX_REFERENCE:
         return Place(base64=image)
     if image.strip() not in source.kept:
         raise DataError(f"image must be base64, or the index of a good row before it, got {image!r}")
     return Place(path=source.kept[image.strip()])
+
+
+def _inside(image: object) -> Place:
+    place = only_picture(image)
+    if place.path is not None:
+        raise DataError(f"image must hold the bytes of the picture, got the path {short(place.path)}")
+    return place
 
 
 def _letter(answer: str | None, choices: list[str] | None, name: str) -> str:
@@ -163,7 +170,7 @@ def _from_vstar_questions(record: Record, source: Source) -> Item:
         boxes = _boxes_beside(path)
     else:
         name = f"{category}/{cell(record, 'question_id')}"
-        place = only_picture(image)
+        place = _inside(image)
     draft = Draft(
         id=name,
         question=question,

@@ -286,7 +286,8 @@ def _overall(figures: Figures) -> dict[tuple[str, int], Mapping[str, Any]]:
 def _mark(axes: Axes, figure: Mapping[str, Any], place: float, colour: str, *, lying: bool) -> None:
     """A figure as a point, with a line where it has an interval: lying along x, or standing."""
     values, ends = [figure["value"]], [figure["low"], figure["high"]]
-    axes.plot(*((values, [place]) if lying else ([place], values)), "o", color=colour, markersize=4.5)
+    points = (values, [place]) if lying else ([place], values)
+    axes.plot(*points, "o", color=colour, markersize=4.5, clip_on=False)  # whole at 0 % and at 100 %
     if figure["low"] is not None:
         there = [place, place]
         axes.plot(*((ends, there) if lying else (there, ends)), color=colour, linewidth=1.8)

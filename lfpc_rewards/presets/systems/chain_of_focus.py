@@ -24,7 +24,8 @@ from lfpc_rewards.presets._judging import (
 from lfpc_rewards.presets._math import MathLibrary, math_equal, needed
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
-from lfpc_rewards.presets._tags import Flags, Tags, both, lengths_of
+from lfpc_rewards.presets._tags import Flags, Tags, both
+from lfpc_rewards.presets._texts import lengths_of
 
 Bonus: TypeAlias = Literal["none", "right", "right_half", "wrong"]
 """What a tool call earns: nothing; 1 or 0.5 with a right answer; or 0.5 with a wrong one."""

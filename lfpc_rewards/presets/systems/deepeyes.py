@@ -25,7 +25,8 @@ from lfpc_rewards.presets._judging import (
 )
 from lfpc_rewards.presets._math import MathLibrary, math_equal, needed
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
-from lfpc_rewards.presets._tags import Places, Tags, both, lengths_of
+from lfpc_rewards.presets._tags import Tags, both
+from lfpc_rewards.presets._texts import Places, lengths_of
 
 LONGEST_ANSWER = 1000
 """Characters from which on an answer is wrong: long answers fool judges. In the original's code."""

@@ -11,7 +11,8 @@ from lfpc_rewards._typing import Message
 from lfpc_rewards.presets._completions import Transcript, same_length, transcripts
 from lfpc_rewards.presets._judging import BatchJudge, ask, read_judgement
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
-from lfpc_rewards.presets._tags import Tags, both, lengths_of
+from lfpc_rewards.presets._tags import Tags, both
+from lfpc_rewards.presets._texts import lengths_of
 from lfpc_rewards.presets.systems.deepeyes import (
     LONGEST_ANSWER,
     DeepEyesParts,

@@ -14,7 +14,8 @@ from lfpc_rewards.presets._final_answer import tidy_final_answer
 from lfpc_rewards.presets._judging import BatchJudge, ask, read_equivalence, strict_accuracy
 from lfpc_rewards.presets._strict import StrictTurns, read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
-from lfpc_rewards.presets._tags import Flags, Places, Tags, both, lengths_of
+from lfpc_rewards.presets._tags import Flags, Tags, both
+from lfpc_rewards.presets._texts import Places, lengths_of
 
 LONGEST_ANSWER = 300
 """Characters from which on an answer is wrong. In the original's code."""

@@ -135,8 +135,8 @@ def easyr1_r1v(
         return _weigh(strict_accuracy(read.answers, answers, None, None), read.well_formed, format_weight)
     texts = first_texts(completions)
     tags = Tags(texts, both("think", "answer"))
-    groups = zip(tags.line_group("answer"), texts, strict=True)
-    given = [(text if group is None else group).strip() for group, text in groups]
+    start, stop = tags.line_pair("answer")
+    given = tags.cut_stripped(np.maximum(start, 0), stop)  # without an answer: the whole text
     golds = [gold.strip() for gold in answers]
     accuracy = graded(golds, given, grader_needed(grader), failed=0.0)
     return _weigh(accuracy, thought_and_answer(tags), format_weight)

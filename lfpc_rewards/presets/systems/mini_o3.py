@@ -16,10 +16,9 @@ from lfpc_rewards._typing import Scores
 from lfpc_rewards.presets._completions import TurnList, same_length, turns_of
 from lfpc_rewards.presets._groups import number_groups
 from lfpc_rewards.presets._judging import BatchJudge, ask, strict_accuracy
-from lfpc_rewards.presets._layout import AnswerFrom, answers_from, turn_format
+from lfpc_rewards.presets._layout import AnswerFrom, Turns
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
-from lfpc_rewards.presets._tags import Tags, both
 
 _LETTER_FORMS = (re.compile(r"\(([A-Z])\)"), re.compile(r"([A-Z])\."))
 
@@ -140,17 +139,17 @@ def mini_o3(
         read = read_strictly(completions, "grounding")
         accuracy = strict_accuracy(read.answers, answers, questions, judge)
         return weights.combine(accuracy, read.well_formed, read.images)
-    turns = turns_of(completions)
-    given = answers_from([" ".join(each) for each in turns], answer_from)
+    turns = Turns(turns_of(completions), "grounding")
+    given = turns.answers(answer_from)
     rows = np.array([row for row, answer in enumerate(given) if answer is not None], np.int64)
     asked = [answer or "" for answer in given]
     accuracy = ask(judge, questions, asked, answers, read_score, rows, tries=5)
-    accuracy[[not each for each in turns]] = np.nan
+    accuracy[turns.empty] = np.nan
     if groups is not None:
         numbers, count = number_groups(groups)
         dropped = np.bincount(numbers, np.isnan(accuracy), count) > 0
         accuracy[dropped[numbers]] = np.nan
-    return weights.combine(accuracy, *turn_format(turns, "grounding"))
+    return weights.combine(accuracy, *turns.format())
 
 
 def mini_o3_choice(
@@ -200,13 +199,16 @@ def mini_o3_choice(
         read = read_strictly(completions, "grounding")
         accuracy = strict_accuracy(read.answers, answers, None, None)
         return weights.combine(accuracy, read.well_formed, read.images)
-    turns = turns_of(completions)
-    tags = Tags([each[-1].strip() if each else "" for each in turns], both("answer"))
-    pairs = list(zip(tags.last_group("answer"), answers, strict=True))
+    turns = Turns(turns_of(completions), "grounding")
+    said: list[str | None] = [None] * len(answers)
+    groups = zip(turns.tags.last_group("answer"), turns.row_of.tolist(), strict=True)
+    for group, row in groups:  # that of the last turn stays
+        said[row] = group
+    pairs = list(zip(said, answers, strict=True))
     known = {pair: pair[0] is not None and _is_option(pair[0], pair[1].strip()) for pair in set(pairs)}
     accuracy = np.array([known[pair] for pair in pairs], np.float64)
-    accuracy[[not each for each in turns]] = np.nan
-    return weights.combine(accuracy, *turn_format(turns, "grounding"))
+    accuracy[turns.empty] = np.nan
+    return weights.combine(accuracy, *turns.format())
 
 
 class MiniO3Format(NamedTuple):
@@ -248,7 +250,7 @@ def mini_o3_format(
         >>> mini_o3_format([turns])
         MiniO3Format(format=array([1.]), calls=array([1.]))
     """
-    return MiniO3Format(*turn_format(turns_of(completions), call))
+    return MiniO3Format(*Turns(turns_of(completions), call).format())
 
 
 class _Weights(NamedTuple):

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from lfpc_rewards._typing import Message, Scores
 from lfpc_rewards.presets._completions import Transcript, same_length, transcripts
 from lfpc_rewards.presets._layout import thought_and_answer
-from lfpc_rewards.presets._shaping import as_lengths, cosine_between, repeated_share
+from lfpc_rewards.presets._shaping import as_lengths, cosine_between, repeated_word_share
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 from lfpc_rewards.presets._tags import Tags, both
@@ -135,8 +135,7 @@ def ms_swift_repetition(
         >>> ms_swift_repetition(["a b c d", "a A a a a"], ngram_size=2)
         array([-0.  , -0.75])
     """
-    words = [text.lower().split() for text in transcripts(completions)]
-    return repeated_share(words, ngram_size) * max_penalty
+    return repeated_word_share(transcripts(completions), ngram_size) * max_penalty
 
 
 def ms_swift_overlong(lengths: ArrayLike, *, longest: int, buffer: int) -> Scores:

@@ -12,18 +12,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lfpc_rewards._checks import as_box_list
 from lfpc_rewards._typing import Boxes, BoxesLike, Message, Scores
 from lfpc_rewards.geometry import iou
-from lfpc_rewards.presets._boxes import json_or_none, proper
+from lfpc_rewards.presets._boxes import gold_boxes, json_or_none, proper
 from lfpc_rewards.presets._completions import first_texts, last_texts, refuse_one, same_length
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
+from lfpc_rewards.presets._texts import Shape, readable
 
 _NUMBER = r"(-?\d+(?:\.\d+)?)"
-_BRACKETS = re.compile(r"\[\s*" + r",\s*".join([_NUMBER] * 4) + r"\s*\]")
-_PARENTHESES = re.compile(r"\(\s*" + r",\s*".join([_NUMBER] * 4) + r"\s*\)")
-_CORNERS = re.compile(rf"\(\s*{_NUMBER},\s*{_NUMBER}\),\s*\(\s*{_NUMBER},\s*{_NUMBER}\)")
+_BOXES = (Shape("[ ~, ~, ~, ~ ]"), Shape("( ~, ~, ~, ~ )"), Shape("( ~, ~), ( ~, ~)"))
 _STRICT = re.compile(
     r"\s*<\|object_ref_start\|>[^<]*<\|object_ref_end\|><\|box_start\|>\s*"
     rf"\(\s*{_NUMBER},\s*{_NUMBER}\s*\),\s*\(\s*{_NUMBER},\s*{_NUMBER}\s*\)\s*<\|box_end\|>(?:<\|im_end\|>)?\s*"
@@ -133,7 +131,7 @@ def perception_r1(
         layout = np.array([match is not None for match in found], np.float64)
         return PerceptionR1Parts(squares, layout, squares + layout)
     texts = [text.replace(_END_OF_TEXT, "") for text in first_texts(completions)]
-    squares = _iou_as_written(np.array(list(map(_first_box, texts)), np.float64).reshape(-1, 4), golds) ** 2
+    squares = _iou_as_written(_first_boxes(texts), golds) ** 2
     layout = np.array([text.startswith(_BEGINNINGS) for text in texts], np.float64)
     return PerceptionR1Parts(squares, layout, squares + layout)
 
@@ -171,22 +169,27 @@ def _golds(answers: Any) -> Boxes:
     for row, box in enumerate(rows):
         if box is None or not hasattr(box, "__len__") or len(box) != 4:
             raise ValueError(f"answers[{row}] must be four numbers, got {answers[row]!r}")
-    golds = as_box_list(np.array(rows).reshape(-1, 4), "answers")
+    golds = gold_boxes(rows)
     if not np.isfinite(golds).all():
         raise ValueError("answers must be finite numbers")
     return golds
 
 
-def _first_box(text: str) -> tuple[float, ...]:
-    found = _BRACKETS.search(text) if "[" in text else None
-    if not found and "(" in text:
-        found = _PARENTHESES.search(text) or _CORNERS.search(text)
-    numbers = tuple(map(float, found.groups())) if found else (0.0,) * 4
-    return numbers if "<|box_start|>" in text else tuple(_thousandths(number) for number in numbers)
-
-
-def _thousandths(number: float) -> float:
-    return float(int(number * 1000)) if abs(number) < np.inf else np.nan
+def _first_boxes(texts: Sequence[str]) -> Boxes:
+    """(B, 4) the first box of the first form that a text has; 0, 0, 0, 0 without one."""
+    own = readable(texts)
+    boxes = np.zeros((len(texts), 4))
+    missing = np.ones(len(texts), np.bool_)
+    for form in _BOXES:
+        numbers, spans = form.first(own)
+        found = missing & (spans[:, 0] >= 0)
+        boxes[found] = numbers[found]
+        missing &= ~found
+    shares = np.array(["<|box_start|>" not in text for text in texts], np.bool_)
+    with np.errstate(over="ignore", invalid="ignore"):
+        thousandths = np.trunc(boxes[shares] * 1000)
+    boxes[shares] = np.where(np.isfinite(thousandths), thousandths, np.nan)
+    return boxes
 
 
 def _iou_as_written(boxes: Boxes, others: Boxes) -> Scores:

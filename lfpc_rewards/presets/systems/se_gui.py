@@ -13,13 +13,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lfpc_rewards._checks import SIZE, as_box_list, as_sizes, raise_bad_row
+from lfpc_rewards._checks import SIZE, as_sizes, raise_bad_row
 from lfpc_rewards._typing import BoxesLike, Message, Scores, SizesLike
-from lfpc_rewards.presets._boxes import as_number, first_integer_boxes, json_or_none
+from lfpc_rewards.presets._boxes import (
+    INTEGER_POINT,
+    as_number,
+    gold_boxes,
+    in_braces,
+    json_or_none,
+)
 from lfpc_rewards.presets._completions import first_texts, last_texts, same_length
 from lfpc_rewards.presets._records import OBJECT, TEXT, Layout
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 from lfpc_rewards.presets._tags import Tags, both
+from lfpc_rewards.presets._texts import Places, stripped
 
 _CALL = Layout({"name": TEXT, "arguments": OBJECT, "action": TEXT, "coordinate": 2}, single=True)
 _POINT = re.compile(r"\{.*\[\d+,\s*\d+\].*\}", re.DOTALL)
@@ -114,7 +121,7 @@ def se_gui(
         [2.   0.82 0.  ]
         [2. 0. 0.]
     """
-    golds = as_box_list(answers, "answers")
+    golds = gold_boxes(answers)
     same_length(len(completions), answers=golds)
     finite = np.isfinite(golds).all(1)
     if not finite.all():
@@ -126,15 +133,14 @@ def se_gui(
     strict = is_strict(mode)
     tags = Tags(last_texts(completions) if strict else first_texts(completions), both("tool_call"))
     start, stop = tags.pair("tool_call")
-    calls = tags.cut_stripped(np.maximum(start, 0), np.maximum(stop, 0))
-    points = _points(calls, strict)
+    points = _points(tags, *stripped(tags.own, start, stop), strict)
     inside, near = _terms(points, golds, sizes)
     if strict:
         once = (tags.count("<tool_call>") == 1) & (tags.count("</tool_call>") == 1) & ~np.isnan(points[:, 0])
         layout = once.astype(np.float64)
         point = np.where(once & (inside > 0), inside + near, 0.0)
     else:
-        layout = _format(tags, calls, start)
+        layout = _format(tags, start, stop)
         point = inside + near
     return SeGuiParts(point, layout, point + layout)
 
@@ -142,24 +148,25 @@ def se_gui(
 def _terms(points: NDArray[np.float64], golds: Any, sizes: Any) -> tuple[Scores, Scores]:
     """Whether each point is inside its target, and the pay for the distance; both 0 without a point."""
     with np.errstate(all="ignore"):
-        inside = (golds[:, :2] <= points).all(1) & (points <= golds[:, 2:]).all(1)
-        centre = (golds[:, :2] + golds[:, 2:]) / 2 / sizes
-        corners = [np.hypot(*(centre - corner).T) for corner in ((0, 0), (1, 0), (0, 1), (1, 1))]
-        off = np.hypot(*(points / sizes - centre).T)
-        share = off / np.max(corners, axis=0)
+        (x, y), (left, top, right, bottom), (width, height) = points.T, golds.T, sizes.T
+        inside = (left <= x) & (x <= right) & (top <= y) & (y <= bottom)
+        u, v = (left + right) / 2 / width, (top + bottom) / 2 / height
+        farthest = np.hypot(np.maximum(abs(u), abs(u - 1)), np.maximum(abs(v), abs(v - 1)))  # of the corners
+        off = np.hypot(x / width - u, y / height - v)
+        share = off / farthest
         near = np.where(off <= 1, 1 - share * share, 0.0)
     return inside.astype(np.float64), near
 
 
-def _points(calls: Sequence[str], strict: bool) -> NDArray[np.float64]:
-    """(B, 2) the coordinate of each call, NaN where there is none."""
-    read = _CALL.read(calls)
-    points = np.full((len(calls), 2), np.nan)
+def _points(tags: Tags, start: Places, stop: Places, strict: bool) -> NDArray[np.float64]:
+    """(B, 2) the coordinate of each call, which stands between two places; NaN where there is none."""
+    read = _CALL.read(tags.own, start, stop)
+    points = np.full((len(tags.texts), 2), np.nan)
     points[read.owners()] = read.numbers
     if strict:
         points[read.owners()[read.spans[:, 0, 0] < 0]] = np.nan
     for row in np.flatnonzero(read.counts < 0).tolist():
-        value = json_or_none(calls[row])
+        value = json_or_none(tags.texts[row][start[row] : stop[row]])
         call = value if isinstance(value, dict) else {}
         arguments = call.get("arguments")
         point = arguments.get("coordinate") if isinstance(arguments, dict) else None
@@ -171,9 +178,10 @@ def _points(calls: Sequence[str], strict: bool) -> NDArray[np.float64]:
     return points
 
 
-def _format(tags: Tags, calls: Sequence[str], start: NDArray[np.int64]) -> Scores:
+def _format(tags: Tags, start: Places, stop: Places) -> Scores:
     """Whether two integers in brackets stand in braces, between two ends of some tool calls."""
-    braced = first_integer_boxes(calls, 2)[1] & (start >= 0)
+    spans = INTEGER_POINT.first(tags.own, start, stop)[1]
+    braced = in_braces(tags.own, start, spans, stop) & (start >= 0)
     last = tags.last("</tool_call>")
     for row in np.flatnonzero(~braced & (start >= 0) & (last >= start)).tolist():
         braced[row] = _POINT.search(tags.texts[row], int(start[row]), int(last[row])) is not None

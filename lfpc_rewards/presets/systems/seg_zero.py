@@ -24,6 +24,7 @@ from lfpc_rewards.presets._records import TEXT, Layout
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 from lfpc_rewards.presets._tags import Tags, both
+from lfpc_rewards.presets._texts import Places, Shape, find_sign, lengths_of, readable, stripped
 
 MOST_OBJECTS = 120
 """Objects of VisionReasoner beyond this many are not looked at. In the original's code."""
@@ -32,8 +33,8 @@ _NAMES = ("bbox", "points_1", "points_2")
 _ONE = Layout(dict(zip(_NAMES, (4, 2, 2), strict=True)), single=True)
 _MANY = Layout({"bbox_2d": 4, "point_2d": 2, "label": TEXT})
 _OBJECT = re.compile(r"{[^}]+}")
-_GOLD_BOX = re.compile(r"<box>\((\d+),(\d+)\),\((\d+),(\d+)\)</box>")
-_GOLD_POINTS = re.compile(r"<points>\((\d+),(\d+)\),\((\d+),(\d+)\)</points>")
+_GOLD_BOX = Shape("<box>(#,#),(#,#)</box>")
+_GOLD_POINTS = Shape("<points>(#,#),(#,#)</points>")
 _SENTENCE_END = re.compile(r"[.!?\u3002\n]+")
 _NOTHING = (np.nan,) * 8
 
@@ -176,13 +177,14 @@ def seg_zero(
     golds = _gold_objects(answers)
     if is_strict(mode):
         read = read_strictly(completions, "tool_call")
-        found, sound = _objects([text or "" for text in read.answers], True)
+        inside = [text or "" for text in read.answers]
+        found, sound = _objects(inside, lengths_of(inside) * 0, lengths_of(inside), True)
         good = proper(found[:, :4]) & np.isfinite(found).all(1)
         found[~good] = np.nan
         think, sound = read.well_formed, sound * good
     else:
         tags = Tags(first_texts(completions), both("think", "answer"))
-        found, sound = _objects(list(map(_first_object, tags.texts)), restricted)
+        found, sound = _objects(tags.own, *_first_objects(tags), restricted)
         think = thought_and_answer(tags)
     overlap, distances, points = object_terms(found, golds)
     total = think + sound + overlap + distances + points
@@ -227,7 +229,8 @@ def vision_reasoner(
     strict = is_strict(mode)
     if strict:
         read = read_strictly(completions, "tool_call")
-        found, starts, sound = _object_lists([text or "" for text in read.answers], True)
+        inside = [text or "" for text in read.answers]
+        found, starts, sound = _object_lists(inside, lengths_of(inside) * 0, lengths_of(inside), True)
         think, varied = (
             read.well_formed,
             [_varied(_SENTENCE_END.split(text)) for text in last_texts(completions)],
@@ -235,8 +238,7 @@ def vision_reasoner(
     else:
         tags = Tags(first_texts(completions), both("think", "answer"))
         start, stop = tags.pair("answer")
-        inside = tags.cut_stripped(np.maximum(start, 0), np.maximum(stop, 0))
-        found, starts, sound = _object_lists(inside, False)
+        found, starts, sound = _object_lists(tags.own, *stripped(tags.own, start, stop), False)
         think, varied = thought_and_answer(tags), [_varied(text.split(".")) for text in tags.texts]
     accuracy = assigned_terms(found, starts, golds, gold_starts)
     layout, fresh = think + sound, np.array(varied, np.float64)
@@ -249,38 +251,37 @@ def _varied(sentences: Sequence[str]) -> bool:
 
 
 def _gold_objects(answers: Sequence[str]) -> NDArray[np.float64]:
-    known: dict[str, tuple[float, ...]] = {}
-    for row, answer in enumerate(answers):
-        if answer not in known:
-            box, points = _GOLD_BOX.search(answer), _GOLD_POINTS.search(answer)
-            if not box or not points:
-                raise ValueError(
-                    f"answers[{row}] must hold <box>..</box> and <points>..</points>, got {answer!r}"
-                )
-            known[answer] = tuple(map(float, (*box.groups(), *points.groups())))
-    return np.array([known[answer] for answer in answers], np.float64).reshape(-1, 8)
+    own = readable(answers)
+    golds = np.hstack([_GOLD_BOX.first(own)[0], _GOLD_POINTS.first(own)[0]])
+    for row in np.flatnonzero(np.isnan(golds).any(1)).tolist():
+        raise ValueError(
+            f"answers[{row}] must hold <box>..</box> and <points>..</points>, got {answers[row]!r}"
+        )
+    return golds
 
 
-def _first_object(text: str) -> str:
-    """The first match of ``{[^}]+}``, or an empty text."""
-    start = text.find("{")
-    stop = text.find("}", start)
-    if start < 0 or stop < 0:
-        return ""
-    if stop > start + 1:
-        return text[start : stop + 1]
-    found = _OBJECT.search(text)
-    return found[0] if found else ""
+def _first_objects(tags: Tags) -> tuple[Places, Places]:
+    """(B,) where the first match of ``{[^}]+}`` starts and stops; 0, 0 where there is none."""
+    start = find_sign(tags.own, "{", np.zeros(len(tags.texts), np.int64))
+    last = find_sign(tags.own, "}", np.maximum(start, 0))
+    for row in np.flatnonzero((start >= 0) & (last == start + 1)).tolist():  # "{}" is none
+        found = _OBJECT.search(tags.texts[row])
+        start[row], last[row] = (found.start(), found.end() - 1) if found else (-1, -1)
+    nowhere = (start < 0) | (last < 0)
+    return np.where(nowhere, 0, start), np.where(nowhere, 0, last + 1)
 
 
-def _objects(texts: Sequence[str], restricted: bool) -> tuple[NDArray[np.float64], Scores]:
-    """(B, 8) box and two points of each text, NaN for what it lacks, and whether it is well formed."""
-    read = _ONE.read(texts)
+def _objects(
+    texts: Sequence[str], start: Places, stop: Places, restricted: bool
+) -> tuple[NDArray[np.float64], Scores]:
+    """(B, 8) box and two points between two places, NaN for what it lacks, and whether it is well formed."""
+    own = readable(texts)
+    read = _ONE.read(own, start, stop)
     found, sound = np.full((len(texts), 8), np.nan), np.ones(len(texts))
     found[read.owners()] = read.numbers
     found[:, 4:] = np.trunc(found[:, 4:])
     for row in np.flatnonzero(read.counts < 0).tolist():
-        found[row], sound[row] = _oddly_written(texts[row], restricted)
+        found[row], sound[row] = _oddly_written(own.texts[row][start[row] : stop[row]], restricted)
     return found, sound
 
 
@@ -351,10 +352,11 @@ def _gold_numbers(items: Sequence[Any]) -> NDArray[np.float64] | None:
 
 
 def _object_lists(
-    texts: Sequence[str], strict: bool
+    texts: Sequence[str], start: Places, stop: Places, strict: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], Scores]:
-    """(n, 6) box and point of all objects, where those of each text start, and the format of each text."""
-    read = _MANY.read(texts)
+    """(n, 6) box and point of all objects between two places, where those of each text start, its format."""
+    own = readable(texts)
+    read = _MANY.read(own, start, stop)
     sound = np.where(read.counts > 0, 2.0, 0.0)
     odd = np.flatnonzero(read.counts < 0).tolist()
     if not odd and not strict and (read.counts <= MOST_OBJECTS).all():
@@ -364,7 +366,7 @@ def _object_lists(
         numbers[k : k + max(n, 0)] for k, n in zip(read.first.tolist(), read.counts.tolist(), strict=True)
     ]
     for row in odd:
-        items = json_or_none(texts[row])
+        items = json_or_none(own.texts[row][start[row] : stop[row]])
         sound[row] = _format_of(items)
         rows[row] = (_rows_of(items) if isinstance(items, list) else None) or []
     if strict:

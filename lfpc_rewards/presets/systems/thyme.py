@@ -28,6 +28,9 @@ _TRIES = 3
 _FENCED = re.compile(r"```(.*?)```", re.DOTALL)
 _THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 _SANDBOX = re.compile(r"<sandbox_output>(.*?)</sandbox_output>", re.DOTALL)
+_ASIDE = ("<image>", "</sandbox_output>", "<sandbox_output>")
+"""Tags that are no part of the thinking."""
+
 _FAILED = "sandbox for"
 """What an error message of the sandbox holds."""
 
@@ -150,7 +153,7 @@ def thyme(
         array([ 1.5, -0.5, -1. ])
     """
     same_length(len(completions), answers=answers, questions=questions)
-    tags = Tags(transcripts(completions), both("think", "answer"))
+    tags = Tags(transcripts(completions), (*both("think", "answer"), *_ASIDE))
     reader: Reader
     if is_strict(mode):
         read = read_strictly(completions, "code")
@@ -159,14 +162,16 @@ def thyme(
         layout, code = read.well_formed, [_delivered_share(each) for each in completions]
         reader, tries, unreadable = read_verdict, 1, np.nan
     else:
-        given = [None if answer is None else answer.strip() or None for answer in _first_answers(tags)]
+        given = [
+            answer or None for answer in tags.cut_stripped(*map(np.maximum, tags.pair("answer"), (0, 0)))
+        ]
         accuracy = _accuracy(given, answers, questions, judge, needed(math), grader)
-        layout, code = _format(tags), [share_of_outputs(text) for text in tags.texts]
+        layout, code = _format(tags), _shares_of_outputs(tags)
         reader, tries, unreadable = read_json("Consistency"), _TRIES, 0.0
     answered = np.array([answer is not None for answer in given], np.bool_)
     consistency = np.zeros(len(given))
     if consistency_weight:
-        ends = [thinking_of(text)[-LONGEST_THINKING:] for text in tags.texts]
+        ends = _ends_of_thinking(tags)
         rows, said = np.flatnonzero(answered), [answer or "" for answer in given]
         consistency = ask(consistency_judge, questions, said, ends, reader, rows, tries, unreadable)
     parts = (
@@ -198,7 +203,7 @@ def thinking_of(text: str) -> str:
     """The first thinking, else all before ``</think>``; without the tags of images and of the sandbox."""
     found = _THOUGHT.search(text)
     thinking = found[1] if found and found[1] else text.split("</think>")[0].replace("<think>", "")
-    for tag in ("<image>", "</sandbox_output>", "<sandbox_output>"):
+    for tag in _ASIDE:
         thinking = thinking.replace(tag, "")
     return thinking
 
@@ -217,19 +222,26 @@ def share_of_outputs(text: str) -> float:
     return sum(_FAILED not in output.lower() for output in outputs) / len(outputs) if outputs else 0.0
 
 
-def _first_answers(tags: Tags) -> list[str | None]:
-    start, stop = tags.pair("answer")
-    cuts = tags.cut(np.maximum(start, 0), np.maximum(stop, 0))
-    return [text if found else None for text, found in zip(cuts, start >= 0, strict=True)]
+def _ends_of_thinking(tags: Tags) -> list[str]:
+    """(B,) the last characters of each `thinking_of`."""
+    start, stop = tags.pair("think")
+    ends = tags.cut(np.maximum(start, stop - LONGEST_THINKING), np.maximum(stop, 0))
+    aside = np.any([tags.count(tag) > 0 for tag in _ASIDE], axis=0)
+    for row in np.flatnonzero(aside | (start < 0) | (start == stop)).tolist():
+        ends[row] = thinking_of(tags.texts[row])[-LONGEST_THINKING:]
+    return ends
+
+
+def _shares_of_outputs(tags: Tags) -> list[float]:
+    possible = (tags.count("<sandbox_output>") > 0).tolist()
+    return [share_of_outputs(text) if can else 0.0 for text, can in zip(tags.texts, possible, strict=True)]
 
 
 def _format(tags: Tags) -> Scores:
-    once = np.all([tags.count(tag) == 1 for tag in tags.names], axis=0)
-    thought, answer = tags.after_first("</think>"), tags.first("<answer>")
-    good: Flags = once & (answer == thought + 1) & (tags.after_first("</answer>") == tags.lengths)
-    good &= tags.first("</answer>") > answer
-    for row in np.flatnonzero(good).tolist():
-        good[row] = tags.texts[row][thought[row]].isspace()
+    once = np.all([tags.count(tag) == 1 for tag in both("think", "answer")], axis=0)
+    answer = tags.first_behind("<answer>", "</think>")
+    good: Flags = once & (answer == tags.after_first("</think>") + 1)
+    good &= (tags.after_first("</answer>") == tags.lengths) & (tags.first("</answer>") > answer)
     return good.astype(np.float64)
 
 
@@ -241,7 +253,8 @@ def _accuracy(
     math: MathLibrary,
     grader: Grader | None,
 ) -> Scores:
-    bare = [bare_answer(answer or "") for answer in given]
+    known = {answer: bare_answer(answer or "") for answer in set(given)}
+    bare = [known[answer] for answer in given]
     right = np.zeros(len(bare)) if grader is None else graded(golds, bare, grader, failed=0.0)
     # The original hands the library the answer as the gold one, and the gold answer as the answer.
     right = np.maximum(right, math_equal(bare, golds, math))

@@ -6,21 +6,20 @@ is in no public code; by the paper it adds the counterpart for precision, which 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lfpc_rewards._jit import kernel
-from lfpc_rewards._packing import starts_of
 from lfpc_rewards._typing import Boxes, Message, Scores
-from lfpc_rewards.presets._boxes import first_integer_boxes, pack_golds, plain_iou
+from lfpc_rewards.presets._boxes import pack_golds, plain_iou
 from lfpc_rewards.presets._completions import first_texts, last_texts, same_length
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
+from lfpc_rewards.presets._tags import Tags, both
+from lfpc_rewards.presets._texts import Shape, stripped
 
-_BOX = re.compile(r"<box>(.*?)</box>", re.DOTALL)
-_SIDES = re.compile(r"\[(\d+),(\d+),(\d+),(\d+)\]")
+_SIDES = Shape("[#,#,#,#]")
 
 SYSTEM = System(
     name="TreeVGR",
@@ -80,9 +79,11 @@ def treevgr(
     golds, gold_starts = pack_golds(answers, "answers")
     strict = is_strict(mode)
     texts = [_thinking(text) for text in last_texts(completions)] if strict else first_texts(completions)
-    found = [[box for box in map(str.strip, _BOX.findall(text)) if _SIDES.match(box)] for text in texts]
-    boxes = first_integer_boxes([box for row in found for box in row])[0]
-    return best_overlaps(boxes, starts_of(list(map(len, found))), golds, gold_starts, strict)
+    tags = Tags(texts, both("box"))
+    owners, start, stop = tags.pairs("box")
+    boxes = _SIDES.at(tags.own, owners, *stripped(tags.own, start, stop, owners))
+    starts = np.searchsorted(owners, np.arange(len(texts) + 1))
+    return best_overlaps(boxes, starts, golds, gold_starts, strict)
 
 
 def _thinking(text: str) -> str:
@@ -96,9 +97,11 @@ def best_overlaps(
 ) -> Scores:
     """(B,) mean over the gold boxes of the best IoU; `both_ways`: the mean of this and its counterpart."""
     scores = np.zeros(starts.size - 1)
+    all_of_gold, all_of_box = np.zeros(golds.shape[0]), np.zeros(boxes.shape[0])
     for row in range(starts.size - 1):
         n, m = starts[row + 1] - starts[row], gold_starts[row + 1] - gold_starts[row]
-        best_of_gold, best_of_box = np.zeros(m), np.zeros(n)
+        best_of_gold = all_of_gold[gold_starts[row] : gold_starts[row + 1]]
+        best_of_box = all_of_box[starts[row] : starts[row + 1]]
         kept = 0
         for k in range(n):
             box = boxes[starts[row] + k]

@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 
 from lfpc_rewards._checks import as_sizes
 from lfpc_rewards._typing import Message, Scores, SizesLike
-from lfpc_rewards.presets._boxes import first_integer_boxes
+from lfpc_rewards.presets._boxes import INTEGER_BOX, INTEGER_POINT
 from lfpc_rewards.presets._completions import first_texts, same_length
 from lfpc_rewards.presets._layout import thought_and_answer
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 from lfpc_rewards.presets._tags import Tags, both
+from lfpc_rewards.presets._texts import Places, Shape, readable
 
-_ACTION = re.compile(r"'action':\s*'(\w+)'")
+_ACTION = Shape("'action': '@'")
 _BARE_ACTION = re.compile(r"'action':\s*(\w+)")
 
 SYSTEM = System(
@@ -117,29 +118,37 @@ def ui_r1(
     else:
         tags = Tags(first_texts(completions), both("think", "answer"))
         start, stop = tags.pair("answer")
-        inside, layout = tags.cut(np.maximum(start, 0), np.maximum(stop, 0)), thought_and_answer(tags)
-        actions = list(map(_first_action, inside))
-        points = np.nan_to_num(first_integer_boxes(inside, 2)[0])
+        actions, layout = _first_actions(tags.own, start, stop), thought_and_answer(tags)
+        points = np.nan_to_num(INTEGER_POINT.first(tags.own, start, stop)[0])
     right = np.array([given == gold for given, gold in zip(actions, gold_actions, strict=True)], np.bool_)
     with np.errstate(all="ignore"):
         points = np.trunc(points * factors)
-        hit = (targets[:, :2] <= points).all(1) & (points <= targets[:, 2:]).all(1)
+        (x, y), (x0, y0, x1, y1) = points.T, targets.T
+        hit = (x0 <= x) & (x <= x1) & (y0 <= y) & (y <= y1)
     clicks = np.array([gold == "click" for gold in gold_actions], np.bool_)
     action, coord = right.astype(np.float64), (right & (hit | ~clicks)).astype(np.float64)
     return UiR1Parts(action, coord, layout, action + coord + layout)
 
 
-def _first_action(text: str) -> str | None:
-    found = _ACTION.search(text) or _BARE_ACTION.search(text)
-    return found[1] if found else None
+def _first_actions(texts: Sequence[str], start: Places, stop: Places) -> list[str | None]:
+    """(B,) the action that is named first between two places of each text."""
+    own = readable(texts)
+    spans = _ACTION.first(own, start, stop)[1]
+    parts = zip(own.texts, *spans.T.tolist(), strict=True)
+    actions: list[str | None] = [text[begin:end] if begin >= 0 else None for text, begin, end in parts]
+    for row in np.flatnonzero((spans[:, 0] < 0) & (start >= 0)).tolist():
+        found = _BARE_ACTION.search(own.texts[row], int(start[row]), int(stop[row]))
+        actions[row] = found[1] if found else None
+    return actions
 
 
 def _only_action(text: str) -> str | None:
-    return _first_action(text) if text.count("'action'") == 1 else None
+    found = _ACTION.pattern.search(text) or _BARE_ACTION.search(text)
+    return found[1] if found and text.count("'action'") == 1 else None
 
 
 def _only_points(texts: Sequence[str]) -> NDArray[np.float64]:
-    points = first_integer_boxes(texts, 2)[0]
+    points = INTEGER_POINT.first(texts)[0]
     points[[text.count("[") > 2 for text in texts]] = np.nan  # the list, and one point in it
     return points
 
@@ -148,8 +157,7 @@ def _golds(answers: Sequence[str]) -> tuple[list[str | None], NDArray[np.float64
     texts = list(dict.fromkeys(answers))
     tags = Tags(texts, both("answer"))
     start, stop = tags.pair("answer")
-    inside = tags.cut(np.maximum(start, 0), np.maximum(stop, 0))
-    actions, boxes = list(map(_first_action, inside)), first_integer_boxes(inside)[0]
+    actions, boxes = _first_actions(tags.own, start, stop), INTEGER_BOX.first(tags.own, start, stop)[0]
     place = {text: k for k, text in enumerate(texts)}
     for text, action, missing in zip(texts, actions, np.isnan(boxes[:, 0]).tolist(), strict=True):
         if action is None or (action == "click" and missing):

@@ -16,7 +16,7 @@ from lfpc_rewards._typing import Scores
 from lfpc_rewards.presets._completions import TurnList, same_length, turns_of
 from lfpc_rewards.presets._groups import number_groups
 from lfpc_rewards.presets._judging import BatchJudge, ask, strict_accuracy
-from lfpc_rewards.presets._layout import answers_from, turn_format
+from lfpc_rewards.presets._layout import Turns
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
@@ -144,11 +144,11 @@ def visionthink(
         right = strict_accuracy(read.answers, answers, questions, judge)
         layout, calls = read.well_formed, read.images
     else:
-        turns = turns_of(completions)
-        given = answers_from([" ".join(each) for each in turns], answer_from)
+        turns = Turns(turns_of(completions), "tool_call")
+        given = turns.answers(answer_from)
         rows = np.array([row for row, answer in enumerate(given) if answer is not None], np.int64)
         right = ask(judge, questions, [text or "" for text in given], answers, read_digit, rows, tries=3)
-        layout, calls = turn_format(turns, "tool_call")
+        layout, calls = turns.format()
     if groups is not None:
         numbers, count = number_groups(groups)
         right = np.where((np.bincount(numbers, np.isnan(right), count) > 0)[numbers], np.nan, right)

@@ -7,7 +7,7 @@ whether the whole text equals the whole solution, which boxes never do by accide
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias
 
@@ -35,6 +35,7 @@ from lfpc_rewards.presets._records import Layout
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 from lfpc_rewards.presets._tags import Tags, both
+from lfpc_rewards.presets._texts import Places, lengths_of, readable, stripped
 
 Found: TypeAlias = tuple[NDArray[np.float64], NDArray[np.int64]]
 """(n, 6) boxes, as `detection_scores` wants them, and (B + 1,) where those of each row start."""
@@ -170,16 +171,20 @@ def visual_rft(
     golds, gold_starts = pack_golds(_gold_rows(answers), "answers")
     if is_strict(mode):
         read = read_strictly(completions, "tool_call")
-        found = _boxes_of([text or "" for text in read.answers])
+        inside = [text or "" for text in read.answers]
+        found = _boxes_of(inside, lengths_of(inside) * 0, lengths_of(inside), lambda answer: answer)
         overlap, confidence = detection_scores(*found, golds, gold_starts, True)
         return VisualRftParts(overlap, confidence, read.well_formed, overlap + confidence + read.well_formed)
     texts = first_texts(completions)
-    found = _boxes_of(list(map(_repaired, texts)))
+    tags = Tags(texts, both("think", "answer"))
+    start, stop = tags.line_pair("answer")
+    places = stripped(tags.own, start, np.where(start < 0, tags.lengths, stop))
+    found = _boxes_of(tags.own, *places, _repaired)
     overlap, confidence = detection_scores(*found, golds, gold_starts, False)
     gold_texts = [gold if isinstance(gold, str) else "" for gold in answers]
     same = math_equal(texts, gold_texts, needed(math)) > 0
     overlap, confidence = np.where(same, 1.0, overlap), np.where(same, 1.0, confidence)
-    layout = thought_and_answer(Tags(texts, both("think", "answer")))
+    layout = thought_and_answer(tags)
     return VisualRftParts(overlap, confidence, layout, overlap + confidence + layout)
 
 
@@ -243,10 +248,8 @@ def visual_rft_lisa(
     return VisualRftLisaParts(score, layout, score + layout)
 
 
-def _repaired(text: str) -> str:
-    """What the original hands to its JSON parser, but for the quotes: the list of the answer, repaired."""
-    answer = _ANSWER_LINE.search(text)
-    inside = (answer[1] if answer else text).strip()
+def _repaired(inside: str) -> str:
+    """What the original hands to its JSON parser, but for the quotes: an answer's list, repaired."""
     inside = inside.replace("[[", "[").replace("]]", "]").replace("\n", "")
     return _completed(inside[: inside.find("</answer>")] if "</answer>" in inside else inside)
 
@@ -255,16 +258,20 @@ def _completed(text: str) -> str:
     return text if text.endswith("]") else text.rsplit("},", 1)[0] + "}]"
 
 
-def _boxes_of(texts: Sequence[str]) -> Found:
-    """The boxes that each text lists, without duplicates, the most confident first; none from a bad list."""
-    read = _LAYOUT.read(texts)
+def _boxes_of(texts: Sequence[str], start: Places, stop: Places, repaired: Callable[[str], str]) -> Found:
+    """The boxes that each text lists between two places: no duplicates, the most confident first.
+
+    None from a bad list. What is plainly written needs no repair.
+    """
+    own = readable(texts)
+    read = _LAYOUT.read(own, start, stop)
     kept = first_of_equals(read.numbers, read.owners())
     owners, plain = read.owners()[kept], read.numbers[kept]
     odd: list[tuple[float, ...]] = []
     odd_owners: list[int] = []
     for row in np.flatnonzero(read.counts < 0).tolist():
         places: dict[Any, float] = {}
-        for place, sure in _oddly_written(texts[row]):
+        for place, sure in _oddly_written(repaired(own.texts[row][start[row] : stop[row]])):
             places.setdefault(place, sure)
         ordered = sorted(places.items(), key=itemgetter(1), reverse=True)
         odd += [(*as_numbers(place, 4), sure, _is_broken(place)) for place, sure in ordered]
@@ -315,6 +322,8 @@ def _is_broken(place: tuple[Any, ...]) -> bool:
 
 
 def _gold_rows(answers: Sequence[Any]) -> list[Any]:
+    if str not in set(map(type, answers)):
+        return list(answers)
     known: dict[str, Any] = {}
     rows: list[Any] = []
     for row, answer in enumerate(answers):

@@ -17,7 +17,15 @@ import numpy as np
 from lfpc_rewards._checks import as_box_list, as_sizes
 from lfpc_rewards._typing import Boxes, Message, Scores, SizesLike
 from lfpc_rewards.geometry import iou
-from lfpc_rewards.presets._boxes import first_integer_boxes, json_or_none, only_boxes, pixel_iou, proper
+from lfpc_rewards.presets._boxes import (
+    INTEGER_BOX,
+    gold_boxes,
+    in_braces,
+    json_or_none,
+    only_boxes,
+    pixel_iou,
+    proper,
+)
 from lfpc_rewards.presets._completions import first_texts, refuse_one, same_length
 from lfpc_rewards.presets._judging import strict_accuracy
 from lfpc_rewards.presets._layout import thought_and_answer
@@ -26,6 +34,7 @@ from lfpc_rewards.presets._similarity import similarity
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 from lfpc_rewards.presets._tags import Flags, Tags, both
+from lfpc_rewards.presets._texts import stripped
 
 Method: TypeAlias = Literal["default", "mcq", "yes_no", "all_match", "detection"]
 """How `vlm_r1_accuracy` compares."""
@@ -171,7 +180,8 @@ def vlm_r1(
         return VlmR1Parts(overlap, read.well_formed, overlap + read.well_formed)
     tags = Tags(first_texts(completions), both("think", "answer"))
     start, stop = tags.pair("answer")
-    written_boxes, braced = first_integer_boxes(tags.cut(np.maximum(start, 0), np.maximum(stop, 0)))
+    written_boxes, spans = INTEGER_BOX.first(tags.own, start, stop)
+    braced = in_braces(tags.own, start, spans, stop)
     with np.errstate(over="ignore"):
         boxes = written_boxes * scale
     overlap = np.where(np.isnan(written_boxes[:, 0]), 0.0, pixel_iou(boxes, golds))
@@ -312,7 +322,7 @@ def named_option(text: str) -> str | None:
 
 def _gold_boxes(answers: Sequence[Any]) -> Boxes:
     if set(map(type, answers)) <= {list, tuple} and set(map(len, answers)) <= {4}:
-        return as_box_list(answers, "answers")
+        return gold_boxes(answers)
     known: dict[str, Any] = {}
     boxes = []
     for row, answer in enumerate(answers):
@@ -336,8 +346,7 @@ def _rec_format(tags: Tags, braced: Flags) -> Scores:
     thought = tags.after_first("</think>", tags.after_first("<think>"))
     begin = np.where(tags.first("<think>") >= 0, thought, -1)
     answer = tags.first("<answer>", thought)
-    gaps = tags.cut(np.maximum(begin, 0), np.maximum(answer, 0))
-    bare = np.array([not gap.strip() for gap in gaps], np.bool_)
+    bare = np.equal(*stripped(tags.own, begin, answer))
     possible = (begin >= 0) & (answer >= 0)
     out: Scores = (possible & braced & bare & (answer == tags.first("<answer>"))).astype(np.float64)
     for row in np.flatnonzero(possible & (out == 0)).tolist():

@@ -15,7 +15,8 @@ from lfpc_rewards.presets._judging import BatchJudge, ask, read_equivalence, str
 from lfpc_rewards.presets._math import Grader, graded, grader_needed
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
-from lfpc_rewards.presets._tags import Tags, both, lengths_of
+from lfpc_rewards.presets._tags import Tags, both
+from lfpc_rewards.presets._texts import lengths_of
 
 LONGEST_ANSWER = 300
 """Characters from which on an answer is wrong. In the original's code."""
@@ -138,19 +139,21 @@ def zwz(
         return _weigh(accuracy, np.array([bool(answer) for answer in given], np.float64), format_weight)
     texts = first_texts(completions)
     tags = Tags(texts, both("answer"))
-    groups = zip(tags.line_group("answer"), texts, strict=True)
-    said = [(text if group is None else group).strip() for group, text in groups]
+    start, stop = tags.line_pair("answer")
+    said = tags.cut_stripped(np.maximum(start, 0), stop)  # without an answer: the whole text
     lengths = lengths_of(said)
     asked = questions or [""] * len(said)
-    rows = [row for row in range(len(said)) if 0 < lengths[row] < LONGEST_ANSWER]
+    rows = np.flatnonzero((lengths > 0) & (lengths < LONGEST_ANSWER))
     accuracy = np.zeros(len(said))
-    accuracy[rows] = [_by_rules(said[row], answers[row], asked[row]) for row in rows]
-    rows = [row for row in rows if not accuracy[row]]
-    golds, doubtful = [answers[row] for row in rows], [said[row] for row in rows]
+    cases = [(said[row], answers[row], asked[row]) for row in rows.tolist()]
+    known = {case: _by_rules(*case) for case in set(cases)}  # the rollouts of one prompt often say the same
+    accuracy[rows] = [known[case] for case in cases]
+    rows = rows[accuracy[rows] == 0]
+    golds, doubtful = ([column[row] for row in rows.tolist()] for column in (answers, said))
     accuracy[rows] = graded(golds, doubtful, grader_needed(grader), failed=np.nan)
     thinks = np.zeros(len(said), np.bool_) if reasoning is None else np.asarray(reasoning, np.bool_)
     for kind, read in ((False, read_first_yes), (True, read_equivalence)):
-        todo = np.array([row for row in rows if accuracy[row] == 0 and thinks[row] == kind], np.int64)
+        todo = rows[(accuracy[rows] == 0) & (thinks[rows] == kind)]
         accuracy[todo] = ask(judge, questions, said, answers, read, todo, unreadable=0.0)[todo]
     return _weigh(accuracy, ((lengths > 0) & (tags.pair("answer")[0] >= 0)).astype(np.float64), format_weight)
 

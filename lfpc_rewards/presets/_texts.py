@@ -1,0 +1,276 @@
+"""The batch reader: texts as kernels see them, and what can be asked of all of them at once.
+
+Python keeps texts of ASCII characters as bytes, which a compiled function may look at where they are. For
+any other text it looks at a stand-in, in which every character has its place: white space is white space in
+ASCII, and all else is a "?". So no place moves; where a "?" leaves a question open, a regular expression
+decides it on the text itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence, Sized
+from functools import cache
+from typing import Any, TypeAlias
+
+import numpy as np
+from numba import carray
+from numpy.typing import NDArray
+
+from lfpc_rewards._capi import ascii_text, list_item
+from lfpc_rewards._jit import object_kernel, part
+from lfpc_rewards._scan import _codes, is_space
+
+Places: TypeAlias = NDArray[np.int64]
+"""(B,) places in the texts of a batch, as `str.find` counts them; -1 where there is none."""
+
+UNSURE = 0x3F
+"""What stands for a character beyond ASCII: "?"."""
+
+_SPACE = 0x1F
+_LAST = 0xFFFF
+"""The last character of the table of stand-ins; none beyond it is white space."""
+
+_DIGITS, _DECIMAL, _WORD, _BLANKS = 1, 2, 3, 4
+_HOLES = {"#": _DIGITS, "~": _DECIMAL, "@": _WORD, " ": _BLANKS}
+_PATTERNS = {"#": r"(\d+)", "~": r"(-?\d+(?:\.\d+)?)", "@": r"(\w+)", " ": r"\s*"}
+_POWERS = 10.0 ** np.arange(16)
+_YES, _NO, _MAYBE = 1, 0, -1
+
+
+class Readable(list[str]):
+    """(B,) texts or their stand-ins, as `codes_of` reads them; whoever makes one leaves it as it is.
+
+    Attributes:
+        texts: (B,) the texts themselves.
+    """
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        super().__init__(texts)
+        self.texts = texts
+        if all(map(str.isascii, self)):
+            return
+        odd = [row for row, text in enumerate(self) if not text.isascii()]
+        codes = _codes("".join(self[row] for row in odd))
+        signs = _stand_ins()[np.minimum(codes, _LAST)].tobytes().decode("ascii")
+        place = 0
+        for row in odd:
+            size = len(self[row])
+            self[row] = signs[place : place + size]
+            place += size
+
+
+def readable(texts: Sequence[str]) -> Readable:
+    """The texts for a kernel, made ready once."""
+    return texts if isinstance(texts, Readable) else Readable(texts)
+
+
+@cache
+def _stand_ins() -> NDArray[np.uint8]:
+    """What stands for each of the first characters."""
+    signs = np.full(_LAST + 1, UNSURE, np.uint8)
+    signs[:0x80] = np.arange(0x80)
+    signs[[code for code in range(0x80, _LAST + 1) if chr(code).isspace()]] = _SPACE
+    return signs
+
+
+def lengths_of(texts: Sequence[Sized]) -> Places:
+    """(B,) the length of each."""
+    return np.fromiter(map(len, texts), np.int64, len(texts))
+
+
+def stripped(
+    texts: Sequence[str], start: Places, stop: Places, rows: Places | None = None
+) -> tuple[Places, Places]:
+    """The same parts of the texts without white space around, as `str.strip` has it; 0, 0 for no part (-1).
+
+    A part that stops before it starts is empty. `rows`: in which texts the parts stand; None: one in each.
+    """
+    own = readable(texts)
+    start, stop = np.maximum(start, 0), np.maximum(stop, 0)
+    stop = np.maximum(start, stop)
+    strip_parts(id(own), np.arange(len(own)) if rows is None else rows, start, stop)
+    return start, stop
+
+
+def find_sign(texts: Sequence[str], sign: str, start: Places) -> Places:
+    """(B,) where one ASCII character that is no "?" stands first at or after `start`."""
+    own = readable(texts)
+    places = np.empty(len(own), np.int64)
+    find_code(id(own), ord(sign), start, places)
+    return places
+
+
+class Shape:
+    """A regular expression without choices: a fixed row of signs and holes, which a compiled function reads.
+
+    Args:
+        template: "#" is a group of digits, "~" of a decimal number, "@" of a word, a blank is any white space
+            or none; every other sign is itself. It begins with a sign, and a sign follows each hole, at most
+            with a blank between them.
+    """
+
+    def __init__(self, template: str) -> None:
+        self.pattern = re.compile("".join(_PATTERNS.get(sign) or re.escape(sign) for sign in template))
+        self.program = np.array([_HOLES.get(sign) or ord(sign) for sign in template], np.uint8)
+        self.kinds = [sign for sign in template if sign in "#~@"]
+        self.count = len(self.kinds) - self.kinds.count("@")
+
+    def first(
+        self, texts: Sequence[str], start: Places | None = None, stop: Places | None = None
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """The first match in each text, or between two places of it.
+
+        Returns:
+            (B, n) its numbers, NaN where there is none or one is too large; and (B, 2) where its word starts
+            and stops, or without a word the whole match; -1 where there is none.
+        """
+        rows = np.arange(len(texts))
+        start = np.zeros(len(texts), np.int64) if start is None else np.maximum(start, 0)
+        return self._read(texts, rows, start, lengths_of(texts) if stop is None else stop, True)
+
+    def at(self, texts: Sequence[str], rows: Places, start: Places, stop: Places) -> NDArray[np.float64]:
+        """(n, numbers) of the matches that start at `start` in the texts `rows`, as `first`."""
+        return self._read(texts, rows, start, stop, False)[0]
+
+    def _read(
+        self, texts: Sequence[str], rows: Places, start: Places, stop: Places, search: bool
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        own = readable(texts)
+        numbers, spans = np.empty((len(rows), self.count)), np.empty((len(rows), 2), np.int64)
+        states = np.empty(len(rows), np.int64)
+        find_shape(id(own), rows, start, stop, search, self.program, numbers, spans, states)
+        look = self.pattern.search if search else self.pattern.match
+        for k in np.flatnonzero(states == _MAYBE).tolist():
+            found = look(own.texts[rows[k]], int(start[k]), int(stop[k]))
+            numbers[k] = self._numbers(found) if found else np.nan
+            spans[k] = found.span(1 if "@" in self.kinds else 0) if found else -1
+        return numbers, spans
+
+    def _numbers(self, found: re.Match[str]) -> list[float] | float:
+        pairs = zip(self.kinds, found.groups(), strict=True)
+        try:
+            return [float(text if kind == "~" else int(text)) for kind, text in pairs if kind != "@"]
+        except (ValueError, OverflowError):  # digits beyond Python's limit, or beyond float64
+            return np.nan
+
+
+@part
+def codes_of(texts: int, row: int, size: NDArray[np.intp]) -> NDArray[np.uint8]:
+    # The characters of one text of a `readable` list; `size` is room for their number.
+    pointer: Any = ascii_text(list_item(texts, row), size.ctypes.data)
+    codes: NDArray[np.uint8] = carray(pointer, (size[0],), np.uint8)
+    return codes
+
+
+@object_kernel
+def strip_parts(texts: int, rows: Places, start: Places, stop: Places) -> None:
+    size = np.zeros(1, np.intp)
+    for k in range(rows.size):
+        codes = codes_of(texts, rows[k], size)
+        begin, end = start[k], stop[k]
+        while begin < end and is_space(codes[begin]):
+            begin += 1
+        while begin < end and is_space(codes[end - 1]):
+            end -= 1
+        start[k], stop[k] = begin, end
+
+
+@object_kernel
+def find_code(texts: int, code: int, start: Places, places: Places) -> None:
+    size = np.zeros(1, np.intp)
+    for row in range(start.size):
+        codes = codes_of(texts, row, size)
+        places[row] = -1
+        for i in range(start[row], codes.size):
+            if codes[i] == code:
+                places[row] = i
+                break
+
+
+@object_kernel
+def find_shape(
+    texts: int,
+    rows: Places,
+    start: Places,
+    stop: Places,
+    search: bool,
+    program: NDArray[np.uint8],
+    numbers: NDArray[np.float64],
+    spans: NDArray[np.int64],
+    states: NDArray[np.int64],
+) -> None:
+    size = np.zeros(1, np.intp)
+    for k in range(rows.size):
+        codes = codes_of(texts, rows[k], size)
+        states[k] = _NO
+        for i in range(start[k], stop[k] if search else start[k] + 1):
+            if not search or codes[i] == program[0]:
+                states[k] = fits(codes, i, stop[k], program, numbers[k], spans[k])
+                if states[k] != _NO:
+                    break
+        if states[k] != _YES:
+            numbers[k] = np.nan
+            spans[k] = -1
+
+
+@part
+def fits(
+    codes: NDArray[np.uint8],
+    i: int,
+    stop: int,
+    program: NDArray[np.uint8],
+    numbers: NDArray[np.float64],
+    span: NDArray[np.int64],
+) -> int:
+    # Whether the shape stands at i. No step has a choice, so there is nothing to try again.
+    span[0] = i
+    count, worded = 0, False
+    for step in program:
+        first = i
+        if step == _BLANKS:
+            while i < stop and is_space(codes[i]):
+                i += 1
+            continue
+        if step == _WORD:
+            while i < stop and is_word(codes[i]):
+                i += 1
+            span[0], span[1] = first, i
+            worded = True
+        elif step in (_DIGITS, _DECIMAL):
+            negative = step == _DECIMAL and i < stop and codes[i] == 0x2D
+            if negative:
+                i += 1
+            first = i
+            digits, decimals = np.int64(0), 0
+            while i < stop and 0x30 <= codes[i] <= 0x39 and i - first < 16:
+                digits = 10 * digits + (np.int64(codes[i]) - 0x30)
+                i += 1
+            whole = i - first
+            if step == _DECIMAL and 0 < whole < 16 and i < stop and codes[i] == 0x2E:
+                i += 1
+                while i < stop and 0x30 <= codes[i] <= 0x39 and whole + decimals < 16:
+                    digits = 10 * digits + (np.int64(codes[i]) - 0x30)
+                    decimals += 1
+                    i += 1
+                if decimals == 0:  # what follows a number in a shape is no "."
+                    return _MAYBE if i < stop and codes[i] == UNSURE else _NO
+            if whole + decimals > 15:
+                return _MAYBE
+            # At most 15 digits and the power of ten are exact in float64, so this rounds as `float` does.
+            value = digits / _POWERS[decimals]
+            numbers[count] = -value if negative else value
+            count += 1
+        elif i < stop and codes[i] == step:
+            i += 1
+        if i == first:
+            return _MAYBE if i < stop and codes[i] == UNSURE else _NO
+    if not worded:
+        span[1] = i
+    return _YES
+
+
+@part
+def is_word(code: int) -> bool:
+    # `\w`, of ASCII.
+    return 0x30 <= code <= 0x39 or 0x41 <= code <= 0x5A or code == 0x5F or 0x61 <= code <= 0x7A
