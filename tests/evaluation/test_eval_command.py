@@ -56,9 +56,10 @@ def data(tmp_path_factory, rows):
         dataclasses.replace(row, image=rows[3 + number % 3].image, size=rows[0].size)
         for number, row in enumerate(rows)
     ]
-    every = [*rows[:3], *shared[3:]]
-    for row in every:
-        row.extras["x_category"] = "odd" if int(row.id[-1]) % 2 else "even"
+    every = [
+        dataclasses.replace(row, extras={"x_category": "odd" if int(row.id[-1]) % 2 else "even"})
+        for row in [*rows[:3], *shared[3:]]
+    ]
     write_rows(every, path)
     return path
 
@@ -239,8 +240,9 @@ def test_further_budgets_conditions_and_benchmarks_ask_only_what_is_new(work, wh
     assert evaluate(work, "--conditions", "no_tool") == 0
     assert turns(work) == 9 * 2
     assert {row["condition"] for row in content(work)} == {"no_tool"}
+    assert evaluate(work, "--conditions", "predicted", "--limit", "5") == 0
     assert evaluate(work) == 0
-    assert turns(work) == whole.turns
+    assert turns(work) == whole.turns  # the first turns of before are gone on with
     assert content(work) == whole.content
 
 
