@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from lfpc_trl import images
 from lfpc_trl.crop_tool import NO_PICTURE, CropEnvironment
 from lfpc_trl.engines import TransformersEngine
+from lfpc_trl.evaluation import summary
 from lfpc_trl.evaluation.conditions import CONDITIONS, choose
 from lfpc_trl.evaluation.questions import Question
 from lfpc_trl.evaluation.work import Asking, EvaluationWork
@@ -24,6 +25,10 @@ from tests.evaluation.scripted import ScriptedModel, answer, call
 from tests.evaluation.scripted_eval import ASKED_AT, script
 
 ASKED = tuple(2 * side for side in ASKED_AT)  # pixels of the original, which is shown at half its size
+
+
+def test_every_condition_has_its_place_in_the_tables():
+    assert sorted(summary.CONDITIONS) == sorted(CONDITIONS)
 
 
 def do(model, processor, rows, settings, conditions=CONDITIONS, **options):
