@@ -44,6 +44,7 @@ from lfpc_rewards.presets.systems import deepeyes as _deepeyes
 from lfpc_rewards.presets.systems import deepeyes_ports as _deepeyes_ports
 from lfpc_rewards.presets.systems import deepeyes_v2 as _deepeyes_v2
 from lfpc_rewards.presets.systems import easyr1 as _easyr1
+from lfpc_rewards.presets.systems import ergo as _ergo
 from lfpc_rewards.presets.systems import gui_r1 as _gui_r1
 from lfpc_rewards.presets.systems import mini_o3 as _mini_o3
 from lfpc_rewards.presets.systems import ms_swift as _ms_swift
@@ -80,6 +81,7 @@ from lfpc_rewards.presets.systems.easyr1 import (
     easyr1_math,
     easyr1_r1v,
 )
+from lfpc_rewards.presets.systems.ergo import CropReader, ErgoParts, ergo
 from lfpc_rewards.presets.systems.gui_r1 import GuiR1Parts, gui_r1
 from lfpc_rewards.presets.systems.mini_o3 import (
     MiniO3Format,
@@ -150,6 +152,7 @@ SYSTEMS: tuple[System, ...] = (
     _trl.SYSTEM,
     _ms_swift.SYSTEM,
     _thyme.SYSTEM,
+    _ergo.SYSTEM,
     _visual_rft.SYSTEM,
     _vision_r1.SYSTEM,
     _seg_zero.SEG_ZERO,
@@ -166,10 +169,12 @@ __all__ = [
     "SYSTEMS",
     "BatchJudge",
     "ChainOfFocusParts",
+    "CropReader",
     "DeepEyesParts",
     "DeepEyesV2Parts",
     "EasyR1DapoParts",
     "EasyR1Parts",
+    "ErgoParts",
     "GuiR1Parts",
     "Loophole",
     "MathLibrary",
@@ -203,6 +208,7 @@ __all__ = [
     "easyr1_dapo",
     "easyr1_math",
     "easyr1_r1v",
+    "ergo",
     "gui_r1",
     "mini_o3",
     "mini_o3_choice",
