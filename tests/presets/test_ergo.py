@@ -166,6 +166,8 @@ turn = st.lists(
 
 @given(rollouts=st.lists(st.lists(turn, max_size=3), min_size=1, max_size=5), reply=turn)
 @example(rollouts=[[zoom(f"[{'9' * 400}, 0, 0, 9]"), RED]], reply="red")
+@example(rollouts=[[zoom(f"[0, 0, {'9' * 308}, 9]"), RED]], reply="red")
+@example(rollouts=[[zoom("[0, 0, 1, 9000]"), RED], [f"<zoom>{SIGN}, {WALL}</zoom>"], []], reply="<answer>red")
 def test_a_batch_is_the_formula_rollout_by_rollout(rollouts, reply):
     found = np.transpose(parts("exact", *rollouts, reward_model=lambda *columns: [reply] * len(columns[0])))
     expected = [slowly(turns, "red", reply) for turns in rollouts]

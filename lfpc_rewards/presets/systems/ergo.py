@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import chain
+from operator import eq
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -36,6 +37,7 @@ The prompt, the network, retries and the cache are its own business."""
 
 _TAGS = both("think", "zoom", "answer")
 _LETTERS = re.compile("[a-zA-Z]+")
+_SHORTEST = len("[0,0,0,0]")
 _MIN_PIXELS, _MAX_PIXELS = 4 * 28 * 28, 1280 * 28 * 28
 """How large a crop is shown, by default of the inference code: beyond that its tool may refuse thin crops."""
 
@@ -228,12 +230,13 @@ def ergo(
     strict = is_strict(mode)
     if not strict and judge is None:
         _check_letters(answers)
-    match = strict_accuracy if strict else _match
+    match: Callable[..., Scores] = strict_accuracy if strict else _match
     read = (_read_strict if strict else _read)(completions, original, shown)
-    share = np.divide((read.boxes[:, 2:] - read.boxes[:, :2]).prod(1), original.prod(1))
+    width, height = _sides(read.boxes)
+    share = width * height / (original[:, 0] * original[:, 1])
     visible, small = share > 0, share <= max_share
     rows = np.flatnonzero(visible & small if strict else visible)
-    cut = list(map(tuple, read.boxes[rows].astype(np.int64).tolist()))
+    cut = list(zip(*read.boxes[rows].T.astype(np.int64).tolist(), strict=True))
     columns = [_take(column, rows) for column in (images, questions, answers)]
     region = np.zeros(len(share))
     region[rows] = _regions(reward_model, cut, columns, match, judge)
@@ -249,18 +252,20 @@ class _Rollouts(NamedTuple):
     """A batch as one of the modes reads it.
 
     Attributes:
-        answers: (B,) the answers; None where there is none.
+        answers: (B,) the answers; in "strict" None where there is none.
         format: (B,) 1 where the response is well formed, else 0.
         boxes: (B, 4) what is cut, whole pixels of the original; NaN where nothing is.
     """
 
-    answers: list[str | None]
+    answers: Sequence[str | None]
     format: Scores
     boxes: Boxes
 
 
 def _read(completions: Sequence[TurnList], original: Floats, shown: Floats) -> _Rollouts:
-    turns = [each or ("",) for each in turns_of(completions)]
+    turns = turns_of(completions)
+    if not all(turns):
+        turns = [each or ("",) for each in turns]
     counts = lengths_of(turns)
     tags = Tags(list(chain.from_iterable(turns)), _TAGS)
     ends = np.cumsum(counts)
@@ -298,14 +303,16 @@ def _cut_boxes(tags: Tags, at: Places, original: Floats, shown: Floats) -> tuple
     start, stop = tags.pair("zoom")
     numbers, spans = INTEGER_BOX.first(tags.own, start, np.maximum(stop, 0))
     behind = spans[:, 1]
-    further = INTEGER_BOX.first(tags.own, behind, np.where(behind < 0, 0, stop))[1]
-    asked = (behind >= 0) & (further[:, 1] < 0)
-    with np.errstate(invalid="ignore"):
+    asked = behind >= 0
+    if (asked & (stop - behind >= _SHORTEST)).any():  # there is room for a second one
+        further = INTEGER_BOX.first(tags.own, behind, np.where(asked, stop, 0))[1]
+        asked &= further[:, 1] < 0
+    with np.errstate(invalid="ignore", over="ignore"):
         scaled = numbers[at] * np.tile(original / shown, 2)
         boxes = np.trunc(np.clip(scaled, 0, np.tile(original, 2)))
-        sides = boxes[:, 2:] - boxes[:, :2]
+        width, height = _sides(boxes)
         # What has a usual shape is cut; about all else the tool itself is asked.
-        usual = (sides.min(1) > 0) & (sides.max(1) < 1000 * sides.min(1))
+        usual = (width > 0) & (height > 0) & (width < 1000 * height) & (height < 1000 * width)
     for k in np.flatnonzero(asked[at] & ~usual).tolist():
         size, shown_size = ((int(each[k, 0]), int(each[k, 1])) for each in (original, shown))
         crop = tool.crop(tags.texts[at[k]], size, shown_size, min_pixels=_MIN_PIXELS, max_pixels=_MAX_PIXELS)
@@ -313,13 +320,19 @@ def _cut_boxes(tags: Tags, at: Places, original: Floats, shown: Floats) -> tuple
     return boxes, asked[at, None]
 
 
-def _answers(tags: Tags, at: Places) -> list[str | None]:
+def _sides(boxes: Boxes) -> tuple[Scores, Scores]:
+    """(n,) width and (n,) height."""
+    return boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+
+
+def _answers(tags: Tags, at: Places) -> list[str]:
     """(n,) what follows the first answer tag up to the next one, or all of a text that has nothing there."""
     start = tags.after_first("<answer>")
     closed, again = tags.first("</answer>", start), tags.first("<answer>", start)
     stop = np.where((again < 0) | ((closed >= 0) & (closed < again)), closed, again)
-    answers = tags.cut_stripped(np.maximum(start, 0), np.where(start < 0, 0, stop))
-    return [answers[k] or tags.texts[k] for k in at.tolist()]
+    stop = np.where(start < 0, 0, np.where(stop < 0, tags.lengths, stop))
+    spans = zip(at.tolist(), start[at].tolist(), stop[at].tolist(), strict=True)
+    return [tags.texts[k][begin:end].strip() or tags.texts[k] for k, begin, end in spans]
 
 
 def _regions(
@@ -337,26 +350,24 @@ def _regions(
     replies = reward_model(images, boxes, questions)
     if len(replies) != len(boxes):
         raise ValueError(f"reward_model must give one answer per crop, got {len(replies)} for {len(boxes)}")
-    for reply in replies:
+    for reply in replies if not set(map(type, replies)) <= {str, type(None)} else ():
         if reply is not None and not isinstance(reply, str):
             raise TypeError(f"reward_model must answer with a text or None, got {reply!r}")
     said = np.flatnonzero([reply is not None for reply in replies])
     given = _take(replies, said)
-    if match is _match:
+    if match is _match and any("<answer>" in text for text in given):
         given = _answers(Tags(given, both("answer")), np.arange(len(given)))
     scores[said] = match(given, _take(golds, said), _take(questions, said), judge)
     return scores
 
 
 def _match(
-    given: Sequence[str | None], golds: Sequence[str], questions: Sequence[str], judge: BatchJudge | None
+    given: Sequence[str], golds: Sequence[str], questions: Sequence[str], judge: BatchJudge | None
 ) -> Scores:
     """(n,) as the inference code compares options, or what the judge says."""
-    texts = [text or "" for text in given]
     if judge is not None:
-        return ask(judge, questions, texts, golds, read_verdict)
-    same = [_letters(text) == _letters(gold) for text, gold in zip(texts, golds, strict=True)]
-    return np.array(same, np.float64)
+        return ask(judge, questions, given, golds, read_verdict)
+    return np.fromiter(map(eq, map(_letters, given), map(_letters, golds)), np.float64, len(given))
 
 
 @lru_cache(maxsize=4096)  # the rollouts of one prompt often say the same
