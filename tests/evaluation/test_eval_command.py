@@ -192,7 +192,7 @@ def test_lfpc_view_shows_an_evaluation(whole):
     run = Run(whole.work.output)
     facts = run.facts()
     assert (facts["count"], facts["steps"], facts["has_targets"]) == (108, [12, 48], True)
-    assert len(run.siblings(0)) == 6
+    assert [each["condition"] for each in run.siblings(0)] == facts["conditions"] == list(CONDITIONS)
     assert len(run.columns(7)["thumbnails"]) >= 1
 
 
