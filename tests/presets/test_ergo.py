@@ -103,6 +103,11 @@ def test_a_crop_without_area_is_shown_to_nobody():
     assert close(row("strict", messages(zoom([10, 0, 10, 150]), RED), reward_model=refuse), [0, 0, 1, 1, 2])
 
 
+def test_areas_are_those_of_whole_pixels():
+    # 6.5 x 10 pixels of the original are cut as 6 x 10.
+    assert row("exact", messages(zoom([0, 0, 13, 20]), RED), sizes=((10, 10), (20, 20)))[1] == 1
+
+
 def test_the_weights_and_the_share_can_be_set():
     options = {"region_weight": 2.0, "box_weight": 4.0, "max_share": 0.05}
     assert close(row("exact", messages(zoom(SIGN), RED), **options), [1, 1, 1, 1, 8])
@@ -129,6 +134,10 @@ def test_answers_and_the_second_model_are_read_as_the_inference_code_reads(text,
     assert row("exact", [zoom(SIGN), RED], reward_model=lambda *_: [text])[0] == right
 
 
+ODD = (401, 307)
+"""A size from which cutting leaves fractions of pixels."""
+
+
 def slowly(turns, gold, reply):
     """The formula for one rollout, with the tool but nothing else of the preset."""
 
@@ -143,11 +152,11 @@ def slowly(turns, gold, reply):
     if tool.parse_zoom(turns[0]) is None:
         region, box = says_gold(reply), 0.0
     else:
-        cut = tool.crop(turns[0], SIZE, SHOWN, min_pixels=4 * 784, max_pixels=1280 * 784)
+        cut = tool.crop(turns[0], ODD, SHOWN, min_pixels=4 * 784, max_pixels=1280 * 784)
         x0, y0, x1, y1 = cut.box if cut else [math.nan] * 4
         area = (x1 - x0) * (y1 - y0)
         region = math.nan if cut is None else says_gold(reply) * (area > 0)
-        box = math.nan if cut is None else float(area / (SIZE[0] * SIZE[1]) <= 0.6)
+        box = math.nan if cut is None else float(area / (ODD[0] * ODD[1]) <= 0.6)
     right = says_gold(turns[-1])
     return [region, box, right, float(layout), region + 0.5 * box + right + layout]
 
@@ -169,25 +178,35 @@ turn = st.lists(
 @example(rollouts=[[zoom(f"[0, 0, {'9' * 308}, 9]"), RED]], reply="red")
 @example(rollouts=[[zoom("[0, 0, 1, 9000]"), RED], [f"<zoom>{SIGN}, {WALL}</zoom>"], []], reply="<answer>red")
 def test_a_batch_is_the_formula_rollout_by_rollout(rollouts, reply):
-    found = np.transpose(parts("exact", *rollouts, reward_model=lambda *columns: [reply] * len(columns[0])))
+    repeats = lambda *columns: [reply] * len(columns[0])  # noqa: E731
+    found = np.transpose(parts("exact", *rollouts, reward_model=repeats, sizes=(ODD, SHOWN)))
     expected = [slowly(turns, "red", reply) for turns in rollouts]
     np.testing.assert_array_equal(found, expected)
 
 
 def test_every_row_has_its_own_size():
-    sizes = [SIZE, (200, 150)], [SHOWN, (200, 150)]
+    sizes = [(90, 90), SIZE, (201, 151)], [(90, 90), SHOWN, (200, 150)]
     seen = []
 
     def notes(images, boxes, questions):
         seen.extend(zip(images, boxes, questions, strict=True))
         return ["red"] * len(boxes)
 
-    for mode in ("exact", "strict"):
-        rollout = messages(zoom(SIGN), RED)
-        assert parts(mode, rollout, rollout, sizes=sizes, reward_model=notes).total.tolist() == [3.5, 3.5]
-        assert seen == [(0, (20, 20, 100, 80), "Which colour?"), (1, (10, 10, 50, 40), "Which colour?")]
-        assert {type(number) for number in seen[0][1]} == {int}
+    looked = messages(zoom(SIGN), RED)
+    for mode, first in (("exact", [(0, (0, 0, 90, 90), "Which colour?")]), ("strict", [])):
+        totals = parts(mode, messages(RED), looked, looked, sizes=sizes, reward_model=notes).total
+        assert totals[1:].tolist() == [3.5, 3.5]
+        cut = (20, 20, 100, 80), (10, 10, 50, 40)
+        assert seen == [*first, *((row, box, "Which colour?") for row, box in enumerate(cut, start=1))]
+        assert {type(number) for _, box, _ in seen for number in box} == {int}
         seen.clear()
+
+
+def test_a_crop_too_thin_to_be_shown_is_no_crop():
+    size = (200_000, 400)
+    rollout = messages(zoom([0, 0, 200_000, 20]), RED)
+    assert close(row("exact", rollout, sizes=(size, size)), [math.nan, math.nan, 1, 1, math.nan])
+    assert close(row("strict", rollout, sizes=(size, size)), [0, 0, 1, 1, 2])
 
 
 def test_a_judge_compares_what_rules_cannot():
@@ -277,6 +296,14 @@ def test_strict_believes_an_image_of_the_tool_alone():
     user[1] = {"role": "user", "content": [{"type": "image"}]}
     assert close(row("strict", user), [0, 0, 1, 1, 2])
     assert close(row("strict", zoom(SIGN) + RED), [0, 0, 1, 0, 1])
+
+
+def test_strict_takes_no_crop_where_one_of_two_zooms_was_refused():
+    said = messages(zoom(SIGN), zoom(WALL), RED)
+    for refused in (1, 3):
+        rollout = list(said)
+        rollout[refused] = {"role": "tool", "content": "refused"}
+        assert close(row("strict", rollout), [0, 0, 1, 0, 1])
 
 
 def test_strict_shows_the_second_model_only_crops_that_count():

@@ -311,8 +311,8 @@ def _cut_boxes(tags: Tags, at: Places, original: Floats, shown: Floats) -> tuple
         scaled = numbers[at] * np.tile(original / shown, 2)
         boxes = np.trunc(np.clip(scaled, 0, np.tile(original, 2)))
         width, height = _sides(boxes)
-        # What has a usual shape is cut; about all else the tool itself is asked.
-        usual = (width > 0) & (height > 0) & (width < 1000 * height) & (height < 1000 * width)
+        # What has a usual shape, and so an area, is cut; about all else the tool itself is asked.
+        usual = (width < 1000 * height) & (height < 1000 * width)
     for k in np.flatnonzero(asked[at] & ~usual).tolist():
         size, shown_size = ((int(each[k, 0]), int(each[k, 1])) for each in (original, shown))
         crop = tool.crop(tags.texts[at[k]], size, shown_size, min_pixels=_MIN_PIXELS, max_pixels=_MAX_PIXELS)
