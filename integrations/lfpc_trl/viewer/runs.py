@@ -217,7 +217,7 @@ class Run:
         }
 
     def match(self, row_id: str, step: int | None, condition: str = "") -> int | None:
-        """The trajectory of a row: under this condition if any is, of the nearest step, the first of equals."""
+        """The first trajectory of a row at the nearest step, of those under this condition if it has any."""
         found = self.rows.get(row_id)
         if not found:
             return None
