@@ -151,8 +151,8 @@ def _filter(asked: QueryParams) -> Filter:
             values["step"] = int(asked["step"])
     except ValueError:
         raise DataError("overlap_below and step must be numbers") from None
-    texts = {name: asked.get(name, "") for name in ("ending", "condition", "text")}
-    return Filter(**values, **texts)
+    values |= {name: asked.get(name, "") for name in ("ending", "condition", "text")}
+    return Filter(**values)
 
 
 def _series(run: Run) -> dict[str, Any]:
