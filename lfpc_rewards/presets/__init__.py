@@ -22,7 +22,8 @@ None.
 
 What is injected. A judge is a callable for a batch, ``judge(questions, answers, golds)``, that returns one
 text, verdict or None (failed) per answer; texts are read as the original reads them, in "strict" only if
-they are one plain verdict. `batch_judge` makes one of the core's asynchronous judge. Libraries for
+they are one plain verdict. `batch_judge` makes one of the core's asynchronous judge. A second model that
+sees only a crop (`ergo`) is a callable of the same kind (`CropReader`). Libraries for
 mathematics are passed as modules (``math=math_verify``). Nothing here opens a connection, imports such a
 library, or evaluates text as code.
 

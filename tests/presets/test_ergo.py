@@ -347,6 +347,8 @@ BAD = [
         ValueError,
         r"answers\[0\] must be letters only, or a judge be given, got 'dark red'",
     ),
+    ({"golds": [4]}, ValueError, r"answers\[0\] must be letters only, or a judge be given, got 4"),
+    ({"golds": ["é"]}, ValueError, r"answers\[0\] must be letters only, or a judge be given, got 'é'"),
     ({"golds": ""}, ValueError, r"answers\[0\] must be letters only"),
     (
         {"sizes": ((0, 9), SHOWN)},

@@ -177,8 +177,8 @@ def ergo(
     Ours is that the format is a pair of each tag in any turn, and that the areas are those of whole pixels.
 
     Args:
-        completions: (B,) lists of the texts of the assistant turns, or lists of messages. A text is one turn:
-            the first zoom and the first answer in it.
+        completions: (B,) lists of the texts of the assistant turns, or lists of messages. A text is one turn,
+            whatever stands in it: the first zoom and the first answer count.
         answers: (B,) right answers; letters of the alphabet only, in mode "exact" without a judge.
         questions: (B,) what the second model is asked, options included.
         images: (B,) whatever `reward_model` finds the image by: handed over as it is.
@@ -202,8 +202,8 @@ def ergo(
             is missing or gives another number of answers, or a gold answer cannot be compared.
 
     Source:
-        Equations of section 3 of ERGO (arXiv 2509.21991); `crop_with_zoom`, `extract_answer_text` and the
-        comparison of `eval.py` of its inference code.
+        The rewards of ERGO (arXiv 2509.21991, ICLR 2026); `crop_with_zoom`, `extract_answer_text` and the
+        comparison in `eval.py` of its inference code.
 
     Example:
         >>> def reward_model(images, boxes, questions):  # sees an A in the upper left corner
@@ -377,9 +377,12 @@ def _letters(text: str) -> str:
 
 def _check_letters(answers: Sequence[str]) -> None:
     """Raise for a gold answer that no answer could match."""
-    wrong = {gold for gold in set(answers) if not (gold.isascii() and gold.isalpha())}
-    for row, gold in enumerate(answers if wrong else ()):
-        if gold in wrong:
+    if set(map(type, answers)) == {str} and all(answers):
+        together = "".join(answers)
+        if together.isascii() and together.isalpha():
+            return
+    for row, gold in enumerate(answers):
+        if not (isinstance(gold, str) and gold.isascii() and gold.isalpha()):
             raise ValueError(f"answers[{row}] must be letters only, or a judge be given, got {gold!r}")
 
 
