@@ -428,6 +428,8 @@ def test_the_conditions_of_an_evaluation_are_shown_and_filtered(opened, serve, t
         )
     page = opened(serve("view", tmp_path / "first.parquet", tmp_path / "second.parquet").url)
     page.until(lambda: page.text("#count") == "2 of 2 trajectories")
+    for run in range(2):  # the second run lists the other condition first
+        page.until(lambda pane=f".pane.run-{run} .facts": "predicted" in page.text(pane))
     assert page.locator("#condition option").all_inner_texts() == ["Any condition", "predicted", "noise"]
     page.select_option("#condition", "noise")
     page.until(lambda: page.text("#count") == "1 of 2 trajectories")

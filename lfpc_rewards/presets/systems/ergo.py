@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from itertools import chain
 from operator import eq
 from typing import Any, NamedTuple, TypeAlias
@@ -367,12 +366,9 @@ def _match(
     """(n,) as the inference code compares options, or what the judge says."""
     if judge is not None:
         return ask(judge, questions, given, golds, read_verdict)
-    return np.fromiter(map(eq, map(_letters, given), map(_letters, golds)), np.float64, len(given))
-
-
-@lru_cache(maxsize=4096)  # the rollouts of one prompt often say the same
-def _letters(text: str) -> str:
-    return "".join(_LETTERS.findall(text)).lower()
+    letters = {text: "".join(_LETTERS.findall(text)).lower() for text in {*given, *golds}}
+    same = map(eq, map(letters.__getitem__, given), map(letters.__getitem__, golds))
+    return np.fromiter(same, np.float64, len(given))
 
 
 def _check_letters(answers: Sequence[str]) -> None:
