@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any, TypeAlias, cast
+from lfpc_rewards.presets._texts import only_texts
 
 from lfpc_rewards._typing import Message
 
@@ -29,7 +30,7 @@ _ASSISTANT = "<|im_start|>assistant\n"
 def transcripts(completions: Sequence[Transcript]) -> Sequence[str]:
     """(B,) decoded responses: everything after the prompt, with special tokens and observations."""
     refuse_one(completions)
-    if set(map(type, completions)) <= {str}:
+    if only_texts(completions):
         return cast("Sequence[str]", completions)
     return [
         each if isinstance(each, str) else _rendered(each, f"completions[{row}]")

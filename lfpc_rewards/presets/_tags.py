@@ -7,87 +7,91 @@ for each tag of each text; `Tags` reads a batch once and answers for all its tex
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import cast
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lfpc_rewards._jit import object_kernel, part
-from lfpc_rewards._scan import only_space
-from lfpc_rewards.presets._texts import Places, codes_of, find_sign, readable, stripped
+from lfpc_rewards._capi import list_item
+from lfpc_rewards._jit import inlined, object_kernel
+from lfpc_rewards._scan import is_space
+from lfpc_rewards._vectors import BLOCK, eight_at, lowest, places_of, prefetch
+from lfpc_rewards.presets._texts import Places, codes_of, cut, find_sign, readable, stripped
 
 Flags = NDArray[np.bool_]
 """(B,) one yes or no per text."""
 
-_BLOCK = 64
-"""Characters that are searched for "<" at once: a fixed number, so that it becomes vector instructions."""
-
-_DE_BRUIJN = 0x03F79D71B4CB0A89
-"""Its bits, six by six, are all different: shifted by n places, the upper six tell n."""
-
-_BIT_NUMBERS = np.argsort([(_DE_BRUIJN << n & (1 << 64) - 1) >> 58 for n in range(64)])
-_FACTOR, _SHIFT, _ONE = np.uint64(_DE_BRUIJN), np.uint64(58), np.uint64(1)
+_OPEN, _ONE = 0x3C, np.uint64(1)
 
 _BEGINNING, _OTHER = -1, -2
 """What stands before a tag, if it is no tag: nothing but white space, or anything else."""
-
-_ZERO = cast("int", np.int64(0))
-"""Where 0 starts a variable that is an argument later: numba would compile once more for a literal."""
 
 
 class Tags:
     """The tags of a batch of texts.
 
     A tag is a plain string that begins with "<", found as `str.find` finds it: exact in case and spacing.
+    No tag is the beginning of another, and no two of them overlap.
 
     Attributes:
         own: (B,) the texts, ready for further questions to the batch reader.
         texts: (B,) the texts themselves.
         lengths: (B,) their lengths.
-        names: The tags.
+        names: The tags, 64 at most.
     """
 
     def __init__(self, texts: Sequence[str], tags: Sequence[str]) -> None:
         self.own = readable(texts)
         self.texts = self.own.texts
         self.names = tuple(tags)
-        spelled = [np.frombuffer(tag.encode("ascii"), np.uint8) for tag in tags]
-        widths = np.array([name.size for name in spelled], np.int64)
-        padded = np.zeros((len(spelled), int(widths.max())), np.uint8)
-        for row, name in zip(padded, spelled, strict=True):
-            row[: name.size] = name
+        self._widths = np.array(list(map(len, tags)), np.int64)
+        size = -(-int(self._widths.max()) // 8) * 8
+        self._spelled = _words([tag.ljust(size, "\0") for tag in tags])
+        self._masks = _words([("\xff" * len(tag)).ljust(size, "\0") for tag in tags])
         self.lengths = np.empty(len(texts), np.int64)
-        counts = np.zeros(len(spelled), np.int64)
-        found = np.empty((len(spelled), 3, 2 * len(texts) + 1), np.int64)
-        found = find_tags(id(self.own), self.lengths, padded, widths, found, counts)
-        self._widths = dict(zip(tags, widths.tolist(), strict=True))
-        self._of = {tag: found[k, :, : counts[k]] for k, tag in enumerate(tags)}
+        rows = np.arange(len(texts))
+        self._count, self._first, self._last = self._find(
+            slice(None), rows, np.zeros_like(rows), self.lengths
+        )
 
-    def _where(self, tag: str, since: Places | None) -> tuple[Places, Places]:
-        owners, places, _ = self._of[tag]
-        if since is None:
-            return owners, places
-        late = places >= since[owners]
-        return owners[late], places[late]
+    def _find(
+        self, tags: slice, rows: Places, start: Places, lengths: Places
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """How often some tags stand in some texts from a place on, and where first and last; -1: nowhere.
+
+        Each is (tags, rows). Fills in the lengths of the texts.
+        """
+        count = np.zeros((len(self.names[tags]), len(rows)), np.int64)
+        first, last = np.full((2, *count.shape), -1)
+        spelled, masks = self._spelled[tags], self._masks[tags]
+        find_tags(id(self.own), rows, start, spelled, masks, lengths, count, first, last)
+        return count, first, last
+
+    def _since(self, tag: str, start: Places | None) -> tuple[Places, Places]:
+        """(B,) how often the tag stands at or after `start`, and where first."""
+        k = self.names.index(tag)
+        count, first, last = self._count[k], self._first[k], self._last[k]
+        if start is None:
+            return count, first
+        none, all_of_them = last < start, first >= start
+        out = np.where(none, 0, count), np.where(none, -1, first)
+        rows = np.flatnonzero(~(none | all_of_them))
+        if rows.size:
+            found = self._find(slice(k, k + 1), rows, np.maximum(start[rows], 0), np.empty_like(rows))
+            out[0][rows], out[1][rows] = found[0][0], found[1][0]
+        return out
 
     def count(self, tag: str, since: Places | None = None) -> Places:
         """(B,) how often the tag stands at or after `since`."""
-        return np.bincount(self._where(tag, since)[0], minlength=len(self.texts))
+        return self._since(tag, since)[0]
 
     def first(self, tag: str, since: Places | None = None) -> Places:
         """(B,) where the tag stands first at or after `since`."""
-        owners, places = self._where(tag, since)
-        out = np.full(len(self.texts), -1)
-        out[owners[::-1]] = places[::-1]  # the last one written stays
-        return out
+        return self._since(tag, since)[1]
 
     def last(self, tag: str) -> Places:
         """(B,) where the tag stands last."""
-        owners, places, _ = self._of[tag]
-        out = np.full(len(self.texts), -1)
-        out[owners] = places
-        return out
+        return self._last[self.names.index(tag)]
 
     def after_first(self, tag: str, since: Places | None = None) -> Places:
         """(B,) the place behind `first`."""
@@ -98,21 +102,27 @@ class Tags:
         return self._behind(tag, self.last(tag))
 
     def _behind(self, tag: str, places: Places) -> Places:
-        return np.where(places < 0, -1, places + self._widths[tag])
+        return np.where(places < 0, -1, places + len(tag))
 
     def follows(self, tag: str) -> Flags:
-        """(B,) whether only white space parts such a tag from the tag before it, or from the beginning."""
-        owners, _, before = self._of[tag]
-        out = np.zeros(len(self.texts), np.bool_)
-        out[owners[before >= _BEGINNING]] = True
-        return out
+        """(B,) whether only white space parts the first such tag from a tag, or from the beginning."""
+        yes: Flags = self._before(self.first(tag)) >= _BEGINNING
+        return yes
 
     def first_behind(self, tag: str, other: str) -> Places:
         """(B,) where the first `tag` stands that follows an `other`, with only white space between."""
-        owners, places, before = self._of[tag]
-        rows = np.flatnonzero(before == self.names.index(other))[::-1]
-        out = np.full(len(self.texts), -1)
-        out[owners[rows]] = places[rows]
+        places = self.first(tag, self.after_first(other))
+        behind = self._before(places) == self.names.index(other)
+        # Behind an `other` that is not the first one, it may stand further on.
+        for row in np.flatnonzero(~behind & (places >= 0) & (self.count(other) > 1)).tolist():
+            found = re.search(f"{re.escape(other)}\\s*({re.escape(tag)})", self.texts[row])
+            places[row], behind[row] = found.start(1) if found else -1, found is not None
+        return np.where(behind, places, -1)
+
+    def _before(self, places: Places) -> Places:
+        """(B,) which tag stands before a place, with only white space between; or what else does."""
+        out = np.empty_like(places)
+        tag_before(id(self.own), places, self._spelled, self._masks, self._widths, out)
         return out
 
     def unbalanced(self, name: str, since: Places | None = None) -> Flags:
@@ -132,28 +142,19 @@ class Tags:
 
         Each is of the length of the number of groups; text by text and from left to right.
         """
-        owners, opens, _ = self._of[f"<{name}>"]
-        closing, closes, _ = self._of[f"</{name}>"]
-        scale = int(self.lengths.max(initial=0)) + 1
-        ends = np.searchsorted(closing * scale + closes, owners * scale + opens)
-        ended = ends < len(closing)
-        ended[ended] &= closing[ends[ended]] == owners[ended]
-        # Of several that open before the same end, the first one counts.
-        ended[1:] &= ends[1:] != ends[:-1]
-        starts = opens[ended] + self._widths[f"<{name}>"]
-        return owners[ended], starts, closes[ends[ended]]
+        tags = [self.names.index(tag) for tag in both(name)]
+        spans = np.empty((3, int(self._count[tags].min(axis=0).sum())), np.int64)
+        count = find_pairs(id(self.own), len(self.texts), self._spelled[tags], self._masks[tags], spans)
+        owners, start, stop = spans[:, :count]
+        return owners, start + len(name) + 2, stop
 
     def cut(self, start: Places, stop: Places) -> list[str]:
         """(B,) the texts between two places; a `stop` of -1 is the end of the text."""
-        return [text[begin:end] for text, begin, end in self._spans(start, stop)]
+        return cut(self.own, start, np.where(stop < 0, self.lengths, stop))
 
     def cut_stripped(self, start: Places, stop: Places) -> list[str]:
         """(B,) as `cut`, without white space around."""
         return self.cut(*stripped(self.own, start, np.where(stop < 0, self.lengths, stop)))
-
-    def _spans(self, start: Places, stop: Places) -> Iterable[tuple[str, int, int]]:
-        stop = np.where(stop < 0, self.lengths, stop)
-        return zip(self.texts, start.tolist(), stop.tolist(), strict=True)
 
     def line_pair(self, name: str) -> tuple[Places, Places]:
         """(B,) where the first group of ``re.search("<name>(.*?)</name>")`` is, on one line; as `pair`."""
@@ -180,70 +181,104 @@ def both(*names: str) -> tuple[str, ...]:
     return tuple(tag for name in names for tag in (f"<{name}>", f"</{name}>"))
 
 
+def _words(texts: Sequence[str]) -> NDArray[np.uint64]:
+    """(n, k) texts of 8 k characters as numbers, as `eight_at` reads them."""
+    joined = np.frombuffer("".join(texts).encode("latin-1"), "<u8")
+    return joined.astype(np.uint64).reshape(len(texts), -1)
+
+
 @object_kernel
 def find_tags(
     texts: int,
-    lengths: NDArray[np.int64],
-    names: NDArray[np.uint8],
-    widths: NDArray[np.int64],
-    found: NDArray[np.int64],
-    counts: NDArray[np.int64],
-) -> NDArray[np.int64]:
-    # Fills in the lengths. Appends (which text, where in it, which tag stands before it with only white space
-    # between) to the row of each tag, text by text and from left to right; gives `found`, or a larger one
-    # with the same.
+    rows: Places,
+    start: Places,
+    spelled: NDArray[np.uint64],
+    masks: NDArray[np.uint64],
+    lengths: Places,
+    count: NDArray[np.int64],
+    first: NDArray[np.int64],
+    last: NDArray[np.int64],
+) -> None:
+    # What `_find` gives; the three come as its results for no tag at all.
     size = np.zeros(1, np.intp)
-    for text in range(lengths.size):
-        codes = codes_of(texts, text, size)
-        lengths[text] = codes.size
-        behind, before = _ZERO, _BEGINNING  # the end of the last tag, and which it was
-        for first in range(0, codes.size, _BLOCK):
-            opens = opens_in(codes, first)
+    for k in range(rows.size):
+        codes = codes_of(texts, rows[k], size)
+        lengths[k] = codes.size
+        ahead = list_item(texts, rows[min(k + 2, rows.size - 1)])
+        for begin in range(start[k], codes.size, BLOCK):
+            prefetch(ahead + begin)
+            opens = places_of(_OPEN, codes, begin)
             while opens:
-                lowest = opens & (~opens + _ONE)
-                opens ^= lowest
-                i = first + _BIT_NUMBERS[(lowest * _FACTOR) >> _SHIFT]
-                name = tag_at(codes, i, names, widths)
-                if name < 0:
-                    continue
-                count = counts[name]
-                if count == found.shape[2]:
-                    grown = np.empty((found.shape[0], 3, 2 * count), np.int64)
-                    grown[:, :, :count] = found
-                    found = grown
-                found[name, 0, count] = text
-                found[name, 1, count] = i
-                found[name, 2, count] = before if only_space(codes, behind, i) else _OTHER
-                counts[name] = count + 1
-                behind, before = i + widths[name], name
+                place = begin + lowest(opens)
+                opens &= opens - _ONE
+                tag = tag_at(codes, place, spelled, masks)
+                if tag >= 0:
+                    if count[tag, k] == 0:
+                        first[tag, k] = place
+                    last[tag, k] = place
+                    count[tag, k] += 1
+
+
+@object_kernel
+def find_pairs(
+    texts: int, rows: int, spelled: NDArray[np.uint64], masks: NDArray[np.uint64], spans: NDArray[np.int64]
+) -> int:
+    # Two tags; fills in of which text a pair is and where its tags begin, and gives how many there are.
+    size = np.zeros(1, np.intp)
+    found = 0
+    for row in range(rows):
+        codes = codes_of(texts, row, size)
+        opened = -1
+        for begin in range(0, codes.size, BLOCK):
+            opens = places_of(_OPEN, codes, begin)
+            while opens:
+                place = begin + lowest(opens)
+                opens &= opens - _ONE
+                tag = tag_at(codes, place, spelled, masks)
+                if tag == 0 and opened < 0:
+                    opened = place
+                elif tag == 1 and opened >= 0:
+                    spans[0, found], spans[1, found], spans[2, found] = row, opened, place
+                    found += 1
+                    opened = -1
     return found
 
 
-@part
-def opens_in(codes: NDArray[np.uint8], first: int) -> np.uint64:
-    # A bit for each "<" in a block of the text. A loop that may leave at every character, or that stores what
-    # it finds, cannot use vector instructions.
-    opens = np.uint64(0)
-    if first + _BLOCK <= codes.size:
-        block = codes[first : first + _BLOCK]
-        for k in range(_BLOCK):
-            opens |= np.uint64(block[k] == 0x3C) << np.uint64(k)
-    else:
-        for k in range(codes.size - first):
-            opens |= np.uint64(codes[first + k] == 0x3C) << np.uint64(k)
-    return opens
+@object_kernel
+def tag_before(
+    texts: int,
+    places: Places,
+    spelled: NDArray[np.uint64],
+    masks: NDArray[np.uint64],
+    widths: NDArray[np.int64],
+    out: Places,
+) -> None:
+    size = np.zeros(1, np.intp)
+    for row in range(places.size):
+        codes = codes_of(texts, row, size)
+        end = places[row]
+        while end > 0 and is_space(codes[end - 1]):
+            end -= 1
+        out[row] = _BEGINNING if end == 0 else _OTHER
+        for tag in range(widths.size):
+            if end >= widths[tag] and tag_at(codes, end - widths[tag], spelled, masks) == tag:
+                out[row] = tag
 
 
-@part
-def tag_at(codes: NDArray[np.uint8], i: int, names: NDArray[np.uint8], widths: NDArray[np.int64]) -> int:
-    # Which tag begins at a place, -1 if none does; no tag is the beginning of another. The ends of tags tell
-    # more than their beginnings: "<|image_pad|>" is both.
-    for name in range(widths.size):
-        last = widths[name] - 1
-        if i + last < codes.size and codes[i + 1] == names[name, 1]:
-            k = last
-            while k > 1 and codes[i + k] == names[name, k]:
-                k -= 1
-            if k == 1:
-                return name
-    return -1
+@inlined
+def tag_at(codes: NDArray[np.uint8], place: int, spelled: NDArray[np.uint64], masks: NDArray[np.uint64]) -> int:
+    # Which tag begins at a place, -1 if none does; no tag is the beginning of another. To compare with all of
+    # them is faster than to leave at the first that fits: nobody can foresee that branch.
+    word, fits, tag = eight_at(codes, place), np.uint64(0), -1
+    for k in range(spelled.shape[0]):
+        fits |= np.uint64(word & masks[k, 0] == spelled[k, 0]) << np.uint64(k)
+    while fits and tag < 0:
+        tag, step = lowest(fits), 1
+        while step < spelled.shape[1]:
+            if eight_at(codes, place + 8 * step) & masks[tag, step] != spelled[tag, step]:
+                break
+            step += 1
+        if step < spelled.shape[1]:
+            tag = -1
+        fits &= fits - _ONE
+    return tag

@@ -17,9 +17,10 @@ import numpy as np
 from numba import carray
 from numpy.typing import NDArray
 
-from lfpc_rewards._capi import ascii_text, list_item
+from lfpc_rewards._capi import HAS_GIL, ascii_text, list_item, list_size, set_list_item, substring, type_of
 from lfpc_rewards._jit import object_kernel, part
 from lfpc_rewards._scan import _codes, is_space
+from lfpc_rewards._vectors import prefetch
 
 Places: TypeAlias = NDArray[np.int64]
 """(B,) places in the texts of a batch, as `str.find` counts them; -1 where there is none."""
@@ -74,6 +75,13 @@ def _stand_ins() -> NDArray[np.uint8]:
     return signs
 
 
+def only_texts(things: Sequence[Any]) -> bool:
+    """Whether all of them are strings, and of no subclass."""
+    if type(things) is list and HAS_GIL:
+        return all_of_type(id(things), id(str))
+    return set(map(type, things)) <= {str}
+
+
 def lengths_of(texts: Sequence[Sized]) -> Places:
     """(B,) the length of each."""
     return np.fromiter(map(len, texts), np.int64, len(texts))
@@ -99,6 +107,15 @@ def find_sign(texts: Sequence[str], sign: str, start: Places) -> Places:
     places = np.empty(len(own), np.int64)
     find_code(id(own), ord(sign), start, places)
     return places
+
+
+def cut(texts: Sequence[str], start: Places, stop: Places) -> list[str]:
+    """(B,) the part of each text between two places, as slices have it; no place is negative."""
+    own = texts.texts if isinstance(texts, Readable) else texts
+    own = own if type(own) is list else list(own)
+    parts = [""] * len(own)
+    cut_parts(id(own), start, stop, id(parts))
+    return parts
 
 
 class Shape:
@@ -164,9 +181,22 @@ def codes_of(texts: int, row: int, size: NDArray[np.intp]) -> NDArray[np.uint8]:
 
 
 @object_kernel
+def all_of_type(things: int, kind: int) -> bool:
+    # The first look at each thing is at memory that may be in no cache.
+    count = list_size(things)
+    for i in range(count):
+        prefetch(list_item(things, min(i + 16, count - 1)))
+        if type_of(list_item(things, i)) != kind:
+            return False
+    return True
+
+
+@object_kernel
 def strip_parts(texts: int, rows: Places, start: Places, stop: Places) -> None:
     size = np.zeros(1, np.intp)
     for k in range(rows.size):
+        soon = min(k + 8, rows.size - 1)
+        prefetch(list_item(texts, rows[soon]) + start[soon] + 48)
         codes = codes_of(texts, rows[k], size)
         begin, end = start[k], stop[k]
         while begin < end and is_space(codes[begin]):
@@ -174,6 +204,15 @@ def strip_parts(texts: int, rows: Places, start: Places, stop: Places) -> None:
         while begin < end and is_space(codes[end - 1]):
             end -= 1
         start[k], stop[k] = begin, end
+
+
+@object_kernel
+def cut_parts(texts: int, start: Places, stop: Places, parts: int) -> None:
+    for row in range(start.size):
+        part = substring(list_item(texts, row), start[row], max(start[row], stop[row]))
+        if part == 0:  # Python raises the MemoryError when it sees it
+            break
+        set_list_item(parts, row, part)
 
 
 @object_kernel

@@ -1,0 +1,151 @@
+"""Characters, many at once, by vector instructions that no plain loop of Numba's becomes.
+
+Each of the functions is its plain definition, for Python. In kernels Numba puts `overload`s in their place;
+the tests hold the two equal.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, TypeAlias
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic, overload
+from numpy.typing import NDArray
+
+from lfpc_rewards._jit import part
+
+Codes: TypeAlias = NDArray[np.uint8]
+
+BLOCK = 64
+"""Characters that `places_of` compares: one for each bit of its result."""
+
+_WORD, _BLOCK = ir.IntType(64), ir.VectorType(ir.IntType(8), BLOCK)
+
+
+def places_of(code: int, codes: Codes, first: int) -> np.uint64:
+    """A bit for each of the `BLOCK` characters from `first` on that is `code`; none behind the end."""
+    places = np.flatnonzero(codes[first : first + BLOCK] == code)
+    return np.bitwise_or.reduce(np.uint64(1) << places.astype(np.uint64))
+
+
+def lowest(bits: np.uint64) -> int:
+    """The place of the lowest bit that is set; there must be one."""
+    return (int(bits) & -int(bits)).bit_length() - 1
+
+
+def eight_at(codes: Codes, first: int) -> np.uint64:
+    """Eight characters as one number, the first one in its lowest byte; zeros behind the end."""
+    return np.uint64(int.from_bytes(codes[first : first + 8].tobytes(), "little"))
+
+
+def _loaded(context: Any, builder: Any, signature: Any, arguments: Any, kind: Any) -> Any:
+    # What stands in the array of characters that is the first argument, from the place on that is the second.
+    # Taking the array's address here, not in the kernel, spares its count of references.
+    array = context.make_array(signature.args[0])(context, builder, arguments[0])
+    value = builder.load(builder.bitcast(builder.gep(array.data, [arguments[1]]), kind.as_pointer()))
+    value.align = 1
+    return value
+
+
+def prefetch(address: int) -> None:
+    """Tell the processor that what stands in memory there is needed soon; no address is wrong."""
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _block_at(_typing: Any, codes: Any, first: Any, code: Any) -> Any:
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        nothing, zeros = ir.Constant(_BLOCK, ir.Undefined), ir.VectorType(ir.IntType(32), BLOCK)
+        wanted = builder.insert_element(nothing, arguments[2], ir.IntType(32)(0))
+        wanted = builder.shuffle_vector(wanted, nothing, ir.Constant(zeros, None))
+        block = _loaded(context, builder, signature, arguments, _BLOCK)
+        return builder.bitcast(builder.icmp_unsigned("==", block, wanted), _WORD)
+
+    return types.uint64(codes, types.int64, types.uint8), emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _word_at(_typing: Any, codes: Any, first: Any) -> Any:
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        word = _loaded(context, builder, signature, arguments, _WORD)
+        return word if sys.byteorder == "little" else builder.bswap(word)
+
+    return types.uint64(codes, types.int64), emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _trailing_zeros(_typing: Any, bits: Any) -> Any:
+    def emit(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.IntType(1)(1))
+
+    return types.int64(types.uint64), emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _prefetch(_typing: Any, address: Any) -> Any:
+    def emit(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        bits, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [pointer, bits, bits, bits])
+        hint = builder.module.declare_intrinsic("llvm.prefetch", [pointer], kind)
+        builder.call(hint, [builder.inttoptr(arguments[0], pointer), bits(0), bits(3), bits(1)])
+        return ir.IntType(64)(0)
+
+    return types.int64(types.intp), emit
+
+
+@part
+def _last_block(code: int, codes: Codes, first: int) -> np.uint64:
+    left = codes.size - first
+    if left <= 0:
+        return np.uint64(0)
+    if codes.size >= BLOCK:  # the last block of the text, without what stands before `first`
+        bits: np.uint64 = _block_at(codes, codes.size - BLOCK, code)
+        return bits >> np.uint64(BLOCK - left)
+    bits = np.uint64(0)
+    for k in range(left):
+        bits |= np.uint64(codes[first + k] == code) << np.uint64(k)
+    return bits
+
+
+@part
+def _last_eight(codes: Codes, first: int) -> np.uint64:
+    word = np.uint64(0)
+    for k in range(codes.size - first):
+        word |= np.uint64(codes[first + k]) << np.uint64(8 * k)
+    return word
+
+
+@overload(places_of)  # type: ignore[untyped-decorator]
+def _places_of(code: int, codes: Codes, first: int) -> Any:
+    def compiled(code: int, codes: Codes, first: int) -> Any:
+        if codes.size - first >= BLOCK:
+            return _block_at(codes, first, code)
+        return _last_block(code, codes, first)
+
+    return compiled
+
+
+@overload(eight_at)  # type: ignore[untyped-decorator]
+def _eight_at(codes: Codes, first: int) -> Any:
+    def compiled(codes: Codes, first: int) -> Any:
+        return _word_at(codes, first) if first + 8 <= codes.size else _last_eight(codes, first)
+
+    return compiled
+
+
+@overload(prefetch)  # type: ignore[untyped-decorator]
+def _prefetched(address: int) -> Any:
+    def compiled(address: int) -> Any:
+        _prefetch(address)
+
+    return compiled
+
+
+@overload(lowest)  # type: ignore[untyped-decorator]
+def _lowest(bits: np.uint64) -> Any:
+    def compiled(bits: np.uint64) -> Any:
+        return _trailing_zeros(bits)
+
+    return compiled
