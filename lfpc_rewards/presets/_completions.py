@@ -41,8 +41,7 @@ def transcripts(completions: Sequence[Transcript]) -> Sequence[str]:
 def turns_of(completions: Sequence[TurnList]) -> Sequence[Sequence[str]]:
     """(B,) texts of the assistant turns, without observations."""
     refuse_one(completions)
-    kinds = set(map(type, completions))
-    if kinds <= {list, tuple} and set(map(type, chain.from_iterable(completions))) <= {str}:
+    if set(map(type, completions)) <= {list, tuple} and only_texts(list(chain.from_iterable(completions))):
         return cast("Sequence[Sequence[str]]", completions)
     return [
         [turn for turn in each if isinstance(turn, str)]
@@ -57,7 +56,7 @@ def turns_of(completions: Sequence[TurnList]) -> Sequence[Sequence[str]]:
 def first_texts(completions: Sequence[Any]) -> list[str]:
     """(B,) texts, of messages the first one: of a rollout with tools, that is the first turn only."""
     refuse_one(completions)
-    if set(map(type, completions)) <= {str}:
+    if only_texts(completions):
         return list(completions)
     texts = []
     for row, each in enumerate(completions):

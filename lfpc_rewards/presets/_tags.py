@@ -16,7 +16,7 @@ from lfpc_rewards._capi import list_item
 from lfpc_rewards._jit import inlined, object_kernel
 from lfpc_rewards._scan import is_space
 from lfpc_rewards._vectors import BLOCK, eight_at, lowest, places_of, prefetch
-from lfpc_rewards.presets._texts import Places, codes_of, cut, find_sign, readable, stripped
+from lfpc_rewards.presets._texts import Places, codes_of, cut, find_text, readable, stripped
 
 Flags = NDArray[np.bool_]
 """(B,) one yes or no per text."""
@@ -150,30 +150,36 @@ class Tags:
 
     def cut(self, start: Places, stop: Places) -> list[str]:
         """(B,) the texts between two places; a `stop` of -1 is the end of the text."""
-        return cut(self.own, start, np.where(stop < 0, self.lengths, stop))
+        return cut(self.own, start, self._ends(stop))
+
+    def strip(self, start: Places, stop: Places) -> tuple[Places, Places]:
+        """(B,) the two places without white space between them at either end; `stop` as in `cut`."""
+        return stripped(self.own, start, self._ends(stop))
 
     def cut_stripped(self, start: Places, stop: Places) -> list[str]:
         """(B,) as `cut`, without white space around."""
-        return self.cut(*stripped(self.own, start, np.where(stop < 0, self.lengths, stop)))
+        return self.cut(*self.strip(start, stop))
+
+    def _ends(self, stop: Places) -> Places:
+        return np.where(stop < 0, self.lengths, stop)
 
     def line_pair(self, name: str) -> tuple[Places, Places]:
         """(B,) where the first group of ``re.search("<name>(.*?)</name>")`` is, on one line; as `pair`."""
         start, stop = self.pair(name)
-        broken = find_sign(self.own, "\n", np.maximum(start, 0))
+        broken = find_text(self.own, "\n", start)
         for row in np.flatnonzero((start >= 0) & (broken >= 0) & (broken < stop)).tolist():
             found = re.search(f"<{name}>(.*?)</{name}>", self.texts[row])
             start[row], stop[row] = found.span(1) if found else (-1, -1)
         return start, stop
 
-    def last_group(self, name: str) -> list[str | None]:
-        """(B,) what ``re.findall("<name>(.*?)</name>")`` finds last, newlines included; None if nothing."""
+    def last_pair(self, name: str) -> tuple[Places, Places]:
+        """(B,) where the last group of ``re.findall("<name>(.*?)</name>")`` is, newlines included; as `pair`."""
         start, stop = self.pair(name)
-        cuts = self.cut(np.maximum(start, 0), np.maximum(stop, 0))
-        groups = [text if found else None for text, found in zip(cuts, start >= 0, strict=True)]
         several = (self.count(f"<{name}>") > 1) & (self.count(f"</{name}>") > 1)
         for row in np.flatnonzero(several & (start >= 0)).tolist():
-            groups[row] = re.findall(f"<{name}>(.*?)</{name}>", self.texts[row], re.DOTALL)[-1]
-        return groups
+            *_, last = re.finditer(f"<{name}>(.*?)</{name}>", self.texts[row], re.DOTALL)
+            start[row], stop[row] = last.span(1)
+        return start, stop
 
 
 def both(*names: str) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from lfpc_rewards._capi import HAS_GIL, ascii_text, list_item, list_size, set_list_item, substring, type_of
 from lfpc_rewards._jit import object_kernel, part
 from lfpc_rewards._scan import _codes, is_space
-from lfpc_rewards._vectors import prefetch
+from lfpc_rewards._vectors import BLOCK, lowest, places_of, prefetch
 
 Places: TypeAlias = NDArray[np.int64]
 """(B,) places in the texts of a batch, as `str.find` counts them; -1 where there is none."""
@@ -37,6 +37,7 @@ _HOLES = {"#": _DIGITS, "~": _DECIMAL, "@": _WORD, " ": _BLANKS}
 _PATTERNS = {"#": r"(\d+)", "~": r"(-?\d+(?:\.\d+)?)", "@": r"(\w+)", " ": r"\s*"}
 _POWERS = 10.0 ** np.arange(16)
 _YES, _NO, _MAYBE = 1, 0, -1
+_ONE = np.uint64(1)
 
 
 class Readable(list[str]):
@@ -101,20 +102,23 @@ def stripped(
     return start, stop
 
 
-def find_sign(texts: Sequence[str], sign: str, start: Places) -> Places:
-    """(B,) where one ASCII character that is no "?" stands first at or after `start`."""
+def find_text(texts: Sequence[str], wanted: str, start: Places | None = None) -> Places:
+    """(B,) where a text of ASCII characters without "?" stands first, at or after `start`."""
     own = readable(texts)
-    places = np.empty(len(own), np.int64)
-    find_code(id(own), ord(sign), start, places)
+    places = np.zeros(len(own), np.int64) if start is None else np.maximum(start, 0)
+    find_codes(id(own), np.frombuffer(wanted.encode("ascii"), np.uint8), places)
     return places
 
 
-def cut(texts: Sequence[str], start: Places, stop: Places) -> list[str]:
-    """(B,) the part of each text between two places, as slices have it; no place is negative."""
-    own = texts.texts if isinstance(texts, Readable) else texts
-    own = own if type(own) is list else list(own)
-    parts = [""] * len(own)
-    cut_parts(id(own), start, stop, id(parts))
+def cut(texts: Sequence[str], start: Places, stop: Places, rows: Places | None = None) -> list[str]:
+    """The part of each text between two places, as slices have it; a negative place is 0.
+
+    `rows`: in which texts the parts stand; None: one in each.
+    """
+    whole = texts.texts if isinstance(texts, Readable) else texts
+    whole = whole if type(whole) is list else list(whole)
+    parts = [""] * len(start)
+    cut_parts(id(whole), np.arange(len(whole)) if rows is None else rows, start, stop, id(parts))
     return parts
 
 
@@ -207,24 +211,34 @@ def strip_parts(texts: int, rows: Places, start: Places, stop: Places) -> None:
 
 
 @object_kernel
-def cut_parts(texts: int, start: Places, stop: Places, parts: int) -> None:
-    for row in range(start.size):
-        part = substring(list_item(texts, row), start[row], max(start[row], stop[row]))
-        if part == 0:  # Python raises the MemoryError when it sees it
+def cut_parts(texts: int, rows: Places, start: Places, stop: Places, parts: int) -> None:
+    for k in range(rows.size):
+        begin = max(start[k], 0)
+        part = substring(list_item(texts, rows[k]), begin, max(begin, stop[k]))
+        if part == 0:  # Python raises its MemoryError when this returns
             break
-        set_list_item(parts, row, part)
+        set_list_item(parts, k, part)
 
 
 @object_kernel
-def find_code(texts: int, code: int, start: Places, places: Places) -> None:
+def find_codes(texts: int, wanted: NDArray[np.uint8], places: Places) -> None:
+    # Puts where it stands in the place of where to begin. Compares first and last characters, many at once.
     size = np.zeros(1, np.intp)
-    for row in range(start.size):
+    last = wanted.size - 1
+    for row in range(places.size):
         codes = codes_of(texts, row, size)
-        places[row] = -1
-        for i in range(start[row], codes.size):
-            if codes[i] == code:
-                places[row] = i
-                break
+        begin, place = places[row], -1
+        while begin < codes.size - last and place < 0:
+            bits = places_of(wanted[0], codes, begin) & places_of(wanted[last], codes, begin + last)
+            while bits and place < 0:
+                place = begin + lowest(bits)
+                bits &= bits - _ONE
+                for k in range(1, last):
+                    if codes[place + k] != wanted[k]:
+                        place = -1
+                        break
+            begin += BLOCK
+        places[row] = place
 
 
 @object_kernel
@@ -243,11 +257,17 @@ def find_shape(
     for k in range(rows.size):
         codes = codes_of(texts, rows[k], size)
         states[k] = _NO
-        for i in range(start[k], stop[k] if search else start[k] + 1):
-            if not search or codes[i] == program[0]:
-                states[k] = fits(codes, i, stop[k], program, numbers[k], spans[k])
-                if states[k] != _NO:
-                    break
+        if not search:
+            states[k] = fits(codes, start[k], stop[k], program, numbers[k], spans[k])
+        begin = start[k]
+        while search and begin < stop[k] and states[k] == _NO:
+            places = places_of(program[0], codes, begin)
+            while places and states[k] == _NO:
+                i = begin + lowest(places)
+                places &= places - _ONE
+                if i < stop[k]:
+                    states[k] = fits(codes, i, stop[k], program, numbers[k], spans[k])
+            begin += BLOCK
         if states[k] != _YES:
             numbers[k] = np.nan
             spans[k] = -1

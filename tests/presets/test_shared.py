@@ -37,7 +37,10 @@ def test_pairs_are_what_regular_expressions_find(rows):
     assert list(zip(*(each.tolist() for each in tags.pair("answer")), strict=True)) == [
         each.span(1) if each else (-1, -1) for each in found
     ]
-    assert tags.last_group("answer") == [(pattern.findall(row) or [None])[-1] for row in rows]
+    last = [list(pattern.finditer(row))[-1:] for row in rows]
+    assert list(zip(*(each.tolist() for each in tags.last_pair("answer")), strict=True)) == [
+        each[0].span(1) if each else (-1, -1) for each in last
+    ]
 
 
 def test_many_tags_in_one_text_find_room():
