@@ -137,16 +137,17 @@ class Tags:
         nowhere = (start < 0) | (stop < 0)
         return np.where(nowhere, -1, start), np.where(nowhere, -1, stop)
 
-    def pairs(self, name: str) -> tuple[Places, Places, Places]:
-        """All groups of ``re.findall("<name>(.*?)</name>")``: of which text, where they start and stop.
+    def pairs(self, name: str, since: Places | None = None) -> tuple[Places, Places, Places]:
+        """All groups of ``<name>(.*?)</name>`` at or after `since`: of which text, where they start and stop.
 
         Each is of the length of the number of groups; text by text and from left to right.
         """
         tags = [self.names.index(tag) for tag in both(name)]
         spans = np.empty((3, int(self._count[tags].min(axis=0).sum())), np.int64)
-        count = find_pairs(id(self.own), len(self.texts), self._spelled[tags], self._masks[tags], spans)
-        owners, start, stop = spans[:, :count]
-        return owners, start + len(name) + 2, stop
+        start = np.zeros(len(self.texts), np.int64) if since is None else since
+        count = find_pairs(id(self.own), start, self._spelled[tags], self._masks[tags], spans)
+        owners, opens, closes = spans[:, :count]
+        return owners, opens + len(name) + 2, closes
 
     def cut(self, start: Places, stop: Places) -> list[str]:
         """(B,) the texts between two places; a `stop` of -1 is the end of the text."""
@@ -227,15 +228,15 @@ def find_tags(
 
 @object_kernel
 def find_pairs(
-    texts: int, rows: int, spelled: NDArray[np.uint64], masks: NDArray[np.uint64], spans: NDArray[np.int64]
+    texts: int, start: Places, spelled: NDArray[np.uint64], masks: NDArray[np.uint64], spans: NDArray[np.int64]
 ) -> int:
     # Two tags; fills in of which text a pair is and where its tags begin, and gives how many there are.
     size = np.zeros(1, np.intp)
     found = 0
-    for row in range(rows):
+    for row in range(start.size):
         codes = codes_of(texts, row, size)
         opened = -1
-        for begin in range(0, codes.size, BLOCK):
+        for begin in range(start[row], codes.size, BLOCK):
             opens = places_of(_OPEN, codes, begin)
             while opens:
                 place = begin + lowest(opens)

@@ -13,7 +13,7 @@ from lfpc_rewards.presets._completions import Transcript, same_length, transcrip
 from lfpc_rewards.presets._judging import BatchJudge, ask, read_judgement
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 from lfpc_rewards.presets._tags import Flags, Tags, both
-from lfpc_rewards.presets._texts import Places, find_text, lengths_of
+from lfpc_rewards.presets._texts import Places, find_text, lengths_of, stripped
 from lfpc_rewards.presets.systems.deepeyes import (
     LONGEST_ANSWER,
     DeepEyesParts,
@@ -221,18 +221,20 @@ def _without_tags(text: str, tail_start: int) -> str:
 def _places_without_tags(tags: Tags, tail: Places) -> tuple[Places, Places, Flags]:
     """(B,) where `_without_tags` starts and stops, white space aside; or (B,) that it is no part of the text."""
     no_thinking = tags.count("</think>") == 0
-    start, stop = np.where(no_thinking, 0, tail), tags.lengths
-    # One call goes; what stands on one side of it is the rest.
-    call, call_end = tags.first("<tool_call>", tail), tags.after_first("</tool_call>", tail)
-    calls, ends = tags.count("<tool_call>", tail), tags.count("</tool_call>", tail)
-    one = (calls == 1) & (ends == 1) & (call < call_end) & ~no_thinking
-    left, right = tags.strip(start, np.where(one, call, 0)), tags.strip(np.where(one, call_end, stop), stop)
-    ends_with_call, begins_with_call = right[0] == right[1], left[0] == left[1]
-    start = np.where(one & ~ends_with_call, call_end, start)
-    stop = np.where(one & ends_with_call, call, stop)
-    odd: Flags = (one & ~ends_with_call & ~begins_with_call) | ((calls > 0) & (ends > 0) & ~one)
+    # What is left when the calls are gone: one part, or none, or several.
+    owners, begin, end = tags.pairs("tool_call", tail)
+    rows, scale = np.arange(len(tail)), int(tags.lengths.max(initial=0)) + 1
+    starts = np.sort(np.concatenate((rows * scale + tail, owners * scale + end + len("</tool_call>"))))
+    stops = np.sort(np.concatenate((rows * scale + tags.lengths, owners * scale + begin - len("<tool_call>"))))
+    owners = starts // scale
+    begin, end = stripped(tags.own, starts % scale, stops % scale, owners)
+    left = end > begin
+    start, stop = np.zeros((2, len(tail)), np.int64)
+    start[owners[left]], stop[owners[left]] = begin[left], end[left]
+    odd: Flags = np.bincount(owners[left], minlength=len(tail)) > 1
     odd |= (tags.count("<tool_response>", tail) > 0) | (tags.count("</tool_response>", tail) > 0)
-    searched = np.where(no_thinking, tags.lengths, tail)
     for role in ("user", "assistant"):
-        odd |= find_text(tags.own, role, searched) >= 0
+        odd |= find_text(tags.own, role, tail) >= 0
+    start, stop = np.where(no_thinking, 0, start), np.where(no_thinking, tags.lengths, stop)
+    odd &= ~no_thinking | (tags.count("</tool_response>") > 0)
     return start, stop, odd
