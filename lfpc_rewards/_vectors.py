@@ -18,11 +18,15 @@ from numpy.typing import NDArray
 from lfpc_rewards._jit import part
 
 Codes: TypeAlias = NDArray[np.uint8]
+Words: TypeAlias = NDArray[np.uint64]
 
 BLOCK = 64
 """Characters that `places_of` compares: one for each bit of its result."""
 
-_WORD, _BLOCK = ir.IntType(64), ir.VectorType(ir.IntType(8), BLOCK)
+LANES = 16
+"""Words that `same_words` compares."""
+
+_WORD, _BLOCK, _LANES = ir.IntType(64), ir.VectorType(ir.IntType(8), BLOCK), ir.VectorType(ir.IntType(64), LANES)
 
 
 def places_of(code: int, codes: Codes, first: int) -> np.uint64:
@@ -41,35 +45,60 @@ def eight_at(codes: Codes, first: int) -> np.uint64:
     return np.uint64(int.from_bytes(codes[first : first + 8].tobytes(), "little"))
 
 
-def _loaded(context: Any, builder: Any, signature: Any, arguments: Any, kind: Any) -> Any:
-    # What stands in the array of characters that is the first argument, from the place on that is the second.
-    # Taking the array's address here, not in the kernel, spares its count of references.
-    array = context.make_array(signature.args[0])(context, builder, arguments[0])
-    value = builder.load(builder.bitcast(builder.gep(array.data, [arguments[1]]), kind.as_pointer()))
-    value.align = 1
-    return value
+def same_words(word: np.uint64, words: Words, masks: Words) -> np.uint64:
+    """A bit for each of the first `LANES` words that is `word` where its mask has ones."""
+    same = np.flatnonzero((word & masks.ravel()[:LANES]) == words.ravel()[:LANES])
+    return np.bitwise_or.reduce(np.uint64(1) << same.astype(np.uint64))
 
 
 def prefetch(address: int) -> None:
     """Tell the processor that what stands in memory there is needed soon; no address is wrong."""
 
 
+def _loaded(context: Any, builder: Any, kind: Any, array: Any, value: Any, place: Any) -> Any:
+    # What stands in an array from a place on. Its address is taken here and not in the kernel, which would
+    # count a reference to the array.
+    data = context.make_array(array)(context, builder, value).data
+    found = builder.load(builder.bitcast(builder.gep(data, [place]), kind.as_pointer()))
+    found.align = 1
+    return found
+
+
+def _spread(builder: Any, kind: Any, value: Any) -> Any:
+    # A vector of one value.
+    nothing, lanes = ir.Constant(kind, ir.Undefined), ir.VectorType(ir.IntType(32), kind.count)
+    one = builder.insert_element(nothing, value, ir.IntType(32)(0))
+    return builder.shuffle_vector(one, nothing, ir.Constant(lanes, None))
+
+
 @intrinsic  # type: ignore[untyped-decorator]
 def _block_at(_typing: Any, codes: Any, first: Any, code: Any) -> Any:
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        nothing, zeros = ir.Constant(_BLOCK, ir.Undefined), ir.VectorType(ir.IntType(32), BLOCK)
-        wanted = builder.insert_element(nothing, arguments[2], ir.IntType(32)(0))
-        wanted = builder.shuffle_vector(wanted, nothing, ir.Constant(zeros, None))
-        block = _loaded(context, builder, signature, arguments, _BLOCK)
-        return builder.bitcast(builder.icmp_unsigned("==", block, wanted), _WORD)
+        block = _loaded(context, builder, _BLOCK, signature.args[0], arguments[0], arguments[1])
+        same = builder.icmp_unsigned("==", block, _spread(builder, _BLOCK, arguments[2]))
+        return builder.bitcast(same, _WORD)
 
     return types.uint64(codes, types.int64, types.uint8), emit
 
 
 @intrinsic  # type: ignore[untyped-decorator]
+def _same_words(_typing: Any, word: Any, words: Any, masks: Any) -> Any:
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        wanted, mask = (
+            _loaded(context, builder, _LANES, signature.args[k], arguments[k], ir.IntType(64)(0))
+            for k in (1, 2)
+        )
+        masked = builder.and_(_spread(builder, _LANES, arguments[0]), mask)
+        same = builder.bitcast(builder.icmp_unsigned("==", masked, wanted), ir.IntType(LANES))
+        return builder.zext(same, _WORD)
+
+    return types.uint64(types.uint64, words, masks), emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
 def _word_at(_typing: Any, codes: Any, first: Any) -> Any:
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        word = _loaded(context, builder, signature, arguments, _WORD)
+        word = _loaded(context, builder, _WORD, signature.args[0], arguments[0], arguments[1])
         return word if sys.byteorder == "little" else builder.bswap(word)
 
     return types.uint64(codes, types.int64), emit
@@ -131,6 +160,14 @@ def _places_of(code: int, codes: Codes, first: int) -> Any:
 def _eight_at(codes: Codes, first: int) -> Any:
     def compiled(codes: Codes, first: int) -> Any:
         return _word_at(codes, first) if first + 8 <= codes.size else _last_eight(codes, first)
+
+    return compiled
+
+
+@overload(same_words)  # type: ignore[untyped-decorator]
+def _compared(word: np.uint64, words: Words, masks: Words) -> Any:
+    def compiled(word: np.uint64, words: Words, masks: Words) -> Any:
+        return _same_words(word, words, masks)
 
     return compiled
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +17,26 @@ from numpy.typing import NDArray
 from lfpc_rewards._capi import list_item
 from lfpc_rewards._jit import inlined, object_kernel
 from lfpc_rewards._scan import is_space
-from lfpc_rewards._vectors import BLOCK, eight_at, lowest, places_of, prefetch
+from lfpc_rewards._vectors import (
+    BLOCK,
+    LANES,
+    Codes,
+    Words,
+    eight_at,
+    lowest,
+    places_of,
+    prefetch,
+    same_words,
+)
 from lfpc_rewards.presets._texts import Places, codes_of, cut, find_text, readable, stripped
 
 Flags = NDArray[np.bool_]
 """(B,) one yes or no per text."""
 
 _OPEN, _ONE = 0x3C, np.uint64(1)
+
+_ROOM = 1024
+"""How many "<" of a text are looked at together."""
 
 _BEGINNING, _OTHER = -1, -2
 """What stands before a tag, if it is no tag: nothing but white space, or anything else."""
@@ -37,34 +52,29 @@ class Tags:
         own: (B,) the texts, ready for further questions to the batch reader.
         texts: (B,) the texts themselves.
         lengths: (B,) their lengths.
-        names: The tags, 64 at most.
+        names: The tags, `LANES` at most.
     """
 
     def __init__(self, texts: Sequence[str], tags: Sequence[str]) -> None:
         self.own = readable(texts)
         self.texts = self.own.texts
         self.names = tuple(tags)
-        self._widths = np.array(list(map(len, tags)), np.int64)
-        size = -(-int(self._widths.max()) // 8) * 8
-        self._spelled = _words([tag.ljust(size, "\0") for tag in tags])
-        self._masks = _words([("\xff" * len(tag)).ljust(size, "\0") for tag in tags])
         self.lengths = np.empty(len(texts), np.int64)
         rows = np.arange(len(texts))
-        self._count, self._first, self._last = self._find(
-            slice(None), rows, np.zeros_like(rows), self.lengths
-        )
+        everything = self._find(self.names, rows, np.zeros_like(rows), self.lengths)
+        self._count, self._first, self._last = everything
 
     def _find(
-        self, tags: slice, rows: Places, start: Places, lengths: Places
+        self, tags: tuple[str, ...], rows: Places, start: Places, lengths: Places
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """How often some tags stand in some texts from a place on, and where first and last; -1: nowhere.
 
         Each is (tags, rows). Fills in the lengths of the texts.
         """
-        count = np.zeros((len(self.names[tags]), len(rows)), np.int64)
+        count = np.zeros((len(tags), len(rows)), np.int64)
         first, last = np.full((2, *count.shape), -1)
-        spelled, masks = self._spelled[tags], self._masks[tags]
-        find_tags(id(self.own), rows, start, spelled, masks, lengths, count, first, last)
+        words, masks, _ = spelling(tags)
+        find_tags(id(self.own), rows, start, words, masks, lengths, count, first, last)
         return count, first, last
 
     def _since(self, tag: str, start: Places | None) -> tuple[Places, Places]:
@@ -77,7 +87,7 @@ class Tags:
         out = np.where(none, 0, count), np.where(none, -1, first)
         rows = np.flatnonzero(~(none | all_of_them))
         if rows.size:
-            found = self._find(slice(k, k + 1), rows, np.maximum(start[rows], 0), np.empty_like(rows))
+            found = self._find((tag,), rows, np.maximum(start[rows], 0), np.empty_like(rows))
             out[0][rows], out[1][rows] = found[0][0], found[1][0]
         return out
 
@@ -122,7 +132,7 @@ class Tags:
     def _before(self, places: Places) -> Places:
         """(B,) which tag stands before a place, with only white space between; or what else does."""
         out = np.empty_like(places)
-        tag_before(id(self.own), places, self._spelled, self._masks, self._widths, out)
+        tag_before(id(self.own), places, *spelling(self.names), out)
         return out
 
     def unbalanced(self, name: str, since: Places | None = None) -> Flags:
@@ -142,10 +152,11 @@ class Tags:
 
         Each is of the length of the number of groups; text by text and from left to right.
         """
-        tags = [self.names.index(tag) for tag in both(name)]
-        spans = np.empty((3, int(self._count[tags].min(axis=0).sum())), np.int64)
+        most = np.minimum(*(self.count(tag) for tag in both(name))).sum()
+        spans = np.empty((3, int(most)), np.int64)
         start = np.zeros(len(self.texts), np.int64) if since is None else since
-        count = find_pairs(id(self.own), start, self._spelled[tags], self._masks[tags], spans)
+        words, masks, _ = spelling(both(name))
+        count = find_pairs(id(self.own), start, words, masks, spans)
         owners, opens, closes = spans[:, :count]
         return owners, opens + len(name) + 2, closes
 
@@ -188,10 +199,31 @@ def both(*names: str) -> tuple[str, ...]:
     return tuple(tag for name in names for tag in (f"<{name}>", f"</{name}>"))
 
 
-def _words(texts: Sequence[str]) -> NDArray[np.uint64]:
-    """(n, k) texts of 8 k characters as numbers, as `eight_at` reads them."""
-    joined = np.frombuffer("".join(texts).encode("latin-1"), "<u8")
-    return joined.astype(np.uint64).reshape(len(texts), -1)
+class Spelling(NamedTuple):
+    """Tags as `eight_at` reads them.
+
+    Attributes:
+        words: (n, `LANES`) eight characters after the other of each tag, zeros behind its end.
+        masks: (n, `LANES`) ones where the tag has characters. Beyond the tags, no word is what the masks ask for.
+        widths: (tags,) how many characters each tag has.
+    """
+
+    words: Words
+    masks: Words
+    widths: NDArray[np.int64]
+
+
+@cache
+def spelling(tags: tuple[str, ...]) -> Spelling:
+    if len(tags) > LANES:
+        raise ValueError(f"tags must be {LANES} at most, got {len(tags)}")
+    size = -(-max(map(len, tags)) // 8) * 8
+    shape = (size // 8, LANES)
+    words, masks = np.ones(shape, np.uint64), np.zeros(shape, np.uint64)
+    for k, tag in enumerate(tags):
+        words[:, k] = np.frombuffer(tag.encode("ascii").ljust(size, b"\0"), "<u8")
+        masks[:, k] = np.frombuffer((b"\xff" * len(tag)).ljust(size, b"\0"), "<u8")
+    return Spelling(words, masks, np.array(list(map(len, tags)), np.int64))
 
 
 @object_kernel
@@ -199,8 +231,8 @@ def find_tags(
     texts: int,
     rows: Places,
     start: Places,
-    spelled: NDArray[np.uint64],
-    masks: NDArray[np.uint64],
+    words: Words,
+    masks: Words,
     lengths: Places,
     count: NDArray[np.int64],
     first: NDArray[np.int64],
@@ -208,57 +240,46 @@ def find_tags(
 ) -> None:
     # What `_find` gives; the three come as its results for no tag at all.
     size = np.zeros(1, np.intp)
+    places, which = np.empty(_ROOM, np.int64), np.empty(_ROOM, np.uint64)
     for k in range(rows.size):
         codes = codes_of(texts, rows[k], size)
         lengths[k] = codes.size
         ahead = list_item(texts, rows[min(k + 2, rows.size - 1)])
-        for begin in range(start[k], codes.size, BLOCK):
-            prefetch(ahead + begin)
-            opens = places_of(_OPEN, codes, begin)
-            while opens:
-                place = begin + lowest(opens)
-                opens &= opens - _ONE
-                tag = tag_at(codes, place, spelled, masks)
-                if tag >= 0:
-                    if count[tag, k] == 0:
-                        first[tag, k] = place
-                    last[tag, k] = place
-                    count[tag, k] += 1
+        begin = start[k]
+        while begin < codes.size:
+            begin, found = tags_from(codes, begin, words, masks, places, which, ahead)
+            for j in range(found):
+                tag = np.int64(which[j])
+                if count[tag, k] == 0:
+                    first[tag, k] = places[j]
+                last[tag, k] = places[j]
+                count[tag, k] += 1
 
 
 @object_kernel
-def find_pairs(
-    texts: int, start: Places, spelled: NDArray[np.uint64], masks: NDArray[np.uint64], spans: NDArray[np.int64]
-) -> int:
+def find_pairs(texts: int, start: Places, words: Words, masks: Words, spans: NDArray[np.int64]) -> int:
     # Two tags; fills in of which text a pair is and where its tags begin, and gives how many there are.
     size = np.zeros(1, np.intp)
-    found = 0
+    places, which = np.empty(_ROOM, np.int64), np.empty(_ROOM, np.uint64)
+    pairs = 0
     for row in range(start.size):
         codes = codes_of(texts, row, size)
-        opened = -1
-        for begin in range(start[row], codes.size, BLOCK):
-            opens = places_of(_OPEN, codes, begin)
-            while opens:
-                place = begin + lowest(opens)
-                opens &= opens - _ONE
-                tag = tag_at(codes, place, spelled, masks)
-                if tag == 0 and opened < 0:
-                    opened = place
-                elif tag == 1 and opened >= 0:
-                    spans[0, found], spans[1, found], spans[2, found] = row, opened, place
-                    found += 1
+        begin, opened = start[row], -1
+        while begin < codes.size:
+            begin, found = tags_from(codes, begin, words, masks, places, which, 0)
+            for j in range(found):
+                if which[j] == 0 and opened < 0:
+                    opened = places[j]
+                elif which[j] == 1 and opened >= 0:
+                    spans[0, pairs], spans[1, pairs], spans[2, pairs] = row, opened, places[j]
+                    pairs += 1
                     opened = -1
-    return found
+    return pairs
 
 
 @object_kernel
 def tag_before(
-    texts: int,
-    places: Places,
-    spelled: NDArray[np.uint64],
-    masks: NDArray[np.uint64],
-    widths: NDArray[np.int64],
-    out: Places,
+    texts: int, places: Places, words: Words, masks: Words, widths: NDArray[np.int64], out: Places
 ) -> None:
     size = np.zeros(1, np.intp)
     for row in range(places.size):
@@ -268,24 +289,46 @@ def tag_before(
             end -= 1
         out[row] = _BEGINNING if end == 0 else _OTHER
         for tag in range(widths.size):
-            if end >= widths[tag] and tag_at(codes, end - widths[tag], spelled, masks) == tag:
+            if end >= widths[tag] and stands_at(codes, end - widths[tag], tag, words, masks):
                 out[row] = tag
 
 
 @inlined
-def tag_at(codes: NDArray[np.uint8], place: int, spelled: NDArray[np.uint64], masks: NDArray[np.uint64]) -> int:
-    # Which tag begins at a place, -1 if none does; no tag is the beginning of another. To compare with all of
-    # them is faster than to leave at the first that fits: nobody can foresee that branch.
-    word, fits, tag = eight_at(codes, place), np.uint64(0), -1
-    for k in range(spelled.shape[0]):
-        fits |= np.uint64(word & masks[k, 0] == spelled[k, 0]) << np.uint64(k)
-    while fits and tag < 0:
-        tag, step = lowest(fits), 1
-        while step < spelled.shape[1]:
-            if eight_at(codes, place + 8 * step) & masks[tag, step] != spelled[tag, step]:
-                break
-            step += 1
-        if step < spelled.shape[1]:
-            tag = -1
-        fits &= fits - _ONE
-    return tag
+def tags_from(
+    codes: Codes, begin: int, words: Words, masks: Words, places: Places, which: Words, ahead: int
+) -> tuple[int, int]:
+    # Reads on from `begin`, as far as there is room for what it finds: where tags stand, and which they are.
+    # Gives where to go on, and how many there are; the memory `ahead` is needed next.
+    # Each of the loops keeps something at every turn and counts it only if it is right: a processor cannot
+    # foresee a branch on what stands in a text.
+    opens = 0
+    while begin < codes.size and opens <= _ROOM - BLOCK:
+        prefetch(ahead + begin)
+        bits = places_of(_OPEN, codes, begin)
+        while bits:
+            places[opens] = begin + lowest(bits)
+            bits &= bits - _ONE
+            opens += 1
+        begin += BLOCK
+    likely = 0
+    for j in range(opens):
+        bits = same_words(eight_at(codes, places[j]), words, masks)
+        places[likely], which[likely] = places[j], bits
+        likely += bits != 0
+    found = 0
+    for j in range(likely):
+        bits, place = which[j], places[j]
+        while bits and not stands_at(codes, place, lowest(bits), words, masks):
+            bits &= bits - _ONE
+        if bits:
+            places[found], which[found] = place, np.uint64(lowest(bits))
+            found += 1
+    return begin, found
+
+
+@inlined
+def stands_at(codes: Codes, place: int, tag: int, words: Words, masks: Words) -> bool:
+    for step in range(words.shape[0]):
+        if eight_at(codes, place + 8 * step) & masks[step, tag] != words[step, tag]:
+            return False
+    return True
