@@ -36,7 +36,7 @@ def part(fn: F) -> F:
 
 
 def inlined(fn: F) -> F:
-    """A `part` that becomes lines of its caller: at every call of a function its arrays' references are counted."""
+    """A `part` that becomes lines of its caller, which saves counting references to arrays at every call."""
     return _compiled(fn, inline="always")
 
 

@@ -1,8 +1,9 @@
 """Characters, many at once, by vector instructions that no plain loop of Numba's becomes.
 
-Each of the functions is its plain definition, for Python. In kernels Numba puts `overload`s in their place;
-the tests hold the two equal.
+Each of the public functions is its plain definition, for Python. In kernels Numba puts `overload`s in their
+place; the tests hold the two equal.
 """
+# ruff: noqa: ARG001 - Numba matches the names of arguments that only types are asked of
 
 from __future__ import annotations
 
@@ -26,13 +27,14 @@ BLOCK = 64
 LANES = 16
 """Words that `same_words` compares."""
 
-_WORD, _BLOCK, _LANES = ir.IntType(64), ir.VectorType(ir.IntType(8), BLOCK), ir.VectorType(ir.IntType(64), LANES)
+_WORD = ir.IntType(64)
+_BLOCK = ir.VectorType(ir.IntType(8), BLOCK)
+_LANES = ir.VectorType(_WORD, LANES)
 
 
 def places_of(code: int, codes: Codes, first: int) -> np.uint64:
     """A bit for each of the `BLOCK` characters from `first` on that is `code`; none behind the end."""
-    places = np.flatnonzero(codes[first : first + BLOCK] == code)
-    return np.bitwise_or.reduce(np.uint64(1) << places.astype(np.uint64))
+    return _bits(codes[first : first + BLOCK] == code)
 
 
 def lowest(bits: np.uint64) -> int:
@@ -47,12 +49,16 @@ def eight_at(codes: Codes, first: int) -> np.uint64:
 
 def same_words(word: np.uint64, words: Words, masks: Words) -> np.uint64:
     """A bit for each of the first `LANES` words that is `word` where its mask has ones."""
-    same = np.flatnonzero((word & masks.ravel()[:LANES]) == words.ravel()[:LANES])
-    return np.bitwise_or.reduce(np.uint64(1) << same.astype(np.uint64))
+    return _bits((word & masks.ravel()[:LANES]) == words.ravel()[:LANES])
 
 
 def prefetch(address: int) -> None:
     """Tell the processor that what stands in memory there is needed soon; no address is wrong."""
+
+
+def _bits(flags: NDArray[np.bool_]) -> np.uint64:
+    bits: np.uint64 = np.bitwise_or.reduce(np.uint64(1) << np.flatnonzero(flags).astype(np.uint64))
+    return bits
 
 
 def _loaded(context: Any, builder: Any, kind: Any, array: Any, value: Any, place: Any) -> Any:

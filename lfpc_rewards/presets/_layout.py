@@ -68,34 +68,31 @@ class Turns:
         self.empty: Flags = self._counts == 0
 
     def answers(self, answer_from: AnswerFrom | None) -> tuple[list[str], Flags]:
-        """(B,) the answer in the turns, joined by blanks, as `answers_from` has it; (B,) whether there is one."""
+        """(B,) the answer in the turns, joined by blanks, as `answers_from` has it; (B,) if there is one."""
         if answer_from != "strict":
             given = answers_from([" ".join(each) for each in self._turns], answer_from)
             return [text or "" for text in given], np.array([text is not None for text in given], np.bool_)
         opened = np.flatnonzero(self.tags.first("<answer>") >= 0)
         turn = np.full(len(self._turns), -1)
         turn[self.row_of[opened[::-1]]] = opened[::-1]  # the first one of a rollout is written last
-        rows = np.flatnonzero(turn >= 0)
-        start, stop = (places[turn[rows]] for places in self.tags.pair("answer"))
-        answers, found = [""] * len(turn), turn >= 0
-        cuts = cut(self.tags.own, start, stop, turn[rows])
-        for row, text in zip(rows.tolist(), cuts, strict=True):
-            answers[row] = text
-        for row in rows[start < 0].tolist():  # it may end in a later turn
+        answers, found = self._cut(turn, *self.tags.pair("answer"))
+        for row in np.flatnonzero(~found & (turn >= 0)).tolist():  # it may end in a later turn
             (text,) = answers_from([" ".join(self._turns[row])], answer_from)
             answers[row], found[row] = text or "", text is not None
         return answers, found
 
     def last_answers(self) -> tuple[list[str], Flags]:
         """(B,) the last answer in the last turn; (B,) whether there is one."""
-        rows = np.flatnonzero(~self.empty)
-        turn = np.flatnonzero(self.is_last)
-        start, stop = (places[turn] for places in self.tags.last_pair("answer"))
-        answers, found = [""] * len(self._turns), np.zeros(len(self._turns), np.bool_)
-        found[rows] = start >= 0
-        for row, text in zip(rows.tolist(), cut(self.tags.own, start, stop, turn), strict=True):
-            answers[row] = text
-        return answers, found
+        return self._cut(np.where(self.empty, -1, self._counts.cumsum() - 1), *self.tags.last_pair("answer"))
+
+    def _cut(self, turn: Places, start: Places, stop: Places) -> tuple[list[str], Flags]:
+        """(B,) the part of one turn of each rollout (-1: of none); (B,) whether there is one."""
+        if not self.tags.texts:
+            return [""] * len(turn), np.zeros(len(turn), np.bool_)
+        rows = np.maximum(turn, 0)
+        found: Flags = (turn >= 0) & (start[rows] >= 0)
+        start, stop = np.where(found, start[rows], 0), np.where(found, stop[rows], 0)
+        return cut(self.tags.own, start, stop, rows), found
 
     def format(self) -> tuple[Scores, Scores]:
         """Whether the turns are well formed, and how many call a tool.

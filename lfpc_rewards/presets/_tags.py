@@ -101,7 +101,8 @@ class Tags:
 
     def last(self, tag: str) -> Places:
         """(B,) where the tag stands last."""
-        return self._last[self.names.index(tag)]
+        places: Places = self._last[self.names.index(tag)]
+        return places
 
     def after_first(self, tag: str, since: Places | None = None) -> Places:
         """(B,) the place behind `first`."""
@@ -185,7 +186,7 @@ class Tags:
         return start, stop
 
     def last_pair(self, name: str) -> tuple[Places, Places]:
-        """(B,) where the last group of ``re.findall("<name>(.*?)</name>")`` is, newlines included; as `pair`."""
+        """(B,) where the last group of ``<name>(.*?)</name>`` is; as `pair`, which is the first one's."""
         start, stop = self.pair(name)
         several = (self.count(f"<{name}>") > 1) & (self.count(f"</{name}>") > 1)
         for row in np.flatnonzero(several & (start >= 0)).tolist():
@@ -200,11 +201,11 @@ def both(*names: str) -> tuple[str, ...]:
 
 
 class Spelling(NamedTuple):
-    """Tags as `eight_at` reads them.
+    """Tags, as `eight_at` reads them.
 
     Attributes:
         words: (n, `LANES`) eight characters after the other of each tag, zeros behind its end.
-        masks: (n, `LANES`) ones where the tag has characters. Beyond the tags, no word is what the masks ask for.
+        masks: (n, `LANES`) ones where the tag has characters. A lane without a tag never fits.
         widths: (tags,) how many characters each tag has.
     """
 

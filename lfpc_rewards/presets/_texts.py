@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from lfpc_rewards._capi import HAS_GIL, ascii_text, list_item, list_size, set_list_item, substring, type_of
 from lfpc_rewards._jit import object_kernel, part
+from lfpc_rewards._packing import KINDS, item_of, size_of
 from lfpc_rewards._scan import _codes, is_space
 from lfpc_rewards._vectors import BLOCK, lowest, places_of, prefetch
 
@@ -81,6 +82,14 @@ def only_texts(things: Sequence[Any]) -> bool:
     if type(things) is list and HAS_GIL:
         return all_of_type(id(things), id(str))
     return set(map(type, things)) <= {str}
+
+
+def turn_counts(turns: Sequence[Any]) -> Places | None:
+    """(B,) how many things each list or tuple holds; None if one is neither."""
+    if type(turns) is list and HAS_GIL:
+        counts = np.empty(len(turns), np.int64)
+        return counts if sizes_of(id(turns), KINDS, counts) else None
+    return lengths_of(turns) if set(map(type, turns)) <= {list, tuple} else None
 
 
 def lengths_of(texts: Sequence[Sized]) -> Places:
@@ -196,6 +205,19 @@ def all_of_type(things: int, kind: int) -> bool:
 
 
 @object_kernel
+def sizes_of(rows: int, kinds: NDArray[np.intp], sizes: Places) -> bool:
+    for i in range(sizes.size):
+        prefetch(list_item(rows, min(i + 16, sizes.size - 1)))
+        row = list_item(rows, i)
+        sizes[i] = size_of(row, kinds)
+        if sizes[i] < 0:
+            return False
+        if sizes[i] > 0:  # a look at what is needed next, at many rows' at the same time
+            prefetch(item_of(row, 0, kinds))
+    return True
+
+
+@object_kernel
 def strip_parts(texts: int, rows: Places, start: Places, stop: Places) -> None:
     size = np.zeros(1, np.intp)
     for k in range(rows.size):
@@ -227,8 +249,11 @@ def find_codes(texts: int, wanted: NDArray[np.uint8], places: Places) -> None:
     last = wanted.size - 1
     for row in range(places.size):
         codes = codes_of(texts, row, size)
+        soon = min(row + 2, places.size - 1)
+        ahead = list_item(texts, soon) + places[soon] - places[row]
         begin, place = places[row], -1
         while begin < codes.size - last and place < 0:
+            prefetch(ahead + begin)
             bits = places_of(wanted[0], codes, begin) & places_of(wanted[last], codes, begin + last)
             while bits and place < 0:
                 place = begin + lowest(bits)

@@ -284,9 +284,7 @@ class _Response:
         self.tags = Tags(transcripts(completions), _TAGS)
         self.tail: Places = np.maximum(self.tags.after_last("</think>"), 0)
 
-    def score(
-        self, lengths: Places, accuracy: Scores, missing: Flags | None = None
-    ) -> DeepEyesParts:
+    def score(self, lengths: Places, accuracy: Scores, missing: Flags | None = None) -> DeepEyesParts:
         tags = self.tags
         long = lengths >= LONGEST_ANSWER
         images = tags.count(_IMAGE_START)

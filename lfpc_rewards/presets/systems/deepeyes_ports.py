@@ -128,11 +128,11 @@ def verl_deepeyes(
     tail = np.maximum(tags.after_last("</think>"), 0)
     start, stop = tags.pair("answer", tail)
     missing = start < 0
-    begin, end, odd = _places_without_tags(tags, tail)
-    odd = np.flatnonzero(odd & missing)
+    begin, end, scattered = _places_without_tags(tags, tail)
     start, stop = tags.strip(np.where(missing, begin, start), np.where(missing, end, stop))
-    texts = [_without_tags(tags.texts[row], int(tail[row])) for row in odd.tolist()]
     lengths = stop - start
+    odd = np.flatnonzero(scattered & missing)
+    texts = [_without_tags(tags.texts[row], int(tail[row])) for row in odd.tolist()]
     lengths[odd] = lengths_of(texts)
     empty = lengths == 0
     start, stop = tags.strip(np.where(empty, 0, start), np.where(empty, tags.lengths, stop))
@@ -219,22 +219,22 @@ def _without_tags(text: str, tail_start: int) -> str:
 
 
 def _places_without_tags(tags: Tags, tail: Places) -> tuple[Places, Places, Flags]:
-    """(B,) where `_without_tags` starts and stops, white space aside; or (B,) that it is no part of the text."""
+    """(B,) where `_without_tags` starts and stops, but for white space; (B,) whether it is no such part."""
     no_thinking = tags.count("</think>") == 0
-    # What is left when the calls are gone: one part, or none, or several.
-    owners, begin, end = tags.pairs("tool_call", tail)
+    # Each place as one number, so that sorting puts the parts between the calls in order.
     rows, scale = np.arange(len(tail)), int(tags.lengths.max(initial=0)) + 1
-    starts = np.sort(np.concatenate((rows * scale + tail, owners * scale + end + len("</tool_call>"))))
-    stops = np.sort(np.concatenate((rows * scale + tags.lengths, owners * scale + begin - len("<tool_call>"))))
+    owners, begin, end = tags.pairs("tool_call", tail)
+    call, behind = begin - len("<tool_call>"), end + len("</tool_call>")
+    starts = np.sort(np.concatenate((rows * scale + tail, owners * scale + behind)))
+    stops = np.sort(np.concatenate((rows * scale + tags.lengths, owners * scale + call)))
     owners = starts // scale
     begin, end = stripped(tags.own, starts % scale, stops % scale, owners)
     left = end > begin
     start, stop = np.zeros((2, len(tail)), np.int64)
     start[owners[left]], stop[owners[left]] = begin[left], end[left]
-    odd: Flags = np.bincount(owners[left], minlength=len(tail)) > 1
-    odd |= (tags.count("<tool_response>", tail) > 0) | (tags.count("</tool_response>", tail) > 0)
+    scattered: Flags = np.bincount(owners[left], minlength=len(tail)) > 1
+    scattered |= (tags.count("<tool_response>", tail) > 0) | (tags.count("</tool_response>", tail) > 0)
     for role in ("user", "assistant"):
-        odd |= find_text(tags.own, role, tail) >= 0
-    start, stop = np.where(no_thinking, 0, start), np.where(no_thinking, tags.lengths, stop)
-    odd &= ~no_thinking | (tags.count("</tool_response>") > 0)
-    return start, stop, odd
+        scattered |= find_text(tags.own, role, tail) >= 0
+    scattered &= ~no_thinking | (tags.count("</tool_response>") > 0)
+    return np.where(no_thinking, 0, start), np.where(no_thinking, tags.lengths, stop), scattered
