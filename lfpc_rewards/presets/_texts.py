@@ -290,8 +290,7 @@ def find_shape(
             while places and states[k] == _NO:
                 i = begin + lowest(places)
                 places &= places - _ONE
-                if i < stop[k]:
-                    states[k] = fits(codes, i, stop[k], program, numbers[k], spans[k])
+                states[k] = fits(codes, i, stop[k], program, numbers[k], spans[k])
             begin += BLOCK
         if states[k] != _YES:
             numbers[k] = np.nan

@@ -124,7 +124,10 @@ def test_deepeyes_v2(rows):
         assert answer == (found[1].strip() if found else "None")
 
 
-TURNS = st.lists(texts, max_size=4)
+ANSWERS = st.sampled_from(
+    ["<answer>A</answer>", "<answer>(A)</answer>", "<answer> B</answer>", "</answer>", "x"]
+)
+TURNS = st.lists(texts | st.lists(ANSWERS, max_size=3).map("".join), max_size=4)
 
 
 @given(st.lists(TURNS, max_size=4))
@@ -135,6 +138,15 @@ def test_the_choice_of_mini_o3_is_in_the_last_turn(rows):
         said = found[-1] if found else None
         right = said is not None and (said.strip() == "A" or said.startswith(("(A)", "A.")))
         np.testing.assert_equal(accuracy, float(right) if turns else np.nan)
+
+
+def test_messages_before_texts_are_read_too():
+    message = [{"role": "assistant", "content": "<answer>red</answer>"}]
+    for rows in ([message, "<answer>red</answer>"], ["<answer>red</answer>", message]):
+        assert judged(presets.deepeyes, rows, "1")[0] == ["red", "red"]
+    turns = [["<answer>red</answer>"], ("<answer>red</answer>",), "<answer>red</answer>", message]
+    for rows in (turns, turns[::-1], turns[:2]):
+        assert presets.mini_o3_choice(rows, ["red"] * len(rows)).accuracy.tolist() == [1] * len(rows)
 
 
 @pytest.mark.parametrize("count", [0, 1, 1000, 3000])

@@ -233,7 +233,7 @@ def _places_without_tags(tags: Tags, tail: Places) -> tuple[Places, Places, Flag
     start, stop = np.zeros((2, len(tail)), np.int64)
     start[owners[left]], stop[owners[left]] = begin[left], end[left]
     scattered: Flags = np.bincount(owners[left], minlength=len(tail)) > 1
-    scattered |= (tags.count("<tool_response>", tail) > 0) | (tags.count("</tool_response>", tail) > 0)
+    scattered |= tags.count("</tool_response>", tail) > 0
     for role in ("user", "assistant"):
         scattered |= find_text(tags.own, role, tail) >= 0
     scattered &= ~no_thinking | (tags.count("</tool_response>") > 0)
