@@ -30,7 +30,7 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
 _LIST, _TUPLE, _FLOAT, _INT = range(4)
-_KINDS = np.array([id(list), id(tuple), id(float), id(int)], np.intp)
+KINDS = np.array([id(list), id(tuple), id(float), id(int)], np.intp)
 _NO_BOX = (math.nan,) * 4
 
 
@@ -62,7 +62,7 @@ def pack_rows(
     or if a row is neither a list nor a tuple.
     """
     rows = rows if type(rows) is list else list(rows)
-    read = read_rows(id(rows), _KINDS) if HAS_GIL else _unread(rows)
+    read = read_rows(id(rows), KINDS) if HAS_GIL else _unread(rows)
     if read is None:
         return None
     flat, starts, odd = read
