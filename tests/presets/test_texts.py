@@ -50,6 +50,7 @@ def test_pairs_are_all_that_a_regular_expression_finds(text):
 words = st.text(st.sampled_from(["a", "b", "?", "\x1f", "\u00a0", "棕", "é"]), max_size=3)
 
 
+@example([("\x1f", "\u00a0", 0, 0)])
 @given(st.lists(st.tuples(words, words, st.integers(0, 2), st.integers(0, 2)), max_size=6))
 def test_parts_are_the_same_where_their_texts_are(rows):
     texts, others = ([f"{'.' * row[k + 2]}{row[k]}!" for row in rows] for k in range(2))
