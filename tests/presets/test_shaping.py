@@ -44,9 +44,10 @@ def test_long_runs_of_many_words_are_counted():
         assert repeated_word_share([" ".join(map(str, words + words))], size) == share(words + words, size)
 
 
-def test_long_words_with_the_same_number_are_told_apart():
-    one, other = "a" * 7 + "a~", "a" * 7 + "b]"
-    assert 33 * ord("a") + ord("~") == 33 * ord("b") + ord("]")
+@pytest.mark.parametrize("letter", "abcdefgh")
+def test_long_words_with_the_same_number_are_told_apart(letter):
+    one, other = letter * 8 + "~", letter * 7 + chr(ord(letter) + 1) + "]"
+    assert 33 * ord(letter) + ord("~") == 33 * (ord(letter) + 1) + ord("]")
     assert repeated_word_share([f"{one} {other} {one}"], 1) == pytest.approx(1 / 3)
 
 
