@@ -176,3 +176,5 @@ def test_api_functions_are_external_to_kernels_and_ctypes_without_jit(monkeypatc
     three = [1, 2, 3]
     assert plain(id(three)) == 3
     assert isinstance(plain, ctypes._CFuncPtr)
+    quiet = _capi.python_api("PyLong_AsSsize_t", types.intp, types.intp, failed=-1)
+    assert [quiet(id(thing)) for thing in (7, 2**70, "7")] == [7, -1, -1]

@@ -48,7 +48,7 @@ def test_long_runs_of_many_words_are_counted():
 def test_long_words_with_the_same_number_are_told_apart(letter):
     one, other = letter * 8 + "~", letter * 7 + chr(ord(letter) + 1) + "]"
     assert 33 * ord(letter) + ord("~") == 33 * (ord(letter) + 1) + ord("]")
-    assert repeated_word_share([f"{one} {other} {one}"], 1) == pytest.approx(1 / 3)
+    assert repeated_word_share([f"{one} {other} {one} "], 1) == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize(
