@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lfpc_rewards._capi import HAS_GIL, clear_error, int_or_error, list_item, list_size, type_of
 from lfpc_rewards._jit import object_kernel, part
+from lfpc_rewards._packing import pack_ints
 from lfpc_rewards._typing import Scores
 from lfpc_rewards.presets._texts import codes_of, lengths_of, readable
 
@@ -30,7 +31,9 @@ _FACTOR, _SIGN = np.uint64(0x9E3779B97F4A7C15), np.int64(-(2**63))
 
 def as_lengths(lengths: ArrayLike) -> Scores:
     """(B,) lengths; a clear error for anything else."""
-    numbers = np.asarray(lengths)
+    packed = pack_ints(lengths)
+    # To `pack_ints` True is 1.
+    numbers = np.asarray(lengths) if packed is None or packed.max(initial=0) < 2 else packed
     if numbers.ndim != 1 or (numbers.size and (numbers.dtype.kind not in "iu" or numbers.min() < 0)):
         raise ValueError(f"lengths must be a list of numbers of tokens, got {lengths!r:.60}")
     return numbers.astype(np.float64)
