@@ -356,6 +356,200 @@ def ergo():
     )
 
 
+def boxed_responses():
+    """The responses with the answer in a box in place of the tag."""
+    texts, answers = preset_loops.responses(COUNT)
+    return [text.replace("<answer>", "\\boxed{").replace("</answer>", "}") for text in texts], answers
+
+
+def deepeyes_v2_math():
+    texts, answers = preset_loops.responses(COUNT)
+    rules = REPLACED, REMOVED
+    return row(
+        "deepeyes_v2_math",
+        lambda: presets.deepeyes_v2_math(texts, answers, judge=says("TRUE")).total,
+        lambda: preset_loops.v2_math_loop(texts, answers, "TRUE", rules),
+    )
+
+
+def deepeyes_v2_search():
+    texts, answers = preset_loops.responses(COUNT)
+    return row(
+        "deepeyes_v2_search",
+        lambda: presets.deepeyes_v2_search(texts, answers, judge=says("\\boxed{Yes}")).total,
+        lambda: preset_loops.v2_search_loop(texts, answers, "\\boxed{Yes}"),
+    )
+
+
+def chain_of_focus_math():
+    texts, answers = preset_loops.responses(COUNT)
+    library = preset_loops.PlainMath
+    return row(
+        "chain_of_focus_math",
+        lambda: presets.chain_of_focus_math(texts, answers, math=library, judge=says("FALSE")).total,
+        lambda: preset_loops.focus_math_loop(texts, answers, "FALSE"),
+    )
+
+
+def mini_o3_format():
+    turns = preset_loops.turns(COUNT)
+    return row(
+        "mini_o3_format",
+        lambda: np.stack(presets.mini_o3_format(turns)),
+        lambda: list(zip(*map(preset_loops.turns_format, turns), strict=True)),
+    )
+
+
+def easyr1_math():
+    texts, answers = boxed_responses()
+    return row(
+        "easyr1_math",
+        lambda: presets.easyr1_math(texts, answers, grader=preset_loops.PlainMath).total,
+        lambda: preset_loops.easyr1_math_loop(texts, answers),
+    )
+
+
+def easyr1_dapo():
+    texts, answers = preset_loops.responses(COUNT)
+    texts = [text.replace("<answer>", "\nAnswer: ").replace("</answer>", "") for text in texts]
+    lengths = tokens_of(COUNT)
+    options = {"longest": 100, "overlong_buffer": 20}
+    rules = REPLACED, REMOVED
+    return row(
+        "easyr1_dapo",
+        lambda: presets.easyr1_dapo(texts, answers, lengths=lengths, **options).total,
+        lambda: preset_loops.dapo_loop(texts, answers, lengths, 100, 20, rules),
+    )
+
+
+def tokens_of(count):
+    """How many tokens each response has."""
+    return np.random.default_rng(0).integers(0, 200, count).tolist()
+
+
+def scores_of(count):
+    return np.random.default_rng(1).integers(0, 2, count).astype(float).tolist()
+
+
+def ms_swift_cosine():
+    scores, lengths = scores_of(COUNT), tokens_of(COUNT)
+    return row(
+        "ms_swift_cosine",
+        lambda: presets.ms_swift_cosine(scores, lengths, longest=100),
+        lambda: preset_loops.swift_cosine_loop(scores, lengths, 100),
+    )
+
+
+def ms_swift_overlong():
+    lengths = tokens_of(COUNT)
+    return row(
+        "ms_swift_overlong",
+        lambda: presets.ms_swift_overlong(lengths, longest=100, buffer=20),
+        lambda: preset_loops.swift_overlong_loop(lengths, 100, 20),
+    )
+
+
+def trl_cosine():
+    scores, lengths = scores_of(COUNT), tokens_of(COUNT)
+    return row(
+        "trl_cosine",
+        lambda: presets.trl_cosine(scores, lengths, longest=100),
+        lambda: preset_loops.trl_cosine_loop(scores, lengths, 100),
+    )
+
+
+def trl_accuracy():
+    texts, answers = boxed_responses()
+    return row(
+        "trl_accuracy",
+        lambda: presets.trl_accuracy(texts, answers, math=preset_loops.PlainLatex),
+        lambda: preset_loops.trl_accuracy_loop(texts, answers),
+    )
+
+
+def trl_reasoning_accuracy():
+    texts, answers = boxed_responses()
+    return row(
+        "trl_reasoning_accuracy",
+        lambda: presets.trl_reasoning_accuracy(texts, answers, math=preset_loops.PlainLatex),
+        lambda: preset_loops.trl_reasoning_loop(texts, answers),
+    )
+
+
+def visual_rft_lisa():
+    texts, solutions = preset_loops.corners(COUNT)
+    return row(
+        "visual_rft_lisa",
+        lambda: presets.visual_rft_lisa(texts, solutions, math=NoMath).total,
+        lambda: preset_loops.lisa_loop(texts, solutions, NoMath),
+    )
+
+
+def perception_r1_think_format():
+    texts, _ = preset_loops.responses(COUNT)
+    texts = [text.replace("\n", "") for text in texts]
+    return row(
+        "perception_r1_think_format",
+        lambda: presets.perception_r1_think_format(texts),
+        lambda: preset_loops.line_format_loop(texts),
+    )
+
+
+def pixel_reasoner_accuracy():
+    texts, answers = boxed_responses()
+    golds = [f"\\boxed{{{answer}}}" for answer in answers]
+    return row(
+        "pixel_reasoner_accuracy",
+        lambda: presets.pixel_reasoner_accuracy(texts, golds, math=preset_loops.PlainMath),
+        lambda: preset_loops.rule_loop(texts, golds),
+    )
+
+
+def pixel_reasoner():
+    texts, answers = boxed_responses()
+    golds = [f"\\boxed{{{answer}}}" for answer in answers]
+    groups = [place // 8 for place in range(COUNT)]
+    return row(
+        "pixel_reasoner",
+        lambda: presets.pixel_reasoner(texts, golds, groups=groups, math=preset_loops.PlainMath).total,
+        lambda: preset_loops.pixel_reasoner_loop(texts, golds, 8),
+    )
+
+
+def vlm_accuracies():
+    texts, answers = preset_loops.responses(COUNT)
+    words, sentences = preset_loops.sentences(COUNT)
+    listed, lists = preset_loops.labelled_answers(COUNT)
+    tagged = [f"<answer> {answer} </answer>" for answer in answers]
+    yield "default", preset_loops.any_score, words, sentences
+    yield "mcq", preset_loops.option_score, texts, tagged
+    yield "yes_no", preset_loops.yes_no_score, words, sentences
+    yield "all_match", preset_loops.all_match_score, texts, tagged
+    yield "detection", preset_loops.detection_score, listed, lists
+
+
+def accuracy_case(method, score, texts, solutions):
+    def case():
+        options = {"method": method, "math": preset_loops.PlainMath}
+        return row(
+            f"vlm_r1_accuracy`, `{method}",
+            lambda: presets.vlm_r1_accuracy(texts, solutions, **options),
+            lambda: preset_loops.vlm_accuracy_loop(texts, solutions, score),
+        )
+
+    case.__name__ = f"vlm_r1_accuracy_{method}"
+    return case
+
+
+def vlm_r1_repetition():
+    texts, _ = preset_loops.labelled_answers(COUNT)
+    return row(
+        "vlm_r1_repetition`, boxes and `words",
+        lambda: presets.vlm_r1_repetition(texts),
+        lambda: preset_loops.object_repetition_loop(texts),
+    )
+
+
 CASES = [
     deepeyes,
     deepeyes_reasoning,
@@ -363,25 +557,42 @@ CASES = [
     verl_deepeyes,
     ms_swift_deepeyes,
     deepeyes_v2,
+    deepeyes_v2_math,
+    deepeyes_v2_search,
     chain_of_focus,
+    chain_of_focus_math,
     mini_o3,
     mini_o3_choice,
+    mini_o3_format,
     visionthink,
     zwz,
     visionthink_shaping,
     thyme,
     easyr1_r1v,
+    easyr1_math,
+    easyr1_dapo,
     vlm_r1,
+    *(accuracy_case(*each) for each in vlm_accuracies()),
+    vlm_r1_repetition,
     *(format_case(*each) for each in formats()),
+    trl_accuracy,
+    trl_reasoning_accuracy,
     trl_repetition,
     ms_swift_repetition,
+    trl_cosine,
+    ms_swift_cosine,
     trl_overlong,
+    ms_swift_overlong,
+    pixel_reasoner,
+    pixel_reasoner_accuracy,
     pixel_reasoner_shaping,
     visual_rft,
+    visual_rft_lisa,
     vision_r1,
     seg_zero,
     vision_reasoner,
     perception_r1,
+    perception_r1_think_format,
     treevgr,
     se_gui,
     ui_r1,

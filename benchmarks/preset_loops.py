@@ -262,74 +262,122 @@ def choice_loop(rows, answers):
     return out
 
 
+def v2_read(text):
+    """(whether the response is ill formed, its answer), as all three rewards of DeepEyesV2 begin."""
+    text = text if text.startswith("<think>") else "<think>" + text
+    thoughts = text.count("<think>"), text.count("</think>")
+    wrong = thoughts[0] != thoughts[1] or 0 in thoughts
+    wrong |= text.count("<code>") != text.count("</code>")
+    text.count("stderr:\n```\n\n```\n\n")  # which nothing uses
+    tail = text.split("</think>")[-1].strip()
+    tags = tail.count("<answer>"), tail.count("</answer>")
+    wrong |= tags[0] != tags[1] or 0 in tags
+    found = re.search(r"<answer>(.*?)</answer>", tail, re.DOTALL)
+    answer = found.group(1).strip() if found else None
+    return wrong or not answer, answer
+
+
+def v2_judged(answer, reply):
+    if answer and len(answer) >= 300:
+        return False
+    return "Yes" in reply.split("boxed{")[-1].strip().split("}")[0].strip()
+
+
 def v2_loop(texts, answers, reply):
     out = []
     for text, _ in zip(texts, answers, strict=True):
-        text = text if text.startswith("<think>") else "<think>" + text
-        thoughts = text.count("<think>"), text.count("</think>")
-        wrong = thoughts[0] != thoughts[1] or 0 in thoughts
-        wrong |= text.count("<code>") != text.count("</code>")
-        text.count("stderr:\n```\n\n```\n\n")  # which nothing uses
-        tail = text.split("</think>")[-1].strip()
-        tags = tail.count("<answer>"), tail.count("</answer>")
-        wrong |= tags[0] != tags[1] or 0 in tags
-        found = re.search(r"<answer>(.*?)</answer>", tail, re.DOTALL)
-        answer = found.group(1).strip() if found else None
-        wrong |= not answer
-        right = False
-        if answer and len(answer) >= 300:
-            wrong = True
-        else:
-            right = "Yes" in reply.split("boxed{")[-1].strip().split("}")[0].strip()
+        wrong, answer = v2_read(text)
+        wrong |= len(answer or "") >= 300
+        out.append(0.8 * v2_judged(answer, reply) + 0.2 * (not wrong))
+    return out
+
+
+def v2_search_loop(texts, answers, reply):
+    out = []
+    for text, _ in zip(texts, answers, strict=True):
+        wrong, answer = v2_read(text)
+        calls = text.count("<tool_call>")
+        wrong |= calls != text.count("</tool_call>") or len(answer or "") >= 300
+        out.append(0.8 * v2_judged(answer, reply) * (0.9 if calls else 1.0) + 0.2 * (not wrong))
+    return out
+
+
+def v2_math_loop(texts, answers, reply, rules):
+    out = []
+    for text, gold in zip(texts, answers, strict=True):
+        wrong, answer = v2_read(text)
+        right = bool(answer and tidied(answer, rules) and gold) and is_equivalent(reply)
         out.append(0.8 * right + 0.2 * (not wrong))
     return out
 
 
-def focus_loop(texts, answers, instruction, reply):
-    def last_answer(text):
-        found = re.compile(r"<answer>\s*(.*?)\s*</answer>", re.DOTALL).findall(text)
-        return found[-1].strip() if found else ""
+def is_equivalent(reply):
+    verdict = reply.split("## Equivalence Judgement")[-1].lower()
+    return "true" in verdict and "false" not in verdict
 
+
+def last_answer(text):
+    found = re.compile(r"<answer>\s*(.*?)\s*</answer>", re.DOTALL).findall(text)
+    return found[-1].strip() if found else ""
+
+
+def focus_format(text):
+    thoughts = text.count("<think>"), text.count("</think>")
+    wrong = thoughts[0] != thoughts[1] or 0 in thoughts
+    tags = text.count("<answer>"), text.count("</answer>")
+    wrong |= tags[0] != tags[1] or 0 in tags
+    return not wrong and len(last_answer(text).split()) <= 1000
+
+
+def focus_loop(texts, answers, instruction, reply):
     out = []
     for text, _ in zip(texts, answers, strict=True):
         bare = text.replace(instruction, "")
-        last_answer(bare)  # for the judge, and below once more for the format
+        last_answer(bare)  # for the judge, and once more for the format
         said = reply.strip()
         right = "1" in said.split("Judgement:")[-1] if "Judgement:" in said else said == "1"
-        thoughts = bare.count("<think>"), bare.count("</think>")
-        wrong = thoughts[0] != thoughts[1] or 0 in thoughts
-        tags = bare.count("<answer>"), bare.count("</answer>")
-        wrong |= tags[0] != tags[1] or 0 in tags
-        wrong |= len(last_answer(bare).split()) > 1000
-        out.append(0.9 * right + 0.1 * (not wrong))
+        out.append(0.9 * right + 0.1 * focus_format(bare))
     return out
 
 
-def zwz_loop(texts, answers, questions, reply, rules):
+def focus_math_loop(texts, answers, reply):
+    out = []
+    for text, gold in zip(texts, answers, strict=True):
+        said = last_answer(text)
+        right = bool(said) and (
+            PlainMath.verify(PlainMath.parse(gold), PlainMath.parse(said)) or is_equivalent(reply)
+        )
+        out.append(0.9 * right + 0.1 * focus_format(text))
+    return out
+
+
+TIDIED = [
+    (r"(.*?)(\$)(.*?)(\$)(.*)", "$\\3$"),
+    *((rf"(\\{name}\{{)(.*?)(\}})", "\\2") for name in ("text", "textbf", "overline")),
+    (r"(\\boxed\{)(.*)(\})", "\\2"),
+    (r"(frac)([^{])(.)", "frac{\\2}{\\3}"),
+    (r"(sqrt)([^{])", "sqrt{\\2}"),
+]
+
+
+def tidied(text, rules):
     """`rules`: what is replaced and what is removed, the tables that both sides take from Minerva."""
     replaced, removed = rules
-    patterns = [
-        (r"(.*?)(\$)(.*?)(\$)(.*)", "$\\3$"),
-        *((rf"(\\{name}\{{)(.*?)(\}})", "\\2") for name in ("text", "textbf", "overline")),
-        (r"(\\boxed\{)(.*)(\})", "\\2"),
-        (r"(frac)([^{])(.)", "frac{\\2}{\\3}"),
-        (r"(sqrt)([^{])", "sqrt{\\2}"),
-    ]
+    text = text.split("=")[-1]
+    for before, after in replaced:
+        text = text.replace(before, after)
+    for word in removed:
+        text = text.replace(word, "")
+    for pattern, after in TIDIED:
+        text = re.sub(pattern, after, text)
+    text = text.replace("$", "")
+    return (text.replace(",", "") if text.replace(",", "").isdigit() else text).strip()
 
-    def tidied(text):
-        text = text.split("=")[-1]
-        for before, after in replaced:
-            text = text.replace(before, after)
-        for word in removed:
-            text = text.replace(word, "")
-        for pattern, after in patterns:
-            text = re.sub(pattern, after, text)
-        text = text.replace("$", "")
-        return (text.replace(",", "") if text.replace(",", "").isdigit() else text).strip()
 
+def zwz_loop(texts, answers, questions, reply, rules):
     def is_right(said, gold, question):
         lines = re.findall(r"(?i)Answer\s*:\s*([^\n]+)", said)
-        if tidied(lines[-1] if lines else "[INVALID]") == tidied(gold):
+        if tidied(lines[-1] if lines else "[INVALID]", rules) == tidied(gold, rules):
             return True
         if "A" in question and len(re.findall(r"\n", question)) >= 2:
             option = re.match(r"^[ (\[]*([A-F])(?:(?=$)|[\.\)\]]|(?:[\:\-]\s+))", gold.strip())
@@ -383,6 +431,35 @@ def r1v_loop(texts, answers):
         found = re.search(r"<answer>(.*?)</answer>", text)
         answer = found.group(1).strip() if found else text.strip()
         out.append(0.5 * PlainMath.grade_answer(answer, gold.strip()) + 0.5 * good)
+    return out
+
+
+def easyr1_math_loop(texts, answers):
+    def last_box(text):
+        start = text.rfind(r"\boxed{")
+        if start >= 0:
+            inside, depth = text[start + len(r"\boxed{") :], 0
+            for place, sign in enumerate(inside):
+                depth += (sign == "{") - (sign == "}")
+                if depth < 0:
+                    return inside[:place].strip()
+        return "None"
+
+    out = []
+    for text, gold in zip(texts, answers, strict=True):
+        text = re.sub(r"\s*(<|>|/)\s*", r"\1", text)
+        pattern = re.compile(r"<think>.*</think>.*\\boxed\{.*\}.*", re.DOTALL)
+        good = re.fullmatch(pattern, text) is not None
+        out.append(0.9 * PlainMath.grade_answer(last_box(text), gold) + 0.1 * good)
+    return out
+
+
+def dapo_loop(texts, answers, lengths, longest, buffer, rules):
+    out = []
+    for text, gold, length in zip(texts, answers, lengths, strict=True):
+        lines = re.findall(r"(?i)Answer\s*:\s*([^\n]+)", text[-300:])
+        right = tidied(lines[-1] if lines else "[INVALID]", rules) == tidied(gold, rules)
+        out.append((1.0 if right else -1.0) + overlong_loop([length], longest, buffer)[0])
     return out
 
 
@@ -481,6 +558,80 @@ def overlong_loop(lengths, longest, buffer):
     return out
 
 
+def swift_overlong_loop(lengths, longest, buffer):
+    out = []
+    for length in lengths:
+        free = longest - buffer
+        out.append(min(-(length - free) / buffer, 0))
+    return out
+
+
+def swift_cosine_loop(accuracy, lengths, longest):
+    out = []
+    for score, length in zip(accuracy, lengths, strict=True):
+        low, high = (0.5, 1.0) if score >= 1.0 else (0.0, -0.5)
+        out.append(high - (high - low) * (1 - math.cos(length * math.pi / longest)) / 2)
+    return out
+
+
+def trl_cosine_loop(accuracy, lengths, longest):
+    out = []
+    for score, length in zip(accuracy, lengths, strict=True):
+        wave = math.cos(min(length / longest, 1.0) * math.pi)
+        low, high = (0.5, 1.0) if score else (-0.5, -1.0)
+        out.append(float(low + 0.5 * (high - low) * (1.0 + wave)))
+    return out
+
+
+class PlainLatex:
+    """Stands for the library as TRL calls it: with a configuration, which it makes anew for each sample."""
+
+    class Normalization:
+        def __init__(self, units=False):
+            self.units = units
+
+    class LatexExtractionConfig:
+        def __init__(self, boxed_match_priority, try_extract_without_anchor, normalization_config=None):
+            self.priority, self.without_anchor = boxed_match_priority, try_extract_without_anchor
+            self.normalization_config = normalization_config or PlainLatex.Normalization()
+
+    parse = staticmethod(lambda text, **_: [text])
+    verify = staticmethod(lambda gold, answer, **_: gold == answer)
+
+
+def trl_equal(text, gold, parsed):
+    read = PlainLatex.parse(gold, parsing_timeout=10)
+    if not read:
+        return math.nan
+    config = PlainLatex.LatexExtractionConfig(
+        normalization_config=PlainLatex.Normalization(units=True),
+        boxed_match_priority=0,
+        try_extract_without_anchor=False,
+    )
+    said = PlainLatex.parse(
+        text, extraction_config=[config], extraction_mode="first_match", parsing_timeout=10
+    )
+    parsed.append((str(read), str(said) if said else "[unparseable]"))
+    return float(PlainLatex.verify(read, said, timeout_seconds=5))
+
+
+def trl_accuracy_loop(texts, answers):
+    parsed = []
+    return [trl_equal(text, gold, parsed) for text, gold in zip(texts, answers, strict=True)]
+
+
+def trl_reasoning_loop(texts, answers):
+    parsed, out = [], []
+    for text, gold in zip(texts, answers, strict=True):
+        for mark in ["</think>"]:
+            if mark in text:
+                out.append(trl_equal(text.split(mark)[-1], gold, parsed))
+                break
+        else:
+            out.append(0.0)
+    return out
+
+
 def tokens(count, seed=0):
     """Responses as tokens: 100 to 600 of them, of a thousand kinds."""
     dice = random.Random(seed)
@@ -497,6 +648,39 @@ def detections(count, seed=0):
         texts.append(f"<think>{_thought(dice)}</think>\n<answer>[{', '.join(items)}]</answer>")
         golds.append([[x + dice.randrange(30), y, x + 100, y + 80] for x, y, *_ in boxes])
     return texts, golds
+
+
+def corners(count, seed=0):
+    """(texts with one box for Visual-RFT's reasoning segmentation, gold texts)."""
+    dice = random.Random(seed)
+    texts, golds = [], []
+    for x, y in _corners(dice, count):
+        texts.append(f"<think>{_thought(dice)}</think>\n<answer>({x},{y}),({x + 90},{y + 80})</answer>")
+        golds.append(f"<answer> ({x + dice.randrange(30)},{y}),({x + 100},{y + 80}) </answer>")
+    return texts, golds
+
+
+def sentences(count, seed=0):
+    """(texts that answer in a short sentence, gold texts)."""
+    dice = random.Random(seed)
+    starts = ["Yes, ", "No, ", "", ""]
+
+    def said():
+        return dice.choice(starts) + " ".join(dice.choices(data.WORDS, k=dice.randint(2, 8))) + "."
+
+    texts = [f"<think>{_thought(dice)}</think>\n<answer>{said()}</answer>" for _ in range(count)]
+    return texts, [f"<answer> {said()} </answer>" for _ in range(count)]
+
+
+def labelled_answers(count, seed=0):
+    """(texts of VLM-R1 with one to four labelled boxes, gold texts)."""
+    texts, golds = labelled(count, seed)
+    dice = random.Random(seed)
+    lists = [json.dumps([{"bbox_2d": box, "label": label} for label, box in gold]) for gold in golds]
+    return (
+        [f"<think>{_thought(dice)}</think>\n<answer>{text}</answer>" for text in texts],
+        [f"<answer>```json\n{text}\n```</answer>" for text in lists],
+    )
 
 
 def labelled(count, seed=0):
@@ -638,6 +822,38 @@ def visual_rft_loop(texts, solutions, math):
         reward(text, solution, 0) + reward(text, solution, 1) + is_formatted(text)
         for text, solution in zip(texts, solutions, strict=True)
     ]
+
+
+def lisa_loop(texts, solutions, library):
+    pattern = r"\(\s*(\d+)\s*,\s*(\d+)\s*\)\s*,\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)"
+
+    def corners(text):
+        found = re.findall(pattern, text)
+        firsts = [(int(x) / 1000, int(y) / 1000) for x, y, _, _ in found]
+        return firsts + [(int(x) / 1000, int(y) / 1000) for _, _, x, y in found]
+
+    def scaled_giou(gold, said):
+        (x0, y0), (x1, y1) = gold[:2]
+        (u0, v0), (u1, v1) = said[:2]
+        shared = max(0, min(x1, u1) - max(x0, u0)) * max(0, min(y1, v1) - max(y0, v0))
+        union = (x1 - x0) * (y1 - y0) + (u1 - u0) * (v1 - v0) - shared
+        share = shared / union if union > 0 else 0
+        hull = (max(x1, u1) - min(x0, u0)) * (max(y1, v1) - min(y0, v0))
+        return 1 + (share - (hull - union) / hull if hull > 0 else share)
+
+    out = []
+    for text, solution in zip(texts, solutions, strict=True):
+        if library.verify(library.parse(text), library.parse(solution)):
+            out.append(1.0 + is_formatted(text))
+            continue
+        found = re.search(r"<answer>(.*?)</answer>", solution)
+        gold = found.group(1).strip() if found else solution.strip()
+        found = re.search(r"<answer>(.*?)</answer>", text, re.DOTALL)
+        said = found.group(1).strip() if found else text.strip()
+        given, right = corners(said), corners(gold)
+        reward = scaled_giou(right, given) if given else 0.0
+        out.append((2.0 if said == gold else reward) + is_formatted(text))
+    return out
 
 
 def vision_r1_loop(texts, golds, step):
@@ -957,4 +1173,230 @@ def ergo_loop(rows, golds, questions, images, size, shown, second_model):
         whole = "".join(turns_)
         layout = all(re.search(pattern, whole, re.DOTALL) for pattern in patterns)
         out.append(region + 0.5 * small + says(turns_[-1], gold) + layout)
+    return out
+
+
+def line_format_loop(texts):
+    pattern = r"^<think>.*?</think><answer>.*?</answer>$"
+    return [1.0 if re.match(pattern, text) else 0.0 for text in texts]
+
+
+# --- Pixel-Reasoner ------------------------------------------------------------------------------------
+
+
+def rule_loop(texts, golds):
+    def normal(text):
+        text = text.replace("dfrac", "frac") if "dfrac" in text else text
+        text = text.replace("\\text", "") if "text" in text else text
+        for before, after in (("\\varnothing", "\\emptyset"), ("minutes", ""), ("cm", "")):
+            text = text.replace(before, after) if before in text else text
+        return text
+
+    def verified(text, truth):
+        said = PlainMath.parse(text)
+        if len(truth) > 1 and truth[1] in "ABCDEFGHIJK":
+            return float(text[len("\\boxed{") :].startswith(truth[1]))
+        return float(PlainMath.verify(said, truth)) if said else -1.0
+
+    def compared(text, gold):
+        text.find("Now everything looks fine. Solution finished.")
+        gold = normal(gold)
+        truth = PlainMath.parse(gold if "\\boxed" in gold else f"\\boxed{{{gold}}}")
+        if not truth:
+            return -1.0
+        for sign in ("\\boxed", "<answer>", "Answer:"):  # the text is in lower case: the last is never found
+            if sign not in text:
+                continue
+            if sign == "<answer>":
+                found = re.search("<answer>(.*?)</answer>", text)
+                if not found:
+                    continue
+                part = f"\\boxed{{{found.group(1)}}}"
+            else:
+                part = text[text.rindex(sign) :].strip()
+            if verified(normal(part), truth) > 0.99:
+                return 1.0
+        return verified(normal(text), truth)
+
+    out = []
+    for text, gold in zip(texts, golds, strict=True):
+        if "<|im_end|>" in text or "<|endoftext|>" in text:
+            text.lower().count("wait")  # a note that the reward does not use
+        score, lowered = 0.0, text.lower()
+        for each in [str(gold).lower()]:
+            score = compared(lowered, each)
+            if score > 0.5:
+                break
+            if "," in each:
+                boxed = "\\" + lowered[lowered.rfind("boxed") :]
+                parts = [part.lower().strip() for part in each[len("\\boxed{") : -1].split(",")]
+                if "boxed" in lowered and sum(part in boxed for part in parts) == len(parts):
+                    score = 1.0
+                    break
+        out.append(score)
+    return out
+
+
+def pixel_reasoner_loop(texts, golds, size):
+    turns = [
+        [turn.split("<|im_end|>")[0] for turn in text.split("<|im_start|>assistant\n")] for text in texts
+    ]
+    calls = [sum(turn.endswith("</tool_call>") for turn in each) for each in turns]
+    accuracy = rule_loop([text.replace("<|im_start|>assistant\n", "") for text in texts], golds)
+    return curiosity_loop(accuracy, calls, [False] * len(texts), size)
+
+
+# --- VLM-R1's other answers ----------------------------------------------------------------------------
+
+CUES = [
+    "答案",
+    "选择",
+    "正确",
+    "是",
+    "对",
+    "answer",
+    "correct",
+    "choose",
+    "select",
+    "right",
+    "认为",
+    "应该",
+    "觉得",
+    "think",
+    "believe",
+    "should",
+]
+
+
+def option_of(text):
+    text = re.sub(r"\s+", " ", text.upper())
+    letters = re.findall(r"(?<![A-Z])([A-Z])(?=[\.\,\?\!\:\;]|$)", text)
+    if len(letters) < 2:
+        return letters[0] if letters else None
+    points = dict.fromkeys(letters, 0)
+    for letter in letters:
+        place = text.find(letter)
+        near = text[max(0, place - 20) : min(len(text), place + 20)]
+        for cue in CUES:
+            points[letter] += cue.upper() in near
+        points[letter] += 2 * (place > len(text) * 0.7)
+        points[letter] += place < len(text) - 1 and text[place + 1] in "\u3002.!\uff01,\uff0c"
+    return max(points.items(), key=lambda each: each[1])[0]
+
+
+def tidy_answer(text):
+    found = re.findall(r"<answer>(.*?)</answer>", text, re.DOTALL)
+    text = found[-1] if found else text
+    for mark in ("\n", "\r"):
+        text = re.sub(r"(?<=\s)" + re.escape(mark), "", text)
+        text = re.sub(r"(?<!\s)" + re.escape(mark), " ", text)
+    return text.strip().rstrip(".").lower()
+
+
+def gold_of(solution):
+    found = re.search(r"<answer>(.*?)</answer>", solution)
+    return found.group(1).strip() if found else solution.strip()
+
+
+def first_said(text):
+    found = re.search(r"<answer>(.*?)</answer>", text, re.DOTALL)
+    return found.group(1).strip() if found else text.strip()
+
+
+def option_score(text, solution):
+    named = option_of(gold_of(solution))
+    return float(option_of(first_said(text)) == (named.upper() if named else solution.strip()))
+
+
+def yes_no_score(text, solution):
+    text, solution = text.lower(), solution.lower()
+    found = [re.search(r"(yes|no)", each) for each in (gold_of(solution), first_said(text))]
+    right, said = (each.group(1) if each else "" for each in found)
+    return float(right == said)
+
+
+def all_match_score(text, solution):
+    return float(tidy_answer(text) == tidy_answer(solution))
+
+
+def any_score(text, solution):
+    from Levenshtein import ratio
+
+    gold = gold_of(solution)
+    found = re.findall(r"<answer>(.*?)</answer>", text, re.DOTALL)
+    said = found[-1].strip() if found else text.strip()
+    if PlainMath.verify(PlainMath.parse(said), PlainMath.parse(gold)):
+        return 1.0
+    has_number, right = re.search(r"\d", gold), option_of(gold)
+    if has_number:
+        try:
+            return float(float(tidy_answer(said)) == float(tidy_answer(gold)))
+        except ValueError:
+            return ratio(tidy_answer(said), tidy_answer(gold))
+    if right:
+        return float(option_of(said) == right.upper())
+    return ratio(tidy_answer(said), tidy_answer(gold))
+
+
+def detection_score(text, solution):
+    def listed(text):
+        found = re.search(r"```json(.*?)```", tidy_answer(text), re.DOTALL)
+        return list(json.loads(found.group(1).strip())) if found else []
+
+    def share(a, b):
+        x0, y0, x1, y1 = max(a[0], b[0]), max(a[1], b[1]), min(a[2] - 1, b[2] - 1), min(a[3] - 1, b[3] - 1)
+        shared = (x1 - x0 + 1) * (y1 - y0 + 1) if x0 < x1 and y0 < y1 else 0
+        return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
+
+    tidy_answer(text), tidy_answer(solution)  # once more, before the function is chosen
+    found, golds = listed(text), listed(solution)
+    if not golds or not found:
+        return float(not golds and not found)
+    shares = [[share(a["bbox_2d"], b["bbox_2d"]) for b in golds] for a in found]
+    free, free_golds, position = list(range(len(found))), list(range(len(golds))), 0.0
+    while free and free_golds:
+        best, at, gold_at = -1, -1, -1
+        for i in free:
+            for j in free_golds:
+                if shares[i][j] > best:
+                    best, at, gold_at = shares[i][j], i, j
+        if best < 0.5:
+            break
+        position += best * (found[at]["label"].lower() == golds[gold_at]["label"].lower())
+        free.remove(at)
+        free_golds.remove(gold_at)
+    missing, adding = len(free_golds) / len(golds), len(free) / len(found)
+    return 0.7 * position / len(golds) + 0.3 * (1.0 - (missing + adding) / 2.0)
+
+
+def vlm_accuracy_loop(texts, solutions, score):
+    return [score(text, solution) for text, solution in zip(texts, solutions, strict=True)]
+
+
+def object_repetition_loop(texts):
+    def json_part(text):
+        if found := re.search(r"```json(.*?)```", text, re.DOTALL):
+            return found.group(1).strip()
+        found = re.search(r"```(.*?)```", text, re.DOTALL)
+        if found and found.group(1).strip():
+            return found.group(1).strip()
+        found = re.search(r'\[\s*{.*?"bbox_2d".*?"label".*?}\s*\]', text, re.DOTALL)
+        return found.group(0) if found else None
+
+    def repeated(things, size):
+        ngrams, total = set(), 0
+        for ngram in zip(*[things[i:] for i in range(size)], strict=False):
+            ngrams.add(ngram)
+            total += 1
+        return -(1 - len(ngrams) / total) if total else 0.0
+
+    out = []
+    for text in texts:
+        part = json_part(text)
+        items = json.loads(part) if part else None
+        if items and isinstance(items, list):
+            named = [item for item in items if "bbox_2d" in item and "label" in item]
+            out.append(repeated([f"{item['bbox_2d']}_{item['label']}" for item in named], 1))
+        else:
+            out.append(0.0 if len(text.split()) < 6 else repeated(text.lower().split(), 6))
     return out

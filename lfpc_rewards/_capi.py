@@ -6,7 +6,7 @@ itself. They use functions alone, never the layout of an object, and they keep t
 * whoever calls them is an `object_kernel`, which keeps the GIL; nothing here gives it up or runs Python
   code, so no list changes between two calls, and what is borrowed from a list lives as long as the list;
 * an object's type is asked for before anything that only one type understands;
-* no index leaves its list, and no call can set an exception.
+* no index leaves its list, and no call can set an exception, but for `int_or_error`.
 """
 
 from __future__ import annotations
@@ -33,13 +33,26 @@ _C_TYPES = {
 }
 
 
-def python_api(name: str, result: Any, *arguments: Any) -> Any:
-    """The function for kernels; for the plain functions of ``NUMBA_DISABLE_JIT=1`` the same by ctypes."""
+def python_api(name: str, result: Any, *arguments: Any, failed: Any = None) -> Any:
+    """The function for kernels; for the plain functions of ``NUMBA_DISABLE_JIT=1`` the same by ctypes.
+
+    `failed`: what a function gives that sets an exception; ctypes raises it, which no kernel does.
+    """
     if not config.DISABLE_JIT:
         return types.ExternalFunction(name, result(*arguments))
     function = getattr(ctypes.pythonapi, name)
     function.restype, *function.argtypes = [_C_TYPES[kind] for kind in (result, *arguments)]
-    return function
+    return function if failed is None else _silent(function, failed)
+
+
+def _silent(function: Callable[..., Any], failed: Any) -> Callable[..., Any]:
+    def call(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except (TypeError, OverflowError):
+            return failed
+
+    return call
 
 
 list_size: Callable[[int], int] = python_api("PyList_Size", types.intp, types.intp)
@@ -54,6 +67,12 @@ int_value: Callable[[int, int], int] = python_api(
     "PyLong_AsLongLongAndOverflow", types.int64, types.intp, types.intp
 )
 """Of an int; the second argument is the address of a C int that becomes 0 only if the value fits."""
+
+int_or_error: Callable[[int], int] = python_api("PyLong_AsSsize_t", types.intp, types.intp, failed=-1)
+"""Of an int; of anything else, and of a large one, -1 with an exception set. So no type need be asked for."""
+
+clear_error: Callable[[], None] = python_api("PyErr_Clear", types.void)
+"""To be called before anything else where `int_or_error` may have set an exception."""
 
 ascii_text: Callable[[int, int], Any] = python_api(
     "PyUnicode_AsUTF8AndSize", types.CPointer(types.uint8), types.intp, types.intp

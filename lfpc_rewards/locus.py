@@ -12,15 +12,18 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
+from numba import carray
 from numpy.typing import NDArray
 
+from lfpc_rewards._capi import ascii_text, list_item
 from lfpc_rewards._checks import WITH_AREA, as_box_list, raise_bad_row
-from lfpc_rewards._jit import kernel
+from lfpc_rewards._jit import kernel, object_kernel, part
+from lfpc_rewards._packing import pack_rows, starts_of
 from lfpc_rewards._scan import Codes, _codes, is_space, read_box
 from lfpc_rewards._typing import Boxes, BoxesLike, Scores, SizesLike
 from lfpc_rewards.boxes import Frame, convert_frame
 from lfpc_rewards.geometry import iou
-from lfpc_rewards.parsing import Completion, read_columns
+from lfpc_rewards.parsing import Completion, read_answers
 
 _NUMBER = r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*"
 _BOX = re.compile(rf"\[{','.join([_NUMBER] * 4)}\]")
@@ -116,14 +119,12 @@ def locus_reward(
     """
     if not 0.0 <= format_weight <= 1.0:
         raise ValueError(f"format_weight must lie in [0, 1], got {format_weight}")
-    columns = read_columns(completions)
-    if len(targets) != len(columns.answers):
-        raise ValueError(
-            f"targets must have one entry per completion, got {len(targets)} for {len(columns.answers)}"
-        )
+    texts, answers, well_formed = read_answers(completions)
+    if len(targets) != len(texts):
+        raise ValueError(f"targets must have one entry per completion, got {len(targets)} for {len(texts)}")
     golds, known = _targets(targets)
     boxes = convert_frame(
-        _first_boxes(columns.answers),
+        _first_boxes(texts, answers),
         frame,
         Frame.ORIGINAL,
         original_size=image_sizes,
@@ -132,7 +133,7 @@ def locus_reward(
     overlap = np.where(known, 0.0, np.nan)
     good = known & _with_area(boxes)
     overlap[good] = iou(boxes[good], golds[good])
-    layout = columns.well_formed.astype(np.float64)
+    layout = well_formed.astype(np.float64)
     total = (1.0 - format_weight) * np.where(known, overlap, 0.0) + format_weight * layout
     return LocusParts(overlap, layout, total) if return_parts else total
 
@@ -141,7 +142,8 @@ def _targets(targets: Sequence[BoxesLike | None] | Boxes) -> tuple[Boxes, NDArra
     """(B, 4) the targets, anything where there is none, and (B,) whether there is one."""
     known = np.array([target is not None for target in targets], np.bool_)
     rows: Any = targets if known.all() else [(0, 0, 1, 1) if row is None else row for row in targets]
-    golds = as_box_list(rows, "targets")
+    packed = pack_rows([rows], lambda _: None) if type(rows) is list else None
+    golds = as_box_list(rows, "targets") if packed is None else packed[0].reshape(-1, 4)
     good = _with_area(golds)
     if not good.all():
         raise_bad_row("targets", golds, good, WITH_AREA)
@@ -150,45 +152,63 @@ def _targets(targets: Sequence[BoxesLike | None] | Boxes) -> tuple[Boxes, NDArra
 
 def _with_area(boxes: Boxes) -> NDArray[np.bool_]:
     with np.errstate(all="ignore"):
-        sides = boxes[:, 2:] - boxes[:, :2]
-        area = sides[:, 0] * sides[:, 1]
-        good: NDArray[np.bool_] = (sides > 0).all(1) & (area > 0) & (area * 4 < np.inf)
-    return good & np.isfinite(boxes).all(1)
+        width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+        area = width * height  # not finite where a corner is not
+        good: NDArray[np.bool_] = (width > 0) & (height > 0) & (area > 0) & (area * 4 < np.inf)
+    return good
 
 
-def _first_boxes(answers: Sequence[str | None]) -> Boxes:
-    """(B, 4) the first list of four numbers in each text, NaN where there is none."""
-    texts = [answer or "" for answer in answers]
-    boxes = np.full((len(texts), 4), np.nan)
-    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-    doubtful = np.zeros(len(texts), np.bool_)
-    find_boxes(_codes("".join(texts)), lengths, boxes, doubtful)
+def _first_boxes(texts: Sequence[str], spans: NDArray[np.int64]) -> Boxes:
+    """(B, 4) the first list of four numbers in a part of each text, NaN where there is none."""
+    own = list(texts)  # which nobody else knows
+    boxes, doubtful = np.full((len(own), 4), np.nan), np.zeros(len(own), np.bool_)
+    if all(map(str.isascii, own)):
+        find_ascii_boxes(id(own), spans, boxes, doubtful)
+    else:
+        find_boxes(_codes("".join(own)), starts_of(list(map(len, own))), spans, boxes, doubtful)
     for row in np.flatnonzero(doubtful).tolist():
-        found = _BOX.search(texts[row])
+        found = _BOX.search(own[row], int(spans[row, 0]), int(spans[row, 1]))
         boxes[row] = [float(number) for number in found.groups()] if found else math.nan
     return boxes
 
 
 @kernel
 def find_boxes(
-    codes: Codes, lengths: NDArray[np.int64], boxes: NDArray[np.float64], doubtful: NDArray[np.bool_]
+    codes: Codes,
+    starts: NDArray[np.int64],
+    spans: NDArray[np.int64],
+    boxes: NDArray[np.float64],
+    doubtful: NDArray[np.bool_],
 ) -> None:
-    """Write the first box of each text if it is written plainly.
+    """Write the first box of each part if it is written plainly; else NaN, or it is doubtful."""
+    for row in range(len(spans)):
+        begin, end = starts[row] + spans[row, 0], starts[row] + spans[row, 1]
+        doubtful[row] = not find_box(codes, begin, end, boxes[row])
 
-    A "[" before what may begin a number, without a plain box behind it, is left to the regular expression.
-    """
-    stop = 0
-    for row in range(lengths.size):
-        start, stop = stop, stop + lengths[row]
-        for i in range(start, stop):
-            if codes[i] != 0x5B:  # [
-                continue
-            if read_box(codes, i, stop, boxes[row]) >= 0:
-                break
-            boxes[row] = np.nan
-            k = i + 1
-            while k < stop and is_space(codes[k]):
-                k += 1
-            if k < stop and (codes[k] > 0x7F or (0x2B <= codes[k] <= 0x39 and codes[k] != 0x2C)):
-                doubtful[row] = True
-                break
+
+@object_kernel
+def find_ascii_boxes(
+    texts: int, spans: NDArray[np.int64], boxes: NDArray[np.float64], doubtful: NDArray[np.bool_]
+) -> None:
+    """The same of a list of texts of ASCII characters, where they are."""
+    size = np.zeros(1, np.intp)
+    for row in range(len(spans)):
+        codes = carray(ascii_text(list_item(texts, row), size.ctypes.data), (size[0],), np.uint8)
+        doubtful[row] = not find_box(codes, spans[row, 0], spans[row, 1], boxes[row])
+
+
+@part
+def find_box(codes: Codes, start: int, stop: int, box: NDArray[np.float64]) -> bool:
+    """False if a "[" before what may begin a number has no plain box behind it: `_BOX` decides."""
+    for i in range(start, stop):
+        if codes[i] != 0x5B:  # [
+            continue
+        if read_box(codes, i, stop, box) >= 0:
+            return True
+        box[:] = np.nan
+        k = i + 1
+        while k < stop and is_space(codes[k]):
+            k += 1
+        if k < stop and (codes[k] > 0x7F or (0x2B <= codes[k] <= 0x39 and codes[k] != 0x2C)):
+            return False
+    return True

@@ -191,6 +191,20 @@ def read_columns(completions: Sequence[Completion]) -> Columns:
     return Columns(answers, turns.shapes == _scan.ANSWER, np.zeros(len(answers), np.bool_), turns, [])
 
 
+def read_answers(
+    completions: Sequence[Completion],
+) -> tuple[Sequence[str], NDArray[np.int64], NDArray[np.bool_]]:
+    """(B,) texts, (B, 2) where the answer stands in each (-1 without one), and (B,) the format."""
+    _refuse_one(completions)
+    if set(map(type, completions)) <= {str}:
+        turns = read_turns(completions)  # type: ignore[arg-type]  # checked one line above
+        return turns.texts, turns.answers.reshape(-1, 2), turns.shapes == _scan.ANSWER
+    columns = read_columns(completions)
+    texts = [answer or "" for answer in columns.answers]
+    spans = np.array([(0, len(text)) for text in texts], np.int64).reshape(-1, 2)
+    return texts, spans, columns.well_formed
+
+
 def _refuse_one(completions: Any) -> None:
     if isinstance(completions, str | Mapping | Rollout):
         raise TypeError(f"completions must be a list of completions, got {type(completions).__name__}")

@@ -357,3 +357,38 @@ def fits(
 def is_word(code: int) -> bool:
     # `\w`, of ASCII.
     return 0x30 <= code <= 0x39 or 0x41 <= code <= 0x5A or code == 0x5F or 0x61 <= code <= 0x7A
+
+
+def same_parts(
+    texts: Sequence[str], spans: Places, others: Sequence[str], other_spans: Places
+) -> NDArray[np.bool_]:
+    """(B,) whether a part of each text is a part of the other text; False where one of them is -1, -1.
+
+    `spans`, `other_spans`: (B, 2) where the parts start and stop.
+    """
+    own, other = readable(texts), readable(others)
+    states = compare_parts(id(own), spans, id(other), other_spans)
+    same: NDArray[np.bool_] = states == _YES
+    for row in np.flatnonzero(states == _MAYBE).tolist():
+        part, other_part = own.texts[row][slice(*spans[row])], other.texts[row][slice(*other_spans[row])]
+        same[row] = part == other_part
+    return same
+
+
+@object_kernel
+def compare_parts(texts: int, spans: Places, others: int, other_spans: Places) -> Places:
+    size = np.zeros(1, np.intp)
+    states = np.full(len(spans), _NO)
+    for row in range(len(spans)):
+        i, j = spans[row, 0], other_spans[row, 0]
+        if i < 0 or j < 0 or spans[row, 1] - i != other_spans[row, 1] - j:
+            continue
+        codes, other_codes = codes_of(texts, row, size), codes_of(others, row, size)
+        states[row] = _YES
+        for k in range(spans[row, 1] - i):
+            if codes[i + k] != other_codes[j + k]:
+                states[row] = _NO
+                break
+            if codes[i + k] == UNSURE or codes[i + k] == _SPACE:  # what differs may have the same stand-in
+                states[row] = _MAYBE
+    return states

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numba import config, types
 
 from lfpc_rewards import _capi, _packing
-from lfpc_rewards._packing import four_numbers, pack_rows
+from lfpc_rewards._packing import four_numbers, pack_floats, pack_ints, pack_rows
 
 BOX = [1, 2.5, -3, 4]
 
@@ -167,6 +167,39 @@ def test_reading_keeps_no_reference_and_drops_none():
     assert [sys.getrefcount(thing) for thing in things] == before
 
 
+ODD = [
+    None,
+    "7",
+    2**70,
+    -(2**70),
+    0.5,
+    7,
+    -2,
+    True,
+    float("nan"),
+    Number(2),
+    Silent(3),
+    Half(),
+    [1],
+    np.int64(4),
+]
+
+
+@given(
+    st.lists(st.integers(-(2**63), 2**63 - 1)), st.lists(st.floats()), st.sampled_from(ODD), st.integers(0, 9)
+)
+def test_lists_of_numbers_are_read_whole_or_not_at_all(ints, floats, odd, place):
+    packed = pack_ints(ints)
+    assert packed is None if -1 in ints else packed.tolist() == ints
+    np.testing.assert_array_equal(pack_floats(floats), floats)
+    whole = isinstance(odd, int) and abs(odd) < 2**63
+    packed = pack_ints([*ints[:place], odd])
+    assert packed is None if -1 in ints[:place] or not whole else packed.tolist() == [*ints[:place], int(odd)]
+    packed = pack_floats([*floats[:place], odd])
+    assert packed is None if type(odd) is not float else np.array_equal(packed, [*floats[:place], odd], True)
+    assert pack_ints(tuple(ints)) is pack_floats(np.array(floats)) is None
+
+
 def test_api_functions_are_external_to_kernels_and_ctypes_without_jit(monkeypatch):
     monkeypatch.setattr(config, "DISABLE_JIT", 0)
     compiled = _capi.python_api("PyList_Size", types.intp, types.intp)
@@ -176,3 +209,5 @@ def test_api_functions_are_external_to_kernels_and_ctypes_without_jit(monkeypatc
     three = [1, 2, 3]
     assert plain(id(three)) == 3
     assert isinstance(plain, ctypes._CFuncPtr)
+    quiet = _capi.python_api("PyLong_AsSsize_t", types.intp, types.intp, failed=-1)
+    assert [quiet(id(thing)) for thing in (7, 2**70, "7")] == [7, -1, -1]

@@ -2,9 +2,10 @@
 
 import ast
 import json
+import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lfpc_rewards import presets
@@ -121,12 +122,58 @@ def test_strict_reads_json_too():
     [
         ("no json", "must have an action and a gt_bbox"),
         (CLICK | {"gt_bbox": [1, 2, 3]}, "must have a gt_bbox of two or four numbers"),
+        (CLICK | {"gt_bbox": [1, 2, float("nan"), 3]}, "must have an action and a gt_bbox of numbers"),
+        (CLICK | {"action": 3}, "must have an action and a gt_bbox of numbers"),
         (TYPE | {"input_text": None}, "must have an input_text"),
     ],
 )
 def test_a_bad_gold_action_is_named(gold, error):
     with pytest.raises(ValueError, match=rf"answers\[0\] {error}"):
         score("x", gold=gold)
+
+
+SIGNS = [*" .-[]{},:'", "\n", "\t", ".0", "x", "é", "棕", "\u2028", "[3, 4]"]
+
+
+@st.composite
+def nearly_plain(draw):
+    """One action in the plainest writing, but for signs that are put between its words and signs."""
+    parts = re.findall(r"\w+|\W", f"[{item(draw(st.sampled_from(['click', 'type', 'naïve'])))}]")
+    for sign in draw(st.lists(st.sampled_from(SIGNS), max_size=2)):
+        parts.insert(draw(st.integers(0, len(parts))), sign)
+    return "".join(parts)
+
+
+def plainly_scored(text, gold):
+    """(accuracy, format) by the original's patterns and by Python's own reader of literals."""
+    text = text.strip()
+    name = re.search(r"'action':\s*'(\w+)'", text)
+    point = re.search(r"\{.*\[(\d+),\s*(\d+)]\s*.*\}", text)
+    x, y = map(int, point.groups()) if point else (0, 0)
+    x0, y0, x1, y1 = gold["gt_bbox"]
+    try:
+        items = ast.literal_eval(text)
+        layout = isinstance(items, list) and all(
+            isinstance(each["action"], str)
+            and isinstance(each["input_text"], str)
+            and isinstance(each["point"][0], int)
+            and isinstance(each["point"][1], int)
+            and (each["action"] != "type" or each["input_text"] != "no input text")
+            for each in items
+        )
+    except (ValueError, SyntaxError, TypeError, LookupError):
+        layout = False
+    right = name is not None and name[1].lower() == gold["action"] and x0 < x < x1 and y0 < y < y1
+    return float(right), float(layout)
+
+
+@settings(max_examples=200)
+@given(st.lists(nearly_plain(), min_size=5, max_size=20))
+@example(["[{'action': 'click', 'point': [150, 150\t], 'input_text': 'x'}]"])
+def test_what_is_read_at_once_is_what_patterns_and_parser_read(rows):
+    parts = presets.gui_r1([f"<think></think><answer>{row}</answer>" for row in rows], [CLICK] * len(rows))
+    expected = [plainly_scored(row, CLICK) for row in rows]
+    assert list(zip(parts.accuracy, parts.format, strict=True)) == expected
 
 
 # --- the parser that takes the evaluator's place -------------------------------------------------------
@@ -187,6 +234,7 @@ PIECES += [
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=7).map("".join))
+@example("'a',...")
 def test_nearly_valid_text_is_read_as_python_reads_it(text):
     try:
         expected = ast.literal_eval(text.strip())

@@ -66,7 +66,15 @@ class Plain:
 
 
 @given(responses)
-@example(["\\boxed{}} \\boxed{1}", "\\boxed{1\\boxed{2}", "\\boxed{</think>\\boxed{3} 4}", "\\boxed{5"])
+@example(
+    [
+        "\\boxed{}} \\boxed{1}",
+        "\\boxed{1\\boxed{2}",
+        "\\boxed{</think>\\boxed{3} 4}",
+        "\\boxed{5",
+        "\\boxed{}",
+    ]
+)
 def test_deepeyes_for_mathematics(rows):
     handed, parts = judged(presets.deepeyes_math, rows, "TRUE", math=Plain)
     for text, answer, layout in zip(rows, handed, parts.format, strict=True):
@@ -97,6 +105,7 @@ CALL = "<tool_call>{}</tool_call>"
 @example(
     [THOUGHT + CALL, f"{THOUGHT} {CALL}\n{CALL} x", f"{THOUGHT}y {CALL} ", f"{THOUGHT}y{CALL}z", THOUGHT]
 )
+@example(["</tool_response>\nassistant\n red", f"{CALL}user", f"{THOUGHT}{CALL}"])
 @example(
     [f"{THOUGHT}{CALL}user", f"{THOUGHT}</tool_response>\nassistant\n red", f"{THOUGHT}<tool_response>{CALL}"]
 )

@@ -112,6 +112,18 @@ def test_a_judge_is_asked_again_about_texts_it_left_open_but_not_where_it_failed
         ask(lambda *_: [3], None, ["a"], ["a"], read)
 
 
+group_lists = st.lists(st.integers(-2, 3) | st.sampled_from([True, 2**70, "a", 2.0]), max_size=12)
+
+
+@given(group_lists | group_lists.filter(lambda row: "a" not in row).map(sorted))
+def test_groups_are_numbered_as_they_appear(groups):
+    numbers, count = number_groups(groups)
+    different = list(dict.fromkeys(groups))
+    assert (numbers.tolist(), count) == ([different.index(group) for group in groups], len(different))
+    if not {"a", 2**70} & set(groups):
+        assert number_groups(np.array(groups))[0].tolist() == numbers.tolist()
+
+
 @given(st.lists(st.integers(0, 3), max_size=12))
 def test_places_count_the_members_before(groups):
     numbers, count = number_groups(groups)

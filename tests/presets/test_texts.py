@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lfpc_rewards.presets._tags import Tags, both
-from lfpc_rewards.presets._texts import Shape, find_text, readable, stripped
+from lfpc_rewards.presets._texts import Shape, find_text, readable, same_parts, stripped
 
 ODD = ["?", "٣", "\u00a0", "\u3000", "\x1f", "\x85", "İ", "棕", "\U0001f600", "\ud800"]
 """Digits, white space, letters and others beyond ASCII, and what stands for them."""
@@ -44,11 +44,28 @@ def test_a_text_is_where_str_finds_it(wanted, data, since):
 
 
 @given(st.lists(st.sampled_from(["<b>", "</b>", "x", " ", *ODD]), max_size=12).map("".join))
+@example("<b>x<b>y</b></b><b>z</b>")
 def test_pairs_are_all_that_a_regular_expression_finds(text):
     found = [match.span(1) for match in re.finditer("<b>(.*?)</b>", text, re.DOTALL)]
     owners, *places = Tags(["</b>", text, "<b>"], both("b")).pairs("b")
     assert list(zip(*(each.tolist() for each in places), strict=True)) == found
     assert owners.tolist() == [1] * len(found)
+
+
+words = st.text(st.sampled_from(["a", "b", "?", "\x1f", "\u00a0", "棕", "é"]), max_size=3)
+
+
+@example([("\x1f", "\u00a0", 0, 0)])
+@given(st.lists(st.tuples(words, words, st.integers(0, 2), st.integers(0, 2)), max_size=6))
+def test_parts_are_the_same_where_their_texts_are(rows):
+    texts, others = ([f"{'.' * row[k + 2]}{row[k]}!" for row in rows] for k in range(2))
+    spans, other_spans = (
+        np.array([(row[k + 2], row[k + 2] + len(row[k])) for row in rows], np.int64).reshape(-1, 2)
+        for k in range(2)
+    )
+    expected = [row[0] == row[1] for row in rows]
+    assert same_parts(texts, spans, others, other_spans).tolist() == expected
+    assert not same_parts(texts, spans, others, np.full_like(other_spans, -1)).any()
 
 
 # template, the regular expression for it, what is likely to match

@@ -12,9 +12,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from lfpc_rewards._jit import object_kernel
+from lfpc_rewards._packing import pack_rows
+from lfpc_rewards._scan import is_space
 from lfpc_rewards._typing import Message, Scores
-from lfpc_rewards.presets._boxes import as_number, json_or_none
+from lfpc_rewards.presets._boxes import NO_BOX, as_number, as_numbers, json_or_none
 from lfpc_rewards.presets._completions import first_texts, same_length
 from lfpc_rewards.presets._layout import thought_and_answer
 from lfpc_rewards.presets._literals import NotLiteralError, python_literal
@@ -22,6 +26,7 @@ from lfpc_rewards.presets._records import TEXT, Layout
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 from lfpc_rewards.presets._tags import Tags, both
+from lfpc_rewards.presets._texts import Places, Readable, codes_of, is_word, lengths_of, readable, stripped
 
 NEAR = 140.0
 """Pixels within which a click at a point counts. In the original's code."""
@@ -30,8 +35,6 @@ _LAYOUT = Layout({"action": TEXT, "point": 2, "input_text": TEXT}, "'")
 _ACTION = re.compile(r"'action':\s*'(\w+)'")
 _INPUT = re.compile(r"'input_text':\s*'(.*?)'")
 _POINT = re.compile(r"\{.*\[(\d+),\s*(\d+)]\s*.*\}")
-_WORD = re.compile(r"\w+")
-_ODD = re.compile(r"[-.\n\r]| [:,\]]|\[ ")
 _NO_TEXT = "no input text"
 _WITH_TEXT = ("type", "select", "scroll")
 _DIRECTIONS = ("left", "right", "up", "down")
@@ -104,6 +107,15 @@ class _Action(NamedTuple):
     text: str = _NO_TEXT
 
 
+class _Actions(NamedTuple):
+    """The same of a batch, and whether each answer is complete; of gold actions, places are targets."""
+
+    names: list[str]
+    places: NDArray[np.float64]
+    texts: list[str]
+    complete: NDArray[np.bool_] = np.ones(0, np.bool_)
+
+
 def gui_r1(
     completions: Sequence[str | Sequence[Message]],
     answers: Sequence[str | Mapping[str, Any]],
@@ -149,66 +161,105 @@ def gui_r1(
     strict = is_strict(mode)
     if strict:
         read = read_strictly(completions, "tool_call")
-        inside, framed = [text or "" for text in read.answers], read.well_formed
+        texts, framed = readable([text or "" for text in read.answers]), read.well_formed
+        start, stop = lengths_of(texts) * 0, lengths_of(texts)
     else:
         tags = Tags(first_texts(completions), both("think", "answer"))
-        start, stop = tags.pair("answer")
-        inside, framed = (
-            tags.cut_stripped(np.maximum(start, 0), np.maximum(stop, 0)),
-            thought_and_answer(tags),
-        )
-    known: dict[str, tuple[_Action, bool]] = _plainly_written(inside)
-    for text in set(inside).difference(known):
-        value = _value(text, strict)
-        known[text] = _strict_action(value) if strict else _searched(text), _is_complete(value, strict)
-    accuracy = np.array(
-        [_is_right(known[text][0], *gold, strict) for text, gold in zip(inside, golds, strict=True)],
-        np.float64,
-    )
-    layout = framed * np.array([known[text][1] for text in inside], np.float64)
+        texts, framed = tags.own, thought_and_answer(tags)
+        start, stop = stripped(texts, *tags.pair("answer"))
+    given = _read(texts, start, stop, strict)
+    accuracy = _is_right(given, golds, strict).astype(np.float64)
+    layout = framed * given.complete
     return GuiR1Parts(accuracy, layout, 0.8 * accuracy + 0.2 * layout)
 
 
-def _golds(answers: Sequence[Any]) -> list[tuple[str, Sequence[float], str]]:
-    known: dict[str, tuple[str, Sequence[float], str]] = {}
-    rows = []
-    for row, answer in enumerate(answers):
-        if isinstance(answer, str) and answer in known:
-            rows.append(known[answer])
-            continue
-        gold = json_or_none(answer) if isinstance(answer, str) else answer
-        gold = gold if isinstance(gold, dict | Mapping) else {}
-        action, target, text = gold.get("action"), gold.get("gt_bbox"), gold.get("input_text")
-        numbers = target if isinstance(target, list | tuple) else [math.nan]
-        if not isinstance(action, str) or not all(isinstance(n, int | float) and n - n == 0 for n in numbers):
-            raise ValueError(f"answers[{row}] must have an action and a gt_bbox of numbers, got {answer!r}")
-        name = action.lower()
-        if name in _WITH_TEXT and not isinstance(text, str):
-            raise ValueError(f"answers[{row}] must have an input_text, got {answer!r}")
-        if name == "click" and len(numbers) not in (2, 4):
-            raise ValueError(f"answers[{row}] must have a gt_bbox of two or four numbers, got {answer!r}")
-        rows.append((name, numbers, text if isinstance(text, str) else ""))
-        if isinstance(answer, str):
-            known[answer] = rows[-1]
-    return rows
+def _golds(answers: Sequence[Any]) -> _Actions:
+    """The gold actions; places are boxes, or (x, y, NaN, NaN) for a point."""
+    golds = answers
+    if not set(map(type, answers)) <= {dict}:
+        known = {text: json_or_none(text) for text in {text for text in answers if isinstance(text, str)}}
+        read = [known[answer] if isinstance(answer, str) else answer for answer in answers]
+        golds = [gold if isinstance(gold, Mapping) else {} for gold in read]
+    names, targets, texts = (
+        [gold.get(name) for gold in golds] for name in ("action", "gt_bbox", "input_text")
+    )
+    packed = pack_rows([targets], _place)
+    places = np.full((len(targets), 4), np.nan) if packed is None else packed[0].reshape(-1, 4)
+    plain = np.isfinite(places).all(1) & _are_texts(names) & _are_texts(texts)
+    for row in np.flatnonzero(~plain).tolist():
+        _check(f"answers[{row}]", answers[row], names[row], targets[row], texts[row])
+    return _Actions(list(map(str.lower, names)), places, texts)
 
 
-def _plainly_written(texts: Sequence[str]) -> dict[str, tuple[_Action, bool]]:
-    """The answers on which patterns and parser agree, because they are one action in the plainest writing."""
-    read = _LAYOUT.read(texts)
-    known = {}
-    firsts = read.first.tolist()
-    spans, numbers = read.spans.ravel().tolist(), read.numbers.ravel().tolist()
-    for row in np.flatnonzero(read.counts == 1).tolist():
-        text, first = texts[row], firsts[row]
-        if text in known or text.count("[") != 2 or text.count("]") != 2 or _ODD.search(text):
+def _place(target: Any) -> tuple[float, ...]:
+    """Four numbers of a box, of a point two and NaN; NaN for anything else."""
+    is_box = isinstance(target, list | tuple) and len(target) == 4
+    return as_numbers(target, 4) if is_box else as_numbers(target, 2) + NO_BOX[:2]
+
+
+def _are_texts(values: list[Any]) -> NDArray[np.bool_]:
+    return np.array([type(value) is str for value in values], np.bool_)
+
+
+def _check(where: str, answer: Any, action: Any, target: Any, text: Any) -> None:
+    numbers = target if isinstance(target, list | tuple) else [math.nan]
+    if not isinstance(action, str) or not all(isinstance(n, int | float) and n - n == 0 for n in numbers):
+        raise ValueError(f"{where} must have an action and a gt_bbox of numbers, got {answer!r}")
+    if action.lower() in _WITH_TEXT and not isinstance(text, str):
+        raise ValueError(f"{where} must have an input_text, got {answer!r}")
+    if action.lower() == "click" and len(numbers) not in (2, 4):
+        raise ValueError(f"{where} must have a gt_bbox of two or four numbers, got {answer!r}")
+
+
+def _read(texts: Readable, start: Places, stop: Places, strict: bool) -> _Actions:
+    """What each answer says, which stands between two places of a text."""
+    read = _LAYOUT.read(texts, start, stop)
+    alone = np.flatnonzero(read.counts == 1)
+    spans, places = np.full((len(texts), 3, 2), -1), np.zeros((len(texts), 2))
+    spans[alone], places[alone] = read.spans[read.first[alone]], read.numbers[read.first[alone]]
+    plain = are_plain(id(texts), start, stop, spans)
+    bounds = (spans[:, field, side].tolist() for field in (0, 2) for side in (0, 1))
+    columns = zip(texts.texts, *bounds, strict=True)
+    pairs = [(text[a:b], text[c:d]) for text, a, b, c, d in columns]
+    names, words = [name for name, _ in pairs], [inside for _, inside in pairs]
+    complete = np.array([_has_argument(*pair) for pair in pairs], np.bool_)
+    known: dict[str, tuple[_Action, bool]] = {}
+    for row in np.flatnonzero(~plain).tolist():
+        text = texts.texts[row][start[row] : stop[row]]
+        if text not in known:
+            value = _value(text, strict)
+            known[text] = _strict_action(value) if strict else _searched(text), _is_complete(value, strict)
+        (names[row], places[row], words[row]), complete[row] = known[text]
+    return _Actions(names, places, words, complete)
+
+
+@object_kernel
+def are_plain(texts: int, start: Places, stop: Places, spans: Places) -> NDArray[np.bool_]:
+    """(B,) whether patterns and parser agree on an answer, because it is written in the plainest way.
+
+    `spans`: where its action, point and text stand. There is one list in the other, the action is a word, and
+    no sign or blank is where only one of them would take it.
+    """
+    plain = np.zeros(start.size, np.bool_)
+    size = np.zeros(1, np.intp)
+    for row in range(start.size):
+        if spans[row, 0, 0] < 0 or spans[row, 2, 0] < 0:
             continue
-        a, b, _, _, c, d = spans[6 * first : 6 * first + 6]
-        name, words = text[a:b], text[c:d]
-        if a >= 0 and c >= 0 and _WORD.fullmatch(name):
-            x, y = numbers[2 * first : 2 * first + 2]
-            known[text] = _Action(name, (x, y), words), _has_argument(name, words)
-    return known
+        codes = codes_of(texts, row, size)
+        good = spans[row, 0, 0] < spans[row, 0, 1]
+        for i in range(spans[row, 0, 0], spans[row, 0, 1]):
+            good &= is_word(codes[i])
+        opened, closed, before = 0, 0, 0
+        for i in range(start[row], stop[row]):
+            code = codes[i]
+            opened += code == 0x5B  # [
+            closed += code == 0x5D  # ]
+            good &= code != 0x2D and code != 0x2E and code != 0x0A and code != 0x0D  # - . and ends of lines
+            good &= not (is_space(before) and (code == 0x3A or code == 0x2C or code == 0x5D))  # : , ]
+            good &= not (before == 0x5B and is_space(code))
+            before = code
+        plain[row] = good and opened == 2 and closed == 2
+    return plain
 
 
 def _searched(text: str) -> _Action:
@@ -261,24 +312,30 @@ def _has_argument(name: str, words: str) -> bool:
     return name != "scroll" or words in _DIRECTIONS
 
 
-def _is_right(given: _Action, name: str, target: Sequence[float], words: str, strict: bool) -> bool:
-    if given.name.lower() != name:
-        return False
-    if name == "click":
-        x, y = given.point
-        if len(target) == 2:
-            return (x - target[0]) ** 2 + (y - target[1]) ** 2 < NEAR**2
-        return target[0] < x < target[2] and target[1] < y < target[3]
-    if name not in _WITH_TEXT:
-        return True
-    mine, gold = _words(given.text), _words(words)
+def _is_right(given: _Actions, golds: _Actions, strict: bool) -> NDArray[np.bool_]:
+    """(B,) whether each action is the gold one, with the right argument."""
+    right = np.array([a.lower() == b for a, b in zip(given.names, golds.names, strict=True)], np.bool_)
+    clicks = np.array([name == "click" for name in golds.names], np.bool_)
+    with np.errstate(all="ignore"):
+        (x, y), (x0, y0, x1, y1) = given.places.T, golds.places.T
+        inside = (x0 < x) & (x < x1) & (y0 < y) & (y < y1)
+        near = np.isnan(x1) & ((x - x0) * (x - x0) + (y - y0) * (y - y0) < NEAR**2)
+    for row in np.flatnonzero(right & ~clicks).tolist():
+        if golds.names[row] in _WITH_TEXT:
+            right[row] = _says(given.texts[row], golds.texts[row], strict)
+    right &= inside | near | ~clicks
+    return right
+
+
+def _says(text: str, gold: str, strict: bool) -> bool:
+    words, golds = _words(text), _words(gold)
     if strict:
-        return mine == gold
-    if len(mine) == len(gold) == 1:
-        [word], [right] = mine, gold
+        return words == golds
+    if len(words) == len(golds) == 1:
+        [word], [right] = words, golds
         if word in right or right in word:
             return True
-    return bool(mine & gold) and 2 * len(mine & gold) / (len(mine) + len(gold)) >= 0.5
+    return bool(words & golds) and 2 * len(words & golds) / (len(words) + len(golds)) >= 0.5
 
 
 def _words(text: str) -> set[str]:

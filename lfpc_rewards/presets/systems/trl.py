@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from lfpc_rewards._typing import Message, Scores
 from lfpc_rewards.presets._completions import first_texts, same_length
+from lfpc_rewards.presets._groups import as_scores
 from lfpc_rewards.presets._math import MathLibrary, needed
 from lfpc_rewards.presets._shaping import as_lengths, cosine_between, repeated_share, soft_overlong
 from lfpc_rewards.presets._strict import last_turns
@@ -204,7 +205,7 @@ def trl_cosine(
         >>> trl_cosine([1, 0, 1], [50, 50, 200], longest=100)
         array([ 0.75, -0.75,  0.5 ])
     """
-    scores, counts = np.asarray(accuracy, np.float64), as_lengths(lengths)
+    scores, counts = as_scores(accuracy), as_lengths(lengths)
     same_length(len(scores), lengths=counts)
     start, end = (np.where(scores != 0, right[k], wrong[k]) for k in range(2))
     scaled = cosine_between(np.minimum(counts / longest, 1.0), start, end)

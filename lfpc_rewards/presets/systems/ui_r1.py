@@ -16,8 +16,8 @@ from lfpc_rewards.presets._completions import first_texts, same_length
 from lfpc_rewards.presets._layout import thought_and_answer
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
-from lfpc_rewards.presets._tags import Tags, both
-from lfpc_rewards.presets._texts import Places, Shape, readable
+from lfpc_rewards.presets._tags import Flags, Tags, both
+from lfpc_rewards.presets._texts import Places, Readable, Shape, lengths_of, readable, same_parts
 
 _ACTION = Shape("'action': '@'")
 _BARE_ACTION = re.compile(r"'action':\s*(\w+)")
@@ -108,60 +108,55 @@ def ui_r1(
         array([3., 2.])
     """
     same_length(len(completions), answers=answers)
-    gold_actions, targets = _golds(answers)
+    golds, gold_actions, clicks, targets = _golds(answers)
     factors = as_sizes(scales, "scales")
     if is_strict(mode):
         read = read_strictly(completions, "tool_call")
-        inside, layout = [text or "" for text in read.answers], read.well_formed
-        actions = [_only_action(text) for text in inside]
-        points = _only_points(inside)
+        texts, layout = readable([text or "" for text in read.answers]), read.well_formed
+        actions, points = _only_actions(texts), _only_points(texts)
     else:
         tags = Tags(first_texts(completions), both("think", "answer"))
-        start, stop = tags.pair("answer")
-        actions, layout = _first_actions(tags.own, start, stop), thought_and_answer(tags)
-        points = np.nan_to_num(INTEGER_POINT.first(tags.own, start, stop)[0])
-    right = np.array([given == gold for given, gold in zip(actions, gold_actions, strict=True)], np.bool_)
+        texts, (start, stop) = tags.own, tags.pair("answer")
+        actions, layout = _first_actions(texts, start, stop), thought_and_answer(tags)
+        points = np.nan_to_num(INTEGER_POINT.first(texts, start, stop)[0])
+    right = same_parts(texts, actions, golds, gold_actions)
     with np.errstate(all="ignore"):
         points = np.trunc(points * factors)
         (x, y), (x0, y0, x1, y1) = points.T, targets.T
         hit = (x0 <= x) & (x <= x1) & (y0 <= y) & (y <= y1)
-    clicks = np.array([gold == "click" for gold in gold_actions], np.bool_)
     action, coord = right.astype(np.float64), (right & (hit | ~clicks)).astype(np.float64)
     return UiR1Parts(action, coord, layout, action + coord + layout)
 
 
-def _first_actions(texts: Sequence[str], start: Places, stop: Places) -> list[str | None]:
-    """(B,) the action that is named first between two places of each text."""
-    own = readable(texts)
-    spans = _ACTION.first(own, start, stop)[1]
-    parts = zip(own.texts, *spans.T.tolist(), strict=True)
-    actions: list[str | None] = [text[begin:end] if begin >= 0 else None for text, begin, end in parts]
+def _first_actions(texts: Readable, start: Places, stop: Places) -> NDArray[np.int64]:
+    """(B, 2) where the action stands that is named first between two places of each text; -1 for none."""
+    spans = _ACTION.first(texts, start, stop)[1]
     for row in np.flatnonzero((spans[:, 0] < 0) & (start >= 0)).tolist():
-        found = _BARE_ACTION.search(own.texts[row], int(start[row]), int(stop[row]))
-        actions[row] = found[1] if found else None
-    return actions
+        found = _BARE_ACTION.search(texts.texts[row], int(start[row]), int(stop[row]))
+        spans[row] = found.span(1) if found else -1
+    return spans
 
 
-def _only_action(text: str) -> str | None:
-    found = _ACTION.pattern.search(text) or _BARE_ACTION.search(text)
-    return found[1] if found and text.count("'action'") == 1 else None
+def _only_actions(texts: Readable) -> NDArray[np.int64]:
+    spans = _first_actions(texts, lengths_of(texts) * 0, lengths_of(texts))
+    spans[[text.count("'action'") != 1 for text in texts]] = -1
+    return spans
 
 
-def _only_points(texts: Sequence[str]) -> NDArray[np.float64]:
+def _only_points(texts: Readable) -> NDArray[np.float64]:
     points = INTEGER_POINT.first(texts)[0]
     points[[text.count("[") > 2 for text in texts]] = np.nan  # the list, and one point in it
     return points
 
 
-def _golds(answers: Sequence[str]) -> tuple[list[str | None], NDArray[np.float64]]:
-    texts = list(dict.fromkeys(answers))
-    tags = Tags(texts, both("answer"))
+def _golds(answers: Sequence[str]) -> tuple[Readable, NDArray[np.int64], Flags, NDArray[np.float64]]:
+    """The gold texts, where their actions stand, which of these are clicks, and their boxes."""
+    tags = Tags(answers, both("answer"))
     start, stop = tags.pair("answer")
     actions, boxes = _first_actions(tags.own, start, stop), INTEGER_BOX.first(tags.own, start, stop)[0]
-    place = {text: k for k, text in enumerate(texts)}
-    for text, action, missing in zip(texts, actions, np.isnan(boxes[:, 0]).tolist(), strict=True):
-        if action is None or (action == "click" and missing):
-            row = list(answers).index(text)
-            raise ValueError(f"answers[{row}] must name an action, and a click its box, got {text!r}")
-    rows = [place[answer] for answer in answers]
-    return [actions[k] for k in rows], np.nan_to_num(boxes)[rows]
+    named = zip(tags.texts, *actions.T.tolist(), strict=True)
+    clicks = np.array([text[begin:end] == "click" for text, begin, end in named], np.bool_)
+    missing = (actions[:, 0] < 0) | (clicks & np.isnan(boxes[:, 0]))
+    for row in np.flatnonzero(missing).tolist():
+        raise ValueError(f"answers[{row}] must name an action, and a click its box, got {tags.texts[row]!r}")
+    return tags.own, actions, clicks, np.nan_to_num(boxes)

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from lfpc_rewards._typing import Scores
 from lfpc_rewards.presets._completions import TurnList, same_length, turns_of
-from lfpc_rewards.presets._groups import number_groups
+from lfpc_rewards.presets._groups import as_scores, number_groups
 from lfpc_rewards.presets._judging import BatchJudge, ask, strict_accuracy
 from lfpc_rewards.presets._layout import Turns
 from lfpc_rewards.presets._strict import read_strictly
@@ -204,7 +204,7 @@ def visionthink_shaping(
         >>> visionthink_shaping([1.5, 1.5, 1.4, 1.4], [0.5] * 4, groups=[0] * 4).round(3)
         array([1.5, 1.5, 1.4, 1.4])
     """
-    total, layout = np.asarray(totals, np.float32), np.asarray(formats, np.float32)
+    total, layout = (as_scores(column).astype(np.float32) for column in (totals, formats))
     same_length(len(total), formats=layout, groups=groups)
     numbers, count = number_groups(groups)
     paid = total - layout
