@@ -123,7 +123,9 @@ def test_any_text_gets_a_score_of_its_own(mode, rows):
 
 # --- against the regular expressions -------------------------------------------------------------------
 
-parts = st.sampled_from([*PIECES[:4], "</think> <answer>", "\n", " ", "x", "\\boxed{", "}"])
+parts = st.sampled_from(
+    [*PIECES[:4], "</think> <answer>", "\n", " ", "\u3000", "<", "/", "think", ">", "x", "\\boxed{", "}"]
+)
 
 
 @given(st.lists(parts, max_size=8).map("".join), st.booleans())
@@ -131,8 +133,12 @@ def test_layouts_are_those_of_the_regular_expressions(inside, whole):
     text = f"<think></think><answer>{inside}</answer>" if whole else inside
     found = re.fullmatch(r"<think>.*?</think>\s*<answer>.*?</answer>", text, re.DOTALL)
     assert thought_and_answer(Tags([text, text], both("think", "answer"))).tolist() == [bool(found)] * 2
-    found = re.fullmatch(r"<think>.*</think>.*\\boxed\{.*\}.*", text, re.DOTALL)
+    bare = re.sub(r"\s*(<|>|/)\s*", r"\1", text)
+    found = re.fullmatch(r"<think>.*</think>.*\\boxed\{.*\}.*", bare, re.DOTALL)
     assert _is_boxed(text) == bool(found)
+    box = last_box(bare)
+    scores = presets.easyr1_math([text], ["None" if box is None else box], grader=Plain)
+    assert (scores.accuracy[0], scores.format[0]) == (1, bool(found))
 
 
 @given(st.lists(parts, max_size=8).map("".join))
