@@ -128,6 +128,8 @@ parts = st.sampled_from(
 )
 
 
+@example("\\boxed{ a < b / c }", False)
+@example(" < think >x</\nthink >\\boxed{}", False)
 @given(st.lists(parts, max_size=8).map("".join), st.booleans())
 def test_layouts_are_those_of_the_regular_expressions(inside, whole):
     text = f"<think></think><answer>{inside}</answer>" if whole else inside

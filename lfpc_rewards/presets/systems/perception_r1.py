@@ -27,7 +27,6 @@ _STRICT = re.compile(
     r"\s*<\|object_ref_start\|>[^<]*<\|object_ref_end\|><\|box_start\|>\s*"
     rf"\(\s*{_NUMBER},\s*{_NUMBER}\s*\),\s*\(\s*{_NUMBER},\s*{_NUMBER}\s*\)\s*<\|box_end\|>(?:<\|im_end\|>)?\s*"
 )
-_TURN = "</think><answer>"
 _BEGINNINGS = ("<", ">", "object_ref_start", "object_ref_end", "box_start", "box_end", "im_end")
 _END_OF_TEXT = "<|endoftext|>"
 
@@ -163,10 +162,10 @@ def perception_r1_think_format(
     if is_strict(mode):
         return read_strictly(completions, "tool_call").well_formed
     # ``^<think>.*?</think><answer>.*?</answer>$``, where a newline may follow but none stand before.
-    tags = Tags(first_texts(completions), ("<think>", _TURN, "</answer>"))
+    tags = Tags(first_texts(completions), ("<think>", "</think><answer>", "</answer>"))
     ends = tags.lengths - np.array([text.endswith("\n") for text in tags.texts], np.int64)
     good: Flags = (tags.first("<think>") == 0) & (tags.last("</answer>") == ends - len("</answer>"))
-    good &= (tags.first(_TURN) >= 0) & (tags.first(_TURN) + len(_TURN) <= tags.last("</answer>"))
+    good &= tags.first("</think><answer>") >= 0
     for row in np.flatnonzero(good).tolist():
         good[row] = tags.texts[row].find("\n", 0, int(ends[row])) < 0
     return good.astype(np.float64)
