@@ -13,8 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lfpc_rewards._checks import as_box_list, as_sizes
+from lfpc_rewards._jit import object_kernel, part
 from lfpc_rewards._typing import Boxes, Message, Scores, SizesLike
 from lfpc_rewards.geometry import iou
 from lfpc_rewards.presets._boxes import (
@@ -35,7 +37,7 @@ from lfpc_rewards.presets._similarity import similarity
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 from lfpc_rewards.presets._tags import Flags, Tags, both
-from lfpc_rewards.presets._texts import stripped
+from lfpc_rewards.presets._texts import Places, codes_of, stripped
 
 Method: TypeAlias = Literal["default", "mcq", "yes_no", "all_match", "detection"]
 """How `vlm_r1_accuracy` compares."""
@@ -271,18 +273,11 @@ def vlm_r1_accuracy(
         return strict_accuracy(given, golds, None, None)
     texts = first_texts(completions)
     tags = Tags([text.lower() for text in texts] if method == "yes_no" else texts, both("answer"))
-    if method in ("mcq", "yes_no"):
-        start, stop = tags.pair("answer")
-        said = tags.cut_stripped(np.maximum(start, 0), stop)
-    else:
-        said = [
-            whole if last is None else last
-            for last, whole in zip(tags.last_group("answer"), texts, strict=True)
-        ]
     if method in _READ:
         read, read_gold = _READ[method]
-        sides = (_each(read, said), _each(read_gold, answers))
+        sides = (read(tags), _each(read_gold, answers))
         return np.array([one == other for one, other in zip(*sides, strict=True)], np.float64)
+    said = _last_answers(tags)
     compare = _default(needed(math)) if method == "default" else _detection
     known: dict[tuple[str, str], float] = {}  # the rollouts of one prompt often say the same
     for pair in zip(said, answers, strict=True):
@@ -403,6 +398,56 @@ def _each(read: Callable[[str], Any], texts: Sequence[str]) -> list[Any]:
     return [known[text] for text in texts]
 
 
+def _last_answers(tags: Tags) -> list[str]:
+    """(B,) the last answer of each text; without one the text."""
+    groups = zip(tags.last_group("answer"), tags.texts, strict=True)
+    return [text if answer is None else answer for answer, text in groups]
+
+
+def _first_answers(tags: Tags) -> tuple[Places, Places]:
+    """(B,) where the first answer of each text stands, without white space around; else all of the text."""
+    start, stop = tags.pair("answer")
+    return stripped(tags.own, start, np.where(stop < 0, tags.lengths, stop))
+
+
+def _named_options(tags: Tags) -> list[str | None]:
+    """(B,) `named_option` of the first answers."""
+    start, stop = _first_answers(tags)
+    counts, letters = np.zeros((2, len(tags.texts)), np.int64)
+    count_lone_letters(id(tags.own), start, stop, counts, letters)
+    options = [chr(letter) if letter else None for letter in letters.tolist()]
+    beyond = np.array([not text.isascii() for text in tags.texts], np.bool_)
+    rows = np.flatnonzero(beyond | (counts > 1))
+    parts = [tags.texts[row][start[row] : stop[row]] for row in rows.tolist()]
+    for row, option in zip(rows.tolist(), _each(named_option, parts), strict=True):
+        options[row] = option
+    return options
+
+
+@object_kernel
+def count_lone_letters(
+    texts: int, start: Places, stop: Places, counts: NDArray[np.int64], letters: NDArray[np.int64]
+) -> None:
+    """How many letters stand alone in parts of ASCII texts, as for `_lone_letters`, and the last of them."""
+    size = np.zeros(1, np.intp)
+    for row in range(start.size):
+        codes = codes_of(texts, row, size)
+        before = False
+        for i in range(start[row], stop[row]):
+            code = codes[i] & 0xDF  # in upper case, if it is a letter
+            letter = 0x41 <= code <= 0x5A
+            if letter and not before and (i + 1 == stop[row] or is_option_end(codes[i + 1])):
+                counts[row] += 1
+                letters[row] = code
+            before = letter
+
+
+@part
+def is_option_end(code: int) -> bool:
+    """Whether a character is one of ``.,?!:;``."""
+    return code == 0x2E or code == 0x2C or code == 0x3F or code == 0x21 or code == 0x3A or code == 0x3B
+
+
 def _tidy(text: str) -> str:
     """An answer in lower case on one line, without final stops."""
     for mark, after_space in _BREAK_AFTER_SPACE.items():
@@ -426,12 +471,15 @@ def _yes_or_no(text: str) -> str | None:
     return found[1] if found else None
 
 
-_READ: dict[str, tuple[Callable[[str], Any], Callable[[str], Any]]] = {
-    "mcq": (named_option, _gold_option),
-    "yes_no": (_yes_or_no, lambda gold: _yes_or_no(_first_line_answer(gold.lower()))),
-    "all_match": (_tidy, _tidy_gold),
+_READ: dict[str, tuple[Callable[[Tags], list[Any]], Callable[[str], Any]]] = {
+    "mcq": (_named_options, _gold_option),
+    "yes_no": (
+        lambda tags: _each(_yes_or_no, tags.cut(*_first_answers(tags))),
+        lambda gold: _yes_or_no(_first_line_answer(gold.lower())),
+    ),
+    "all_match": (lambda tags: _each(_tidy, _last_answers(tags)), _tidy_gold),
 }
-"""What is read in an answer and in a gold text: where both are the same, the answer is right."""
+"""What is read in the texts and in a gold text: where both are the same, the answer is right."""
 
 
 def _default(math: MathLibrary) -> Callable[[str, str], float]:
