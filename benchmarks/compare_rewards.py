@@ -93,6 +93,7 @@ GROUPS = {
         "Pixel-Reasoner",
         "VisionThink",
         "Thyme",
+        "ERGO",
     ),
     "boxes": (
         "LOCUS",

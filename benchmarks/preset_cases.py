@@ -343,6 +343,19 @@ def locus():
     )
 
 
+def ergo():
+    turns, answers = preset_loops.zooms(COUNT)
+    questions, images = ["Which?"] * COUNT, list(range(COUNT))
+    size, shown, second_model = (4000, 3000), (1148, 868), says("B")
+    sizes = {"image_sizes": size, "shown_sizes": shown}
+    columns = {"questions": questions, "images": images}
+    return row(
+        "ergo",
+        lambda: presets.ergo(turns, answers, **columns, **sizes, reward_model=second_model).total,
+        lambda: preset_loops.ergo_loop(turns, answers, questions, images, size, shown, second_model),
+    )
+
+
 def boxed_responses():
     """The responses with the answer in a box in place of the tag."""
     texts, answers = preset_loops.responses(COUNT)
@@ -586,5 +599,6 @@ CASES = [
     ui_r1,
     gui_r1,
     locus,
+    ergo,
 ]
 """The rows of the table on presets."""

@@ -1108,6 +1108,74 @@ def locus_loop(texts, golds):
     return out
 
 
+def zooms(count, seed=0):
+    """(pairs of turns, gold letters): one zoom each, one in twenty without a box."""
+    dice = random.Random(seed)
+    pairs = []
+    for _ in range(count):
+        x, y = dice.randrange(700), dice.randrange(500)
+        box = [x, y, x + dice.randrange(60, 600), y + dice.randrange(60, 400)]
+        asked = "everything" if dice.random() < 0.05 else box
+        answer = f"<answer>{dice.choice(['{}', '({})', '{}.'])}</answer>".format(dice.choice(data.LETTERS))
+        thoughts = [f"<think>{_thought(dice)}</think>" for _ in range(2)]
+        pairs.append([f"{thoughts[0]}<zoom>{asked}</zoom>", f"{thoughts[1]}{answer}"])
+    return pairs, [dice.choice(data.LETTERS) for _ in range(count)]
+
+
+def ergo_loop(rows, golds, questions, images, size, shown, second_model):
+    def resized(height, width, factor=28, least=4 * 28 * 28, most=1280 * 28 * 28):
+        tall, wide = (max(factor, round(side / factor) * factor) for side in (height, width))
+        if tall * wide > most:
+            beta = math.sqrt(height * width / most)
+            tall, wide = (round(side / beta / factor) * factor for side in (height, width))
+        elif tall * wide < least:
+            beta = math.sqrt(least / (height * width))
+            tall, wide = (math.ceil(side * beta / factor) * factor for side in (height, width))
+        return tall, wide
+
+    def parse(text):
+        found = re.search(r"<zoom>(.*?)</zoom>", text, re.DOTALL)
+        if not found:
+            return None
+        inside = found.group(1)
+        if re.match(r"^\s*\[\d+,\s*\d+,\s*\d+,\s*\d+\]\s*$", inside):
+            return [int(side.strip()) for side in inside.strip().strip("[]").split(",")]
+        boxes = re.findall(r"\[\d+,\s*\d+,\s*\d+,\s*\d+\]", inside)
+        return [int(side.strip()) for side in boxes[0].strip("[]").split(",")] if len(boxes) == 1 else None
+
+    def cut(text):
+        box = parse(text)
+        if box is None:
+            return [0, 0, *size]
+        scales = [side / seen for side, seen in zip(size, shown, strict=True)] * 2
+        scaled = [side * scale for side, scale in zip(box, scales, strict=True)]
+        x0, y0, x1, y1 = (
+            int(max(0, min(side, most))) for side, most in zip(scaled, [*size] * 2, strict=True)
+        )
+        resized(x1 - x0, y1 - y0)
+        return [x0, y0, x1, y1]
+
+    def says(text, gold):
+        try:
+            answer = text.split("<answer>")[1].split("</answer>")[0].strip()
+        except IndexError:
+            answer = None
+        letters = "".join(re.findall(r"[a-zA-Z]", answer or text))
+        return float(gold.lower() == letters.lower())
+
+    patterns = [rf"<{tag}>.*?</{tag}>" for tag in ("think", "zoom", "answer")]
+    out = []
+    for turns_, gold, question, image in zip(rows, golds, questions, images, strict=True):
+        box = cut(turns_[0])
+        [seen] = second_model([image], [tuple(box)], [question])
+        region = says(seen, gold)
+        small = (box[2] - box[0]) * (box[3] - box[1]) / (size[0] * size[1]) <= 0.6
+        whole = "".join(turns_)
+        layout = all(re.search(pattern, whole, re.DOTALL) for pattern in patterns)
+        out.append(region + 0.5 * small + says(turns_[-1], gold) + layout)
+    return out
+
+
 def line_format_loop(texts):
     pattern = r"^<think>.*?</think><answer>.*?</answer>$"
     return [1.0 if re.match(pattern, text) else 0.0 for text in texts]

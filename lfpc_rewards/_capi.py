@@ -79,6 +79,16 @@ ascii_text: Callable[[int, int], Any] = python_api(
 )
 """The characters of a string of ASCII; the second argument is the address where to put their number."""
 
+substring: Callable[[int, int, int], int] = python_api(
+    "PyUnicode_Substring", types.intp, types.intp, types.intp, types.intp
+)
+"""A new string, to be given away, of a string between two places of it, or 0 where memory has run out."""
+
+set_list_item: Callable[[int, int, int], int] = python_api(
+    "PyList_SetItem", types.intc, types.intp, types.intp, types.intp
+)
+"""Gives an object away to a list, in the place of another."""
+
 is_subtype: Callable[[int, int], int] = python_api("PyType_IsSubtype", types.intc, types.intp, types.intp)
 _object_type: Callable[[int], int] = python_api("PyObject_Type", types.intp, types.intp)
 _dec_ref: Callable[[int], None] = python_api("Py_DecRef", types.void, types.intp)

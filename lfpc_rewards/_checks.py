@@ -58,6 +58,15 @@ def as_sizes(sizes: SizesLike, name: str = "image_sizes") -> Floats:
     return as_floats(sizes, name, 2)
 
 
+def as_positive_sizes(sizes: SizesLike, name: str = "image_sizes") -> Floats:
+    """(..., 2) sizes of pictures that exist."""
+    array = as_sizes(sizes, name)
+    good = ((array > 0) & (array < np.inf)).all(-1)
+    if not good.all():
+        raise_bad_row(name, array, good, SIZE)
+    return array
+
+
 def broadcast(arrays: list[Floats], names: list[str]) -> tuple[list[Floats], tuple[int, ...]]:
     """Flat arrays of one common leading shape and one dtype, and that shape."""
     leading = [array.shape[:-1] for array in arrays]

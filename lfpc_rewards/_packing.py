@@ -32,7 +32,7 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
 _LIST, _TUPLE, _FLOAT, _INT = range(4)
-_KINDS = np.array([id(list), id(tuple), id(float), id(int)], np.intp)
+KINDS = np.array([id(list), id(tuple), id(float), id(int)], np.intp)
 _NO_BOX = (math.nan,) * 4
 
 
@@ -64,7 +64,7 @@ def pack_rows(
     or if a row is neither a list nor a tuple.
     """
     rows = rows if type(rows) is list else list(rows)
-    read = read_rows(id(rows), _KINDS) if HAS_GIL else _unread(rows)
+    read = read_rows(id(rows), KINDS) if HAS_GIL else _unread(rows)
     if read is None:
         return None
     flat, starts, odd = read
@@ -88,7 +88,7 @@ def pack_ints(values: Any) -> I64 | None:
 def pack_floats(values: Any) -> F64 | None:
     """The numbers of a list of floats; None for anything else."""
     numbers = np.empty(len(values) if type(values) is list else 0)
-    return numbers if HAS_GIL and type(values) is list and read_floats(id(values), _KINDS, numbers) else None
+    return numbers if HAS_GIL and type(values) is list and read_floats(id(values), KINDS, numbers) else None
 
 
 def _unread(rows: list[Any]) -> tuple[F64, I64, I64] | None:

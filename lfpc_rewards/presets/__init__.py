@@ -22,7 +22,8 @@ None.
 
 What is injected. A judge is a callable for a batch, ``judge(questions, answers, golds)``, that returns one
 text, verdict or None (failed) per answer; texts are read as the original reads them, in "strict" only if
-they are one plain verdict. `batch_judge` makes one of the core's asynchronous judge. Libraries for
+they are one plain verdict. `batch_judge` makes one of the core's asynchronous judge. A second model that
+sees only a crop (`ergo`) is a callable of the same kind (`CropReader`). Libraries for
 mathematics are passed as modules (``math=math_verify``). Nothing here opens a connection, imports such a
 library, or evaluates text as code.
 
@@ -44,6 +45,7 @@ from lfpc_rewards.presets.systems import deepeyes as _deepeyes
 from lfpc_rewards.presets.systems import deepeyes_ports as _deepeyes_ports
 from lfpc_rewards.presets.systems import deepeyes_v2 as _deepeyes_v2
 from lfpc_rewards.presets.systems import easyr1 as _easyr1
+from lfpc_rewards.presets.systems import ergo as _ergo
 from lfpc_rewards.presets.systems import gui_r1 as _gui_r1
 from lfpc_rewards.presets.systems import mini_o3 as _mini_o3
 from lfpc_rewards.presets.systems import ms_swift as _ms_swift
@@ -80,6 +82,7 @@ from lfpc_rewards.presets.systems.easyr1 import (
     easyr1_math,
     easyr1_r1v,
 )
+from lfpc_rewards.presets.systems.ergo import CropReader, ErgoParts, ergo
 from lfpc_rewards.presets.systems.gui_r1 import GuiR1Parts, gui_r1
 from lfpc_rewards.presets.systems.mini_o3 import (
     MiniO3Format,
@@ -150,6 +153,7 @@ SYSTEMS: tuple[System, ...] = (
     _trl.SYSTEM,
     _ms_swift.SYSTEM,
     _thyme.SYSTEM,
+    _ergo.SYSTEM,
     _visual_rft.SYSTEM,
     _vision_r1.SYSTEM,
     _seg_zero.SEG_ZERO,
@@ -166,10 +170,12 @@ __all__ = [
     "SYSTEMS",
     "BatchJudge",
     "ChainOfFocusParts",
+    "CropReader",
     "DeepEyesParts",
     "DeepEyesV2Parts",
     "EasyR1DapoParts",
     "EasyR1Parts",
+    "ErgoParts",
     "GuiR1Parts",
     "Loophole",
     "MathLibrary",
@@ -203,6 +209,7 @@ __all__ = [
     "easyr1_dapo",
     "easyr1_math",
     "easyr1_r1v",
+    "ergo",
     "gui_r1",
     "mini_o3",
     "mini_o3_choice",

@@ -18,7 +18,7 @@ from lfpc_rewards._checks import as_box_list
 from lfpc_rewards._jit import kernel
 from lfpc_rewards._packing import four_numbers, pack_rows
 from lfpc_rewards._typing import Boxes, Scores
-from lfpc_rewards.presets._texts import Places, Shape, find_sign
+from lfpc_rewards.presets._texts import Places, Shape, find_text
 
 Json: TypeAlias = Any
 """What JSON text holds."""
@@ -52,7 +52,7 @@ def _only_box(text: str | None) -> tuple[float, ...]:
 def in_braces(texts: Sequence[str], start: Places, spans: Places, stop: Places) -> NDArray[np.bool_]:
     """(B,) whether between two places a "{" stands before what is at `spans`, and a "}" behind it."""
     begin, end = spans[:, 0], np.maximum(spans[:, 1], 0)
-    opened, closed = find_sign(texts, "{", np.maximum(start, 0)), find_sign(texts, "}", end)
+    opened, closed = find_text(texts, "{", start), find_text(texts, "}", end)
     inside: NDArray[np.bool_] = (opened >= 0) & (opened < begin) & (closed >= 0) & (closed < stop)
     return inside
 

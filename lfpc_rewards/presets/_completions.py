@@ -12,6 +12,7 @@ from itertools import chain
 from typing import Any, TypeAlias, cast
 
 from lfpc_rewards._typing import Message
+from lfpc_rewards.presets._texts import only_texts, turn_counts
 
 Transcript: TypeAlias = str | Sequence[Message]
 """A decoded response with its special tokens, observations included, or the messages of it."""
@@ -29,7 +30,7 @@ _ASSISTANT = "<|im_start|>assistant\n"
 def transcripts(completions: Sequence[Transcript]) -> Sequence[str]:
     """(B,) decoded responses: everything after the prompt, with special tokens and observations."""
     refuse_one(completions)
-    if set(map(type, completions)) <= {str}:
+    if only_texts(completions):
         return cast("Sequence[str]", completions)
     return [
         each if isinstance(each, str) else _rendered(each, f"completions[{row}]")
@@ -40,8 +41,7 @@ def transcripts(completions: Sequence[Transcript]) -> Sequence[str]:
 def turns_of(completions: Sequence[TurnList]) -> Sequence[Sequence[str]]:
     """(B,) texts of the assistant turns, without observations."""
     refuse_one(completions)
-    kinds = set(map(type, completions))
-    if kinds <= {list, tuple} and set(map(type, chain.from_iterable(completions))) <= {str}:
+    if turn_counts(completions) is not None and only_texts(list(chain.from_iterable(completions))):
         return cast("Sequence[Sequence[str]]", completions)
     return [
         [turn for turn in each if isinstance(turn, str)]
@@ -56,7 +56,7 @@ def turns_of(completions: Sequence[TurnList]) -> Sequence[Sequence[str]]:
 def first_texts(completions: Sequence[Any]) -> list[str]:
     """(B,) texts, of messages the first one: of a rollout with tools, that is the first turn only."""
     refuse_one(completions)
-    if set(map(type, completions)) <= {str}:
+    if only_texts(completions):
         return list(completions)
     texts = []
     for row, each in enumerate(completions):

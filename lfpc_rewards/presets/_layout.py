@@ -10,7 +10,7 @@ import numpy as np
 
 from lfpc_rewards._typing import Scores
 from lfpc_rewards.presets._tags import Flags, Tags, both
-from lfpc_rewards.presets._texts import Places, lengths_of, stripped
+from lfpc_rewards.presets._texts import Places, cut, lengths_of, stripped
 
 AnswerFrom: TypeAlias = Literal["strict", "split", "strict_v2"]
 """Which answer tag counts: the first pair; after the last opening tag; or up to the end of the text."""
@@ -67,20 +67,32 @@ class Turns:
         self.is_last[np.cumsum(self._counts)[self._counts > 0] - 1] = True
         self.empty: Flags = self._counts == 0
 
-    def answers(self, answer_from: AnswerFrom | None) -> list[str | None]:
-        """(B,) the answer in the turns, joined by blanks, as `answers_from` has it."""
+    def answers(self, answer_from: AnswerFrom | None) -> tuple[list[str], Flags]:
+        """(B,) the answer in the turns, joined by blanks, as `answers_from` has it; (B,) if there is one."""
         if answer_from != "strict":
-            return answers_from([" ".join(each) for each in self._turns], answer_from)
-        opened = self.tags.first("<answer>")
-        start, stop = self.tags.pair("answer")
-        answers: list[str | None] = [None] * len(self._turns)
-        openings = np.flatnonzero(opened >= 0)[::-1]  # the first one of a rollout is written last
-        columns = (openings, self.row_of[openings], start[openings], stop[openings])
-        for turn, row, begin, end in zip(*(column.tolist() for column in columns), strict=True):
-            answers[row] = self.tags.texts[turn][begin:end] if begin >= 0 else None
-        for row in set(self.row_of[(opened >= 0) & (start < 0)].tolist()):  # it may end in a later turn
-            answers[row] = answers_from([" ".join(self._turns[row])], answer_from)[0]
-        return answers
+            given = answers_from([" ".join(each) for each in self._turns], answer_from)
+            return [text or "" for text in given], np.array([text is not None for text in given], np.bool_)
+        opened = np.flatnonzero(self.tags.first("<answer>") >= 0)
+        turn = np.full(len(self._turns), -1)
+        turn[self.row_of[opened[::-1]]] = opened[::-1]  # the first one of a rollout is written last
+        answers, found = self._cut(turn, *self.tags.pair("answer"))
+        for row in np.flatnonzero(~found & (turn >= 0)).tolist():  # it may end in a later turn
+            (text,) = answers_from([" ".join(self._turns[row])], answer_from)
+            answers[row], found[row] = text or "", text is not None
+        return answers, found
+
+    def last_answers(self) -> tuple[list[str], Flags]:
+        """(B,) the last answer in the last turn; (B,) whether there is one."""
+        return self._cut(np.where(self.empty, -1, self._counts.cumsum() - 1), *self.tags.last_pair("answer"))
+
+    def _cut(self, turn: Places, start: Places, stop: Places) -> tuple[list[str], Flags]:
+        """(B,) the part of one turn of each rollout (-1: of none); (B,) whether there is one."""
+        if not self.tags.texts:
+            return [""] * len(turn), np.zeros(len(turn), np.bool_)
+        rows = np.maximum(turn, 0)
+        found: Flags = (turn >= 0) & (start[rows] >= 0)
+        start, stop = np.where(found, start[rows], 0), np.where(found, stop[rows], 0)
+        return cut(self.tags.own, start, stop, rows), found
 
     def format(self) -> tuple[Scores, Scores]:
         """Whether the turns are well formed, and how many call a tool.

@@ -26,8 +26,8 @@ _ESCAPE = re.compile(r"\\(\n|[0-7]{1,3}|x[\da-fA-F]{2}|u[\da-fA-F]{4}|U[\da-fA-F
 _ESCAPES = dict(
     zip("\n\\'\"abfnrtv", ("", "\\", "'", '"', "\a", "\b", "\f", "\n", "\r", "\t", "\v"), strict=True)
 )
-_WORD = re.compile(r"(?:None|True|False)\b")
-_WORDS = {"None": None, "True": True, "False": False}
+_WORD = re.compile(r"(?:None|True|False)\b|\.\.\.")
+_WORDS = {"None": None, "True": True, "False": False, "...": ...}
 
 
 class NotLiteralError(ValueError):

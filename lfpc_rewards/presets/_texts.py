@@ -17,9 +17,11 @@ import numpy as np
 from numba import carray
 from numpy.typing import NDArray
 
-from lfpc_rewards._capi import ascii_text, list_item
+from lfpc_rewards._capi import HAS_GIL, ascii_text, list_item, list_size, set_list_item, substring, type_of
 from lfpc_rewards._jit import object_kernel, part
+from lfpc_rewards._packing import KINDS, item_of, size_of
 from lfpc_rewards._scan import _codes, is_space
+from lfpc_rewards._vectors import BLOCK, lowest, places_of, prefetch
 
 Places: TypeAlias = NDArray[np.int64]
 """(B,) places in the texts of a batch, as `str.find` counts them; -1 where there is none."""
@@ -36,6 +38,7 @@ _HOLES = {"#": _DIGITS, "~": _DECIMAL, "@": _WORD, " ": _BLANKS}
 _PATTERNS = {"#": r"(\d+)", "~": r"(-?\d+(?:\.\d+)?)", "@": r"(\w+)", " ": r"\s*"}
 _POWERS = 10.0 ** np.arange(16)
 _YES, _NO, _MAYBE = 1, 0, -1
+_ONE = np.uint64(1)
 
 
 class Readable(list[str]):
@@ -74,6 +77,21 @@ def _stand_ins() -> NDArray[np.uint8]:
     return signs
 
 
+def only_texts(things: Sequence[Any]) -> bool:
+    """Whether all of them are strings, and of no subclass."""
+    if type(things) is list and HAS_GIL:
+        return all_of_type(id(things), id(str))
+    return set(map(type, things)) <= {str}
+
+
+def turn_counts(turns: Sequence[Any]) -> Places | None:
+    """(B,) how many things each list or tuple holds; None if one is neither."""
+    if type(turns) is list and HAS_GIL:
+        counts = np.empty(len(turns), np.int64)
+        return counts if sizes_of(id(turns), KINDS, counts) else None
+    return lengths_of(turns) if set(map(type, turns)) <= {list, tuple} else None
+
+
 def lengths_of(texts: Sequence[Sized]) -> Places:
     """(B,) the length of each."""
     return np.fromiter(map(len, texts), np.int64, len(texts))
@@ -93,12 +111,24 @@ def stripped(
     return start, stop
 
 
-def find_sign(texts: Sequence[str], sign: str, start: Places) -> Places:
-    """(B,) where one ASCII character that is no "?" stands first at or after `start`."""
+def find_text(texts: Sequence[str], wanted: str, start: Places | None = None) -> Places:
+    """(B,) where a text of ASCII characters without "?" stands first, at or after `start`."""
     own = readable(texts)
-    places = np.empty(len(own), np.int64)
-    find_code(id(own), ord(sign), start, places)
+    places = np.zeros(len(own), np.int64) if start is None else np.maximum(start, 0)
+    find_codes(id(own), np.frombuffer(wanted.encode("ascii"), np.uint8), places)
     return places
+
+
+def cut(texts: Sequence[str], start: Places, stop: Places, rows: Places | None = None) -> list[str]:
+    """The part of each text between two places, as slices have it; a negative place is 0.
+
+    `rows`: in which texts the parts stand; None: one in each.
+    """
+    whole = texts.texts if isinstance(texts, Readable) else texts
+    whole = whole if type(whole) is list else list(whole)
+    parts = [""] * len(start)
+    cut_parts(id(whole), np.arange(len(whole)) if rows is None else rows, start, stop, id(parts))
+    return parts
 
 
 class Shape:
@@ -164,9 +194,35 @@ def codes_of(texts: int, row: int, size: NDArray[np.intp]) -> NDArray[np.uint8]:
 
 
 @object_kernel
+def all_of_type(things: int, kind: int) -> bool:
+    # The first look at each thing is at memory that may be in no cache.
+    count = list_size(things)
+    for i in range(count):
+        prefetch(list_item(things, min(i + 16, count - 1)))
+        if type_of(list_item(things, i)) != kind:
+            return False
+    return True
+
+
+@object_kernel
+def sizes_of(rows: int, kinds: NDArray[np.intp], sizes: Places) -> bool:
+    for i in range(sizes.size):
+        prefetch(list_item(rows, min(i + 16, sizes.size - 1)))
+        row = list_item(rows, i)
+        sizes[i] = size_of(row, kinds)
+        if sizes[i] < 0:
+            return False
+        if sizes[i] > 0:  # a look at what is needed next, at many rows' at the same time
+            prefetch(item_of(row, 0, kinds))
+    return True
+
+
+@object_kernel
 def strip_parts(texts: int, rows: Places, start: Places, stop: Places) -> None:
     size = np.zeros(1, np.intp)
     for k in range(rows.size):
+        soon = min(k + 8, rows.size - 1)
+        prefetch(list_item(texts, rows[soon]) + start[soon] + 48)
         codes = codes_of(texts, rows[k], size)
         begin, end = start[k], stop[k]
         while begin < end and is_space(codes[begin]):
@@ -177,15 +233,37 @@ def strip_parts(texts: int, rows: Places, start: Places, stop: Places) -> None:
 
 
 @object_kernel
-def find_code(texts: int, code: int, start: Places, places: Places) -> None:
+def cut_parts(texts: int, rows: Places, start: Places, stop: Places, parts: int) -> None:
+    for k in range(rows.size):
+        begin = max(start[k], 0)
+        part = substring(list_item(texts, rows[k]), begin, max(begin, stop[k]))
+        if part == 0:  # Python raises its MemoryError when this returns
+            break
+        set_list_item(parts, k, part)
+
+
+@object_kernel
+def find_codes(texts: int, wanted: NDArray[np.uint8], places: Places) -> None:
+    # Puts where it stands in the place of where to begin. Compares first and last characters, many at once.
     size = np.zeros(1, np.intp)
-    for row in range(start.size):
+    last = wanted.size - 1
+    for row in range(places.size):
         codes = codes_of(texts, row, size)
-        places[row] = -1
-        for i in range(start[row], codes.size):
-            if codes[i] == code:
-                places[row] = i
-                break
+        soon = min(row + 2, places.size - 1)
+        ahead = list_item(texts, soon) + places[soon] - places[row]
+        begin, place = places[row], -1
+        while begin < codes.size - last and place < 0:
+            prefetch(ahead + begin)
+            bits = places_of(wanted[0], codes, begin) & places_of(wanted[last], codes, begin + last)
+            while bits and place < 0:
+                place = begin + lowest(bits)
+                bits &= bits - _ONE
+                for k in range(1, last):
+                    if codes[place + k] != wanted[k]:
+                        place = -1
+                        break
+            begin += BLOCK
+        places[row] = place
 
 
 @object_kernel
@@ -204,11 +282,16 @@ def find_shape(
     for k in range(rows.size):
         codes = codes_of(texts, rows[k], size)
         states[k] = _NO
-        for i in range(start[k], stop[k] if search else start[k] + 1):
-            if not search or codes[i] == program[0]:
+        if not search:
+            states[k] = fits(codes, start[k], stop[k], program, numbers[k], spans[k])
+        begin = start[k]
+        while search and begin < stop[k] and states[k] == _NO:
+            places = places_of(program[0], codes, begin)
+            while places and states[k] == _NO:
+                i = begin + lowest(places)
+                places &= places - _ONE
                 states[k] = fits(codes, i, stop[k], program, numbers[k], spans[k])
-                if states[k] != _NO:
-                    break
+            begin += BLOCK
         if states[k] != _YES:
             numbers[k] = np.nan
             spans[k] = -1

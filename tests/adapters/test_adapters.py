@@ -320,7 +320,7 @@ def test_every_preset_can_be_bound(name):
     assert columns <= {
         *("completions", "completion_ids", "texts", "answers", "groups", "image_sizes", "shown_sizes"),
         *("scales", "math", "accuracy", "calls", "lengths", "longest", "overlong_buffer", "buffer"),
-        *("totals", "formats"),
+        *("totals", "formats", "questions", "images"),
     }
 
 
@@ -342,3 +342,28 @@ def test_a_preset_scores_as_when_it_is_called_by_hand(name, columns, answers):
     assert call_as_swift(
         swift_orm(RecordedOrm, "X", preset, columns={"answers": "s"}), SAID, s=answers, **columns
     ) == (expected)
+
+
+@pytest.mark.parametrize("framework", ["trl", "verl", "swift"])
+def test_the_second_model_of_ergo_is_an_option_and_sees_the_columns(framework):
+    said = "<think>there</think><zoom>[10, 10, 50, 40]</zoom><think>so</think><answer>B</answer>"
+    seen = []
+
+    def reader(images, boxes, questions):
+        seen.append((images, boxes, questions))
+        return ["B"] * len(boxes)
+
+    data = {"images": ["a.jpg"], "image_sizes": [(400, 300)], "shown_sizes": [(200, 150)], "question": ["?"]}
+    binding = {"columns": {"answers": "gold", "questions": "question"}, "options": {"reward_model": reader}}
+    if framework == "trl":
+        scores = call_as_trl(TrlReward(presets.ergo, **binding), as_messages([said]), [], gold=["B"], **data)
+    elif framework == "swift":
+        scores = call_as_swift(
+            swift_orm(RecordedOrm, "Ergo", presets.ergo, **binding), [said], gold=["B"], **data
+        )
+    else:
+        binding["columns"]["answers"] = "ground_truth"
+        extra = {name: column[0] for name, column in data.items()}
+        scores = [call_as_verl(VerlScore(presets.ergo, **binding), said, "B", extra)["score"]]
+    assert scores == [3.5]
+    assert seen == [(["a.jpg"], [(20, 20, 100, 80)], ["?"])]

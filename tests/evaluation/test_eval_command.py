@@ -23,6 +23,7 @@ from lfpc_trl.evaluation import outputs, records
 from lfpc_trl.evaluation.conditions import CONDITIONS
 from lfpc_trl.rows import read_rows, write_rows
 from lfpc_trl.viewer.runs import Run
+from tests.evaluation.published import hr_rows, write_tsv
 from tests.evaluation.scripted_eval import ScriptedRecords
 
 COLUMNS = {
@@ -192,7 +193,7 @@ def test_lfpc_view_shows_an_evaluation(whole):
     run = Run(whole.work.output)
     facts = run.facts()
     assert (facts["count"], facts["steps"], facts["has_targets"]) == (108, [12, 48], True)
-    assert len(run.siblings(0)) == 6
+    assert [each["condition"] for each in run.siblings(0)] == facts["conditions"] == list(CONDITIONS)
     assert len(run.columns(7)["thumbnails"]) >= 1
 
 
@@ -408,6 +409,14 @@ def test_several_benchmarks_have_a_file_each(work, tmp_path):
     assert [path.name for path in (work.output / "trajectories").iterdir()] == ["01-signs.parquet"]
 
 
+def test_a_layout_can_be_named_where_several_fit(work, tmp_path):
+    work.data = write_tsv(tmp_path / "four orders.tsv", hr_rows(1))
+    for options, ids in (((), 1), (("--layout", "vlmevalkit"), 4), (("--layout", "four orders=hr-bench"), 1)):
+        work.output = tmp_path / str(options)
+        assert evaluate(work, "--conditions", "no_tool", *options) == 0
+        assert len({row["question_id"] for row in content(work)}) == ids
+
+
 BAD = [  # options, what is said
     (("--budget", "0"), "--budget must be at least 1, got 0"),
     (("--samples", "2"), "--samples above 1 needs a --temperature above 0"),
@@ -419,6 +428,9 @@ BAD = [  # options, what is said
     (("--data", "{data}"), "--data: two benchmarks are called 'signs', name them: NAME=PATH"),
     (("--data", "none.jsonl"), "none.jsonl: no such file"),
     (("--boxes", "other=b.jsonl"), "--boxes must be NAME=PATH, NAME one of signs, got 'other=b.jsonl'"),
+    (("--layout", "other=rows"), "--layout must be NAME=LAYOUT, NAME one of signs, got 'other=rows'"),
+    (("--layout", "hrbench"), "--layout must be one of hr-bench, vstar, "),
+    (("--layout", "signs=treebench"), "the layout cannot be told. Columns: "),
     (
         ("--max-new-tokens", "4090"),
         "row 1: at budget 48 its picture has 48 visual tokens and a turn up to 4090",

@@ -295,7 +295,8 @@ def test_check_data_holds_cues_against_a_model(tmp_path, capsys):
     assert cli.main(["check-data", "--method", "locus", *options]) == 0
     told = capsys.readouterr().out
     assert "longest prompt" in told
-    assert "shortest rollout" in told
+    assert "shortest answer: " in told
+    assert "rollout with" not in told
 
 
 @pytest.fixture(scope="module")

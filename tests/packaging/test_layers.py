@@ -91,7 +91,13 @@ def upward(name: str, source: str) -> list[str]:
 
 def foreign(source: str) -> list[str]:
     """What a module of the core imports beside numpy, numba, the standard library and the core."""
-    allowed = {"lfpc_rewards", "numpy", "numba", *sys.stdlib_module_names}
+    allowed = {
+        "lfpc_rewards",
+        "numpy",
+        "numba",
+        "llvmlite",
+        *sys.stdlib_module_names,
+    }  # numba is made of llvmlite
     return sorted({name.partition(".")[0] for name in imported(source)} - allowed)
 
 

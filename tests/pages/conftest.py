@@ -129,7 +129,9 @@ def trajectory(**columns: object) -> dict[str, object]:
 
 def write_trajectories(path: Path, trajectories: list[dict[str, object]], **options: object) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    parquet.write_table(pa.Table.from_pylist(trajectories, schema=SCHEMA), path, **options)
+    evaluated = any("condition" in each for each in trajectories)
+    schema = SCHEMA.append(pa.field("condition", pa.string())) if evaluated else SCHEMA
+    parquet.write_table(pa.Table.from_pylist(trajectories, schema=schema), path, **options)
     return path
 
 

@@ -395,6 +395,7 @@ def test_trajectories_are_listed_filtered_and_shown(opened, serve, runs):
     page.until(lambda: page.text("#count") == "6 of 6 trajectories")
     page.until(lambda: page.locator(".boxes .box.crop").count() == 1)
     assert page.locator(".boxes .box.target").count() == 2
+    assert not page.locator("#condition").is_visible()  # that of evaluations
     assert "first 1" in page.text(".says-row")
     assert "Thumbnail" in page.text(".note")
     assert page.text("table tbody tr td:nth-child(4)") == "1"
@@ -410,6 +411,35 @@ def test_trajectories_are_listed_filtered_and_shown(opened, serve, runs):
     page.until(lambda: "0 crops" in page.text(".facts"))
     page.locator(".chips button").first.click()  # the other rollout of the question
     page.until(lambda: "1 crop" in page.text(".facts"))
+    assert page.errors == []
+
+
+def test_the_conditions_of_an_evaluation_are_shown_and_filtered(opened, serve, tmp_path):
+    for name, accuracy in (
+        ("first", {"predicted": 1.0, "noise": 0.0}),
+        ("second", {"noise": 1.0, "predicted": 1.0}),
+    ):
+        write_trajectories(
+            tmp_path / f"{name}.parquet",
+            [
+                trajectory(rollout=rollout, condition=condition, scores=[("accuracy", value)], reward=value)
+                for rollout, (condition, value) in enumerate(accuracy.items())
+            ],
+        )
+    page = opened(serve("view", tmp_path / "first.parquet", tmp_path / "second.parquet").url)
+    page.until(lambda: page.text("#count") == "2 of 2 trajectories")
+    for run in range(2):  # the second run lists the other condition first
+        page.until(lambda pane=f".pane.run-{run} .facts": "predicted" in page.text(pane))
+    assert page.locator("#condition option").all_inner_texts() == ["Any condition", "predicted", "noise"]
+    page.select_option("#condition", "noise")
+    page.until(lambda: page.text("#count") == "1 of 2 trajectories")
+    assert page.text(".row-question").startswith("noise · step 1")
+    page.until(
+        lambda: "noise" in page.text(".pane.run-0 .facts") and "noise" in page.text(".pane.run-1 .facts")
+    )
+    assert page.locator(".pane.run-0 .chips button").all_inner_texts() == ["predicted 1", "noise 0"]
+    page.locator(".pane.run-0 .chips button").first.click()
+    page.until(lambda: "predicted" in page.text(".pane.run-0 .facts"))
     assert page.errors == []
 
 

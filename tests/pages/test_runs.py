@@ -117,6 +117,40 @@ def test_runs_are_compared_by_the_mean_of_each_row(tmp_path):
     assert mine.select(Filter(against="worse"), theirs).tolist() == [2]
 
 
+def evaluated(row_id, **accuracy):
+    """The rollouts of one row of an evaluation, by condition."""
+    return [
+        trajectory(row_id=row_id, rollout=rollout, condition=condition, scores=[("accuracy", value)])
+        for rollout, (condition, value) in enumerate(accuracy.items())
+    ]
+
+
+def test_conditions_of_an_evaluation_are_filtered_compared_and_matched(tmp_path):
+    mine = run_of(
+        tmp_path / "mine",
+        [*evaluated("a", predicted=1.0, noise=0.0), *evaluated("b", noise=1.0, predicted=0.0)],
+    )
+    theirs = run_of(
+        tmp_path / "theirs",
+        [*evaluated("a", predicted=0.0, noise=1.0), *evaluated("b", noise=1.0, predicted=0.0)],
+    )
+    assert mine.facts()["conditions"] == ["predicted", "noise"]
+    assert mine.select(Filter(condition="noise")).tolist() == [1, 2]
+    assert [each["condition"] for each in mine.siblings(2)] == ["noise", "predicted"]
+    assert mine.select(Filter(against="better"), theirs).tolist() == []
+    assert mine.select(Filter(against="better", condition="predicted"), theirs).tolist() == [0]
+    assert mine.select(Filter(against="worse", condition="noise"), theirs).tolist() == [1]
+    assert [theirs.match("b", 1, condition) for condition in ("predicted", "noise", "")] == [3, 2, 2]
+
+
+def test_files_with_and_without_conditions_stand_together(tmp_path):
+    file = write_trajectories(tmp_path / "a.parquet", evaluated("a", noise=1.0))
+    write_trajectories(file.with_name("b.parquet"), [trajectory()])
+    run = Run(tmp_path)
+    assert [run.summary(position)["condition"] for position in range(2)] == ["noise", None]
+    assert run.facts()["conditions"] == ["noise"]
+
+
 # --- forms -------------------------------------------------------------------------------------------
 
 
@@ -137,12 +171,13 @@ def test_only_three_columns_are_needed(tmp_path):
         "answer": "",
         "step": None,
         "rollout": 0,
+        "condition": None,
         "crops": 0,
         "accuracy": None,
         "overlap": None,
         "reward": None,
     }
-    assert run.facts()["steps"] == []
+    assert run.facts()["steps"] == run.facts()["conditions"] == []
 
 
 def test_a_run_with_metrics_alone_is_read(tmp_path):

@@ -30,6 +30,7 @@ def test_the_runs_and_what_can_be_filtered(file):
         "generation": 1,
         "steps": [1],
         "endings": ["answered"],
+        "conditions": [],
         "has_targets": True,
     }
 
@@ -65,6 +66,19 @@ def test_filters_arrive(tmp_path):
     assert positions(outcome="nonsense", order="nonsense") == [0, 1, 2]
     answer = client.get("/api/runs/0/list", params={"step": "two"})
     assert (answer.status_code, answer.text) == (422, "overlap_below and step must be numbers")
+
+
+def test_the_condition_of_an_evaluation_arrives(tmp_path):
+    file = write_trajectories(
+        tmp_path / "t.parquet", [trajectory(condition=name, step=12) for name in ("predicted", "noise")]
+    )
+    client = viewer(file)
+    assert client.get("/api/runs").json()["runs"][0]["conditions"] == ["predicted", "noise"]
+    [listed] = client.get("/api/runs/0/list", params={"condition": "noise"}).json()["page"]
+    assert (listed["position"], listed["condition"]) == (1, "noise")
+    assert client.get("/api/runs/0/trajectories/1").json()["condition"] == "noise"
+    asked = {"row_id": "q0", "step": 12, "condition": "noise"}
+    assert client.get("/api/runs/0/match", params=asked).json() == {"position": 1}
 
 
 def test_a_trajectory_is_told_without_its_pictures(file):

@@ -5,7 +5,7 @@ import json
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lfpc_rewards import presets
@@ -169,6 +169,7 @@ def plainly_scored(text, gold):
 
 @settings(max_examples=200)
 @given(st.lists(nearly_plain(), min_size=5, max_size=20))
+@example(["[{'action': 'click', 'point': [150, 150\t], 'input_text': 'x'}]"])
 def test_what_is_read_at_once_is_what_patterns_and_parser_read(rows):
     parts = presets.gui_r1([f"<think></think><answer>{row}</answer>" for row in rows], [CLICK] * len(rows))
     expected = [plainly_scored(row, CLICK) for row in rows]
@@ -233,6 +234,7 @@ PIECES += [
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=7).map("".join))
+@example("'a',...")
 def test_nearly_valid_text_is_read_as_python_reads_it(text):
     try:
         expected = ast.literal_eval(text.strip())

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lfpc_rewards.presets._groups import number_groups, places_in_groups
@@ -37,7 +37,27 @@ def test_pairs_are_what_regular_expressions_find(rows):
     assert list(zip(*(each.tolist() for each in tags.pair("answer")), strict=True)) == [
         each.span(1) if each else (-1, -1) for each in found
     ]
-    assert tags.last_group("answer") == [(pattern.findall(row) or [None])[-1] for row in rows]
+    last = [list(pattern.finditer(row))[-1:] for row in rows]
+    assert list(zip(*(each.tolist() for each in tags.last_pair("answer")), strict=True)) == [
+        each[0].span(1) if each else (-1, -1) for each in last
+    ]
+
+
+spaced = st.lists(st.sampled_from([*TAGS, " ", "\n", "\u3000", "x"]), max_size=9).map("".join)
+
+
+@given(st.lists(spaced, max_size=5))
+@example(["</think>x<answer></think> <answer>", "</think>x<answer></think>x<answer>", "<think>"])
+def test_what_stands_before_a_tag(rows):
+    tags = Tags(rows, TAGS)
+    behind = [re.search(r"</think>\s*(<answer>)", row) for row in rows]
+    assert tags.first_behind("<answer>", "</think>").tolist() == [
+        found.start(1) if found else -1 for found in behind
+    ]
+    heads = [row.partition("<think>") for row in rows]
+    assert tags.follows("<think>").tolist() == [
+        bool(tag) and (not head.strip() or head.rstrip().endswith(TAGS)) for head, tag, _ in heads
+    ]
 
 
 def test_many_tags_in_one_text_find_room():

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lfpc_rewards.presets._tags import Tags, both
-from lfpc_rewards.presets._texts import Shape, find_sign, readable, same_parts, stripped
+from lfpc_rewards.presets._texts import Shape, find_text, readable, same_parts, stripped
 
 ODD = ["?", "٣", "\u00a0", "\u3000", "\x1f", "\x85", "İ", "棕", "\U0001f600", "\ud800"]
 """Digits, white space, letters and others beyond ASCII, and what stands for them."""
@@ -33,13 +33,18 @@ def test_parts_are_stripped_as_str_strips_them(text, begin, end):
     assert (start[1], stop[1]) == (0, 0)
 
 
-@given(texts, st.integers(0, 5))
-def test_a_sign_is_where_str_finds_it(rows, since):
+@pytest.mark.parametrize("wanted", ["[", "<b", "<b>", "<box>x", "<b" + "o" * 70 + ">"])
+@given(st.data(), st.integers(0, 5))
+def test_a_text_is_where_str_finds_it(wanted, data, since):
+    pieces = st.sampled_from([wanted, wanted[:-1], wanted[:-2] + "?" + wanted[-1], "x" * 60, *"[<bo>?", *ODD])
+    rows = data.draw(st.lists(st.lists(pieces, max_size=6).map("".join), max_size=4))
     start = np.full(len(rows), since)
-    assert find_sign(rows, "[", start).tolist() == [row.find("[", since) for row in rows]
+    assert find_text(rows, wanted, start).tolist() == [row.find(wanted, since) for row in rows]
+    assert find_text(rows, wanted).tolist() == [row.find(wanted) for row in rows]
 
 
 @given(st.lists(st.sampled_from(["<b>", "</b>", "x", " ", *ODD]), max_size=12).map("".join))
+@example("<b>x<b>y</b></b><b>z</b>")
 def test_pairs_are_all_that_a_regular_expression_finds(text):
     found = [match.span(1) for match in re.finditer("<b>(.*?)</b>", text, re.DOTALL)]
     owners, *places = Tags(["</b>", text, "<b>"], both("b")).pairs("b")

@@ -350,6 +350,7 @@ def test_rows_that_fit_the_model(model_dir, data_file, capsys):
     assert "rows: 4, bad: 0" in lines
     assert "pictures: 4" in lines
     assert any(line.startswith("longest prompt: ") for line in lines)
+    assert any(line.startswith("shortest rollout with the largest crop: ") for line in lines)
 
 
 def test_everything_that_is_wrong_is_printed_and_the_exit_code_is_2(model_dir, data_file, tmp_path, capsys):

@@ -104,7 +104,7 @@ def main(arguments: Sequence[str]) -> None:
         print(file=sys.stderr)
     if args.json is not None:
         args.json.write_text(json.dumps(_record(report), indent=1) + "\n", encoding="utf-8")
-    print("\n".join(_lines(report)))
+    print("\n".join(_lines(report, args.method)))
     if report.bad_rows:
         raise UserError(f"{args.data}: {report.bad_rows} of {report.rows} rows are bad")
     if report.problems:
@@ -126,7 +126,7 @@ def _record(report: "DataReport") -> dict[str, Any]:
     return record
 
 
-def _lines(report: "DataReport") -> list[str]:
+def _lines(report: "DataReport", method: str) -> list[str]:
     """A report for people."""
     lines = [str(problem) for problem in report.problems]
     for kind, found in report.warnings.items():
@@ -140,10 +140,11 @@ def _lines(report: "DataReport") -> list[str]:
             lines.append(f"{name.replace('_', ' ')}: {_readable(value)}")
     if report.preflight is not None and report.preflight.decoded:
         checked = report.preflight
+        shortest = "rollout with the largest crop" if method == "lfpc" else "answer"  # cues have no crops
         lines += [
             f"rows that went through the model's processor: {checked.decoded}",
             f"longest prompt: {checked.longest_prompt} tokens ({checked.longest_row})",
-            f"shortest rollout with the largest crop: {checked.rollout_tokens} tokens",
+            f"shortest {shortest}: {checked.rollout_tokens} tokens",
         ]
     return lines
 

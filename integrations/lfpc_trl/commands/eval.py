@@ -40,6 +40,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--boxes", action="append", metavar="PATH", help="targets for a benchmark, or NAME=PATH"
     )
+    parser.add_argument(
+        "--layout",
+        action="append",
+        metavar="LAYOUT",
+        help="of a benchmark's file, or NAME=LAYOUT; default: what its columns say",
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="new directory")
     asked = parser.add_argument_group("what is asked")
     asked.add_argument(
@@ -143,6 +149,7 @@ def _is_ours(output: Path) -> bool:
 def _read_benchmarks(args: argparse.Namespace) -> "tuple[Benchmark, ...]":
     """The benchmarks, cut down to `--limit`."""
     from lfpc_trl.evaluation.formats import read_benchmark
+    from lfpc_trl.evaluation.layouts import LAYOUTS
 
     paths: dict[str, Path] = {}
     for text in args.data:
@@ -151,20 +158,38 @@ def _read_benchmarks(args: argparse.Namespace) -> "tuple[Benchmark, ...]":
         if name in paths:
             raise UserError(f"--data: two benchmarks are called {name!r}, name them: NAME=PATH")
         paths[name] = path
-    boxes: dict[str, Path] = {}
-    for text in args.boxes or ():
-        name, path = _named(text)
-        if name is None and len(paths) == 1:
-            name = next(iter(paths))
-        if name not in paths:
-            raise UserError(f"--boxes must be NAME=PATH, NAME one of {', '.join(paths)}, got {text!r}")
-        boxes[name] = path
-    pictures = args.output / PICTURES
+    boxes = _by_benchmark("--boxes", "PATH", args.boxes, paths)
+    layouts = _by_benchmark("--layout", "LAYOUT", args.layout, paths)
+    for layout in layouts.values():
+        if layout not in LAYOUTS:
+            raise UserError(f"--layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
     read = [
-        read_benchmark(path, pictures=pictures, name=name, boxes=boxes.get(name), seed=args.seed)
+        read_benchmark(
+            path,
+            pictures=args.output / PICTURES,
+            name=name,
+            layout=layouts.get(name),
+            boxes=boxes.get(name),
+            seed=args.seed,
+        )
         for name, path in paths.items()
     ]
     return tuple(_limited(benchmark, args.limit) for benchmark in read)
+
+
+def _by_benchmark(
+    option: str, what: str, given: Sequence[str] | None, names: Mapping[str, Path]
+) -> dict[str, str]:
+    """What an option says of each benchmark; of the only one also without its name."""
+    found: dict[str, str] = {}
+    for text in given or ():
+        name, value = _named(text)
+        if name is None and len(names) == 1:
+            name = next(iter(names))
+        if name is None or name not in names:
+            raise UserError(f"{option} must be NAME={what}, NAME one of {', '.join(names)}, got {text!r}")
+        found[name] = str(value)
+    return found
 
 
 def _named(text: str) -> tuple[str | None, Path]:

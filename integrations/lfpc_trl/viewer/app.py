@@ -81,11 +81,11 @@ class _Viewer:
 
     def match(self, request: Request) -> Response:
         """The trajectory of the same row in another run."""
-        step = request.query_params.get("step", "")
-        row_id = request.query_params.get("row_id", "")
-        return JSONResponse(
-            {"position": self._run(request).match(row_id, int(step) if step.isdecimal() else None)}
+        row_id, step, condition = (
+            request.query_params.get(name, "") for name in ("row_id", "step", "condition")
         )
+        number = int(step) if step.isdecimal() else None
+        return JSONResponse({"position": self._run(request).match(row_id, number, condition)})
 
     def _columns(self, request: Request) -> tuple[Run, int, dict[str, Any]]:
         run, position = self._run(request), request.path_params["position"]
@@ -151,7 +151,8 @@ def _filter(asked: QueryParams) -> Filter:
             values["step"] = int(asked["step"])
     except ValueError:
         raise DataError("overlap_below and step must be numbers") from None
-    return Filter(**values, ending=asked.get("ending", ""), text=asked.get("text", ""))
+    values |= {name: asked.get(name, "") for name in ("ending", "condition", "text")}
+    return Filter(**values)
 
 
 def _series(run: Run) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from lfpc_trl.run_directory import read_metrics
 NEEDED = ("row_id", "question", "messages")
 LIGHT = (
     *("step", "rollout", "row_id", "question", "answer", "ending", "boxes", "targets", "image_size"),
-    *("scores", "reward"),
+    *("scores", "reward", "condition"),
 )
 """Columns that lists and filters need."""
 BATCH = 32
@@ -47,6 +47,7 @@ class Filter:
         overlap_below: the best crop covers less than this share of the innermost target.
         step: of the training.
         ending: how the rollout ended.
+        condition: of an evaluation. Then rows are compared with another run under it alone.
         text: in the question, the answer or the row's id, whatever the case.
         against: whether the row's mean accuracy is above or below that of the other run.
         order: "file", or ascending by a column.
@@ -57,6 +58,7 @@ class Filter:
     overlap_below: float = math.inf
     step: int | None = None
     ending: str = ""
+    condition: str = ""
     text: str = ""
     against: Literal["", "better", "worse"] = ""
     order: Literal["file", "reward", "overlap"] = "file"
@@ -78,6 +80,7 @@ class _Index:
     question: pa.Array
     answer: pa.Array
     ending: pa.Array
+    condition: pa.Array
 
     def __len__(self) -> int:
         return len(self.place)
@@ -144,14 +147,17 @@ class Run:
             "generation": self.generation,
             "steps": sorted(set(self.index.step[self.index.step >= 0].tolist())),
             "endings": sorted(filter(None, pc.unique(self.index.ending).to_pylist())),
+            "conditions": list(filter(None, pc.unique(self.index.condition).to_pylist())),
             "has_targets": bool((~np.isnan(self.index.overlap)).any()),
         }
 
-    def mean_accuracy(self) -> dict[str, float]:
-        """Per row, over the rollouts whose accuracy is decided."""
-        means = {}
+    def mean_accuracy(self, condition: str = "") -> dict[str, float]:
+        """Per row, over the rollouts whose accuracy is decided; under one condition, if one is named."""
+        accuracy, means = self.index.accuracy, {}
+        if condition:
+            accuracy = np.where(_mask(pc.equal(self.index.condition, condition)), accuracy, math.nan)
         for row_id, positions in self.rows.items():
-            values = self.index.accuracy[positions]
+            values = accuracy[positions]
             values = values[~np.isnan(values)]
             if len(values):
                 means[row_id] = float(values.mean())
@@ -171,6 +177,8 @@ class Run:
             keep &= index.step == wanted.step
         if wanted.ending:
             keep &= _mask(pc.equal(index.ending, wanted.ending))
+        if wanted.condition:
+            keep &= _mask(pc.equal(index.condition, wanted.condition))
         if wanted.text:
             found = [
                 _mask(pc.match_substring(column, wanted.text, ignore_case=True))
@@ -178,16 +186,16 @@ class Run:
             ]
             keep &= np.logical_or.reduce(found)
         if wanted.against and other is not None:
-            keep &= self._compared(wanted.against, other)
+            keep &= self._compared(wanted, other)
         positions = np.flatnonzero(keep)
         if wanted.order != "file":
             values = index.reward if wanted.order == "reward" else index.overlap
             positions = positions[np.argsort(values[positions], kind="stable")]  # NaN comes last
         return positions
 
-    def _compared(self, wanted: str, other: "Run") -> NDArray[np.bool_]:
-        mine, theirs = self.mean_accuracy(), other.mean_accuracy()
-        sign = 1 if wanted == "better" else -1
+    def _compared(self, wanted: Filter, other: "Run") -> NDArray[np.bool_]:
+        mine, theirs = self.mean_accuracy(wanted.condition), other.mean_accuracy(wanted.condition)
+        sign = 1 if wanted.against == "better" else -1
         rows = {row for row, mean in mine.items() if row in theirs and sign * (mean - theirs[row]) > 0}
         return np.array([row in rows for row in self.index.row_id.to_pylist()], dtype=bool)
 
@@ -201,18 +209,24 @@ class Run:
             "answer": index.answer[position].as_py(),
             "step": int(index.step[position]) if index.step[position] >= 0 else None,
             "rollout": int(index.rollout[position]),
+            "condition": index.condition[position].as_py() or None,
             "crops": int(index.crops[position]),
             "accuracy": _number(index.accuracy[position]),
             "overlap": _number(index.overlap[position]),
             "reward": _number(index.reward[position]),
         }
 
-    def match(self, row_id: str, step: int | None) -> int | None:
-        """The trajectory of a row whose step is nearest, the first of equals."""
+    def match(self, row_id: str, step: int | None, condition: str = "") -> int | None:
+        """The first trajectory of a row at the nearest step, of those under this condition if it has any."""
         found = self.rows.get(row_id)
         if not found:
             return None
-        return min(found, key=lambda position: abs(int(self.index.step[position]) - (step or 0)))
+
+        def distance(position: int) -> tuple[bool, int]:
+            differs = self.index.condition[position].as_py() != condition
+            return differs, abs(int(self.index.step[position]) - (step or 0))
+
+        return min(found, key=distance)
 
     def siblings(self, position: int) -> list[dict[str, Any]]:
         """The rollouts of the same row in the same step, itself included."""
@@ -369,6 +383,7 @@ def _read_index(file: Path, number: int) -> _Index:
         question=_texts(table, "question"),
         answer=_texts(table, "answer"),
         ending=_texts(table, "ending"),
+        condition=_texts(table, "condition"),
     )
 
 

@@ -7,10 +7,9 @@ instruction that holds tags itself, so the original removes that sentence first.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lfpc_rewards._typing import Scores
 from lfpc_rewards.presets._completions import Transcript, same_length, transcripts
@@ -25,7 +24,7 @@ from lfpc_rewards.presets._math import MathLibrary, math_equal, needed
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 from lfpc_rewards.presets._tags import Flags, Tags, both
-from lfpc_rewards.presets._texts import lengths_of
+from lfpc_rewards.presets._texts import Places, find_text, readable, stripped
 
 Bonus: TypeAlias = Literal["none", "right", "right_half", "wrong"]
 """What a tool call earns: nothing; 1 or 0.5 with a right answer; or 0.5 with a wrong one."""
@@ -156,11 +155,11 @@ def chain_of_focus(
         accuracy = strict_accuracy(read.answers, answers, questions, judge)
         return _weigh(accuracy, read.well_formed, read.images > 0, bonus)
     texts = transcripts(completions)
-    tags = Tags([text.replace(INSTRUCTION, "") for text in texts], _TAGS)
-    given = _last_answers(tags)
+    tags = Tags(_without_instruction(texts), _TAGS)
+    given, lengths = _last_answers(tags)
     accuracy = ask(judge, questions, given, answers, read_judgement)
     searched = Tags(texts, _TAGS) if bonus in ("right_half", "wrong") else tags
-    return _weigh(accuracy, _format(tags, given), searched.pair("tool_call")[0] >= 0, bonus)
+    return _weigh(accuracy, _format(tags, given, lengths), searched.pair("tool_call")[0] >= 0, bonus)
 
 
 def chain_of_focus_math(
@@ -207,23 +206,38 @@ def chain_of_focus_math(
     if is_strict(mode):
         return chain_of_focus(completions, answers, questions=questions, judge=judge, mode=mode)
     tags = Tags(transcripts(completions), both("think", "answer"))
-    given = _last_answers(tags)
+    given, lengths = _last_answers(tags)
     accuracy = math_equal(answers, [answer or None for answer in given], needed(math))
-    doubtful = np.flatnonzero((accuracy == 0) & (lengths_of(given) > 0))
+    doubtful = np.flatnonzero((accuracy == 0) & (lengths > 0))
     if judge is not None and doubtful.size:
         asked = ask(judge, questions, given, answers, read_equivalence, doubtful, unreadable=0.0)
         accuracy[doubtful] = asked[doubtful]
-    return _weigh(accuracy, _format(tags, given), np.zeros(len(given), np.bool_), "none")
+    return _weigh(accuracy, _format(tags, given, lengths), np.zeros(len(given), np.bool_), "none")
 
 
-def _last_answers(tags: Tags) -> list[str]:
-    return [(answer or "").strip() for answer in tags.last_group("answer")]
+def _without_instruction(texts: Sequence[str]) -> Sequence[str]:
+    own = readable(texts)
+    rows = np.flatnonzero(find_text(own, INSTRUCTION) >= 0).tolist()
+    if not rows:
+        return own
+    bare = list(texts)
+    for row in rows:
+        bare[row] = bare[row].replace(INSTRUCTION, "")
+    return bare
 
 
-def _format(tags: Tags, given: Sequence[str]) -> Scores:
-    long = np.array([len(answer) > _MOST_WORDS and len(answer.split()) > _MOST_WORDS for answer in given])
-    good: NDArray[Any] = (tags.count("<think>") > 0) & (tags.count("<answer>") > 0) & ~long.astype(np.bool_)
-    return (good & ~tags.unbalanced("think") & ~tags.unbalanced("answer")).astype(np.float64)
+def _last_answers(tags: Tags) -> tuple[list[str], Places]:
+    """(B,) the last answers, stripped, "" where there is none; and (B,) their lengths."""
+    start, stop = stripped(tags.own, *tags.last_pair("answer"))
+    return tags.cut(start, stop), stop - start
+
+
+def _format(tags: Tags, given: Sequence[str], lengths: Places) -> Scores:
+    good: Flags = (tags.count("<think>") > 0) & (tags.count("<answer>") > 0)
+    good &= ~tags.unbalanced("think") & ~tags.unbalanced("answer")
+    for row in np.flatnonzero(lengths > _MOST_WORDS).tolist():
+        good[row] &= len(given[row].split()) <= _MOST_WORDS
+    return good.astype(np.float64)
 
 
 def _weigh(accuracy: Scores, layout: Scores, called: Flags, bonus: Bonus) -> ChainOfFocusParts:

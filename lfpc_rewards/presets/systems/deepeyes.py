@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lfpc_rewards._typing import Scores
 from lfpc_rewards.parsing import read_columns
@@ -25,14 +24,15 @@ from lfpc_rewards.presets._judging import (
 )
 from lfpc_rewards.presets._math import MathLibrary, math_equal, needed
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
-from lfpc_rewards.presets._tags import Tags, both
-from lfpc_rewards.presets._texts import Places, lengths_of
+from lfpc_rewards.presets._tags import Flags, Tags, both
+from lfpc_rewards.presets._texts import Places, find_text, stripped
 
 LONGEST_ANSWER = 1000
 """Characters from which on an answer is wrong: long answers fool judges. In the original's code."""
 
 _IMAGE_START, _IMAGE_END = "<|vision_start|><|image_pad|>", "<|image_pad|><|vision_end|>"
 _TAGS = (*both("think", "answer"), _IMAGE_START, _IMAGE_END)
+_BOX = "\\boxed{"
 _BOXED = re.compile(r"\\boxed{([^}]+)}")
 
 SYSTEM = System(
@@ -144,10 +144,10 @@ def deepeyes(
         return _strict(completions, answers, questions, judge)
     response = _Response(completions)
     tags = response.tags
-    start = np.maximum(tags.after_last("<answer>"), 0)
-    given = tags.cut_stripped(start, tags.first("</answer>", start))
-    accuracy = ask(judge, questions, given, answers, read_judgement)
-    return response.score(given, accuracy, np.zeros(len(given), np.bool_))
+    start = tags.after_last("<answer>")
+    start, stop = tags.strip(start, tags.first("</answer>", start))
+    accuracy = ask(judge, questions, tags.cut(start, stop), answers, read_judgement)
+    return response.score(stop - start, accuracy)
 
 
 def deepeyes_reasoning(
@@ -191,13 +191,12 @@ def deepeyes_reasoning(
     if is_strict(mode):
         return _strict(completions, answers, questions, judge)
     response = _Response(completions)
-    start, stop = response.tags.pair("answer", response.tail)
-    given = response.tags.cut_stripped(np.maximum(start, 0), np.maximum(stop, 0))
-    lengths = lengths_of(given)
-    missing = (lengths == 0) | (lengths >= LONGEST_ANSWER)
-    rows = np.flatnonzero(~missing)
+    start, stop = stripped(response.tags.own, *response.tags.pair("answer", response.tail))
+    lengths = stop - start
+    given = response.tags.cut(start, stop)
+    rows = np.flatnonzero((lengths > 0) & (lengths < LONGEST_ANSWER))
     accuracy = ask(judge, questions, given, answers, read_equivalence, rows, tries=8, unreadable=0.0)
-    return response.score(given, accuracy, missing)
+    return response.score(lengths, accuracy, lengths == 0)
 
 
 def deepeyes_math(
@@ -245,12 +244,8 @@ def deepeyes_math(
     """
     same_length(len(completions), answers=answers, questions=questions)
     strict = is_strict(mode)
-    texts = transcripts(completions)
-    tags = Tags(texts, both("think"))
-    tails = tags.cut(np.maximum(tags.after_last("</think>"), 0), tags.lengths)
-    boxes = [_BOXED.findall(tail) if "\\boxed{" in tail else [] for tail in tails]
-    count = np.array(list(map(len, boxes)), np.int64)
-    given = [found[-1] if found else None for found in boxes]
+    tags = Tags(transcripts(completions), both("think"))
+    given, count = _boxed(tags, np.maximum(tags.after_last("</think>"), 0))
     if strict:
         given = [answer if one else None for answer, one in zip(given, count == 1, strict=True)]
         accuracy = strict_accuracy(given, answers, questions, judge)
@@ -262,7 +257,24 @@ def deepeyes_math(
             asked = ask(judge, questions, said, answers, read_equivalence, doubtful, unreadable=0.0)
             accuracy[doubtful] = asked[doubtful]
     layout = -((count != 1) | tags.unbalanced("think")).astype(np.float64)
-    return DeepEyesParts(accuracy, layout, np.zeros(len(texts)), 1.2 * accuracy + 0.4 * layout)
+    return DeepEyesParts(accuracy, layout, np.zeros(len(given)), 1.2 * accuracy + 0.4 * layout)
+
+
+def _boxed(tags: Tags, start: Places) -> tuple[list[str | None], Places]:
+    r"""(B,) the last and (B,) the number of what ``\\boxed{([^}]+)}`` finds at or after `start`."""
+    own, width = tags.own, len(_BOX)
+    place = find_text(own, _BOX, start)
+    begin = place + width
+    end = find_text(own, "}", begin)
+    count = ((place >= 0) & (end > begin)).astype(np.int64)
+    given: list[str | None] = list(tags.cut(np.where(count > 0, begin, 0), np.where(count > 0, end, 0)))
+    for row in np.flatnonzero(count == 0).tolist():
+        given[row] = None
+    again = find_text(own, _BOX, np.where(place < 0, tags.lengths, place + 1))
+    for row in np.flatnonzero(again >= 0).tolist():
+        found = _BOXED.findall(tags.texts[row], int(start[row]))
+        given[row], count[row] = found[-1] if found else None, len(found)
+    return given, count
 
 
 class _Response:
@@ -272,21 +284,18 @@ class _Response:
         self.tags = Tags(transcripts(completions), _TAGS)
         self.tail: Places = np.maximum(self.tags.after_last("</think>"), 0)
 
-    def score(self, given: Sequence[str], accuracy: Scores, missing: NDArray[np.bool_]) -> DeepEyesParts:
+    def score(self, lengths: Places, accuracy: Scores, missing: Flags | None = None) -> DeepEyesParts:
         tags = self.tags
-        long = lengths_of(given) >= LONGEST_ANSWER
+        long = lengths >= LONGEST_ANSWER
         images = tags.count(_IMAGE_START)
-        wrong = (
-            missing
-            | long
-            | tags.unbalanced("think")
-            | tags.unbalanced("answer", self.tail)
-            | (images != tags.count(_IMAGE_END))
-        )
+        wrong: Flags = long | tags.unbalanced("think") | tags.unbalanced("answer", self.tail)
+        wrong |= images != tags.count(_IMAGE_END)
+        if missing is not None:
+            wrong |= missing
         return weigh(np.where(long & ~np.isnan(accuracy), 0.0, accuracy), wrong, images > 0)
 
 
-def weigh(accuracy: Scores, wrong: NDArray[np.bool_], looked: NDArray[np.bool_]) -> DeepEyesParts:
+def weigh(accuracy: Scores, wrong: Flags, looked: Flags) -> DeepEyesParts:
     """The weighted sum that DeepEyes and its ports share."""
     layout = -wrong.astype(np.float64)
     tool = np.where(np.isnan(accuracy), np.nan, (looked & (accuracy > 0.5)).astype(np.float64))

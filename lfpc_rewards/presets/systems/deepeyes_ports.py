@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -11,8 +12,8 @@ from lfpc_rewards._typing import Message
 from lfpc_rewards.presets._completions import Transcript, same_length, transcripts
 from lfpc_rewards.presets._judging import BatchJudge, ask, read_judgement
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
-from lfpc_rewards.presets._tags import Tags, both
-from lfpc_rewards.presets._texts import lengths_of
+from lfpc_rewards.presets._tags import Flags, Tags, both
+from lfpc_rewards.presets._texts import Places, find_text, lengths_of, stripped
 from lfpc_rewards.presets.systems.deepeyes import (
     LONGEST_ANSWER,
     DeepEyesParts,
@@ -123,19 +124,25 @@ def verl_deepeyes(
     if is_strict(mode):
         return deepeyes(completions, answers, questions=questions, judge=judge, mode=mode)
     same_length(len(completions), answers=answers, questions=questions)
-    texts = transcripts(completions)
-    tags = Tags(texts, both("think", "answer", "tool_call", "tool_response"))
+    tags = Tags(transcripts(completions), both("think", "answer", "tool_call", "tool_response"))
     tail = np.maximum(tags.after_last("</think>"), 0)
     start, stop = tags.pair("answer", tail)
-    given = tags.cut_stripped(np.maximum(start, 0), np.maximum(stop, 0))
-    for row in np.flatnonzero(start < 0).tolist():
-        given[row] = _untagged(texts[row], texts[row][tail[row] :].strip())
-    empty = lengths_of(given) == 0
-    for row in np.flatnonzero(empty).tolist():
-        given[row] = texts[row].strip()
+    missing = start < 0
+    begin, end, scattered = _places_without_tags(tags, tail)
+    start, stop = tags.strip(np.where(missing, begin, start), np.where(missing, end, stop))
+    lengths = stop - start
+    odd = np.flatnonzero(scattered & missing)
+    texts = [_without_tags(tags.texts[row], int(tail[row])) for row in odd.tolist()]
+    lengths[odd] = lengths_of(texts)
+    empty = lengths == 0
+    start, stop = tags.strip(np.where(empty, 0, start), np.where(empty, tags.lengths, stop))
+    given = tags.cut(start, stop)
+    for row, text in zip(odd.tolist(), texts, strict=True):
+        given[row] = text or given[row]
+    lengths = np.where(empty, stop - start, lengths)
     accuracy = ask(judge, questions, given, answers, read_correct)
-    long = lengths_of(given) >= LONGEST_ANSWER
-    wrong = (start < 0) | empty | long | tags.unbalanced("think") | tags.unbalanced("answer", tail)
+    long = lengths >= LONGEST_ANSWER
+    wrong = missing | empty | long | tags.unbalanced("think") | tags.unbalanced("answer", tail)
     looked = (tags.pair("tool_call")[0] >= 0) | (tags.pair("tool_response")[0] >= 0)
     return weigh(np.where(long & ~np.isnan(accuracy), 0.0, accuracy), wrong, looked)
 
@@ -183,17 +190,17 @@ def ms_swift_deepeyes(
         raise ValueError('messages must be given in mode "exact": the images in them are the sign of a zoom')
     same_length(len(completions), answers=answers, questions=questions, messages=messages)
     tags = Tags(transcripts(completions), both("think", "answer", "tool_call"))
-    start = np.maximum(tags.after_last("<answer>"), 0)
-    given = tags.cut_stripped(start, tags.first("</answer>", start))
-    accuracy = ask(judge, questions, given, answers, read_judgement)
-    long = lengths_of(given) >= LONGEST_ANSWER
+    start = tags.after_last("<answer>")
+    start, stop = tags.strip(start, tags.first("</answer>", start))
+    accuracy = ask(judge, questions, tags.cut(start, stop), answers, read_judgement)
+    long = stop - start >= LONGEST_ANSWER
     tail = np.maximum(tags.after_last("</think>"), 0)
     wrong = long | tags.unbalanced("think") | tags.unbalanced("tool_call") | tags.unbalanced("answer", tail)
-    images = [
-        sum(message["role"] == "user" and "<image>" in message["content"] for message in conversation)
-        for conversation in messages
-    ]
-    return weigh(np.where(long & ~np.isnan(accuracy), 0.0, accuracy), wrong, np.array(images) > 1)
+    all_messages = chain.from_iterable(messages)
+    images = [m["role"] == "user" and "<image>" in m["content"] for m in all_messages]
+    owners = np.repeat(np.arange(len(messages)), lengths_of(messages))
+    looked = np.bincount(owners, images, len(messages)) > 1
+    return weigh(np.where(long & ~np.isnan(accuracy), 0.0, accuracy), wrong, looked)
 
 
 def read_correct(reply: str) -> float:
@@ -201,13 +208,33 @@ def read_correct(reply: str) -> float:
     return float(_CORRECT.search(reply) is not None)
 
 
-def _untagged(text: str, tail: str) -> str:
-    """What verl sends to its judge when a response has no answer tags."""
-    # Looking for a word is much cheaper than for a pattern with it.
-    if "</tool_response>" in tail and (found := _AFTER_TOOL.search(tail)):
+def _without_tags(text: str, tail_start: int) -> str:
+    """What verl sends to its judge when a response has no answer tags; "": the whole response."""
+    tail = text[tail_start:].strip()
+    if found := _AFTER_TOOL.search(tail):
         return found[1].strip()
     if "</think>" not in text:
         return text.strip()
-    for word, pattern in (("<tool_call>", _CALL), ("<tool_response>", _RESPONSE)):
-        tail = pattern.sub("", tail) if word in tail else tail
-    return (_ROLE.sub("", tail) if "user" in tail or "assistant" in tail else tail).strip()
+    return _ROLE.sub("", _RESPONSE.sub("", _CALL.sub("", tail))).strip()
+
+
+def _places_without_tags(tags: Tags, tail: Places) -> tuple[Places, Places, Flags]:
+    """(B,) where `_without_tags` starts and stops, but for white space; (B,) whether it is no such part."""
+    no_thinking = tags.count("</think>") == 0
+    # Each place as one number, so that sorting puts the parts between the calls in order.
+    rows, scale = np.arange(len(tail)), int(tags.lengths.max(initial=0)) + 1
+    owners, begin, end = tags.pairs("tool_call", tail)
+    call, behind = begin - len("<tool_call>"), end + len("</tool_call>")
+    starts = np.sort(np.concatenate((rows * scale + tail, owners * scale + behind)))
+    stops = np.sort(np.concatenate((rows * scale + tags.lengths, owners * scale + call)))
+    owners = starts // scale
+    begin, end = stripped(tags.own, starts % scale, stops % scale, owners)
+    left = end > begin
+    start, stop = np.zeros((2, len(tail)), np.int64)
+    start[owners[left]], stop[owners[left]] = begin[left], end[left]
+    scattered: Flags = np.bincount(owners[left], minlength=len(tail)) > 1
+    scattered |= tags.count("</tool_response>", tail) > 0
+    for role in ("user", "assistant"):
+        scattered |= find_text(tags.own, role, tail) >= 0
+    scattered &= ~no_thinking | (tags.count("</tool_response>") > 0)
+    return np.where(no_thinking, 0, start), np.where(no_thinking, tags.lengths, stop), scattered

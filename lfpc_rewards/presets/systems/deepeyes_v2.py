@@ -15,7 +15,7 @@ from lfpc_rewards.presets._judging import BatchJudge, ask, read_equivalence, str
 from lfpc_rewards.presets._strict import StrictTurns, read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 from lfpc_rewards.presets._tags import Flags, Tags, both
-from lfpc_rewards.presets._texts import Places, lengths_of
+from lfpc_rewards.presets._texts import Places, stripped
 
 LONGEST_ANSWER = 300
 """Characters from which on an answer is wrong. In the original's code."""
@@ -236,27 +236,28 @@ class _Response:
         self.tags = Tags(texts, both("think", "answer", *calls))
         self.tail: Places = np.maximum(self.tags.after_last("</think>"), 0)
         start, stop = self.tags.pair("answer", self.tail)
-        self.given = self.tags.cut_stripped(np.maximum(start, 0), np.maximum(stop, 0))
         self.found: Flags = start >= 0
+        start, stop = stripped(self.tags.own, start, stop)
+        self.given, self.lengths = self.tags.cut(start, stop), stop - start
 
     def judged(
         self, answers: Sequence[str], questions: Sequence[str] | None, judge: BatchJudge | None
     ) -> Scores:
-        given = [text if found else _NO_ANSWER for text, found in zip(self.given, self.found, strict=True)]
-        rows = np.flatnonzero(lengths_of(self.given) < LONGEST_ANSWER)
+        given = list(self.given)
+        for row in np.flatnonzero(~self.found).tolist():
+            given[row] = _NO_ANSWER
+        rows = np.flatnonzero(self.lengths < LONGEST_ANSWER)
         return ask(judge, questions, given, answers, read_yes, rows)
 
     def format(self, longest: int | None = LONGEST_ANSWER) -> Scores:
         tags = self.tags
         opened = tags.count("<think>") + (tags.first("<think>") != 0)
-        lengths = lengths_of(self.given)
-        good: Flags = (
-            (lengths > 0) & (opened == tags.count("</think>")) & ~tags.unbalanced("answer", self.tail)
-        )
+        good: Flags = (self.lengths > 0) & (opened == tags.count("</think>"))
+        good &= ~tags.unbalanced("answer", self.tail)
         for call in self.calls:
             good &= ~tags.unbalanced(call)
         if longest is not None:
-            good &= lengths < longest
+            good &= self.lengths < longest
         return good.astype(np.float64)
 
 

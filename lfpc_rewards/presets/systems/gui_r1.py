@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from lfpc_rewards._jit import object_kernel
 from lfpc_rewards._packing import pack_rows
+from lfpc_rewards._scan import is_space
 from lfpc_rewards._typing import Message, Scores
 from lfpc_rewards.presets._boxes import NO_BOX, as_number, as_numbers, json_or_none
 from lfpc_rewards.presets._completions import first_texts, same_length
@@ -254,8 +255,8 @@ def are_plain(texts: int, start: Places, stop: Places, spans: Places) -> NDArray
             opened += code == 0x5B  # [
             closed += code == 0x5D  # ]
             good &= code != 0x2D and code != 0x2E and code != 0x0A and code != 0x0D  # - . and ends of lines
-            good &= not (before == 0x20 and (code == 0x3A or code == 0x2C or code == 0x5D))  # : , ]
-            good &= not (before == 0x5B and code == 0x20)
+            good &= not (is_space(before) and (code == 0x3A or code == 0x2C or code == 0x5D))  # : , ]
+            good &= not (before == 0x5B and is_space(code))
             before = code
         plain[row] = good and opened == 2 and closed == 2
     return plain

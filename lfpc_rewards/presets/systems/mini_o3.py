@@ -140,10 +140,8 @@ def mini_o3(
         accuracy = strict_accuracy(read.answers, answers, questions, judge)
         return weights.combine(accuracy, read.well_formed, read.images)
     turns = Turns(turns_of(completions), "grounding")
-    given = turns.answers(answer_from)
-    rows = np.array([row for row, answer in enumerate(given) if answer is not None], np.int64)
-    asked = [answer or "" for answer in given]
-    accuracy = ask(judge, questions, asked, answers, read_score, rows, tries=5)
+    given, found = turns.answers(answer_from)
+    accuracy = ask(judge, questions, given, answers, read_score, np.flatnonzero(found), tries=5)
     accuracy[turns.empty] = np.nan
     if groups is not None:
         numbers, count = number_groups(groups)
@@ -200,13 +198,10 @@ def mini_o3_choice(
         accuracy = strict_accuracy(read.answers, answers, None, None)
         return weights.combine(accuracy, read.well_formed, read.images)
     turns = Turns(turns_of(completions), "grounding")
-    said: list[str | None] = [None] * len(answers)
-    groups = zip(turns.tags.last_group("answer"), turns.row_of.tolist(), strict=True)
-    for group, row in groups:  # that of the last turn stays
-        said[row] = group
+    said, found = turns.last_answers()
     pairs = list(zip(said, answers, strict=True))
-    known = {pair: pair[0] is not None and _is_option(pair[0], pair[1].strip()) for pair in set(pairs)}
-    accuracy = np.array([known[pair] for pair in pairs], np.float64)
+    known = {pair: _is_option(pair[0], pair[1].strip()) for pair in set(pairs)}
+    accuracy = np.where(found, np.array([known[pair] for pair in pairs], np.float64), 0.0)
     accuracy[turns.empty] = np.nan
     return weights.combine(accuracy, *turns.format())
 

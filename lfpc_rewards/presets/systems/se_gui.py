@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lfpc_rewards._checks import SIZE, as_sizes, raise_bad_row
+from lfpc_rewards._checks import as_positive_sizes, raise_bad_row
 from lfpc_rewards._typing import BoxesLike, Message, Scores, SizesLike
 from lfpc_rewards.presets._boxes import (
     INTEGER_POINT,
@@ -125,10 +125,7 @@ def se_gui(
     same_length(len(completions), answers=golds)
     if not np.isfinite(golds).all():
         raise_bad_row("answers", golds, np.isfinite(golds).all(1), "must be four finite numbers")
-    sizes = as_sizes(image_sizes, "image_sizes")
-    positive = (sizes > 0).all(-1) & np.isfinite(sizes).all(-1)
-    if not positive.all():
-        raise_bad_row("image_sizes", sizes, positive, SIZE)
+    sizes = as_positive_sizes(image_sizes)
     strict = is_strict(mode)
     tags = Tags(last_texts(completions) if strict else first_texts(completions), both("tool_call"))
     start, stop = tags.pair("tool_call")

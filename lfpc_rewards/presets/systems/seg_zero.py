@@ -24,7 +24,7 @@ from lfpc_rewards.presets._records import TEXT, Layout
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 from lfpc_rewards.presets._tags import Tags, both
-from lfpc_rewards.presets._texts import Places, Shape, find_sign, lengths_of, readable, stripped
+from lfpc_rewards.presets._texts import Places, Shape, find_text, lengths_of, readable, stripped
 
 MOST_OBJECTS = 120
 """Objects of VisionReasoner beyond this many are not looked at. In the original's code."""
@@ -262,8 +262,8 @@ def _gold_objects(answers: Sequence[str]) -> NDArray[np.float64]:
 
 def _first_objects(tags: Tags) -> tuple[Places, Places]:
     """(B,) where the first match of ``{[^}]+}`` starts and stops; 0, 0 where there is none."""
-    start = find_sign(tags.own, "{", np.zeros(len(tags.texts), np.int64))
-    last = find_sign(tags.own, "}", np.maximum(start, 0))
+    start = find_text(tags.own, "{")
+    last = find_text(tags.own, "}", start)
     for row in np.flatnonzero((start >= 0) & (last == start + 1)).tolist():  # "{}" is none
         found = _OBJECT.search(tags.texts[row])
         start[row], last[row] = (found.start(), found.end() - 1) if found else (-1, -1)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from lfpc_rewards._checks import ORDERED, as_sizes, raise_bad_row
+from lfpc_rewards._checks import ORDERED, as_positive_sizes, raise_bad_row
 from lfpc_rewards._jit import kernel
 from lfpc_rewards._packing import starts_of
 from lfpc_rewards._typing import Message, Scores, SizesLike
@@ -153,9 +153,7 @@ def vision_r1(
     ordered = (golds[:, 2:] >= golds[:, :2]).all(1)
     if not ordered.all():
         raise_bad_row("answers, box", golds, ordered, ORDERED)
-    sizes = [
-        _positive(size, name) for name, size in (("image_sizes", image_sizes), ("shown_sizes", shown_sizes))
-    ]
+    sizes = as_positive_sizes(image_sizes, "image_sizes"), as_positive_sizes(shown_sizes, "shown_sizes")
     strict = is_strict(mode)
     texts = last_texts(completions) if strict else first_texts(completions)
     boxes, labels, starts, sound = _read(texts, strict)
@@ -181,14 +179,6 @@ def vision_r1(
     )
     layout = np.where((np.diff(gold_starts) > 0) | strict, sound, 1.0 - sound)
     return VisionR1Parts(precision, recall, layout, precision + recall + layout)
-
-
-def _positive(sizes: SizesLike, name: str) -> NDArray[Any]:
-    array = as_sizes(sizes, name)
-    good = (array > 0).all(-1) & np.isfinite(array).all(-1)
-    if not good.all():
-        raise_bad_row(name, array, good, "must be a positive finite (width, height)")
-    return array
 
 
 def _gold_rows(answers: Sequence[Any]) -> list[Any]:

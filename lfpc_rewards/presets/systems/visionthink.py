@@ -145,9 +145,8 @@ def visionthink(
         layout, calls = read.well_formed, read.images
     else:
         turns = Turns(turns_of(completions), "tool_call")
-        given = turns.answers(answer_from)
-        rows = np.array([row for row, answer in enumerate(given) if answer is not None], np.int64)
-        right = ask(judge, questions, [text or "" for text in given], answers, read_digit, rows, tries=3)
+        given, found = turns.answers(answer_from)
+        right = ask(judge, questions, given, answers, read_digit, np.flatnonzero(found), tries=3)
         layout, calls = turns.format()
     if groups is not None:
         numbers, count = number_groups(groups)

@@ -7,7 +7,7 @@ import { Pane } from "./pane.js";
 
 const PAGE = 100; // trajectories per request, as the server sends them
 const POLL = 5000; // milliseconds between questions for new steps
-const FILTERS = ["text", "outcome", "crop", "overlap_below", "step", "ending", "order", "against"];
+const FILTERS = ["text", "outcome", "crop", "overlap_below", "step", "ending", "condition", "order", "against"];
 
 let runs = [];
 let panes = [];
@@ -56,6 +56,7 @@ function rowOf(index) {
   if (!each) return el("div", { class: "row" }, el("span", { class: "row-id quiet" }, "…"));
   const outcome = each.accuracy === null ? "" : each.accuracy >= 0.5 ? "right" : "wrong";
   const facts = [
+    each.condition,
     each.step === null ? "" : `step ${each.step}`,
     each.crops ? `${each.crops} crop${each.crops > 1 ? "s" : ""}` : "no crop",
     each.overlap === null ? "" : `overlap ${each.overlap.toFixed(2)}`,
@@ -108,9 +109,9 @@ async function open(index) {
   if (each) await show(each);
 }
 
-/** Shows a trajectory of the first run, and that of the same row and the nearest step of the second. */
-async function show({ position, row_id: row, step }) {
-  const words = new URLSearchParams({ row_id: row, step: step ?? "" });
+/** Shows a trajectory of the first run, and that of the same row, condition and nearest step of the second. */
+async function show({ position, row_id: row, step, condition }) {
+  const words = new URLSearchParams({ row_id: row, step: step ?? "", condition: condition ?? "" });
   const others = panes.slice(1).map(async (pane) => {
     const { position: theirs } = await getJSON(`/api/runs/${pane.run}/match?${words}`);
     await pane.show(theirs);
@@ -145,6 +146,8 @@ function showRuns() {
   );
   fill(byId("step"), runs[0].steps, (step) => `Step ${step}`);
   fill(byId("ending"), runs[0].endings, String);
+  fill(byId("condition"), runs[0].conditions, String);
+  byId("condition").hidden = !runs[0].conditions.length;
   byId("overlap_below").disabled = !runs[0].has_targets;
   byId("against").hidden = runs.length < 2;
 }

@@ -200,6 +200,7 @@ export class Pane {
           "p",
           { class: "facts" },
           outcome && el("span", { class: `chip ${outcome === "right" ? "good" : "bad"}` }, outcome),
+          data.condition && el("span", { class: "chip" }, data.condition),
           data.ending && el("span", { class: "chip" }, data.ending),
           data.masked && el("span", { class: "chip warn" }, "left out of the loss"),
           el("span", { class: "chip" }, `${data.crops} crop${data.crops === 1 ? "" : "s"}`),
@@ -241,7 +242,9 @@ export class Pane {
         data.siblings.map((each) =>
           chip(
             each.position,
-            each.reward === null ? `#${each.rollout}` : figure(each.reward),
+            [each.condition, each.reward === null ? `#${each.rollout}` : figure(each.reward)]
+              .filter(Boolean)
+              .join(" "),
             verdict(each.accuracy),
           ),
         ),

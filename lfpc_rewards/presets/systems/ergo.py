@@ -1,0 +1,392 @@
+"""ERGO: a crop from which a second model can answer, not too large; a right answer; well formed.
+
+Its training code is not published. The terms and their weights are those of the paper (arXiv 2509.21991);
+how a response is read, cut and compared is that of the published inference code.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from itertools import chain
+from operator import eq
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lfpc_rewards._checks import as_positive_sizes
+from lfpc_rewards._typing import Boxes, Floats, Scores, SizesLike
+from lfpc_rewards.presets._boxes import INTEGER_BOX
+from lfpc_rewards.presets._completions import TurnList, same_length, turns_of
+from lfpc_rewards.presets._judging import BatchJudge, ask, strict_accuracy
+from lfpc_rewards.presets._judging import read_strictly as read_verdict
+from lfpc_rewards.presets._strict import read_strictly
+from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
+from lfpc_rewards.presets._tags import Flags, Tags, both
+from lfpc_rewards.presets._texts import Places, lengths_of
+from lfpc_rewards.presets.tools import ergo as tool
+
+CropReader: TypeAlias = Callable[
+    [Sequence[Any], Sequence[tuple[int, int, int, int]], Sequence[str]], Sequence[str | None]
+]
+"""``reward_model(images, boxes, questions)``: what a frozen model answers that sees of each image only the
+box, in pixels of the original; one text per crop, in order, or None if it failed. It gets no gold answer.
+The prompt, the network, retries and the cache are its own business."""
+
+_TAGS = both("think", "zoom", "answer")
+_LETTERS = re.compile("[a-zA-Z]+")
+_SHORTEST = len("[0,0,0,0]")
+_MIN_PIXELS, _MAX_PIXELS = 4 * 28 * 28, 1280 * 28 * 28
+"""How large a crop is shown, by default of the inference code: beyond that its tool may refuse thin crops."""
+
+SYSTEM = System(
+    name="ERGO",
+    paper="2509.21991",
+    code="nota-github/ERGO@c6d6742141 (inference only)",
+    rewards=("ergo",),
+    terms="region (a frozen model answers from the crop) + 0.5 box (at most 0.6 of the image) + accuracy "
+    "+ format (each 0 or 1)",
+    gates="none as published; in `strict` the region needs a crop of at most 0.6",
+    blind_to=(
+        "where a small crop lies, for the box term: any crop that is small enough earns it",
+        "how small a crop is below that share",
+        "whether the second model needed the crop, and whether the answer used it",
+    ),
+    loopholes=(
+        Loophole(
+            "no box",
+            "Without exactly one box the crop is the whole image, from which the second model answers.",
+            "Without a box there is no crop.",
+        ),
+        Loophole(
+            "whole image",
+            "A crop of the whole image loses the 0.5 of the box and keeps the 1 of the region.",
+            "Only a crop within the share is shown to the second model.",
+        ),
+        Loophole(
+            "typed zoom",
+            "A box that the model typed earns region and box, whether or not it was cut.",
+            "A zoom counts when a tool message delivered an image.",
+        ),
+        Loophole(
+            "several zooms",
+            "The first of several zooms counts, and the others cost nothing.",
+            "A rollout with two zooms has no crop.",
+        ),
+        Loophole(
+            "zoom in the thinking",
+            "A zoom inside the thinking counts as well.",
+            "The zoom must follow the thinking of its turn.",
+        ),
+        Loophole(
+            "crop of nothing",
+            "A box without area is small enough, also one that lies beside the image.",
+            "A crop without area is none.",
+        ),
+        Loophole(
+            "answer without tags",
+            "Without an answer tag, or with an empty one, the whole last turn is the answer.",
+            "The answer is what stands in the one answer tag of the last turn.",
+        ),
+        Loophole(
+            "answer in the thinking",
+            "The first answer tag of the last turn counts, also one inside the thinking.",
+            "Thinking is never an answer.",
+        ),
+        Loophole(
+            "several answers",
+            "The first of several answers counts, and saying more costs nothing.",
+            "A turn with two answers has no answer.",
+        ),
+        Loophole(
+            "letters alone",
+            'Only letters are compared: "-B", "B?" and "r e d" say B and red.',
+            "The rules of `answers_match` decide, and after them the judge.",
+        ),
+        Loophole(
+            "tags anywhere",
+            "The format wants a pair of each tag, in any order and any turn.",
+            "Two turns: thinking and one zoom, thinking and one answer, with nothing around them.",
+        ),
+    ),
+    deviations=(
+        "The training code is not published; the terms and their weights are the paper's.",
+        "How answers are compared is open: here as the inference code does, or by a judge.",
+        "What the format wants is open: here a pair of each tag.",
+        "Where cutting raises, the inference code leaves the sample out; here the row is NaN.",
+        "A crop without area is not shown to the second model, and its region is 0.",
+    ),
+)
+
+
+class ErgoParts(NamedTuple):
+    """The parts of ERGO's reward, each (B,) float64.
+
+    Attributes:
+        region: 1 where the second model answers right from the crop alone, else 0; NaN where it or the judge
+            failed, and in "exact" where the tool raises.
+        box: 1 where the crop is at most `max_share` of the image, else 0; NaN as the region by the tool.
+        accuracy: 1 where the answer is right, 0 where not; NaN where the judge failed.
+        format: 1 where the response is well formed, else 0.
+        total: ``region_weight * region + box_weight * box + accuracy + format``.
+    """
+
+    region: Scores
+    box: Scores
+    accuracy: Scores
+    format: Scores
+    total: Scores
+
+
+def ergo(
+    completions: Sequence[TurnList],
+    answers: Sequence[str],
+    *,
+    questions: Sequence[str],
+    images: Sequence[Any],
+    image_sizes: SizesLike,
+    shown_sizes: SizesLike,
+    reward_model: CropReader | None = None,
+    judge: BatchJudge | None = None,
+    region_weight: float = 1.0,
+    box_weight: float = 0.5,
+    max_share: float = 0.6,
+    mode: Mode = "exact",
+) -> ErgoParts:
+    """ERGO's reward: ``region + 0.5 box + accuracy + format``.
+
+    The paper states:
+
+    * region: a frozen model (Qwen2.5-VL-72B) sees the crop and the question, not the image; 1 if its answer
+      matches the gold answer. The weight is alpha = 1.
+    * box: 1 if the crop has at most gamma = 0.6 of the image's area. The weight is beta = 0.5. Both together
+      are the task-driven contextual exploration (TCE) reward.
+    * accuracy: 1 if the model's own answer matches. format: think, zoom and answer tags.
+
+    It leaves open, and "exact" takes from the published inference code:
+
+    * The box is the one ``[x0, y0, x1, y1]`` in the first ``<zoom>`` of the first turn, whole pixels of the
+      image as shown; it is scaled, clamped and cut to whole pixels of the original
+      (`lfpc_rewards.presets.tools.ergo`). Without exactly one box it is the whole image.
+    * The answer follows the first ``<answer>`` of the last turn, or is all of it; what the second model says
+      is read in the same way. An answer matches if its letters, without all else, are those of the gold
+      answer, whatever the case. That fits options and single words; for other gold answers give a judge.
+
+    Ours is that the format is a pair of each tag in any turn, and that the areas are those of whole pixels.
+
+    Args:
+        completions: (B,) lists of the texts of the assistant turns, or lists of messages. A text is one turn,
+            whatever stands in it: the first zoom and the first answer count.
+        answers: (B,) right answers; letters of the alphabet only, in mode "exact" without a judge.
+        questions: (B,) what the second model is asked, options included.
+        images: (B,) whatever `reward_model` finds the image by: handed over as it is.
+        image_sizes: (B, 2) width and height of the original images, or one (2,) for all.
+        shown_sizes: The same of the images as shown: ``image_grid_thw * 14``, width first.
+        reward_model: Answers a whole batch of crops (`CropReader`), those alone that it can decide on.
+        judge: Compares answers with gold answers (`BatchJudge`), those of the second model as well. Its texts
+            must be one plain verdict. "exact" asks it about all answers, "strict" where the rules of
+            `answers_match` do not decide.
+        region_weight: The paper's alpha.
+        box_weight: The paper's beta.
+        max_share: The paper's gamma.
+        mode: "exact", or "strict" with the loopholes of `SYSTEM` closed.
+
+    Returns:
+        The parts; total in [0, 3.5], NaN where a part of it is.
+
+    Raises:
+        TypeError: A completion is no list of texts or messages, or `reward_model` gives no text.
+        ValueError: The lengths differ, a size is not positive, `max_share` is not in (0, 1], `reward_model`
+            is missing or gives another number of answers, or a gold answer cannot be compared.
+
+    Source:
+        The rewards of ERGO (arXiv 2509.21991, ICLR 2026); `crop_with_zoom`, `extract_answer_text` and the
+        comparison in `eval.py` of its inference code.
+
+    Example:
+        >>> def reward_model(images, boxes, questions):  # sees an A in the upper left corner
+        ...     return ["A" if x0 < 50 and y0 < 50 else "B" for x0, y0, _, _ in boxes]
+        >>> def looks(box):
+        ...     return [f"<think>there</think><zoom>{box}</zoom>", "<think>so</think><answer>A</answer>"]
+        >>> said = [looks([0, 0, 40, 40]), looks([60, 60, 90, 90]), looks([0, 0, 100, 100])]
+        >>> columns = {"questions": ["Which letter?"] * 3, "images": ["a.jpg"] * 3}
+        >>> sizes = {"image_sizes": (200, 200), "shown_sizes": (100, 100)}
+        >>> ergo(said, ["A"] * 3, **columns, **sizes, reward_model=reward_model).total
+        array([3.5, 2.5, 3. ])
+        >>> ergo(said, ["A"] * 3, **columns, **sizes, reward_model=reward_model, mode="strict").total
+        array([2., 2., 2.])
+    """
+    same_length(len(completions), answers=answers, questions=questions, images=images)
+    if reward_model is None:
+        raise ValueError("reward_model must be given: it answers from the crops")
+    if not 0 < max_share <= 1:
+        raise ValueError(f"max_share must be above 0 and at most 1, got {max_share!r}")
+    original, shown = (
+        _sizes(each, name, len(completions))
+        for name, each in (("image_sizes", image_sizes), ("shown_sizes", shown_sizes))
+    )
+    strict = is_strict(mode)
+    if not strict and judge is None:
+        _check_letters(answers)
+    match: Callable[..., Scores] = strict_accuracy if strict else _match
+    read = (_read_strict if strict else _read)(completions, original, shown)
+    width, height = _sides(read.boxes)
+    share = width * height / (original[:, 0] * original[:, 1])
+    visible, small = share > 0, share <= max_share
+    rows = np.flatnonzero(visible & small if strict else visible)
+    cut = list(zip(*read.boxes[rows].T.astype(np.int64).tolist(), strict=True))
+    columns = [_take(column, rows) for column in (images, questions, answers)]
+    region = np.zeros(len(share))
+    region[rows] = _regions(reward_model, cut, columns, match, judge)
+    box = (visible & small if strict else small).astype(np.float64)
+    if not strict:
+        region[np.isnan(share)] = box[np.isnan(share)] = np.nan
+    accuracy = match(read.answers, answers, questions, judge)
+    total = region_weight * region + box_weight * box + accuracy + read.format
+    return ErgoParts(region, box, accuracy, read.format, total)
+
+
+class _Rollouts(NamedTuple):
+    """A batch as one of the modes reads it.
+
+    Attributes:
+        answers: (B,) the answers; in "strict" None where there is none.
+        format: (B,) 1 where the response is well formed, else 0.
+        boxes: (B, 4) what is cut, whole pixels of the original; NaN where nothing is.
+    """
+
+    answers: Sequence[str | None]
+    format: Scores
+    boxes: Boxes
+
+
+def _read(completions: Sequence[TurnList], original: Floats, shown: Floats) -> _Rollouts:
+    turns = turns_of(completions)
+    if not all(turns):
+        turns = [each or ("",) for each in turns]
+    counts = lengths_of(turns)
+    tags = Tags(list(chain.from_iterable(turns)), _TAGS)
+    ends = np.cumsum(counts)
+    boxes, asked = _cut_boxes(tags, ends - counts, original, shown)
+    whole = np.concatenate((np.zeros_like(original), original), axis=1)
+    row_of = np.repeat(np.arange(len(turns)), counts)
+    pairs = [
+        np.bincount(row_of, tags.pair(name)[0] >= 0, len(turns)) > 0 for name in ("think", "zoom", "answer")
+    ]
+    layout = np.all(pairs, axis=0).astype(np.float64)
+    return _Rollouts(_answers(tags, ends - 1), layout, np.where(asked, boxes, whole))
+
+
+def _read_strict(completions: Sequence[TurnList], original: Floats, shown: Floats) -> _Rollouts:
+    read, turns = read_strictly(completions, "zoom"), turns_of(completions)
+    row_of = np.repeat(np.arange(len(turns)), lengths_of(turns))
+    tags = Tags(list(chain.from_iterable(turns)), both("think", "zoom"))
+    zooms = tags.count("<zoom>")
+    once = np.bincount(row_of, zooms, len(turns)) == 1
+    behind = tags.first("<zoom>") > np.maximum(tags.last("<think>"), tags.last("</think>"))
+    at = np.flatnonzero((zooms == 1) & behind & (once & (read.images == 1))[row_of])
+    rows = row_of[at]
+    boxes = np.full((len(turns), 4), np.nan)
+    cut, asked = _cut_boxes(tags, at, original[rows], shown[rows])
+    boxes[rows] = np.where(asked, cut, np.nan)
+    return _Rollouts(read.answers, np.logical_and(read.well_formed, once).astype(np.float64), boxes)
+
+
+def _cut_boxes(tags: Tags, at: Places, original: Floats, shown: Floats) -> tuple[Boxes, Flags]:
+    """What the tool cuts for the turns `at`.
+
+    Returns:
+        (n, 4) boxes, NaN where it raises, and (n, 1) whether the first zoom holds exactly one box.
+    """
+    start, stop = tags.pair("zoom")
+    numbers, spans = INTEGER_BOX.first(tags.own, start, np.maximum(stop, 0))
+    behind = spans[:, 1]
+    asked = behind >= 0
+    if (asked & (stop - behind >= _SHORTEST)).any():  # there is room for a second one
+        further = INTEGER_BOX.first(tags.own, behind, np.where(asked, stop, 0))[1]
+        asked &= further[:, 1] < 0
+    with np.errstate(invalid="ignore", over="ignore"):
+        scaled = numbers[at] * np.tile(original / shown, 2)
+        boxes = np.trunc(np.clip(scaled, 0, np.tile(original, 2)))
+        width, height = _sides(boxes)
+        # What has a usual shape, and so an area, is cut; about all else the tool itself is asked.
+        usual = (width < 1000 * height) & (height < 1000 * width)
+    for k in np.flatnonzero(asked[at] & ~usual).tolist():
+        size, shown_size = ((int(each[k, 0]), int(each[k, 1])) for each in (original, shown))
+        crop = tool.crop(tags.texts[at[k]], size, shown_size, min_pixels=_MIN_PIXELS, max_pixels=_MAX_PIXELS)
+        boxes[k] = np.nan if crop is None else crop.box
+    return boxes, asked[at, None]
+
+
+def _sides(boxes: Boxes) -> tuple[Scores, Scores]:
+    """(n,) width and (n,) height."""
+    return boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+
+
+def _answers(tags: Tags, at: Places) -> list[str]:
+    """(n,) what follows the first answer tag up to the next one, or all of a text that has nothing there."""
+    start = tags.after_first("<answer>")
+    closed, again = tags.first("</answer>", start), tags.first("<answer>", start)
+    stop = np.where((again < 0) | ((closed >= 0) & (closed < again)), closed, again)
+    stop = np.where(start < 0, 0, np.where(stop < 0, tags.lengths, stop))
+    spans = zip(at.tolist(), start[at].tolist(), stop[at].tolist(), strict=True)
+    return [tags.texts[k][begin:end].strip() or tags.texts[k] for k, begin, end in spans]
+
+
+def _regions(
+    reward_model: CropReader,
+    boxes: Sequence[Any],
+    columns: Sequence[Sequence[Any]],
+    match: Callable[..., Scores],
+    judge: BatchJudge | None,
+) -> Scores:
+    """(n,) whether the second model answers right from each crop; NaN where it failed."""
+    scores = np.full(len(boxes), np.nan)
+    if not boxes:
+        return scores
+    images, questions, golds = columns
+    replies = reward_model(images, boxes, questions)
+    if len(replies) != len(boxes):
+        raise ValueError(f"reward_model must give one answer per crop, got {len(replies)} for {len(boxes)}")
+    for reply in replies if not set(map(type, replies)) <= {str, type(None)} else ():
+        if reply is not None and not isinstance(reply, str):
+            raise TypeError(f"reward_model must answer with a text or None, got {reply!r}")
+    said = np.flatnonzero([reply is not None for reply in replies])
+    given = _take(replies, said)
+    if match is _match and any("<answer>" in text for text in given):
+        given = _answers(Tags(given, both("answer")), np.arange(len(given)))
+    scores[said] = match(given, _take(golds, said), _take(questions, said), judge)
+    return scores
+
+
+def _match(
+    given: Sequence[str], golds: Sequence[str], questions: Sequence[str], judge: BatchJudge | None
+) -> Scores:
+    """(n,) as the inference code compares options, or what the judge says."""
+    if judge is not None:
+        return ask(judge, questions, given, golds, read_verdict)
+    letters = {text: "".join(_LETTERS.findall(text)).lower() for text in {*given, *golds}}
+    same = map(eq, map(letters.__getitem__, given), map(letters.__getitem__, golds))
+    return np.fromiter(same, np.float64, len(given))
+
+
+def _check_letters(answers: Sequence[str]) -> None:
+    """Raise for a gold answer that no answer could match."""
+    if set(map(type, answers)) == {str} and all(answers):
+        together = "".join(answers)
+        if together.isascii() and together.isalpha():
+            return
+    for row, gold in enumerate(answers):
+        if not (isinstance(gold, str) and gold.isascii() and gold.isalpha()):
+            raise ValueError(f"answers[{row}] must be letters only, or a judge be given, got {gold!r}")
+
+
+def _sizes(sizes: SizesLike, name: str, rows: int) -> Floats:
+    array = as_positive_sizes(sizes, name)
+    same_length(rows, **{name: array if array.ndim > 1 else None})
+    return np.broadcast_to(array, (rows, 2))
+
+
+def _take(column: Sequence[Any], rows: NDArray[np.int64]) -> Any:
+    return column if rows.size == len(column) else [column[row] for row in rows.tolist()]
