@@ -400,14 +400,13 @@ def _each(read: Callable[[str], Any], texts: Sequence[str]) -> list[Any]:
 
 def _last_answers(tags: Tags) -> list[str]:
     """(B,) the last answer of each text; without one the text."""
-    groups = zip(tags.last_group("answer"), tags.texts, strict=True)
-    return [text if answer is None else answer for answer, text in groups]
+    start, stop = tags.last_pair("answer")
+    return tags.cut(np.maximum(start, 0), stop)
 
 
 def _first_answers(tags: Tags) -> tuple[Places, Places]:
     """(B,) where the first answer of each text stands, without white space around; else all of the text."""
-    start, stop = tags.pair("answer")
-    return stripped(tags.own, start, np.where(stop < 0, tags.lengths, stop))
+    return tags.strip(*tags.pair("answer"))
 
 
 def _named_options(tags: Tags) -> list[str | None]:
