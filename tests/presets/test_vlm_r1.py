@@ -185,8 +185,8 @@ letters = st.text(st.sampled_from([*"aBzé[`1 \n.,?!:;", "ß", "\u0131", "\u3000
 def test_lone_letters_are_those_of_the_regular_expression(text):
     text = re.sub(r"\s+", " ", text.upper())
     found = re.findall(r"(?<![A-Z])([A-Z])(?=[\.\,\?\!\:\;]|$)", text)
-    assert named_option(text) == (found[0] if len(set(found)) == 1 else named_option(f" {text}"))
-    assert (named_option(text) is None) == (not found)
+    assert named_option(text) in (found or [None])
+    assert len(set(found)) > 1 or named_option(text) == (found or [None])[0]
 
 
 @given(st.lists(st.tuples(letters, st.booleans()), max_size=6))
