@@ -575,7 +575,8 @@ def _detections(tidied: str) -> list[_Item]:
 def _repeated_objects(content: str, repair: Callable[[str], str] | None) -> float | None:
     """The share of objects that are repeats; None for a text without a list of objects."""
     try:
-        items = _read_json(_json_part(content), repair)
+        part = _json_part(content)
+        items = _read_json(part, repair) if part else None
         if items and isinstance(items, list):
             boxes = [item for item in items if "bbox_2d" in item and "label" in item]
             return _share_repeated([f"{item['bbox_2d']}_{item['label']}" for item in boxes])
