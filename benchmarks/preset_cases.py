@@ -548,9 +548,10 @@ def accuracy_case(method, score, texts, solutions):
 
 
 def vlm_r1_repetition():
-    texts, _ = preset_loops.labelled_answers(COUNT)
+    listed, spoken = preset_loops.labelled_answers(COUNT)[0], preset_loops.responses(COUNT)[0]
+    texts = listed[::2] + spoken[::2]
     return row(
-        "vlm_r1_repetition`, boxes and `words",
+        "vlm_r1_repetition",
         lambda: presets.vlm_r1_repetition(texts),
         lambda: preset_loops.object_repetition_loop(texts),
     )

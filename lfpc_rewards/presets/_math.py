@@ -34,10 +34,13 @@ def needed(math: MathLibrary | None) -> MathLibrary:
 def math_equal(golds: Sequence[str], answers: Sequence[str | None], math: MathLibrary) -> Scores:
     """(B,) 1.0 where both texts, parsed as they stand, are equal, else 0.0; no answer is 0.0."""
     known: dict[tuple[str, str | None], float] = {}  # the rollouts of one prompt often say the same
-    for gold, answer in set(zip(golds, answers, strict=True)):
-        same = answer is not None and math.verify(math.parse(gold), math.parse(answer))
-        known[gold, answer] = float(same)
-    return np.array([known[pair] for pair in zip(golds, answers, strict=True)], np.float64)
+    scores = []
+    for pair in zip(golds, answers, strict=True):
+        if pair not in known:
+            gold, answer = pair
+            known[pair] = float(answer is not None and math.verify(math.parse(gold), math.parse(answer)))
+        scores.append(known[pair])
+    return np.array(scores, np.float64)
 
 
 class Grader(Protocol):

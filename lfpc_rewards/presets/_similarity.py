@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lfpc_rewards._jit import kernel
+from lfpc_rewards._scan import _codes
 
 
 def similarity(text: str, other: str) -> float:
@@ -15,8 +16,11 @@ def similarity(text: str, other: str) -> float:
     """
     if not text or not other:
         return float(text == other)
-    codes = [np.array(list(map(ord, each)), np.int64) for each in (text, other)]
-    return 2.0 * common_subsequence(*codes) / (len(text) + len(other))
+    return (
+        2.0
+        * common_subsequence(*(_codes(each).astype(np.int64) for each in (text, other)))
+        / (len(text) + len(other))
+    )
 
 
 @kernel

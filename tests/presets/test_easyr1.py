@@ -7,6 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lfpc_rewards import presets
+from lfpc_rewards.presets._final_answer import same_answer_line, tidy_final_answer
 from lfpc_rewards.presets._layout import thought_and_answer
 from lfpc_rewards.presets._math import last_box
 from lfpc_rewards.presets._tags import Tags, both
@@ -123,16 +124,24 @@ def test_any_text_gets_a_score_of_its_own(mode, rows):
 
 # --- against the regular expressions -------------------------------------------------------------------
 
-parts = st.sampled_from([*PIECES[:4], "</think> <answer>", "\n", " ", "x", "\\boxed{", "}"])
+parts = st.sampled_from(
+    [*PIECES[:4], "</think> <answer>", "\n", " ", "\u3000", "<", "/", "think", ">", "x", "\\boxed{", "}"]
+)
 
 
+@example("\\boxed{ a < b / c }", False)
+@example(" < think >x</\nthink >\\boxed{}", False)
 @given(st.lists(parts, max_size=8).map("".join), st.booleans())
 def test_layouts_are_those_of_the_regular_expressions(inside, whole):
     text = f"<think></think><answer>{inside}</answer>" if whole else inside
     found = re.fullmatch(r"<think>.*?</think>\s*<answer>.*?</answer>", text, re.DOTALL)
     assert thought_and_answer(Tags([text, text], both("think", "answer"))).tolist() == [bool(found)] * 2
-    found = re.fullmatch(r"<think>.*</think>.*\\boxed\{.*\}.*", text, re.DOTALL)
+    bare = re.sub(r"\s*(<|>|/)\s*", r"\1", text)
+    found = re.fullmatch(r"<think>.*</think>.*\\boxed\{.*\}.*", bare, re.DOTALL)
     assert _is_boxed(text) == bool(found)
+    box = last_box(bare)
+    scores = presets.easyr1_math([text], ["None" if box is None else box], grader=Plain)
+    assert (scores.accuracy[0], scores.format[0]) == (1, bool(found))
 
 
 @given(st.lists(parts, max_size=8).map("".join))
@@ -179,3 +188,15 @@ def test_bad_lengths_are_named():
     for lengths in ([1.5], [-1], "12", [[1]]):
         with pytest.raises((ValueError, TypeError), match="lengths must"):
             presets.easyr1_dapo(["x"], ["4"], lengths=lengths, longest=9, overlong_buffer=2)
+
+
+lines = st.sampled_from(["Answer:", "ANSWER :", "an\u017fwer: 4", "answer", " ", "\n", ":", "4", "5 cm", "İ"])
+
+
+@given(st.lists(lines, max_size=7).map("".join))
+@example("an\u017fwer: 4")
+def test_the_last_answer_line_is_that_of_the_regular_expression(text):
+    found = re.findall(r"(?i)Answer\s*:\s*([^\n]+)", text)
+    for gold in ("4", "5", "[INVALID]"):
+        right = tidy_final_answer(found[-1] if found else "[INVALID]") == tidy_final_answer(gold)
+        assert same_answer_line(text, gold) == right

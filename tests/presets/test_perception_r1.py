@@ -1,6 +1,7 @@
 """Perception-R1: recorded calls, loopholes, the rules every preset keeps, frames."""
 
 import math
+import re
 
 import pytest
 from hypothesis import given
@@ -66,6 +67,17 @@ def test_tricks_fool_exact_and_not_strict():
 def test_any_text_gets_a_score_of_its_own(mode, rows):
     keeps_the_contract(lambda said: presets.perception_r1(said, [GOLD] * len(said), mode=mode), rows)
     keeps_the_contract(lambda said: presets.perception_r1_think_format(said, mode=mode), rows)
+
+
+parts = st.sampled_from(["<think>", "</think>", "<answer>", "</answer>", "</think><answer>", "x", "\n", "é"])
+
+
+@given(st.lists(parts, max_size=6).map("".join), st.booleans())
+def test_the_layout_on_one_line_is_that_of_the_regular_expression(inside, whole):
+    text = f"<think>{inside}</think><answer></answer>" if whole else inside
+    rows = [text, f"{text}\n", f"<think>{text}</answer>"]
+    found = [re.match("^<think>.*?</think><answer>.*?</answer>$", row) for row in rows]
+    assert presets.perception_r1_think_format(rows).tolist() == [float(each is not None) for each in found]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Visual-RFT: recorded calls, loopholes, the rules every preset keeps, what it reads and how it matches."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -135,6 +137,36 @@ def test_a_text_that_mathematics_finds_equal_earns_both():
     assert lisa("<answer>(1,2),(3,4)</answer>", "<answer>(1,2),(3,4)</answer>", math=Plain).giou.tolist() == [
         1.0
     ]
+
+
+pieces = st.sampled_from(
+    ["(1,2),(13,14)", "(3 , 4) ,( 5,\n6 )", "(7,8),", "(0,0)", "(٣,2),(9,9)", "(1,1),(1" + "0" * 20 + ",9)"]
+)
+answers_ = st.lists(pieces | st.sampled_from([" ", ",", "x", "<answer>", "</answer>"]), max_size=4).map(
+    "".join
+)
+
+
+def boxes_as_published(text):
+    """GIoU + 1 of the first two of all first and then all second corners with the box 0, 0, 10, 10."""
+    found = re.findall(r"\(\s*(\d+)\s*,\s*(\d+)\s*\)\s*,\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)", text)
+    if not found:
+        return 0.0
+    corners = [(int(x), int(y)) for x, y, _, _ in found] + [(int(x), int(y)) for _, _, x, y in found]
+    (x0, y0), (x1, y1) = corners[:2]
+    shared = max(0, min(x1, 10) - max(x0, 0)) * max(0, min(y1, 10) - max(y0, 0))
+    union = (x1 - x0) * (y1 - y0) + 100 - shared
+    hull = (max(x1, 10) - min(x0, 0)) * (max(y1, 10) - min(y0, 0))
+    return 1 + (shared / union if union > 0 else 0) - ((hull - union) / hull if hull > 0 else 0)
+
+
+@given(st.lists(answers_, max_size=5), st.booleans())
+def test_corners_are_those_that_a_regular_expression_finds(rows, tagged):
+    texts = [f"<answer>{row}</answer>" if tagged else row for row in rows]
+    scores = presets.visual_rft_lisa(texts, [[0, 0, 10, 10]] * len(rows), math=Never).giou
+    found = [re.search("<answer>(.*?)</answer>", text, re.DOTALL) for text in texts]
+    insides = [each[1] if each else text for each, text in zip(found, texts, strict=True)]
+    assert scores.tolist() == pytest.approx(list(map(boxes_as_published, insides)))
 
 
 @given(st.lists(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=4), max_size=5))

@@ -178,6 +178,36 @@ def test_the_format_is_that_of_the_regular_expression(inside, behind):
     assert presets.vlm_r1([text], [[0, 0, 9, 9]], **SIZES).format[0] == found
 
 
+letters = st.text(st.sampled_from([*"aBzé[`1 \n.,?!:;", "ß", "\u0131", "\u3000"]), max_size=8)
+
+
+@given(letters)
+def test_lone_letters_are_those_of_the_regular_expression(text):
+    text = re.sub(r"\s+", " ", text.upper())
+    found = re.findall(r"(?<![A-Z])([A-Z])(?=[\.\,\?\!\:\;]|$)", text)
+    assert named_option(text) in (found or [None])
+    assert len(set(found)) > 1 or named_option(text) == (found or [None])[0]
+
+
+@given(st.lists(st.tuples(letters, st.booleans()), max_size=6))
+def test_the_options_of_a_batch_are_those_of_its_texts(rows):
+    said = [f"<answer>{text}</answer>" if tagged else text for text, tagged in rows]
+    for gold in ("A.", "B."):
+        expected = [float(named_option(text.strip()) == gold[0]) for text, _ in rows]
+        assert presets.vlm_r1_accuracy(said, [gold] * len(rows), method="mcq").tolist() == expected
+
+
+@given(letters, letters)
+def test_texts_match_when_tidied(text, gold):
+    def tidied(text):
+        for mark in ("\n", "\r"):
+            text = re.sub(rf"(?<!\s){mark}", " ", re.sub(rf"(?<=\s){mark}", "", text))
+        return text.strip().rstrip(".").lower()
+
+    scores = presets.vlm_r1_accuracy([f"<answer>{text}</answer>", text], [gold] * 2, method="all_match")
+    assert scores.tolist() == [float(tidied(text) == tidied(gold))] * 2
+
+
 @given(st.text(alphabet="abc", max_size=8), st.text(alphabet="abcd", max_size=8))
 def test_similarity_counts_the_longest_common_subsequence(text, other):
     def longest(a, b):

@@ -23,7 +23,9 @@ from lfpc_rewards.presets._strict import last_turns, read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 from lfpc_rewards.presets._tags import Tags, both
 
-_AROUND_TAGS = re.compile(r"\s*([<>/])\s*")
+_AROUND_SIGNS = re.compile(r"\s*([<>/])\s*")
+_THINK = re.compile(r"\s*<\s*think\s*>")
+_THOUGHT = re.compile(r"<\s*/\s*think\s*>")
 _DAPO_READS = 300
 """Characters at the end of a response that dapo reads."""
 
@@ -184,8 +186,8 @@ def easyr1_math(
         boxes = [last_box(tail) if tail.count("\\boxed{") == 1 else None for tail in turns.tails]
         layout = turns.thought & np.array([box is not None for box in boxes], np.bool_)
         return _weigh(strict_accuracy(boxes, answers, None, None), layout.astype(np.float64), format_weight)
-    texts = [_AROUND_TAGS.sub(r"\1", text) for text in first_texts(completions)]
-    given = ["None" if (box := last_box(text)) is None else box for text in texts]
+    texts = first_texts(completions)
+    given = ["None" if (box := last_box(text)) is None else _AROUND_SIGNS.sub(r"\1", box) for text in texts]
     accuracy = graded(answers, given, grader_needed(grader), failed=np.nan)
     return _weigh(accuracy, np.array([_is_boxed(text) for text in texts], np.float64), format_weight)
 
@@ -241,9 +243,10 @@ def easyr1_dapo(
 
 
 def _is_boxed(text: str) -> bool:
-    r"""``<think>.*</think>.*\boxed{.*}.*`` of the whole text."""
-    thought = text.find("</think>", len("<think>")) if text.startswith("<think>") else -1
-    box = text.find("\\boxed{", thought) if thought >= 0 else -1
+    r"""``<think>.*</think>.*\boxed{.*}.*`` of the whole text, without white space around its signs."""
+    began = _THINK.match(text)
+    thought = _THOUGHT.search(text, began.end()) if began else None
+    box = text.find("\\boxed{", thought.end()) if thought else -1
     return box >= 0 and text.find("}", box) >= 0
 
 

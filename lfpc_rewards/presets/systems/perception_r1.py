@@ -18,6 +18,7 @@ from lfpc_rewards.presets._boxes import gold_boxes, json_or_none, proper
 from lfpc_rewards.presets._completions import first_texts, last_texts, refuse_one, same_length
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
+from lfpc_rewards.presets._tags import Flags, Tags
 from lfpc_rewards.presets._texts import Shape, readable
 
 _NUMBER = r"(-?\d+(?:\.\d+)?)"
@@ -26,7 +27,6 @@ _STRICT = re.compile(
     r"\s*<\|object_ref_start\|>[^<]*<\|object_ref_end\|><\|box_start\|>\s*"
     rf"\(\s*{_NUMBER},\s*{_NUMBER}\s*\),\s*\(\s*{_NUMBER},\s*{_NUMBER}\s*\)\s*<\|box_end\|>(?:<\|im_end\|>)?\s*"
 )
-_THINK = re.compile(r"^<think>.*?</think><answer>.*?</answer>$")
 _BEGINNINGS = ("<", ">", "object_ref_start", "object_ref_end", "box_start", "box_end", "im_end")
 _END_OF_TEXT = "<|endoftext|>"
 
@@ -161,7 +161,14 @@ def perception_r1_think_format(
     refuse_one(completions)
     if is_strict(mode):
         return read_strictly(completions, "tool_call").well_formed
-    return np.array([_THINK.match(text) is not None for text in first_texts(completions)], np.float64)
+    # ``^<think>.*?</think><answer>.*?</answer>$``, where a newline may follow but none stand before.
+    tags = Tags(first_texts(completions), ("<think>", "</think><answer>", "</answer>"))
+    ends = tags.lengths - np.array([text.endswith("\n") for text in tags.texts], np.int64)
+    good: Flags = (tags.first("<think>") == 0) & (tags.last("</answer>") == ends - len("</answer>"))
+    good &= tags.first("</think><answer>") >= 0
+    for row in np.flatnonzero(good).tolist():
+        good[row] = tags.texts[row].find("\n", 0, int(ends[row])) < 0
+    return good.astype(np.float64)
 
 
 def _golds(answers: Any) -> Boxes:

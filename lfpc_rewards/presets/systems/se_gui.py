@@ -123,9 +123,8 @@ def se_gui(
     """
     golds = gold_boxes(answers)
     same_length(len(completions), answers=golds)
-    finite = np.isfinite(golds).all(1)
-    if not finite.all():
-        raise_bad_row("answers", golds, finite, "must be four finite numbers")
+    if not np.isfinite(golds).all():
+        raise_bad_row("answers", golds, np.isfinite(golds).all(1), "must be four finite numbers")
     sizes = as_positive_sizes(image_sizes)
     strict = is_strict(mode)
     tags = Tags(last_texts(completions) if strict else first_texts(completions), both("tool_call"))

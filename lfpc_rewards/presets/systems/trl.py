@@ -167,11 +167,10 @@ def trl_reasoning_accuracy(
     if is_strict(mode):
         return trl_accuracy(completions, answers, math=math, mode=mode)
     texts = first_texts(completions)
-    marks = [next((mark for mark in delimiters if mark in text), None) for text in texts]
-    rows = [row for row, mark in enumerate(marks) if mark is not None]
-    tails = [texts[row].rpartition(marks[row] or "")[2] for row in rows]
+    tails = [_behind(text, delimiters) for text in texts]
+    rows = [row for row, tail in enumerate(tails) if tail is not None]
     out = np.zeros(len(texts))
-    out[rows] = _equal(tails, [answers[row] for row in rows], needed(math))
+    out[rows] = _equal([tails[row] or "" for row in rows], [answers[row] for row in rows], needed(math))
     return out
 
 
@@ -264,6 +263,14 @@ def trl_overlong(lengths: ArrayLike, *, longest: int, buffer: int) -> Scores:
     return soft_overlong(as_lengths(lengths), longest, buffer)
 
 
+def _behind(text: str, delimiters: Sequence[str]) -> str | None:
+    """What follows the last of the first delimiter that occurs."""
+    for mark in delimiters:
+        if mark in text:
+            return text.rpartition(mark)[2]
+    return None
+
+
 def _only_boxes(completions: Sequence[Any]) -> list[str]:
     """What follows the thinking of the last turn, if it has one box."""
     return [tail if tail.count("\\boxed{") == 1 else "" for tail in last_turns(completions).tails]
@@ -280,10 +287,13 @@ def _equal(texts: Sequence[str], golds: Sequence[str], math: Any) -> Scores:
     ]
     right = {gold: math.parse(gold) for gold in set(golds)}
     known: dict[tuple[str, str], float] = {}
-    for text, gold in set(zip(texts, golds, strict=True)):
-        if not right[gold]:
-            known[text, gold] = np.nan
-            continue
-        said = math.parse(text, extraction_config=config, extraction_mode="first_match")
-        known[text, gold] = float(math.verify(right[gold], said))
-    return np.array([known[pair] for pair in zip(texts, golds, strict=True)], np.float64)
+    scores = []
+    for pair in zip(texts, golds, strict=True):
+        if pair not in known:
+            text, gold = pair
+            known[pair] = np.nan
+            if right[gold]:
+                said = math.parse(text, extraction_config=config, extraction_mode="first_match")
+                known[pair] = float(math.verify(right[gold], said))
+        scores.append(known[pair])
+    return np.array(scores, np.float64)

@@ -6,7 +6,6 @@ whether the whole text equals the whole solution, which boxes never do by accide
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias
@@ -14,7 +13,6 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from lfpc_rewards._checks import as_box_list
 from lfpc_rewards._jit import kernel
 from lfpc_rewards._packing import starts_of
 from lfpc_rewards._typing import Boxes, Message, Scores
@@ -23,6 +21,7 @@ from lfpc_rewards.presets._boxes import (
     NO_BOX,
     as_numbers,
     giou_as_written,
+    gold_boxes,
     json_or_none,
     pack_golds,
     plain_iou,
@@ -35,13 +34,20 @@ from lfpc_rewards.presets._records import Layout
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 from lfpc_rewards.presets._tags import Tags, both
-from lfpc_rewards.presets._texts import Places, lengths_of, readable, stripped
+from lfpc_rewards.presets._texts import (
+    Places,
+    Readable,
+    Shape,
+    lengths_of,
+    readable,
+    same_parts,
+    stripped,
+)
 
 Found: TypeAlias = tuple[NDArray[np.float64], NDArray[np.int64]]
 """(n, 6) boxes, as `detection_scores` wants them, and (B + 1,) where those of each row start."""
 
-_ANSWER_LINE = re.compile(r"<answer>(.*?)</answer>")
-_CORNERS = re.compile(r"\(\s*(\d+)\s*,\s*(\d+)\s*\)\s*,\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)")
+_CORNERS = Shape("( # , # ) , ( # , # )")
 _LAYOUT = Layout({"Position": 4, "Confidence": 1}, "either")
 _MATCHED = 0.5
 
@@ -222,14 +228,8 @@ def visual_rft_lisa(
         array([1.])
     """
     same_length(len(completions), answers=answers)
-    gold_texts = [gold if isinstance(gold, str) else "" for gold in answers]
-    rows: list[Any] = [
-        _lisa_box(_inside(text)) if text else gold for text, gold in zip(gold_texts, answers, strict=True)
-    ]
-    for row, box in enumerate(rows):
-        if box is NO_BOX:
-            raise ValueError(f"answers[{row}] must hold a box (x0,y0),(x1,y1), got {gold_texts[row]!r}")
-    golds = as_box_list(np.array(rows, np.float64).reshape(-1, 4), "answers") / 1000
+    gold_texts = readable([gold if isinstance(gold, str) else "" for gold in answers])
+    golds, gold_spans = _lisa_golds(answers, gold_texts)
     if is_strict(mode):
         read = read_strictly(completions, "tool_call")
         boxes = np.array([_only_corners(text or "") for text in read.answers]).reshape(-1, 4) / 1000
@@ -239,11 +239,11 @@ def visual_rft_lisa(
         return VisualRftLisaParts(score, read.well_formed, score + read.well_formed)
     tags = Tags(first_texts(completions), both("think", "answer"))
     start, stop = tags.pair("answer")
-    given = tags.cut_stripped(np.maximum(start, 0), stop)
-    boxes = np.array(list(map(_lisa_box, given)), np.float64).reshape(-1, 4) / 1000
+    spans = _answer_spans(tags, start, stop)
+    boxes = _lisa_boxes(tags.own, *spans.T) / 1000
     score = np.where(np.isnan(boxes[:, 0]), 0.0, giou_as_written(boxes, golds) + 1)
-    score[[bool(gold) and text == _inside(gold) for text, gold in zip(given, gold_texts, strict=True)]] = 2.0
-    score[math_equal(tags.texts, gold_texts, needed(math)) > 0] = 1.0
+    score[same_parts(tags.own, spans, gold_texts, gold_spans)] = 2.0
+    score[math_equal(tags.texts, gold_texts.texts, needed(math)) > 0] = 1.0
     layout = thought_and_answer(tags)
     return VisualRftLisaParts(score, layout, score + layout)
 
@@ -337,16 +337,39 @@ def _gold_rows(answers: Sequence[Any]) -> list[Any]:
     return rows
 
 
-def _inside(text: str) -> str:
-    """The answer of a gold text."""
-    found = _ANSWER_LINE.search(text)
-    return (found[1] if found else text).strip()
+def _answer_spans(tags: Tags, start: Places, stop: Places) -> Places:
+    """(B, 2) where each answer stands, without white space around; without a tag all of the text."""
+    return np.stack(tags.strip(start, stop), 1)
+
+
+def _lisa_golds(answers: Sequence[Any], texts: Readable) -> tuple[Boxes, Places]:
+    """(B, 4) gold boxes in [0, 1], and (B, 2) where those that are texts have their answer; -1 for others."""
+    if not any(texts):
+        return gold_boxes(answers) / 1000, np.full((len(texts), 2), -1)
+    tags = Tags(texts, both("answer"))
+    spans = _answer_spans(tags, *tags.line_pair("answer"))
+    boxes = _lisa_boxes(texts, *spans.T)
+    for row in np.flatnonzero(np.isnan(boxes[:, 0])).tolist():
+        if texts.texts[row]:
+            raise ValueError(f"answers[{row}] must hold a box (x0,y0),(x1,y1), got {answers[row]!r}")
+        boxes[row], spans[row] = gold_boxes([answers[row]])[0], -1
+    return boxes / 1000, spans
+
+
+def _lisa_boxes(texts: Readable, start: Places, stop: Places) -> Boxes:
+    """(B, 4) the box that the original makes of all the boxes between two places of each text."""
+    boxes, spans = _CORNERS.first(texts, start, stop)
+    behind = np.where(spans[:, 1] < 0, stop, spans[:, 1])
+    several = _CORNERS.first(texts, behind, stop)[1][:, 0] >= 0
+    for row in np.flatnonzero(several).tolist():
+        boxes[row] = _lisa_box(texts.texts[row][start[row] : stop[row]])
+    return boxes
 
 
 def _lisa_box(text: str) -> tuple[float, ...]:
     """The box that the original makes of all the boxes in a text."""
     try:
-        found = [tuple(map(int, corners)) for corners in _CORNERS.findall(text)]
+        found = [tuple(map(int, corners)) for corners in _CORNERS.pattern.findall(text)]
         firsts = [corners[:2] for corners in found] + [corners[2:] for corners in found]
         return (*map(float, firsts[0]), *map(float, firsts[1])) if found else NO_BOX
     except (ValueError, OverflowError):  # digits beyond Python's limit, or beyond float64
@@ -354,7 +377,7 @@ def _lisa_box(text: str) -> tuple[float, ...]:
 
 
 def _only_corners(text: str) -> tuple[float, ...]:
-    return _lisa_box(text) if len(_CORNERS.findall(text)) == 1 else NO_BOX
+    return _lisa_box(text) if len(_CORNERS.pattern.findall(text)) == 1 else NO_BOX
 
 
 @kernel

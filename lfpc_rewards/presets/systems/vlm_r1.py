@@ -13,8 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lfpc_rewards._checks import as_box_list, as_sizes
+from lfpc_rewards._jit import object_kernel, part
 from lfpc_rewards._typing import Boxes, Message, Scores, SizesLike
 from lfpc_rewards.geometry import iou
 from lfpc_rewards.presets._boxes import (
@@ -30,11 +32,12 @@ from lfpc_rewards.presets._completions import first_texts, refuse_one, same_leng
 from lfpc_rewards.presets._judging import strict_accuracy
 from lfpc_rewards.presets._layout import thought_and_answer
 from lfpc_rewards.presets._math import MathLibrary, needed
+from lfpc_rewards.presets._shaping import repeated_word_share
 from lfpc_rewards.presets._similarity import similarity
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 from lfpc_rewards.presets._tags import Flags, Tags, both
-from lfpc_rewards.presets._texts import stripped
+from lfpc_rewards.presets._texts import Places, codes_of, stripped
 
 Method: TypeAlias = Literal["default", "mcq", "yes_no", "all_match", "detection"]
 """How `vlm_r1_accuracy` compares."""
@@ -43,13 +46,13 @@ _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _ANSWER_LINE = re.compile(r"<answer>(.*?)</answer>")
 _REC_FORMAT = re.compile(r"\{.*?\[\d+,\s*\d+,\s*\d+,\s*\d+\]", re.DOTALL)
 _THOUGHT_ANSWER = re.compile(r"</think>\s*(<answer>)")
-_OPTION = re.compile(r"(?<![A-Z])([A-Z])(?=[\.\,\?\!\:\;]|$)")
+_OPTION_END = re.compile(r"[.,?!:;]|$")
 _YES_NO = re.compile(r"(yes|no)")
 _FENCED_JSON = re.compile(r"```json(.*?)```", re.DOTALL)
 _FENCED = re.compile(r"```(.*?)```", re.DOTALL)
 _BARE_JSON = re.compile(r'\[\s*{.*?"bbox_2d".*?"label".*?}\s*\]', re.DOTALL)
 _STOPS = "\u3002.!\uff01,\uff0c"
-_BREAK_AFTER_SPACE = {mark: re.compile(rf"(?<=\s){mark}") for mark in ("\n", "\r")}
+_BREAK_AFTER_SPACE = {mark: re.compile(rf"{mark}(?<=\s{mark})") for mark in ("\n", "\r")}
 # fmt: off
 _CUES = (
     "答案", "选择", "正确", "是", "对", "ANSWER", "CORRECT", "CHOOSE", "SELECT", "RIGHT",
@@ -268,13 +271,19 @@ def vlm_r1_accuracy(
         if method == "detection":
             return np.array([_strict_detection(a, g) for a, g in zip(given, golds, strict=True)], np.float64)
         return strict_accuracy(given, golds, None, None)
-    compare = _default(needed(math)) if method == "default" else _COMPARE[method]
+    texts = first_texts(completions)
+    tags = Tags([text.lower() for text in texts] if method == "yes_no" else texts, both("answer"))
+    if method in _READ:
+        read, read_gold = _READ[method]
+        sides = (read(tags), _each(read_gold, answers))
+        return np.array([one == other for one, other in zip(*sides, strict=True)], np.float64)
+    said = _last_answers(tags)
+    compare = _default(needed(math)) if method == "default" else _detection
     known: dict[tuple[str, str], float] = {}  # the rollouts of one prompt often say the same
-    pairs = list(zip(first_texts(completions), answers, strict=True))
-    for pair in pairs:
+    for pair in zip(said, answers, strict=True):
         if pair not in known:
             known[pair] = compare(*pair)
-    return np.array([known[pair] for pair in pairs], np.float64)
+    return np.array([known[pair] for pair in zip(said, answers, strict=True)], np.float64)
 
 
 def vlm_r1_repetition(
@@ -301,13 +310,21 @@ def vlm_r1_repetition(
         array([-0.143])
     """
     refuse_one(completions)
-    return np.array([_repetition(text, repair) for text in first_texts(completions)], np.float64)
+    texts = first_texts(completions)
+    shares = [_repeated_objects(text, repair) for text in texts]
+    rows = [row for row, share in enumerate(shares) if share is None]
+    out = -np.array([0.0 if share is None else share for share in shares], np.float64)
+    out[rows] = -repeated_word_share([texts[row] for row in rows], 6)
+    return out
 
 
 def named_option(text: str) -> str | None:
     """The option that VLM-R1 reads in a text, as one capital letter."""
-    text = re.sub(r"\s+", " ", text.upper())
-    letters: list[str] = _OPTION.findall(text)
+    text = text.upper()
+    letters = _lone_letters(text)
+    if len(letters) > 1 or text[-1:].isspace():  # else it makes no difference to them
+        text = re.sub(r"\s+", " ", text)
+        letters = _lone_letters(text)
     if len(letters) < 2:
         return letters[0] if letters else None
     points = dict.fromkeys(letters, 0)
@@ -318,6 +335,13 @@ def named_option(text: str) -> str | None:
         points[letter] += 2 * (place > len(text) * 0.7)
         points[letter] += place < len(text) - 1 and text[place + 1] in _STOPS
     return max(points, key=points.__getitem__)
+
+
+def _lone_letters(text: str) -> list[str]:
+    """What ``(?<![A-Z])([A-Z])(?=[.,?!:;]|$)`` finds: its ends are rarer than letters, so they come first."""
+    ends = (found.start() for found in _OPTION_END.finditer(text))
+    pairs = [(text[end - 1 : end], text[max(end - 2, 0) : end - 1]) for end in ends if end]
+    return [letter for letter, before in pairs if "A" <= letter <= "Z" and not "A" <= before <= "Z"]
 
 
 def _gold_boxes(answers: Sequence[Any]) -> Boxes:
@@ -368,58 +392,108 @@ def _first_line_answer(text: str) -> str:
     return (found[1] if found else text).strip()
 
 
+def _each(read: Callable[[str], Any], texts: Sequence[str]) -> list[Any]:
+    """What is read in each text; once for those that are the same."""
+    known = {text: read(text) for text in set(texts)}
+    return [known[text] for text in texts]
+
+
+def _last_answers(tags: Tags) -> list[str]:
+    """(B,) the last answer of each text; without one the text."""
+    start, stop = tags.last_pair("answer")
+    return tags.cut(np.maximum(start, 0), stop)
+
+
+def _first_answers(tags: Tags) -> tuple[Places, Places]:
+    """(B,) where the first answer of each text stands, without white space around; else all of the text."""
+    return tags.strip(*tags.pair("answer"))
+
+
+def _named_options(tags: Tags) -> list[str | None]:
+    """(B,) `named_option` of the first answers."""
+    start, stop = _first_answers(tags)
+    counts, letters = np.zeros((2, len(tags.texts)), np.int64)
+    count_lone_letters(id(tags.own), start, stop, counts, letters)
+    options = [chr(letter) if letter else None for letter in letters.tolist()]
+    beyond = np.array([not text.isascii() for text in tags.texts], np.bool_)
+    rows = np.flatnonzero(beyond | (counts > 1))
+    parts = [tags.texts[row][start[row] : stop[row]] for row in rows.tolist()]
+    for row, option in zip(rows.tolist(), _each(named_option, parts), strict=True):
+        options[row] = option
+    return options
+
+
+@object_kernel
+def count_lone_letters(
+    texts: int, start: Places, stop: Places, counts: NDArray[np.int64], letters: NDArray[np.int64]
+) -> None:
+    """How many letters stand alone in parts of ASCII texts, as for `_lone_letters`, and the last of them."""
+    size = np.zeros(1, np.intp)
+    for row in range(start.size):
+        codes = codes_of(texts, row, size)
+        before = False
+        for i in range(start[row], stop[row]):
+            code = codes[i] & 0xDF  # in upper case, if it is a letter
+            letter = 0x41 <= code <= 0x5A
+            if letter and not before and (i + 1 == stop[row] or is_option_end(codes[i + 1])):
+                counts[row] += 1
+                letters[row] = code
+            before = letter
+
+
+@part
+def is_option_end(code: int) -> bool:
+    """Whether a character is one of ``.,?!:;``."""
+    return code == 0x2E or code == 0x2C or code == 0x3F or code == 0x21 or code == 0x3A or code == 0x3B
+
+
 def _tidy(text: str) -> str:
-    """The last answer of a text in lower case on one line, without final stops."""
-    held = _ANSWER.findall(text)
-    text = held[-1] if held else text
+    """An answer in lower case on one line, without final stops."""
     for mark, after_space in _BREAK_AFTER_SPACE.items():
-        text = after_space.sub("", text).replace(mark, " ")
+        if mark in text:
+            text = after_space.sub("", text).replace(mark, " ")
     return text.strip().rstrip(".").lower()
 
 
-def _first_answer(content: str) -> str:
-    found = _ANSWER.search(content)
-    return (found[1] if found else content).strip()
+def _tidy_gold(text: str) -> str:
+    """The last answer of a gold text, tidied."""
+    held = _ANSWER.findall(text)
+    return _tidy(held[-1] if held else text)
 
 
-def _mcq(content: str, gold: str) -> float:
-    right = named_option(_first_line_answer(gold)) or gold.strip()
-    return float(named_option(_first_answer(content)) == right)
+def _gold_option(gold: str) -> str:
+    return named_option(_first_line_answer(gold)) or gold.strip()
 
 
-def _yes_no(content: str, gold: str) -> float:
-    right = _YES_NO.search(_first_line_answer(gold.lower()))
-    said = _YES_NO.search(_first_answer(content.lower()))
-    return float((right and right[1]) == (said and said[1]))
+def _yes_or_no(text: str) -> str | None:
+    found = _YES_NO.search(text)
+    return found[1] if found else None
 
 
-def _all_match(content: str, gold: str) -> float:
-    return float(_tidy(content) == _tidy(gold))
+_READ: dict[str, tuple[Callable[[Tags], list[Any]], Callable[[str], Any]]] = {
+    "mcq": (_named_options, _gold_option),
+    "yes_no": (
+        lambda tags: _each(_yes_or_no, tags.cut(*_first_answers(tags))),
+        lambda gold: _yes_or_no(_first_line_answer(gold.lower())),
+    ),
+    "all_match": (lambda tags: _each(_tidy, _last_answers(tags)), _tidy_gold),
+}
+"""What is read in the texts and in a gold text: where both are the same, the answer is right."""
 
 
 def _default(math: MathLibrary) -> Callable[[str, str], float]:
-    def compare(content: str, gold: str) -> float:
-        gold = _first_line_answer(gold)
-        held = _ANSWER.findall(content)
-        said = (held[-1] if held else content).strip()
+    def compare(said: str, gold: str) -> float:
+        said, gold = said.strip(), _first_line_answer(gold)
         if float(math.verify(math.parse(said), math.parse(gold))) > 0:
             return 1.0
         if re.search(r"\d", gold):
-            same = _same_number(_tidy(said), _tidy(gold))
-            return similarity(_tidy(said), _tidy(gold)) if same is None else float(same)
+            same = _same_number(_tidy_gold(said), _tidy_gold(gold))
+            return similarity(_tidy_gold(said), _tidy_gold(gold)) if same is None else float(same)
         if right := named_option(gold):
             return float(named_option(said) == right)
-        return similarity(_tidy(said), _tidy(gold))
+        return similarity(_tidy_gold(said), _tidy_gold(gold))
 
     return compare
-
-
-_COMPARE: dict[str, Callable[[str, str], float]] = {
-    "mcq": _mcq,
-    "yes_no": _yes_no,
-    "all_match": _all_match,
-    "detection": lambda content, gold: _detection(content, gold),
-}
 
 
 def _same_number(text: str, other: str) -> bool | None:
@@ -433,12 +507,12 @@ _Item: TypeAlias = Any
 """A detection as JSON holds it: an object with "bbox_2d" and "label", or whatever a model wrote."""
 
 
-def _detection(content: str, gold: str) -> float:
-    return _detection_score(_detections(content), _gold_detections(gold), same_label_only=False)
+def _detection(said: str, gold: str) -> float:
+    return _detection_score(_detections(_tidy(said)), _gold_detections(gold), same_label_only=False)
 
 
-def _strict_detection(content: str | None, gold: str) -> float:
-    return _detection_score(_detections(content or ""), _gold_detections(gold), same_label_only=True)
+def _strict_detection(said: str | None, gold: str) -> float:
+    return _detection_score(_detections(_tidy_gold(said or "")), _gold_detections(gold), same_label_only=True)
 
 
 def _detection_score(found: list[_Item], golds: list[_Item], *, same_label_only: bool) -> float:
@@ -484,7 +558,7 @@ def _pixel_iou(item: _Item, gold: _Item) -> float:
 
 
 def _gold_detections(gold: str) -> list[_Item]:
-    fenced = _FENCED_JSON.search(_tidy(gold))
+    fenced = _FENCED_JSON.search(_tidy_gold(gold))
     text = fenced[1].strip() if fenced else ""
     items = json_or_none(text) if text else []
     if not isinstance(items, list | dict):
@@ -492,23 +566,23 @@ def _gold_detections(gold: str) -> list[_Item]:
     return list(items)
 
 
-def _detections(content: str) -> list[_Item]:
-    fenced = _FENCED_JSON.search(_tidy(content))
+def _detections(tidied: str) -> list[_Item]:
+    fenced = _FENCED_JSON.search(tidied)
     items = json_or_none(fenced[1].strip()) if fenced else None
     return list(items) if isinstance(items, list | dict | str) else []
 
 
-def _repetition(content: str, repair: Callable[[str], str] | None) -> float:
+def _repeated_objects(content: str, repair: Callable[[str], str] | None) -> float | None:
+    """The share of objects that are repeats; None for a text without a list of objects."""
     try:
-        items = _read_json(_json_part(content), repair)
+        part = _json_part(content)
+        items = _read_json(part, repair) if part else None
         if items and isinstance(items, list):
             boxes = [item for item in items if "bbox_2d" in item and "label" in item]
-            named = [f"{item['bbox_2d']}_{item['label']}" for item in boxes]
-            return -_share_repeated(named)
+            return _share_repeated([f"{item['bbox_2d']}_{item['label']}" for item in boxes])
     except (TypeError, ValueError, RecursionError):  # the original does not catch these
         return np.nan
-    words = content.lower().split()
-    return -_share_repeated(list(zip(*(words[start:] for start in range(6)), strict=False)))
+    return None
 
 
 def _share_repeated(things: Sequence[Any]) -> float:
