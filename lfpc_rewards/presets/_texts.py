@@ -87,6 +87,11 @@ def _stand_ins() -> NDArray[np.uint8]:
     return signs
 
 
+def _held(things: Sequence[Any]) -> list[Any]:
+    """The same as a list that stays as it is while a kernel reads it."""
+    return things if type(things) is list and HAS_GIL else list(things)
+
+
 def only_texts(things: Sequence[Any]) -> bool:
     """Whether all of them are strings, and of no subclass."""
     if type(things) is list and HAS_GIL:
@@ -104,7 +109,7 @@ def turn_counts(turns: Sequence[Any]) -> Places | None:
 
 def distinct(things: Sequence[Any]) -> tuple[Places, list[Any]]:
     """(B,) which of the objects each thing is, and the objects, each once. Equal ones may be several."""
-    listed = things if type(things) is list else list(things)
+    listed = _held(things)
     numbers = np.empty(len(listed), np.int64)
     table = np.full(4 << len(listed).bit_length(), -1)
     firsts = np.empty(len(listed), np.int64)
@@ -161,8 +166,7 @@ def cut(texts: Sequence[str], start: Places, stop: Places, rows: Places | None =
 
     `rows`: in which texts the parts stand; None: one in each.
     """
-    whole = texts.texts if isinstance(texts, Readable) else texts
-    whole = whole if type(whole) is list else list(whole)
+    whole = _held(texts.texts if isinstance(texts, Readable) else texts)
     parts = [""] * len(start)
     cut_parts(id(whole), np.arange(len(whole)) if rows is None else rows, start, stop, id(parts))
     return parts
