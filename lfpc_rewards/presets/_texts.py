@@ -278,8 +278,8 @@ def sizes_of(rows: int, kinds: NDArray[np.intp], sizes: Places) -> bool:
         sizes[i] = size_of(row, kinds)
         if sizes[i] < 0:
             return False
-        if sizes[i] > 0:  # a look at what is needed next, at many rows' at the same time
-            prefetch(item_of(row, 0, kinds))
+        for k in range(sizes[i]):
+            prefetch(item_of(row, k, kinds))
     return True
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import chain
 
 import numpy as np
 
@@ -196,10 +195,12 @@ def ms_swift_deepeyes(
     long = stop - start >= LONGEST_ANSWER
     tail = np.maximum(tags.after_last("</think>"), 0)
     wrong = long | tags.unbalanced("think") | tags.unbalanced("tool_call") | tags.unbalanced("answer", tail)
-    all_messages = chain.from_iterable(messages)
-    images = [m["role"] == "user" and "<image>" in m["content"] for m in all_messages]
-    owners = np.repeat(np.arange(len(messages)), lengths_of(messages))
-    looked = np.bincount(owners, images, len(messages)) > 1
+    lengths = lengths_of(messages)
+    several = np.flatnonzero(lengths > 1)
+    images = [
+        m["role"] == "user" and "<image>" in m["content"] for row in several.tolist() for m in messages[row]
+    ]
+    looked = np.bincount(np.repeat(several, lengths[several]), images, len(messages)) > 1
     return weigh(np.where(long & ~np.isnan(accuracy), 0.0, accuracy), wrong, looked)
 
 
