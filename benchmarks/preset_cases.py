@@ -128,8 +128,14 @@ def deepeyes_v2():
     )
 
 
+def with_instruction(text):
+    """The response, with the sentence that ends every observation of Chain-of-Focus."""
+    return text.replace("</tool_response>", f"{INSTRUCTION}</tool_response>")
+
+
 def chain_of_focus():
     texts, answers = preset_loops.responses(COUNT)
+    texts = list(map(with_instruction, texts))
     return row(
         "chain_of_focus",
         lambda: presets.chain_of_focus(texts, answers, judge=says("1")).total,

@@ -84,6 +84,9 @@ substring: Callable[[int, int, int], int] = python_api(
 )
 """A new string, to be given away, of a string between two places of it, or 0 where memory has run out."""
 
+concatenation: Callable[[int, int], int] = python_api("PyUnicode_Concat", types.intp, types.intp, types.intp)
+"""A new string, to be given away or dropped, of two; or 0 where memory has run out."""
+
 set_list_item: Callable[[int, int, int], int] = python_api(
     "PyList_SetItem", types.intc, types.intp, types.intp, types.intp
 )
@@ -91,11 +94,12 @@ set_list_item: Callable[[int, int, int], int] = python_api(
 
 is_subtype: Callable[[int, int], int] = python_api("PyType_IsSubtype", types.intc, types.intp, types.intp)
 _object_type: Callable[[int], int] = python_api("PyObject_Type", types.intp, types.intp)
-_dec_ref: Callable[[int], None] = python_api("Py_DecRef", types.void, types.intp)
+drop: Callable[[int], None] = python_api("Py_DecRef", types.void, types.intp)
+"""Of an object that was to be given away or dropped."""
 
 
 @part
 def type_of(thing: int) -> int:
     kind = _object_type(thing)
-    _dec_ref(kind)  # `thing` keeps its type alive
+    drop(kind)  # `thing` keeps its type alive
     return kind

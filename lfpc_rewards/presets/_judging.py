@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lfpc_rewards._typing import Judge, Scores
 from lfpc_rewards.answers import answer_verdict
+from lfpc_rewards.presets._texts import distinct
 
 Reply: TypeAlias = str | bool | None
 """What a judge says about one answer: its raw text, a verdict, or None if it failed."""
@@ -63,12 +64,14 @@ def ask(
             replies = judge(*columns)
         if len(replies) != todo.size:
             raise ValueError(f"judge must give one reply per answer, got {len(replies)} for {todo.size}")
-        said = {reply: _verdict(reply, read) for reply in set(replies)}
-        scores[todo] = np.fromiter(map(said.__getitem__, replies), np.float64, todo.size)
-        unread = {reply for reply, score in said.items() if reply is not None and math.isnan(score)}
-        if not unread:
+        numbers, different = distinct(replies)
+        known = {reply: _verdict(reply, read) for reply in set(different)}
+        said = np.array([known[reply] for reply in different], np.float64)
+        scores[todo] = said[numbers]
+        unread = np.isnan(said) & np.array([reply is not None for reply in different], np.bool_)
+        if not unread.any():
             return scores
-        todo = todo[np.fromiter(map(unread.__contains__, replies), np.bool_, todo.size)]
+        todo = todo[unread[numbers]]
     scores[todo] = unreadable
     return scores
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-import numpy as np
-
 from lfpc_rewards._typing import Scores
+from lfpc_rewards.presets._once import once_each
 
 
 class MathLibrary(Protocol):
@@ -33,14 +32,11 @@ def needed(math: MathLibrary | None) -> MathLibrary:
 
 def math_equal(golds: Sequence[str], answers: Sequence[str | None], math: MathLibrary) -> Scores:
     """(B,) 1.0 where both texts, parsed as they stand, are equal, else 0.0; no answer is 0.0."""
-    known: dict[tuple[str, str | None], float] = {}  # the rollouts of one prompt often say the same
-    scores = []
-    for pair in zip(golds, answers, strict=True):
-        if pair not in known:
-            gold, answer = pair
-            known[pair] = float(answer is not None and math.verify(math.parse(gold), math.parse(answer)))
-        scores.append(known[pair])
-    return np.array(scores, np.float64)
+
+    def equal(gold: str, answer: str | None) -> bool:
+        return answer is not None and math.verify(math.parse(gold), math.parse(answer))
+
+    return once_each(equal, golds, answers)
 
 
 class Grader(Protocol):
@@ -65,13 +61,14 @@ def grader_needed(grader: Grader | None) -> Grader:
 
 def graded(golds: Sequence[str], answers: Sequence[str], grader: Grader, *, failed: float) -> Scores:
     """(B,) 1.0 where the grader sees the same answer, else 0.0; `failed` where it raised."""
-    known: dict[tuple[str, str], float] = {}
-    for pair in set(zip(answers, golds, strict=True)):
+
+    def grade(answer: str, gold: str) -> float:
         try:
-            known[pair] = float(grader.grade_answer(*pair))
+            return grader.grade_answer(answer, gold)
         except Exception:  # whatever a text does to a library: the original raises here, or catches it
-            known[pair] = failed
-    return np.array([known[pair] for pair in zip(answers, golds, strict=True)], np.float64)
+            return failed
+
+    return once_each(grade, answers, golds)
 
 
 def last_box(text: str) -> str | None:

@@ -17,11 +17,21 @@ import numpy as np
 from numba import carray
 from numpy.typing import NDArray
 
-from lfpc_rewards._capi import HAS_GIL, ascii_text, list_item, list_size, set_list_item, substring, type_of
-from lfpc_rewards._jit import object_kernel, part
+from lfpc_rewards._capi import (
+    HAS_GIL,
+    ascii_text,
+    concatenation,
+    drop,
+    list_item,
+    list_size,
+    set_list_item,
+    substring,
+    type_of,
+)
+from lfpc_rewards._jit import inlined, object_kernel, part
 from lfpc_rewards._packing import KINDS, item_of, size_of
 from lfpc_rewards._scan import _codes, is_space
-from lfpc_rewards._vectors import BLOCK, lowest, places_of, prefetch
+from lfpc_rewards._vectors import BLOCK, Codes, lowest, places_of, prefetch
 
 Places: TypeAlias = NDArray[np.int64]
 """(B,) places in the texts of a batch, as `str.find` counts them; -1 where there is none."""
@@ -77,6 +87,11 @@ def _stand_ins() -> NDArray[np.uint8]:
     return signs
 
 
+def _held(things: Sequence[Any]) -> list[Any]:
+    """The same as a list that stays as it is while a kernel reads it."""
+    return things if type(things) is list and HAS_GIL else list(things)
+
+
 def only_texts(things: Sequence[Any]) -> bool:
     """Whether all of them are strings, and of no subclass."""
     if type(things) is list and HAS_GIL:
@@ -90,6 +105,16 @@ def turn_counts(turns: Sequence[Any]) -> Places | None:
         counts = np.empty(len(turns), np.int64)
         return counts if sizes_of(id(turns), KINDS, counts) else None
     return lengths_of(turns) if set(map(type, turns)) <= {list, tuple} else None
+
+
+def distinct(things: Sequence[Any]) -> tuple[Places, list[Any]]:
+    """(B,) which of the objects each thing is, and the objects, each once. Equal ones may be several."""
+    listed = _held(things)
+    numbers = np.empty(len(listed), np.int64)
+    table = np.full(4 << len(listed).bit_length(), -1)
+    firsts = np.empty(len(listed), np.int64)
+    count = number_objects(id(listed), table, numbers, firsts)
+    return numbers, [listed[place] for place in firsts[:count].tolist()]
 
 
 def lengths_of(texts: Sequence[Sized]) -> Places:
@@ -119,16 +144,40 @@ def find_text(texts: Sequence[str], wanted: str, start: Places | None = None) ->
     return places
 
 
+def find_between(
+    texts: Sequence[str], opening: str, closing: str, start: Places
+) -> tuple[Places, Places, Places]:
+    """What stands between two texts, at or after `start`; both are as in `find_text`.
+
+    Returns:
+        (B,) the place behind the first `opening`; (B,) that of the `closing` behind it; (B,) that of the
+        next `opening`, inside or behind. -1 where there is none.
+    """
+    own = readable(texts)
+    found = np.empty((3, len(own)), np.int64)
+    first, last = (np.frombuffer(each.encode("ascii"), np.uint8) for each in (opening, closing))
+    find_group(id(own), first, last, start, found)
+    inside, stop, again = found
+    return inside, stop, again
+
+
 def cut(texts: Sequence[str], start: Places, stop: Places, rows: Places | None = None) -> list[str]:
     """The part of each text between two places, as slices have it; a negative place is 0.
 
     `rows`: in which texts the parts stand; None: one in each.
     """
-    whole = texts.texts if isinstance(texts, Readable) else texts
-    whole = whole if type(whole) is list else list(whole)
+    whole = _held(texts.texts if isinstance(texts, Readable) else texts)
     parts = [""] * len(start)
     cut_parts(id(whole), np.arange(len(whole)) if rows is None else rows, start, stop, id(parts))
     return parts
+
+
+def without(texts: Sequence[str], unwanted: str) -> Readable:
+    """(B,) the texts as ``text.replace(unwanted, "")`` leaves them; `unwanted` is as in `find_text`."""
+    own = readable(texts)
+    left = list(own.texts)
+    some = remove(id(own), np.frombuffer(unwanted.encode("ascii"), np.uint8), id(left))
+    return Readable(left) if some else own
 
 
 class Shape:
@@ -205,6 +254,23 @@ def all_of_type(things: int, kind: int) -> bool:
 
 
 @object_kernel
+def number_objects(things: int, table: Places, numbers: Places, firsts: Places) -> int:
+    # A hash table of addresses; `firsts` becomes where each object stands first.
+    count, last = 0, table.size - 1
+    for i in range(numbers.size):
+        thing = list_item(things, i)
+        slot = ((thing >> 4) * 0x9E3779B1 >> 16) & last
+        while table[slot] >= 0 and list_item(things, firsts[table[slot]]) != thing:
+            slot = (slot + 1) & last
+        if table[slot] < 0:
+            table[slot] = count
+            firsts[count] = i
+            count += 1
+        numbers[i] = table[slot]
+    return count
+
+
+@object_kernel
 def sizes_of(rows: int, kinds: NDArray[np.intp], sizes: Places) -> bool:
     for i in range(sizes.size):
         prefetch(list_item(rows, min(i + 16, sizes.size - 1)))
@@ -244,26 +310,74 @@ def cut_parts(texts: int, rows: Places, start: Places, stop: Places, parts: int)
 
 @object_kernel
 def find_codes(texts: int, wanted: NDArray[np.uint8], places: Places) -> None:
-    # Puts where it stands in the place of where to begin. Compares first and last characters, many at once.
+    # Puts where it stands in the place of where to begin.
     size = np.zeros(1, np.intp)
-    last = wanted.size - 1
     for row in range(places.size):
         codes = codes_of(texts, row, size)
         soon = min(row + 2, places.size - 1)
         ahead = list_item(texts, soon) + places[soon] - places[row]
-        begin, place = places[row], -1
-        while begin < codes.size - last and place < 0:
-            prefetch(ahead + begin)
-            bits = places_of(wanted[0], codes, begin) & places_of(wanted[last], codes, begin + last)
-            while bits and place < 0:
-                place = begin + lowest(bits)
-                bits &= bits - _ONE
-                for k in range(1, last):
-                    if codes[place + k] != wanted[k]:
-                        place = -1
-                        break
-            begin += BLOCK
-        places[row] = place
+        places[row] = place_in(codes, wanted, places[row], ahead)
+
+
+@object_kernel
+def remove(texts: int, unwanted: NDArray[np.uint8], left: int) -> bool:
+    # `left` is a list of the texts themselves; gives whether any of them is another one now.
+    size = np.zeros(1, np.intp)
+    count, removed = list_size(texts), False
+    for row in range(count):
+        codes = codes_of(texts, row, size)
+        place = place_in(codes, unwanted, 0, list_item(texts, min(row + 2, count - 1)))
+        if place < 0:
+            continue
+        text, behind = substring(list_item(left, row), 0, place), place + unwanted.size
+        while place >= 0 and text != 0:
+            place = place_in(codes, unwanted, behind, 0)
+            part = substring(list_item(left, row), behind, place if place >= 0 else codes.size)
+            if part == 0:
+                break
+            whole = concatenation(text, part)
+            drop(text)
+            drop(part)
+            text, behind = whole, place + unwanted.size
+        if text == 0:  # Python raises its MemoryError when this returns
+            break
+        set_list_item(left, row, text)
+        removed = True
+    return removed
+
+
+@object_kernel
+def find_group(
+    texts: int, opening: NDArray[np.uint8], closing: NDArray[np.uint8], start: Places, out: NDArray[np.int64]
+) -> None:
+    size = np.zeros(1, np.intp)
+    for row in range(start.size):
+        codes = codes_of(texts, row, size)
+        soon = min(row + 2, start.size - 1)
+        ahead = list_item(texts, soon) + start[soon] - start[row]
+        opened = place_in(codes, opening, start[row], ahead)
+        inside = opened + opening.size
+        closed = place_in(codes, closing, inside, 0) if opened >= 0 else -1
+        again = place_in(codes, opening, opened + 1, 0) if opened >= 0 else -1
+        out[0, row], out[1, row], out[2, row] = (inside if opened >= 0 else -1), closed, again
+
+
+@inlined
+def place_in(codes: Codes, wanted: NDArray[np.uint8], begin: int, ahead: int) -> int:
+    # Compares first and last characters, many at once; the memory `ahead` is needed next.
+    last, place = wanted.size - 1, -1
+    while begin < codes.size - last and place < 0:
+        prefetch(ahead + begin)
+        bits = places_of(wanted[0], codes, begin) & places_of(wanted[last], codes, begin + last)
+        while bits and place < 0:
+            place = begin + lowest(bits)
+            bits &= bits - _ONE
+            for k in range(1, last):
+                if codes[place + k] != wanted[k]:
+                    place = -1
+                    break
+        begin += BLOCK
+    return place
 
 
 @object_kernel

@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -9,7 +10,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lfpc_rewards.presets._tags import Tags, both
-from lfpc_rewards.presets._texts import Shape, find_text, readable, same_parts, stripped
+from lfpc_rewards.presets._texts import (
+    Shape,
+    cut,
+    distinct,
+    find_text,
+    readable,
+    same_parts,
+    stripped,
+    without,
+)
 
 ODD = ["?", "٣", "\u00a0", "\u3000", "\x1f", "\x85", "İ", "棕", "\U0001f600", "\ud800"]
 """Digits, white space, letters and others beyond ASCII, and what stands for them."""
@@ -124,3 +134,29 @@ def check(ours, theirs, pattern, worded):
 @example("123456789012345.6")
 def test_decimals_are_read_as_float_reads_them(digits):
     assert Shape("[~]").first([f"[{digits}]"])[0].tolist() == [[float(digits)]]
+
+
+@pytest.mark.parametrize("unwanted", ["x", "<b>", "<b" + "o" * 70 + ">"])
+@given(st.data())
+def test_what_is_not_wanted_is_left_out(unwanted, data):
+    pieces = st.sampled_from([unwanted, unwanted[:-1], unwanted[1:], "y" * 60, *ODD])
+    rows = data.draw(st.lists(st.lists(pieces, max_size=6).map("".join), max_size=4))
+    assert list(without(rows, unwanted).texts) == [row.replace(unwanted, "") for row in rows]
+
+
+@given(st.lists(st.sampled_from([None, True, 1, "a", ("a",), 2.5]), max_size=40))
+def test_objects_are_numbered_once(things):
+    numbers, different = distinct(things)
+    assert [id(different[number]) for number in numbers.tolist()] == list(map(id, things))
+    assert len(set(map(id, different))) == len(different)
+
+
+def test_texts_are_made_and_dropped_without_a_trace():
+    rows = [f"{row} <b>one</b> and <b>two</b> 棕" * 3 for row in range(50)]
+    place = np.full(50, 4)
+    before = [sys.getrefcount(row) for row in rows]
+    for _ in range(3):
+        cut(rows, place, place + 9), without(rows, "<b>"), without(rows, "nothing"), distinct(rows)
+    assert [sys.getrefcount(row) for row in rows] == before
+    for part in [*cut(rows, place, place + 9), *without(rows, "<b>").texts]:
+        assert sys.getrefcount(part) == 3  # the list, the name and the question

@@ -24,7 +24,7 @@ from lfpc_rewards.presets._math import MathLibrary, math_equal, needed
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 from lfpc_rewards.presets._tags import Flags, Tags, both
-from lfpc_rewards.presets._texts import Places, find_text, readable, stripped
+from lfpc_rewards.presets._texts import Places, stripped, without
 
 Bonus: TypeAlias = Literal["none", "right", "right_half", "wrong"]
 """What a tool call earns: nothing; 1 or 0.5 with a right answer; or 0.5 with a wrong one."""
@@ -155,7 +155,7 @@ def chain_of_focus(
         accuracy = strict_accuracy(read.answers, answers, questions, judge)
         return _weigh(accuracy, read.well_formed, read.images > 0, bonus)
     texts = transcripts(completions)
-    tags = Tags(_without_instruction(texts), _TAGS)
+    tags = Tags(without(texts, INSTRUCTION), _TAGS)
     given, lengths = _last_answers(tags)
     accuracy = ask(judge, questions, given, answers, read_judgement)
     searched = Tags(texts, _TAGS) if bonus in ("right_half", "wrong") else tags
@@ -213,17 +213,6 @@ def chain_of_focus_math(
         asked = ask(judge, questions, given, answers, read_equivalence, doubtful, unreadable=0.0)
         accuracy[doubtful] = asked[doubtful]
     return _weigh(accuracy, _format(tags, given, lengths), np.zeros(len(given), np.bool_), "none")
-
-
-def _without_instruction(texts: Sequence[str]) -> Sequence[str]:
-    own = readable(texts)
-    rows = np.flatnonzero(find_text(own, INSTRUCTION) >= 0).tolist()
-    if not rows:
-        return own
-    bare = list(texts)
-    for row in rows:
-        bare[row] = bare[row].replace(INSTRUCTION, "")
-    return bare
 
 
 def _last_answers(tags: Tags) -> tuple[list[str], Places]:

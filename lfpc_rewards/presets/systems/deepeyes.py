@@ -25,7 +25,7 @@ from lfpc_rewards.presets._judging import (
 from lfpc_rewards.presets._math import MathLibrary, math_equal, needed
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 from lfpc_rewards.presets._tags import Flags, Tags, both
-from lfpc_rewards.presets._texts import Places, find_text, stripped
+from lfpc_rewards.presets._texts import Places, find_between, stripped
 
 LONGEST_ANSWER = 1000
 """Characters from which on an answer is wrong: long answers fool judges. In the original's code."""
@@ -262,15 +262,11 @@ def deepeyes_math(
 
 def _boxed(tags: Tags, start: Places) -> tuple[list[str | None], Places]:
     r"""(B,) the last and (B,) the number of what ``\\boxed{([^}]+)}`` finds at or after `start`."""
-    own, width = tags.own, len(_BOX)
-    place = find_text(own, _BOX, start)
-    begin = place + width
-    end = find_text(own, "}", begin)
-    count = ((place >= 0) & (end > begin)).astype(np.int64)
+    begin, end, again = find_between(tags.own, _BOX, "}", start)
+    count = (end > begin).astype(np.int64)
     given: list[str | None] = list(tags.cut(np.where(count > 0, begin, 0), np.where(count > 0, end, 0)))
     for row in np.flatnonzero(count == 0).tolist():
         given[row] = None
-    again = find_text(own, _BOX, np.where(place < 0, tags.lengths, place + 1))
     for row in np.flatnonzero(again >= 0).tolist():
         found = _BOXED.findall(tags.texts[row], int(start[row]))
         given[row], count[row] = found[-1] if found else None, len(found)

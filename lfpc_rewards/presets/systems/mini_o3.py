@@ -17,6 +17,7 @@ from lfpc_rewards.presets._completions import TurnList, same_length, turns_of
 from lfpc_rewards.presets._groups import number_groups
 from lfpc_rewards.presets._judging import BatchJudge, ask, strict_accuracy
 from lfpc_rewards.presets._layout import AnswerFrom, Turns
+from lfpc_rewards.presets._once import once_each
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
@@ -199,9 +200,7 @@ def mini_o3_choice(
         return weights.combine(accuracy, read.well_formed, read.images)
     turns = Turns(turns_of(completions), "grounding")
     said, found = turns.last_answers()
-    pairs = list(zip(said, answers, strict=True))
-    known = {pair: _is_option(pair[0], pair[1].strip()) for pair in set(pairs)}
-    accuracy = np.where(found, np.array([known[pair] for pair in pairs], np.float64), 0.0)
+    accuracy = np.where(found, once_each(_is_option, said, answers), 0.0)
     accuracy[turns.empty] = np.nan
     return weights.combine(accuracy, *turns.format())
 
@@ -271,6 +270,7 @@ def read_score(reply: str) -> float:
     return float("1" in word)
 
 
-def _is_option(given: str, letter: str) -> bool:
+def _is_option(given: str, gold: str) -> bool:
+    letter = gold.strip()
     named = (form.match(given) for form in _LETTER_FORMS)
     return given.strip() == letter or any(found and found[1] == letter for found in named)

@@ -25,6 +25,7 @@ from lfpc_rewards.presets._completions import (
 from lfpc_rewards.presets._groups import group_mean, number_groups, places_in_groups
 from lfpc_rewards.presets._judging import BatchJudge, strict_accuracy
 from lfpc_rewards.presets._math import MathLibrary, needed
+from lfpc_rewards.presets._once import once_each
 from lfpc_rewards.presets._strict import delivered_images, has_image
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
@@ -188,14 +189,11 @@ def pixel_reasoner_accuracy(
     """
     same_length(len(texts), answers=answers)
     library = needed(math)
-    known: dict[tuple[str, tuple[str, ...]], float] = {}
-    scores = []
-    for text, gold in zip(texts, answers, strict=True):
-        key = (text, _accepted(gold))
-        if key not in known:
-            known[key] = _rule_reward(text.lower(), key[1], library, requires_box)
-        scores.append(known[key])
-    return np.array(scores, np.float64)
+
+    def rule(text: str, accepted: tuple[str, ...]) -> float:
+        return _rule_reward(text.lower(), accepted, library, requires_box)
+
+    return once_each(rule, texts, map(_accepted, answers))
 
 
 def pixel_reasoner_shaping(

@@ -16,6 +16,7 @@ from lfpc_rewards._typing import Message, Scores
 from lfpc_rewards.presets._completions import first_texts, same_length
 from lfpc_rewards.presets._groups import as_scores
 from lfpc_rewards.presets._math import MathLibrary, needed
+from lfpc_rewards.presets._once import once_each
 from lfpc_rewards.presets._shaping import as_lengths, cosine_between, repeated_share, soft_overlong
 from lfpc_rewards.presets._strict import last_turns
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
@@ -286,14 +287,11 @@ def _equal(texts: Sequence[str], golds: Sequence[str], math: Any) -> Scores:
         )
     ]
     right = {gold: math.parse(gold) for gold in set(golds)}
-    known: dict[tuple[str, str], float] = {}
-    scores = []
-    for pair in zip(texts, golds, strict=True):
-        if pair not in known:
-            text, gold = pair
-            known[pair] = np.nan
-            if right[gold]:
-                said = math.parse(text, extraction_config=config, extraction_mode="first_match")
-                known[pair] = float(math.verify(right[gold], said))
-        scores.append(known[pair])
-    return np.array(scores, np.float64)
+
+    def same(text: str, gold: str) -> float:
+        if not right[gold]:
+            return np.nan
+        said = math.parse(text, extraction_config=config, extraction_mode="first_match")
+        return float(math.verify(right[gold], said))
+
+    return once_each(same, texts, golds)

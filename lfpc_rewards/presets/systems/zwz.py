@@ -13,6 +13,7 @@ from lfpc_rewards.presets._completions import first_texts, same_length
 from lfpc_rewards.presets._final_answer import same_answer_line
 from lfpc_rewards.presets._judging import BatchJudge, ask, read_equivalence, strict_accuracy
 from lfpc_rewards.presets._math import Grader, graded, grader_needed
+from lfpc_rewards.presets._once import once_each
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 from lfpc_rewards.presets._tags import Tags, both
@@ -145,9 +146,9 @@ def zwz(
     asked = questions or [""] * len(said)
     rows = np.flatnonzero((lengths > 0) & (lengths < LONGEST_ANSWER))
     accuracy = np.zeros(len(said))
-    cases = [(said[row], answers[row], asked[row]) for row in rows.tolist()]
-    known = {case: _by_rules(*case) for case in set(cases)}  # the rollouts of one prompt often say the same
-    accuracy[rows] = [known[case] for case in cases]
+    accuracy[rows] = once_each(
+        _by_rules, *([column[row] for row in rows.tolist()] for column in (said, answers, asked))
+    )
     rows = rows[accuracy[rows] == 0]
     golds, doubtful = ([column[row] for row in rows.tolist()] for column in (answers, said))
     accuracy[rows] = graded(golds, doubtful, grader_needed(grader), failed=np.nan)
