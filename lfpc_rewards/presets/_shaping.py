@@ -77,8 +77,9 @@ def repeated_word_share(texts: Sequence[str], size: int) -> Scores:
     different, lengths = np.zeros((2, len(own)), np.int64)
     count_word_ngrams(id(own), _checked(size), different, lengths)
     out = _share(different, lengths, size)
-    odd = [row for row, text in enumerate(texts) if not text.isascii()]
-    out[odd] = _repeated_odd_words([texts[row] for row in odd], size)
+    if not all(map(str.isascii, texts)):
+        odd = [row for row, text in enumerate(texts) if not text.isascii()]
+        out[odd] = _repeated_odd_words([texts[row] for row in odd], size)
     return out
 
 
