@@ -84,6 +84,11 @@ substring: Callable[[int, int, int], int] = python_api(
 )
 """A new string, to be given away, of a string between two places of it, or 0 where memory has run out."""
 
+ascii_string: Callable[[int, int], int] = python_api(
+    "PyUnicode_FromStringAndSize", types.intp, types.intp, types.intp
+)
+"""A new string, to be given away, of some characters of ASCII in memory; or 0 where memory has run out."""
+
 concatenation: Callable[[int, int], int] = python_api("PyUnicode_Concat", types.intp, types.intp, types.intp)
 """A new string, to be given away or dropped, of two; or 0 where memory has run out."""
 

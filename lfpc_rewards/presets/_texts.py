@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from lfpc_rewards._capi import (
     HAS_GIL,
+    ascii_string,
     ascii_text,
     concatenation,
     drop,
@@ -56,18 +57,20 @@ class Readable(list[str]):
 
     Attributes:
         texts: (B,) the texts themselves.
+        odd: In which rows a stand-in is.
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
         super().__init__(texts)
         self.texts = texts
+        self.odd: list[int] = []
         if all(map(str.isascii, self)):
             return
-        odd = [row for row, text in enumerate(self) if not text.isascii()]
-        codes = _codes("".join(self[row] for row in odd))
+        self.odd = [row for row, text in enumerate(self) if not text.isascii()]
+        codes = _codes("".join(self[row] for row in self.odd))
         signs = _stand_ins()[np.minimum(codes, _LAST)].tobytes().decode("ascii")
         place = 0
-        for row in odd:
+        for row in self.odd:
             size = len(self[row])
             self[row] = signs[place : place + size]
             place += size
@@ -178,6 +181,16 @@ def without(texts: Sequence[str], unwanted: str) -> Readable:
     left = list(own.texts)
     some = remove(id(own), np.frombuffer(unwanted.encode("ascii"), np.uint8), id(left))
     return Readable(left) if some else own
+
+
+def lower(texts: Sequence[str]) -> list[str]:
+    """(B,) the texts as `str.lower` gives them."""
+    own = readable(texts)
+    lowered = list(own)
+    lower_texts(id(own), np.empty(max(map(len, own), default=0), np.uint8), id(lowered))
+    for row in own.odd:
+        lowered[row] = own.texts[row].lower()
+    return lowered
 
 
 class Shape:
@@ -317,6 +330,20 @@ def find_codes(texts: int, wanted: NDArray[np.uint8], places: Places) -> None:
         soon = min(row + 2, places.size - 1)
         ahead = list_item(texts, soon) + places[soon] - places[row]
         places[row] = place_in(codes, wanted, places[row], ahead)
+
+
+@object_kernel
+def lower_texts(texts: int, room: NDArray[np.uint8], lowered: int) -> None:
+    size = np.zeros(1, np.intp)
+    for row in range(list_size(texts)):
+        codes = codes_of(texts, row, size)
+        for i in range(codes.size):
+            code = codes[i]
+            room[i] = code + 0x20 if 0x41 <= code <= 0x5A else code
+        text = ascii_string(room.ctypes.data, codes.size)
+        if text == 0:  # Python raises its MemoryError when this returns
+            break
+        set_list_item(lowered, row, text)
 
 
 @object_kernel

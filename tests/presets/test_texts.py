@@ -15,6 +15,7 @@ from lfpc_rewards.presets._texts import (
     cut,
     distinct,
     find_text,
+    lower,
     readable,
     same_parts,
     stripped,
@@ -144,6 +145,11 @@ def test_what_is_not_wanted_is_left_out(unwanted, data):
     assert list(without(rows, unwanted).texts) == [row.replace(unwanted, "") for row in rows]
 
 
+@given(st.lists(st.text(max_size=80) | st.text(st.sampled_from("aAzZ@[`{É"), max_size=80), max_size=5))
+def test_lower_case_is_that_of_str(rows):
+    assert lower(rows) == list(map(str.lower, rows))
+
+
 @given(st.lists(st.sampled_from([None, True, 1, "a", ("a",), 2.5]), max_size=40))
 def test_objects_are_numbered_once(things):
     numbers, different = distinct(things)
@@ -158,5 +164,5 @@ def test_texts_are_made_and_dropped_without_a_trace():
     for _ in range(3):
         cut(rows, place, place + 9), without(rows, "<b>"), without(rows, "nothing"), distinct(rows)
     assert [sys.getrefcount(row) for row in rows] == before
-    for part in [*cut(rows, place, place + 9), *without(rows, "<b>").texts]:
+    for part in [*cut(rows, place, place + 9), *without(rows, "<b>").texts, *lower(rows)]:
         assert sys.getrefcount(part) == 3  # the list, the name and the question

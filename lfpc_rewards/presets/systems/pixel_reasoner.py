@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -25,17 +26,18 @@ from lfpc_rewards.presets._completions import (
 from lfpc_rewards.presets._groups import group_mean, number_groups, places_in_groups
 from lfpc_rewards.presets._judging import BatchJudge, strict_accuracy
 from lfpc_rewards.presets._math import MathLibrary, needed
-from lfpc_rewards.presets._once import once_each
 from lfpc_rewards.presets._strict import delivered_images, has_image
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
+from lfpc_rewards.presets._tags import Tags, both
+from lfpc_rewards.presets._texts import Readable, find_text, lower, readable, without
 
 Formula: TypeAlias = Literal["code", "paper"]
 """How curiosity is computed; see `pixel_reasoner_shaping`."""
 
-_ANSWER = re.compile("<answer>(.*?)</answer>")
 _CALL_END = "</tool_call>"
 _ASSISTANT = "<|im_start|>assistant\n"
 _OPTION_LETTERS = "ABCDEFGHIJK"
+_NOISE = ("dfrac", "\\text", "\\varnothing", "minutes", "cm")
 
 SYSTEM = System(
     name="Pixel-Reasoner",
@@ -143,9 +145,11 @@ def pixel_reasoner(
         accuracy = np.where(unrepaired & (accuracy > 0.5), 0.0, accuracy)
         looked = [delivered_images(each, ["<tool_call>"]) for each in completions]
         return pixel_reasoner_shaping(accuracy, looked, groups=groups, videos=videos, formula="paper")
-    texts = [text.replace(_ASSISTANT, "") for text in transcripts(completions)]
-    accuracy = pixel_reasoner_accuracy(texts, answers, math=math)
-    calls, failed = zip(*map(_calls, completions), strict=True) if completions else ((), ())
+    texts = readable(transcripts(completions))
+    accuracy = pixel_reasoner_accuracy(without(texts, _ASSISTANT).texts, answers, math=math)
+    calls, failed = np.zeros(len(texts)), np.zeros(len(texts), np.bool_)
+    for row in np.flatnonzero(find_text(texts, _CALL_END) >= 0).tolist():
+        calls[row], failed[row] = _calls(completions[row])
     return pixel_reasoner_shaping(
         accuracy, calls, groups=groups, videos=videos, failed=failed, formula=formula
     )
@@ -188,12 +192,12 @@ def pixel_reasoner_accuracy(
         array([1., 0.])
     """
     same_length(len(texts), answers=answers)
-    library = needed(math)
-
-    def rule(text: str, accepted: tuple[str, ...]) -> float:
-        return _rule_reward(text.lower(), accepted, library, requires_box)
-
-    return once_each(rule, texts, map(_accepted, answers))
+    lowered = readable(lower(texts))
+    # Nearly no text has what the original replaces first.
+    noisy = np.any([find_text(lowered, word) >= 0 for word in _NOISE], axis=0).tolist()
+    rule = _Rule(needed(math), requires_box)
+    columns = zip(lowered.texts, noisy, _candidates(lowered, requires_box), answers, strict=True)
+    return np.array([rule.reward(*row[:3], _accepted(row[3])) for row in columns], np.float64)
 
 
 def pixel_reasoner_shaping(
@@ -272,54 +276,68 @@ def _accepted(gold: Any) -> tuple[str, ...]:
     return tuple(accepted)
 
 
-def _rule_reward(text: str, golds: Sequence[str], math: MathLibrary, requires_box: bool) -> float:
-    score = 0.0
-    for gold in golds:
-        score = _compare(text, _normalise(gold), math, requires_box)
-        if score > 0.5 or np.isnan(score):
-            break
-        if "," in gold and "boxed" in text:
-            boxed = "\\" + text[text.rindex("boxed") :]
-            if all(part.strip() in boxed for part in gold[len("\\boxed{") : -1].split(",")):
-                return 1.0
-    return score
-
-
-def _compare(text: str, gold: str, math: MathLibrary, requires_box: bool) -> float:
-    try:
-        truth = math.parse(gold if "\\boxed" in gold else f"\\boxed{{{gold}}}")
-    except Exception:  # as the original: whatever the library raises, the text cannot be parsed
-        return -1.0
-    if not truth:
-        return -1.0
+def _candidates(lowered: Readable, requires_box: bool) -> list[list[str]]:
+    """(B,) the parts from which the answer is taken before it is taken from the whole text."""
+    word = "boxed" if requires_box else "\\boxed"
+    boxes: list[list[str]] = [[] for _ in lowered]
+    for row in np.flatnonzero(find_text(lowered, word) >= 0).tolist():
+        tail = "\\boxed" + lowered.texts[row].rpartition(word)[2]
+        boxes[row].append(tail if requires_box else tail.strip())
     if requires_box:
-        if "boxed" not in text:
-            return np.nan
-        return _verify("\\" + text[text.rindex("boxed") :], truth, math)
-    for candidate in _candidates(text):
-        if _verify(candidate, truth, math) > 0.99:
-            return 1.0
-    return _verify(text, truth, math)
+        return boxes
+    tags = Tags(lowered, both("answer"))
+    start, stop = tags.line_pair("answer")
+    tagged = tags.cut(np.maximum(start, 0), np.maximum(stop, 0))
+    for row in np.flatnonzero(start >= 0).tolist():
+        boxes[row].append(f"\\boxed{{{tagged[row]}}}")
+    return boxes
 
 
-def _candidates(text: str) -> list[str]:
-    found = []
-    if "\\boxed" in text:
-        found.append(text[text.rindex("\\boxed") :].strip())
-    if tagged := _ANSWER.search(text):
-        found.append(f"\\boxed{{{tagged[1]}}}")
-    return found
+class _Rule:
+    """The rule of a batch: each gold answer is read once, each part of an answer compared once with it."""
 
+    def __init__(self, math: MathLibrary, requires_box: bool) -> None:
+        self._math, self._requires_box = math, requires_box
+        self._truth, self._known, self._tidy = cache(self._read), cache(self._compare), cache(_normalise)
 
-def _verify(text: str, truth: list[Any], math: MathLibrary) -> float:
-    text = _normalise(text)
-    try:
-        said = math.parse(text)
-        if len(truth) > 1 and truth[1] in _OPTION_LETTERS:
-            return float(text[len("\\boxed{") :].startswith(truth[1]))
-        return float(math.verify(said, truth)) if said else -1.0
-    except Exception:  # as the original: whatever the library raises, the text cannot be parsed
-        return -1.0
+    def reward(self, text: str, noisy: bool, parts: list[str], golds: Sequence[str]) -> float:
+        """Of a text in lower case; `noisy`: it may have what `_normalise` replaces."""
+        score = 0.0
+        for gold in golds:
+            score = self._score(text, noisy, parts, self._tidy(gold))
+            if score > 0.5 or np.isnan(score):
+                break
+            if "," in gold and "boxed" in text:
+                boxed = "\\" + text[text.rindex("boxed") :]
+                if all(part.strip() in boxed for part in gold[len("\\boxed{") : -1].split(",")):
+                    return 1.0
+        return score
+
+    def _score(self, text: str, noisy: bool, parts: list[str], gold: str) -> float:
+        if not self._truth(gold):
+            return -1.0
+        if noisy:
+            text, parts = _normalise(text), list(map(_normalise, parts))
+        if self._requires_box:
+            return self._known(parts[0], gold) if parts else np.nan
+        right = any(self._known(part, gold) > 0.99 for part in parts)
+        return 1.0 if right else self._compare(text, gold)
+
+    def _read(self, gold: str) -> list[Any]:
+        try:
+            return self._math.parse(gold if "\\boxed" in gold else f"\\boxed{{{gold}}}")
+        except Exception:  # as the original: whatever the library raises, the text cannot be parsed
+            return []
+
+    def _compare(self, text: str, gold: str) -> float:
+        truth = self._truth(gold)
+        try:
+            said = self._math.parse(text)
+            if len(truth) > 1 and truth[1] in _OPTION_LETTERS:
+                return float(text[len("\\boxed{") :].startswith(truth[1]))
+            return float(self._math.verify(said, truth)) if said else -1.0
+        except Exception:  # as above
+            return -1.0
 
 
 def _normalise(text: str) -> str:

@@ -37,7 +37,7 @@ from lfpc_rewards.presets._similarity import similarity
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 from lfpc_rewards.presets._tags import Flags, Tags, both
-from lfpc_rewards.presets._texts import Places, codes_of, stripped
+from lfpc_rewards.presets._texts import Places, codes_of, lower, stripped
 
 Method: TypeAlias = Literal["default", "mcq", "yes_no", "all_match", "detection"]
 """How `vlm_r1_accuracy` compares."""
@@ -272,7 +272,7 @@ def vlm_r1_accuracy(
             return np.array([_strict_detection(a, g) for a, g in zip(given, golds, strict=True)], np.float64)
         return strict_accuracy(given, golds, None, None)
     texts = first_texts(completions)
-    tags = Tags([text.lower() for text in texts] if method == "yes_no" else texts, both("answer"))
+    tags = Tags(lower(texts) if method == "yes_no" else texts, both("answer"))
     if method in _READ:
         read, read_gold = _READ[method]
         sides = (read(tags), _each(read_gold, answers))
