@@ -35,6 +35,7 @@ MODELS = {
 METRICS = {
     "greedy": "IoU",
     "half": "IoU of 0.5 or more",
+    "near": "answers `near`",
     "sampled": "IoU, sampled",
     "alone": "IoU, surroundings black",
     "cost": "cost of the surroundings",
@@ -85,6 +86,8 @@ def values(look: Look, metric: str) -> np.ndarray[Any, np.dtype[np.float64]]:
     """A metric per test cue; one value for what is known only over all of them."""
     if metric == "half":
         return (np.array(look["greedy"]) >= 0.5).astype(float)
+    if metric == "near":
+        return np.array(["<think>near</think>" in answer for answer in look["answers"]], dtype=float)
     if metric == "cost":
         return np.array(look["alone"]) - np.array(look["greedy"])
     return np.atleast_1d(np.array(look[metric], dtype=float))
@@ -139,8 +142,8 @@ def _about(run: dict[str, Any], output: Path) -> list[str]:
     )
     of_each = (
         f"Per seed: {scale['start_steps']} supervised steps to the starting model ({spent['start']:.0f} s), "
-        f"{scale['steps']} GRPO steps of {scale['prompts']} cues with {scale['rollouts']} rollouts each and "
-        f"{scale['updates']} updates ({spent['locus']:.0f} s), learning rate {scale['learning_rate']:.0e}, "
+        f"{scale['steps']} GRPO steps of {scale['prompts']} cues with {scale['rollouts']} rollouts each "
+        f"({spent['locus']:.0f} s), learning rate {scale['learning_rate']:.0e}, "
         f"{3 * scale['training_pictures']} cues to train on; as many steps for the control "
         f"({spent['control']:.0f} s). {3 * scale['test_pictures']} test cues ({spent['locus-on-test']:.0f} s "
         "per model). Means over the seeds."

@@ -1,9 +1,9 @@
-"""The starting model of `benchmarks.locus_miniature`: it can say where a cue lies, but not well.
+"""The starting model of `benchmarks.locus_miniature`: it finds a cue, but most of its boxes are too large.
 
 The demo's warm checkpoint knows signs and coordinates, but neither the task nor its format. A short
-supervised phase on scenes drawn on the fly teaches both, with the helpers of `lfpc_trl.demo.warm_up` and
-one more: coordinates attend to the sign that the cue shows, and image tokens tell where their sign ends. It
-stops early on purpose, while boxes are inexact: that is what the training has to improve.
+supervised phase on scenes drawn on the fly teaches both, with the helpers of `lfpc_trl.demo.warm_up` and one
+more. It has three ways to answer, each with a word of its own, as in the demo: exactly (`near`), or too large
+and off-centre (`mid`, `wide`). That is what the training has to change, and all of it can be sampled.
 """
 
 import math
@@ -34,8 +34,10 @@ SHOWN_TOKENS, CROP_TOKENS = 54, 16
 SCENES = 8
 """Scenes in a batch; each gives three cues."""
 LEARNING_RATE = 2e-3
-WIDTH = 3.0
-"""Of the soft target around a coordinate, in pixels of the picture as it is shown (252 x 168)."""
+WIDTH = (3.0, 1.0)
+"""Of the soft target around a coordinate, at the start and at the end, in pixels of the picture as shown."""
+HABITS = {"near": 0.3, "mid": 0.4, "wide": 0.3}
+"""Shares of the ways to answer."""
 
 
 def make_start(folder: Path, *, steps: int, seed: int) -> dict[str, float]:
@@ -61,16 +63,19 @@ def make_start(folder: Path, *, steps: int, seed: int) -> dict[str, float]:
     for step in range(steps):
         backgrounds[rng.integers(len(backgrounds))] = draw_background(rng, TRAINING_PHOTOS)
         scenes = [draw_scene(rng, backgrounds[rng.integers(len(backgrounds))]) for _ in range(SCENES)]
-        examples = [cue for scene in scenes for cue in make_examples(scene)]
+        examples = [cue for scene in scenes for cue in make_examples(rng, scene)]
         batch = demo.collate(examples, processor)
         # The demo's coordinates stand in calls and its letters in answers; here answers hold coordinates.
         batch.coordinates = torch.isin(batch.targets, numbers).int()
         batch.letters = torch.zeros_like(batch.letters)
-        decay = 0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * step / steps))
+        done = step / steps
+        decay = 0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * done))
         for group in optimiser.param_groups:
             group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / 30) * decay
         outputs.clear()
-        loss = demo.language_loss(model, batch, helpers, WIDTH, numbers, stats)
+        loss = demo.language_loss(
+            model, batch, helpers, WIDTH[0] + (WIDTH[1] - WIDTH[0]) * done, numbers, stats
+        )
         # Where a coordinate is due, the model shall know which sign the cue shows.
         rows, places = batch.coordinates.nonzero(as_tuple=True)
         colours = torch.tensor([list(COLOURS).index(example.asked[0].colour) for example in examples])
@@ -100,8 +105,8 @@ def _rewrite_template(path: Path) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def make_examples(scene: Scene) -> list[demo.Example]:
-    """Every sign of a scene as a cue, with its exact box as the answer."""
+def make_examples(rng: np.random.Generator, scene: Scene) -> list[demo.Example]:
+    """Every sign of a scene as a cue, each answered in one of the ways of `HABITS`."""
     size = shown_size(PICTURE_SIZE, SHOWN_TOKENS, factor=demo.FACTOR)
     scale = (size[0] / PICTURE_SIZE[0], size[1] / PICTURE_SIZE[1])
     overview = show(scene.picture, size)
@@ -111,7 +116,7 @@ def make_examples(scene: Scene) -> list[demo.Example]:
 
     signs = [seen(sign, (0, 0), scale) for sign in scene.signs]
     examples = []
-    for asked, box, _ in signs:
+    for asked, _, _ in signs:
         cue = cut(scene.picture, asked.box, factor=demo.FACTOR, max_tokens=CROP_TOKENS)
         x0, y0, x1, y1 = asked.box
         example = demo.Example(
@@ -122,6 +127,8 @@ def make_examples(scene: Scene) -> list[demo.Example]:
             readable=[False, False],
             asked=(asked,),
         )
-        demo.say(example, "near", str([round(value) for value in box]))
+        habit = str(rng.choice(list(HABITS), p=list(HABITS.values())))
+        box = demo.requested_box(rng, asked, habit, 0.0, PICTURE_SIZE)
+        demo.say(example, habit, str([round(value) for value in demo.scaled(box, (0, 0), scale)]))
         examples.append(example)
     return examples
