@@ -122,6 +122,11 @@ def recipe_of(scale: Scale, seed: int) -> Any:
     )
 
 
+def other_cues(rows: Sequence[Any]) -> dict[str, Any]:
+    """Per cue the one whose box the control is paid for: in the next picture, the same in every step."""
+    return {row.name: rows[(place + 3) % len(rows)] for place, row in enumerate(rows)}
+
+
 def train_arm(folder: Path, scale: Scale, seed: int, *, arm: str) -> list[float]:
     """One training, from its last checkpoint if there is one; the IoU that it was paid for, step by step."""
     _be_quiet()
@@ -129,8 +134,7 @@ def train_arm(folder: Path, scale: Scale, seed: int, *, arm: str) -> list[float]
     from lfpc_trl.train import train
 
     rows = _cues(folder, "train")
-    # The other cue is the same in every step, and lies in another picture.
-    other = {row.name: rows[(place + 3) % len(rows)] for place, row in enumerate(rows)}
+    other = other_cues(rows)
 
     def paid_for_another(completions: Any, asked: Any, frame: Any) -> Any:
         return score_cues(completions, [other[row.name] for row in asked], frame)

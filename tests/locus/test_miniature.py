@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 
 from benchmarks import locus_page as page
-from benchmarks.locus_miniature import TINY, main, plan
+from benchmarks.locus_miniature import TINY, main, make_pictures, other_cues, plan
 from benchmarks.miniature.runner import outcome
+from lfpc_trl.rows import read_rows
 
 PAGE = f"# LOCUS\n\nBefore.\n\n{page.BEGIN}old figures\n{page.END}\nAfter.\n"
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default::ResourceWarning")
-def test_the_smallest_run_and_again_after_a_stop(tmp_path):
+def test_the_smallest_run_from_pictures_to_the_page(tmp_path):
     target, output = tmp_path / "locus.md", tmp_path / "run"
     target.write_text(PAGE)
     arguments = [str(output), "--tiny", "--seeds", "0", "--page", str(target)]
@@ -28,15 +29,7 @@ def test_the_smallest_run_and_again_after_a_stop(tmp_path):
     look = outcome(folder, "locus-on-test")
     assert len(look["greedy"]) == len(look["attention"]) == 3 * TINY.test_pictures
     assert 0 < min(look["attention"]) < max(look["attention"]) < 1
-    # The control trains on the same cues and is paid for other boxes.
     assert len(outcome(folder, "locus")) == len(outcome(folder, "control")) == TINY.steps
-    # Stopped between the end of a training and its marker: the training is not repeated.
-    curve = outcome(folder, "locus")
-    weights = (folder / "locus" / "model.safetensors").stat().st_mtime_ns
-    (folder / "done" / "locus.json").unlink()
-    assert main(arguments) == 0
-    assert (folder / "locus" / "model.safetensors").stat().st_mtime_ns == weights
-    assert outcome(folder, "locus") == curve
 
 
 def test_a_run_of_another_size_is_refused(tmp_path, capsys):
@@ -92,6 +85,15 @@ def test_a_seed_has_its_interval_over_cues():
 )
 def test_the_box_of_an_answer_that_is_drawn(answer, box):
     assert page.numbers(answer) == box
+
+
+def test_the_control_is_paid_for_boxes_of_other_pictures(tmp_path):
+    make_pictures(tmp_path, TINY, 1)
+    rows = read_rows(tmp_path / "data" / "train-cues.jsonl")
+    other = other_cues(rows)
+    assert len(rows) == len(other) == 3 * TINY.training_pictures
+    assert sorted(each.name for each in other.values()) == sorted(row.name for row in rows)
+    assert all(other[row.name].image != row.image for row in rows)
 
 
 def test_every_job_waits_for_what_it_needs(tmp_path):
