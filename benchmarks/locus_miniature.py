@@ -23,6 +23,7 @@ from unittest import mock
 from benchmarks import locus_page as page
 from benchmarks.locus_start import CROP_TOKENS, SHOWN_TOKENS, make_start
 from benchmarks.miniature.__main__ import commit, machine
+from benchmarks.miniature.jobs import be_quiet
 from benchmarks.miniature.runner import Job, run_jobs
 
 TEMPERATURE = 0.5
@@ -93,7 +94,7 @@ def _make_cues(data: Path, name: str, count: int, seed: int, photos: Sequence[st
 
 def start(folder: Path, scale: Scale, seed: int) -> dict[str, float]:
     """The starting model of the seed."""
-    _be_quiet()
+    be_quiet()
     return make_start(folder / "start", steps=scale.start_steps, seed=seed)
 
 
@@ -129,7 +130,7 @@ def other_cues(rows: Sequence[Any]) -> dict[str, Any]:
 
 def train_arm(folder: Path, scale: Scale, seed: int, *, arm: str) -> list[float]:
     """One training, from its last checkpoint if there is one; the IoU that it was paid for, step by step."""
-    _be_quiet()
+    be_quiet()
     from lfpc_trl.locus.task import score_cues
     from lfpc_trl.train import train
 
@@ -160,7 +161,7 @@ def look(folder: Path, model_name: str) -> dict[str, Any]:
         `attention`, the share in its sign of what the pictures get when the first coordinate is due (mean of
         the layers), and the greedy `answers`. Over all: `format`, the share of well-formed greedy answers.
     """
-    _be_quiet()
+    be_quiet()
     from lfpc_trl.crop_tool import CropSettings
     from lfpc_trl.locus.evaluation import find_cues, suppress_context
     from lfpc_trl.models import factor, family_of, load_model, load_processor
@@ -225,15 +226,6 @@ def _cues(folder: Path, name: str) -> list[Any]:
 def _tell(step: int, total: int, line: dict[str, Any]) -> None:
     if step % 10 == 0:
         print(f"step {step}/{total}: IoU {line['iou']:.3f}, format {line['format']:.3f}", flush=True)
-
-
-def _be_quiet() -> None:
-    import torch
-    import transformers
-
-    torch.set_num_threads(1)
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -85,7 +85,7 @@ CLAIMS = (
 def values(look: Look, metric: str) -> np.ndarray[Any, np.dtype[np.float64]]:
     """A metric per test cue; one value for what is known only over all of them."""
     if metric == "half":
-        return (np.array(look["greedy"]) >= 0.5).astype(float)
+        return np.array([iou >= 0.5 for iou in look["greedy"]], dtype=float)
     if metric == "near":
         return np.array(["<think>near</think>" in answer for answer in look["answers"]], dtype=float)
     if metric == "cost":
