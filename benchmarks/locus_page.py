@@ -89,7 +89,7 @@ def values(look: Look, metric: str) -> np.ndarray[Any, np.dtype[np.float64]]:
     if metric == "near":
         return np.array(["<think>near</think>" in answer for answer in look["answers"]], dtype=float)
     if metric == "cost":
-        return np.array(look["alone"]) - np.array(look["greedy"])
+        return values(look, "alone") - values(look, "greedy")
     return np.atleast_1d(np.array(look[metric], dtype=float))
 
 
