@@ -14,6 +14,7 @@ import argparse
 import dataclasses
 import datetime as dt
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,7 +59,11 @@ def plan(output: Path, seeds: Sequence[int], scale: Scale) -> list[Job]:
             Job(folder, "pictures", make_pictures, common),
             Job(folder, "start", start, common),
             *(Job(folder, arm, train_arm, common, {"arm": arm}, ("pictures", "start")) for arm in page.ARMS),
-            *(Job(folder, f"{model}-on-test", look, (model,), needs=(model,)) for model in page.MODELS),
+            *(
+                Job(folder, f"{model}-on-test", look, (model,), needs=("pictures", model))
+                for model in ("start", *page.ARMS)
+            ),
+            Job(folder, f"{page.EXACT}-on-test", look_at_exact_boxes, needs=("pictures", "start")),
         ]
     return jobs
 
@@ -162,46 +167,73 @@ def look(folder: Path, model_name: str) -> dict[str, Any]:
         the layers), and the greedy `answers`. Over all: `format`, the share of well-formed greedy answers.
     """
     be_quiet()
-    from lfpc_trl.crop_tool import CropSettings
-    from lfpc_trl.locus.evaluation import find_cues, suppress_context
-    from lfpc_trl.models import factor, family_of, load_model, load_processor
+    from lfpc_trl.locus.evaluation import suppress_context
 
-    directory = folder / model_name
-    model, processor = load_model(directory), load_processor(directory)
-    rows = _cues(folder, "test")
-    crops = CropSettings(family_of(directory).frame, factor(processor), crop_tokens=CROP_TOKENS, max_crops=0)
-
-    def find(shown: Any, temperature: float = 0.0) -> Any:
-        return find_cues(
-            model,
-            processor,
-            shown,
-            crop_settings=crops,
-            max_new_tokens=ANSWER_TOKENS,
-            temperature=temperature,
-            batch_size=60,
-        )
-
-    greedy = find(rows)
+    directory, rows = folder / model_name, _cues(folder, "test")
+    greedy = _find(directory, rows)
     return {
         "greedy": greedy.iou.tolist(),
-        "sampled": find(rows, TEMPERATURE).iou.tolist(),
-        "alone": find(suppress_context(rows, folder / "data" / "alone")).iou.tolist(),
-        "attention": _attention(directory, processor, rows, crops),
+        "sampled": _find(directory, rows, TEMPERATURE).iou.tolist(),
+        "alone": _find(directory, suppress_context(rows, folder / "data" / "alone")).iou.tolist(),
+        "attention": _attention(directory, rows),
         "answers": list(greedy.answers),
         "format": greedy.format,
     }
 
 
-def _attention(directory: Path, processor: Any, rows: Sequence[Any], crops: Any) -> list[float]:
+def look_at_exact_boxes(folder: Path) -> dict[str, Any]:
+    """`greedy` and `sampled` IoU of the starting model where its thought is given: it answers `near`."""
+    be_quiet()
+    directory = folder / page.EXACT
+    shutil.copytree(folder / "start", directory, dirs_exist_ok=True)
+    template = directory / "chat_template.jinja"
+    text = (folder / "start" / template.name).read_text(encoding="utf-8")
+    opened, begun = (
+        "'<|im_start|>assistant\\n' -}}{%- endif",
+        "'<|im_start|>assistant\\n<think>near</think>' -}}{%- endif",
+    )
+    assert opened in text
+    template.write_text(text.replace(opened, begun), encoding="utf-8")
+    rows = _cues(folder, "test")
+    return {
+        "greedy": _find(directory, rows).iou.tolist(),
+        "sampled": _find(directory, rows, TEMPERATURE).iou.tolist(),
+    }
+
+
+def _find(directory: Path, rows: Sequence[Any], temperature: float = 0.0) -> Any:
+    from lfpc_trl.locus.evaluation import find_cues
+    from lfpc_trl.models import load_model, load_processor
+
+    return find_cues(
+        load_model(directory),
+        load_processor(directory),
+        rows,
+        crop_settings=_crops(directory),
+        max_new_tokens=ANSWER_TOKENS,
+        temperature=temperature,
+        batch_size=60,
+    )
+
+
+def _crops(directory: Path) -> Any:
+    from lfpc_trl.crop_tool import CropSettings
+    from lfpc_trl.models import factor, family_of, load_processor
+
+    side = factor(load_processor(directory))
+    return CropSettings(family_of(directory).frame, side, crop_tokens=CROP_TOKENS, max_crops=0)
+
+
+def _attention(directory: Path, rows: Sequence[Any]) -> list[float]:
     import numpy as np
 
     from lfpc_trl.locus.attention import model_attention_in_box
     from lfpc_trl.locus.cues import cue_box
     from lfpc_trl.locus.task import CuePrompt
-    from lfpc_trl.models import load_model
+    from lfpc_trl.models import load_model, load_processor
 
-    model = load_model(directory, attention="eager")
+    model, processor = load_model(directory, attention="eager"), load_processor(directory)
+    crops = _crops(directory)
     prompt = CuePrompt(crops.frame, crops.factor, CROP_TOKENS)
     shares = []
     for row in rows:

@@ -27,10 +27,12 @@ RUN = "run.json"
 BEGIN, END = "<!-- figures: written by benchmarks/locus_page.py -->\n", "<!-- end of figures -->\n"
 
 ARMS = ("locus", "control")
+EXACT = "start-near"
 MODELS = {
     "start": "before training",
+    EXACT: "before training, told to answer `near`",
     "locus": "after GRPO with `locus_reward`",
-    "control": "control: paid for the box of another cue",
+    "control": "control, paid for the box of another cue",
 }
 METRICS = {
     "greedy": "IoU",
@@ -42,6 +44,8 @@ METRICS = {
     "attention": "attention in the box",
     "format": "well formed",
 }
+OF_EXACT = ("greedy", "half", "sampled")
+"""What is measured of a model that is told how to answer."""
 Look = dict[str, Any]
 """What `benchmarks.locus_miniature.look` returns."""
 PICTURES = 6
@@ -156,6 +160,9 @@ def _table(seeds: Sequence[dict[str, Look]]) -> list[str]:
     for model, name in MODELS.items():
         cells = []
         for metric in METRICS:
+            if model == EXACT and metric not in OF_EXACT:
+                cells.append("-")
+                continue
             means = [float(values(seed[model], metric).mean()) for seed in seeds]
             deviation = statistics.stdev(means) if len(means) > 1 else 0.0
             cells.append(f"{statistics.fmean(means):.3f} ± {deviation:.3f}")
@@ -187,19 +194,22 @@ def _verdicts(seeds: Sequence[dict[str, Look]]) -> list[str]:
 
 
 def per_cue(seeds: dict[int, dict[str, Look]]) -> list[str]:
+    """IoU after training minus that of every other model, seed by seed, with intervals over cues."""
+    others = {name: text for name, text in MODELS.items() if name != "locus"}
     lines = [
-        "| seed | IoU before | IoU after | after - before, 95 % interval over cues | after - control |",
-        "| --- | ---: | ---: | --- | --- |",
+        "| seed | after minus " + " | after minus ".join(others.values()) + " |",
+        "| --- |" + " --- |" * len(others),
     ]
     for seed, found in seeds.items():
-        before, after, control = (values(found[model], "greedy") for model in ("start", "locus", "control"))
-        gains = []
-        for other in (before, control):
-            gain = difference_of(after, other)
-            span = "" if gain.low is None else f" ({gain.low:+.3f} to {gain.high:+.3f})"
-            gains.append(f"{gain.value:+.3f}{span}")
-        lines.append(f"| {seed} | {before.mean():.3f} | {after.mean():.3f} | " + " | ".join(gains) + " |")
-    return [*lines, ""]
+        gains = [
+            difference_of(values(found["locus"], "greedy"), values(found[name], "greedy")) for name in others
+        ]
+        cells = [
+            f"{gain.value:+.3f}" + ("" if gain.low is None else f" ({gain.low:+.3f} to {gain.high:+.3f})")
+            for gain in gains
+        ]
+        lines.append(f"| {seed} | " + " | ".join(cells) + " |")
+    return [*lines, "", "IoU of greedy answers; 95 % bootstrap intervals over the test cues.", ""]
 
 
 def _training(curves: dict[str, list[list[float]]]) -> list[str]:
