@@ -147,10 +147,10 @@ def _about(run: dict[str, Any], output: Path) -> list[str]:
     of_each = (
         f"Per seed: {scale['start_steps']} supervised steps to the starting model ({spent['start']:.0f} s), "
         f"{scale['steps']} GRPO steps of {scale['prompts']} cues with {scale['rollouts']} rollouts each "
-        f"({spent['locus']:.0f} s), learning rate {scale['learning_rate']:.0e}, "
+        f"({spent['locus']:.0f} s), learning rate {scale['learning_rate']:g}, "
         f"{3 * scale['training_pictures']} cues to train on; as many steps for the control "
         f"({spent['control']:.0f} s). {3 * scale['test_pictures']} test cues ({spent['locus-on-test']:.0f} s "
-        "per model). Means over the seeds."
+        "per model). Seconds are means over the seeds."
     )
     return [about, "", of_each, ""]
 
