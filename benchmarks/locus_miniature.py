@@ -1,244 +1,293 @@
-"""LOCUS on the demo's world, on one core: is a cue found better after GRPO with `locus_reward` than before?
+"""LOCUS in small, on one core: is a cue found better after GRPO with `locus_reward` than before?
 
-    OMP_NUM_THREADS=1 PYTHONPATH=.:integrations python benchmarks/locus_miniature.py OUTPUT
+    PYTHONPATH=.:integrations python -m benchmarks.locus_miniature OUTPUT
 
-A cue is one of the three signs of a picture; the answer is its box. The demo's warm checkpoint first learns
-the format and roughly where signs are, from answers whose corners are moved at random. Then GRPO.
-Training pictures and test pictures come from different photographs.
+A cue is one of the three signs of a picture of the demo's world; the answer is its box. Each seed draws its
+own training pictures, makes its own starting model (`benchmarks.locus_start`) and trains it twice: with the
+reward, and as a control with the IoU with the box of another cue. The test cues lie on photographs that no
+training has seen, and are the same for all. Writes the figures into docs/results/locus.md.
+
+Again with the same OUTPUT after a stop: what is done stays done, and trainings go on from their checkpoints.
 """
 
 import argparse
+import dataclasses
+import datetime as dt
 import json
 import shutil
-import time
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
-import numpy as np
-import torch
+from benchmarks import locus_page as page
+from benchmarks.locus_start import CROP_TOKENS, SHOWN_TOKENS, make_start
+from benchmarks.miniature.__main__ import commit, machine
+from benchmarks.miniature.jobs import be_quiet
+from benchmarks.miniature.runner import Job, run_jobs
 
-import lfpc_trl.demo
-from lfpc_trl.crop_tool import CropSettings
-from lfpc_trl.demo.warm_up import FACTOR, number_ids, numbers_of
-from lfpc_trl.demo.world import (
-    PICTURE_SIZE,
-    TRAINING_PHOTOS,
-    UNSEEN_PHOTOS,
-    Scene,
-    draw_background,
-    draw_scene,
-    make_pictures,
-)
-from lfpc_trl.images import cut, show, shown_size, tokens_of
-from lfpc_trl.locus.attention import token_cover
-from lfpc_trl.locus.cues import QUESTION, SCALE
-from lfpc_trl.locus.evaluation import find_cues
-from lfpc_trl.locus.task import CuePrompt
-from lfpc_trl.models import factor, family_of, load_model, load_processor
-from lfpc_trl.recipe import load_recipe
-from lfpc_trl.rows import read_rows, with_shown_tokens
-from lfpc_trl.train import train
-
-SHOWN_TOKENS, CROP_TOKENS = 54, 16
-RATE, SOFT = 2e-3, 2.0
-"""Learning rate of the first, supervised part; width in pixels of its soft target around a coordinate."""
-TEMPERATURE = 0.7
-"""Of all sampling: a small model is less sure of its boxes than a large one."""
-JITTER = 6.0
-"""Standard deviation of a corner there, in shown pixels (the picture: 252 x 168)."""
+TEMPERATURE = 0.5
+"""Of all sampling, as in the demo. The paper samples at 1; a model this small is less sure of coordinates."""
+ANSWER_TOKENS = 24
 
 
-def make_cues(folder: Path, count: int, *, seed: int, photos, name: str, side: int):
-    for _ in make_pictures(folder, count, seed=seed, photos=photos, name=name):
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """How much of everything, for one seed. A picture carries three signs, hence three cues."""
+
+    training_pictures: int = 100
+    test_pictures: int = 60
+    start_steps: int = 300
+    steps: int = 50
+    prompts: int = 8
+    rollouts: int = 8
+    learning_rate: float = 3e-4
+
+
+FULL = Scale()
+TINY = Scale(2, 4, 1, 1, 2, 2)
+
+
+def plan(output: Path, seeds: Sequence[int], scale: Scale) -> list[Job]:
+    """All jobs, seed by seed."""
+    jobs = []
+    for seed in seeds:
+        folder = output / f"seed-{seed}"
+        common = (scale, seed)
+        jobs += [
+            Job(folder, "pictures", make_pictures, common),
+            Job(folder, "start", start, common),
+            *(Job(folder, arm, train_arm, common, {"arm": arm}, ("pictures", "start")) for arm in page.ARMS),
+            *(
+                Job(folder, f"{model}-on-test", look, (model,), needs=("pictures", model))
+                for model in ("start", *page.ARMS)
+            ),
+            Job(folder, f"{page.EXACT}-on-test", look_at_exact_boxes, needs=("pictures", "start")),
+        ]
+    return jobs
+
+
+def make_pictures(folder: Path, scale: Scale, seed: int) -> dict[str, int]:
+    """The cues; those of the test are the same for every seed."""
+    from lfpc_trl.demo import world
+
+    # 3000: far from the seeds on whose pictures settings were chosen.
+    train = 3000 + seed, scale.training_pictures, world.TRAINING_PHOTOS
+    test = 3000, scale.test_pictures, world.UNSEEN_PHOTOS
+    return {
+        name: _make_cues(folder / "data", name, count, stream, photos)
+        for name, (stream, count, photos) in {"train": train, "test": test}.items()
+    }
+
+
+def _make_cues(data: Path, name: str, count: int, seed: int, photos: Sequence[str]) -> int:
+    from lfpc_trl.demo.world import make_pictures as draw
+    from lfpc_trl.locus.cues import QUESTION, SCALE
+
+    for _ in draw(data, count, seed=seed, photos=photos, name=name):
         pass
     lines = []
-    for line in (folder / f"{name}.jsonl").read_text().splitlines():
+    for line in (data / f"{name}.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
-        box = row["targets"][-1]
-        cue = {"id": row["id"], "question": QUESTION, "answer": str(box), "image": row["image"]}
-        lines.append(json.dumps(cue | {"targets": [box], SCALE: 1.0}))
-    path = folder / f"{name}-cues.jsonl"
-    path.write_text("\n".join(lines) + "\n")
-    return with_shown_tokens(read_rows(path), SHOWN_TOKENS, factor=side)
+        sign = row["targets"][-1]
+        cue = row | {"question": QUESTION, "answer": str(sign), "targets": [sign], SCALE: 1.0}
+        lines.append(json.dumps(cue) + "\n")
+    (data / f"{name}-cues.jsonl").write_text("".join(lines), encoding="utf-8")
+    return len(lines)
 
 
-def start_model(folder: Path) -> Path:
-    """The warm checkpoint, with a template that leaves out the words: the small model cannot read them."""
-    shutil.copytree(Path(lfpc_trl.demo.__file__).parent / "warm", folder)
-    path = folder / "chat_template.jinja"
-    before = path.read_text()
-    after = before.replace("text(message.content) + images(message.content)", "images(message.content)")
-    assert after != before
-    path.write_text(after)
-    return folder
+def start(folder: Path, scale: Scale, seed: int) -> dict[str, float]:
+    """The starting model of the seed."""
+    be_quiet()
+    return make_start(folder / "start", steps=scale.start_steps, seed=seed)
 
 
-def warm_up(model_dir: Path, prompt: CuePrompt, steps: int, batch: int) -> None:
-    """Supervised steps on scenes drawn on the fly; corners are moved at random, so boxes stay loose."""
-    model, processor = load_model(model_dir), load_processor(model_dir)
-    model.set_attn_implementation({"text_config": "eager", "vision_config": "sdpa"})
-    rng = np.random.default_rng(0)
-    numbers = number_ids(processor)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.01)
-    backgrounds = [draw_background(rng, TRAINING_PHOTOS) for _ in range(48)]
-    for step in range(steps):
-        scenes = [draw_scene(rng, backgrounds[i]) for i in rng.integers(len(backgrounds), size=batch)]
-        inputs, targets, keys = collate(processor, prompt, [_example(rng, scene) for scene in scenes])
-        for group in optimiser.param_groups:
-            group["lr"] = RATE * min(1.0, (step + 1) / 20) * (1 - 0.95 * step / steps)
-        out = model.model(**inputs, output_attentions=True)
-        said = targets >= 0
-        logp = torch.log_softmax(model.lm_head(out.last_hidden_state[said]), dim=-1)
-        wanted = targets[said]
-        is_number = torch.isin(wanted, numbers)
-        value = numbers_of(wanted[is_number], numbers)
-        loss = -logp[~is_number].gather(1, wanted[~is_number][:, None]).mean()
-        # A coordinate a few pixels off is nearly right.
-        off = torch.arange(len(numbers))[None] - value[:, None]
-        soft = torch.softmax(-0.5 * (off / SOFT) ** 2, dim=1)
-        among = logp[is_number][:, numbers]
-        loss = loss - (soft * among).sum(1).mean()
-        # Two heads are helped to look at the place that is asked for: no small model finds that by itself.
-        asking = torch.zeros_like(said)
-        asking[said] = is_number
-        mass = (out.attentions[2][:, :2].mean(1) * keys[:, None, :]).sum(-1)[asking]
-        loss = loss - 0.5 * (mass + 1e-4).log().mean()
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        if step % 20 == 0:
-            pixels = (among.argmax(1) - value).abs().float().median()
-            figures = f"loss {loss.item():.3f} pixels {pixels:.0f} attention {mass.mean():.2f}"
-            print(f"warm-up {step}/{steps} {figures}", flush=True)
-    model.set_attn_implementation("sdpa")
-    model.save_pretrained(model_dir)
+def recipe_of(scale: Scale, seed: int) -> Any:
+    """`locus-cpu`, and what this model and this world need."""
+    from lfpc_trl.recipe import load_recipe
 
-
-def _example(rng: np.random.Generator, scene: Scene):
-    """A scene, the box of one of its signs, and the answer: that box in shown pixels, moved at random."""
-    sign = scene.signs[rng.integers(len(scene.signs))]
-    shown = shown_size(PICTURE_SIZE, SHOWN_TOKENS, factor=FACTOR)
-    box = np.array(sign.box) * np.tile(np.array(shown) / PICTURE_SIZE, 2)
-    answer = np.clip(np.round(box + rng.normal(0, JITTER, 4)), 0, np.tile(shown, 2)).astype(int).tolist()
-    crop = cut(scene.picture, sign.box, factor=FACTOR, max_tokens=CROP_TOKENS)
-    return [show(scene.picture, shown), crop], box, answer
-
-
-def collate(processor, prompt: CuePrompt, examples):
-    """Padded inputs, the next token where the model speaks (-100 elsewhere), the image tokens asked for."""
-    tokenizer = processor.tokenizer
-    pad = tokenizer.convert_tokens_to_ids("<|image_pad|>")
-    head = processor.apply_chat_template(
-        [{"role": "user", "content": [{"type": "image"}, {"type": "image"}]}],
-        add_generation_prompt=True,
-        tokenize=False,
-    )
-    rows, said = [], []
-    for pictures, _, answer in examples:
-        counts = iter(tokens_of(picture.size, prompt.factor) for picture in pictures)
-        ids = []
-        for token in tokenizer(head)["input_ids"]:
-            ids += [token] * (next(counts) if token == pad else 1)
-        turn = tokenizer(f"<think>near</think><answer>{answer}</answer><|im_end|>")["input_ids"]
-        rows.append(ids + turn)
-        said.append(len(turn))
-    length = max(map(len, rows))
-    ids = torch.full((len(rows), length), tokenizer.pad_token_id)
-    targets, keys = torch.full_like(ids, -100), torch.zeros(ids.shape)
-    for i, (row, count) in enumerate(zip(rows, said, strict=True)):
-        ids[i, : len(row)] = torch.tensor(row)
-        targets[i, len(row) - count - 1 : len(row) - 1] = torch.tensor(row[-count:])
-        [scene, _], box, _ = examples[i]
-        grid = (scene.width // prompt.factor, scene.height // prompt.factor)
-        cover = token_cover(box, scene.size, grid)
-        start = row.index(pad)
-        keys[i, start : start + len(cover)] = torch.as_tensor(cover > 0.25, dtype=torch.float32)
-    vision = processor.image_processor(
-        images=[picture for pictures, _, _ in examples for picture in pictures], return_tensors="pt"
-    )
-    inputs = {
-        "input_ids": ids,
-        "attention_mask": (ids != tokenizer.pad_token_id).long(),
-        "mm_token_type_ids": (ids == pad).long(),
-        **vision,
-    }
-    return inputs, targets, keys
-
-
-def evaluate(model_dir: Path, rows, crops: CropSettings) -> dict[str, float]:
-    model, processor = load_model(model_dir), load_processor(model_dir)
-    figures = {}
-    for name, temperature in (("greedy", 0.0), ("sampled", TEMPERATURE)):
-        found = find_cues(
-            model,
-            processor,
-            rows,
-            crop_settings=crops,
-            max_new_tokens=24,
-            temperature=temperature,
-            batch_size=32,
-        )
-        error = float(found.iou.std() / len(rows) ** 0.5)
-        figures[name] = {
-            "mean_iou": round(found.mean_iou, 4),
-            "standard_error": round(error, 4),
-            "acc_at_0.5": round(found.acc_at_half, 4),
-            "format": round(found.format, 4),
-        }
-        print(name, figures[name], found.answers[:3], flush=True)
-    return figures
-
-
-def report(step: int, total: int, line) -> None:
-    figures = "  ".join(f"{name} {line[name]:.3f}" for name in ("reward", "iou", "format"))
-    print(f"step {step}/{total}  {figures}", flush=True)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("output", type=Path)
-    parser.add_argument("--pictures", type=int, default=100)
-    parser.add_argument("--test-pictures", type=int, default=40)
-    parser.add_argument("--warm-steps", type=int, default=600)
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--prompts", type=int, default=8)
-    parser.add_argument("--rollouts", type=int, default=8)
-    parser.add_argument("--learning-rate", type=float, default=1.5e-4)
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    start = time.perf_counter()
-    model_dir = start_model(args.output / "start")
-    side, frame = factor(load_processor(model_dir)), family_of(model_dir).frame
-    data = args.output / "data"
-    training = make_cues(data, args.pictures, seed=1, photos=TRAINING_PHOTOS, name="train", side=side)
-    test = make_cues(data, args.test_pictures, seed=2, photos=UNSEEN_PHOTOS, name="test", side=side)
-    crops = CropSettings(frame, side, crop_tokens=CROP_TOKENS, max_crops=0)
-    torch.manual_seed(0)
-    warm_up(model_dir, CuePrompt(frame, side, CROP_TOKENS), args.warm_steps, 16)
-    print(f"seconds {time.perf_counter() - start:.0f}", flush=True)
-    figures = {"before": evaluate(model_dir, test, crops)}
-    recipe = load_recipe(
+    return load_recipe(
         "locus-cpu",
-        steps=args.steps,
-        prompts_per_step=args.prompts,
-        prompts_per_update=args.prompts,
-        num_generations=args.rollouts,
-        per_device_train_batch_size=args.prompts * args.rollouts,
-        learning_rate=args.learning_rate,
+        steps=scale.steps,
+        prompts_per_step=scale.prompts,
+        prompts_per_update=scale.prompts,
+        num_generations=scale.rollouts,
+        per_device_train_batch_size=scale.prompts * scale.rollouts,
+        learning_rate=scale.learning_rate,
+        lr_scheduler_type="cosine",
         temperature=TEMPERATURE,
         crop_tokens=CROP_TOKENS,
-        response_tokens=24,
-        trajectory_tokens=24,
+        response_tokens=ANSWER_TOKENS,
+        trajectory_tokens=ANSWER_TOKENS,
         trajectory_groups=0,
-        save_every=args.steps,
+        save_every=10,
+        gradient_checkpointing=False,
         threads=1,
+        seed=seed,
     )
-    train(recipe, model_dir, training, args.output / "locus", on_step=report)
-    figures["after"] = evaluate(args.output / "locus", test, crops)
-    figures["seconds"] = round(time.perf_counter() - start)
-    (args.output / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
-    print(json.dumps(figures, indent=2))
+
+
+def other_cues(rows: Sequence[Any]) -> dict[str, Any]:
+    """Per cue the one whose box the control is paid for: in the next picture, the same in every step."""
+    return {row.name: rows[(place + 3) % len(rows)] for place, row in enumerate(rows)}
+
+
+def train_arm(folder: Path, scale: Scale, seed: int, *, arm: str) -> list[float]:
+    """One training, from its last checkpoint if there is one; the IoU that it was paid for, step by step."""
+    be_quiet()
+    from lfpc_trl.locus.task import score_cues
+    from lfpc_trl.train import train
+
+    rows = _cues(folder, "train")
+    other = other_cues(rows)
+
+    def paid_for_another(completions: Any, asked: Any, frame: Any) -> Any:
+        return score_cues(completions, [other[row.name] for row in asked], frame)
+
+    scoring = paid_for_another if arm == "control" else score_cues
+    with mock.patch("lfpc_trl.locus.task.score_cues", scoring):
+        result = train(
+            recipe_of(scale, seed),
+            folder / "start",
+            rows,
+            folder / arm,
+            resume=(folder / arm / "manifest.json").exists(),
+            on_step=_tell,
+        )
+    return [line["iou"] for line in result.metrics]
+
+
+def look(folder: Path, model_name: str) -> dict[str, Any]:
+    """How well a model finds the test cues.
+
+    Returns:
+        Per cue: `greedy` and `sampled` IoU, `alone`, the greedy IoU where all but the sign is black,
+        `attention`, the share in its sign of what the pictures get when the first coordinate is due (mean of
+        the layers), and the greedy `answers`. Over all: `format`, the share of well-formed greedy answers.
+    """
+    be_quiet()
+    from lfpc_trl.locus.evaluation import suppress_context
+
+    directory, rows = folder / model_name, _cues(folder, "test")
+    greedy = _find(directory, rows)
+    return {
+        "greedy": greedy.iou.tolist(),
+        "sampled": _find(directory, rows, TEMPERATURE).iou.tolist(),
+        "alone": _find(directory, suppress_context(rows, folder / "data" / "alone")).iou.tolist(),
+        "attention": _attention(directory, rows),
+        "answers": list(greedy.answers),
+        "format": greedy.format,
+    }
+
+
+def look_at_exact_boxes(folder: Path) -> dict[str, Any]:
+    """`greedy` and `sampled` IoU of the starting model where its thought is given: it answers `near`."""
+    be_quiet()
+    directory = folder / page.EXACT
+    shutil.copytree(folder / "start", directory, dirs_exist_ok=True)
+    template = directory / "chat_template.jinja"
+    text = (folder / "start" / template.name).read_text(encoding="utf-8")
+    opened, begun = (
+        "'<|im_start|>assistant\\n' -}}{%- endif",
+        "'<|im_start|>assistant\\n<think>near</think>' -}}{%- endif",
+    )
+    assert opened in text
+    template.write_text(text.replace(opened, begun), encoding="utf-8")
+    rows = _cues(folder, "test")
+    return {
+        "greedy": _find(directory, rows).iou.tolist(),
+        "sampled": _find(directory, rows, TEMPERATURE).iou.tolist(),
+    }
+
+
+def _find(directory: Path, rows: Sequence[Any], temperature: float = 0.0) -> Any:
+    from lfpc_trl.locus.evaluation import find_cues
+    from lfpc_trl.models import load_model, load_processor
+
+    return find_cues(
+        load_model(directory),
+        load_processor(directory),
+        rows,
+        crop_settings=_crops(directory),
+        max_new_tokens=ANSWER_TOKENS,
+        temperature=temperature,
+        batch_size=60,
+    )
+
+
+def _crops(directory: Path) -> Any:
+    from lfpc_trl.crop_tool import CropSettings
+    from lfpc_trl.models import factor, family_of, load_processor
+
+    side = factor(load_processor(directory))
+    return CropSettings(family_of(directory).frame, side, crop_tokens=CROP_TOKENS, max_crops=0)
+
+
+def _attention(directory: Path, rows: Sequence[Any]) -> list[float]:
+    import numpy as np
+
+    from lfpc_trl.locus.attention import model_attention_in_box
+    from lfpc_trl.locus.cues import cue_box
+    from lfpc_trl.locus.task import CuePrompt
+    from lfpc_trl.models import load_model, load_processor
+
+    model, processor = load_model(directory, attention="eager"), load_processor(directory)
+    crops = _crops(directory)
+    prompt = CuePrompt(crops.frame, crops.factor, CROP_TOKENS)
+    shares = []
+    for row in rows:
+        [message] = prompt(row)
+        pictures = [block["image"] for block in message["content"] if block["type"] == "image"]
+        text = processor.apply_chat_template([message], add_generation_prompt=True, tokenize=False)
+        text += "<think>near</think><answer>["
+        inputs = processor(text=[text], images=pictures, return_tensors="pt")
+        box = np.array(cue_box(row)) * np.tile(np.array(row.shown_size) / row.size, 2)
+        shares.append(float(model_attention_in_box(model, inputs, box).mean()))
+    return shares
+
+
+def _cues(folder: Path, name: str) -> list[Any]:
+    from lfpc_trl.models import factor, load_processor
+    from lfpc_trl.rows import read_rows, with_shown_tokens
+
+    rows = read_rows(folder / "data" / f"{name}-cues.jsonl", require_targets=True)
+    return with_shown_tokens(rows, SHOWN_TOKENS, factor=factor(load_processor(folder / "start")))
+
+
+def _tell(step: int, total: int, line: dict[str, Any]) -> None:
+    if step % 10 == 0:
+        print(f"step {step}/{total}: IoU {line['iou']:.3f}, format {line['format']:.3f}", flush=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="benchmarks.locus_miniature", description=__doc__)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--workers", type=int, default=1, help="processes of one thread each")
+    parser.add_argument("--tiny", action="store_true", help="one step of everything")
+    parser.add_argument("--page", type=Path, default=page.PAGE, help="the page to write the figures into")
+    args = parser.parse_args(arguments)
+    scale = TINY if args.tiny else FULL
+    record = args.output / page.RUN
+    began = {"date": dt.datetime.now(dt.UTC).date().isoformat(), "commit": commit()}
+    if record.exists():
+        before = json.loads(record.read_text(encoding="utf-8"))
+        began = {name: before[name] for name in began}
+        if before["scale"] != dataclasses.asdict(scale):
+            parser.error(f"{args.output} holds a run of another size")
+    run = began | {
+        "machine": machine(),
+        "workers": args.workers,
+        "seeds": args.seeds,
+        "scale": dataclasses.asdict(scale),
+    }
+    args.output.mkdir(parents=True, exist_ok=True)
+    record.write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
+    run_jobs(plan(args.output, args.seeds, scale), workers=args.workers)
+    page.write(args.output, args.page)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

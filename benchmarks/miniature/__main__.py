@@ -36,10 +36,10 @@ def main(arguments: list[str] | None = None) -> int:
             if before[name] != value:
                 parser.error(f"{args.output} holds a run with {name} {before[name]}, not {value}")
     else:
-        before = {"date": dt.datetime.now(dt.UTC).date().isoformat(), "commit": _commit()}
-    about = fixed | {"seeds": args.seeds, "workers": args.workers, "machine": _machine()}
+        before = {"date": dt.datetime.now(dt.UTC).date().isoformat(), "commit": commit()}
+    about = fixed | {"seeds": args.seeds, "workers": args.workers, "machine": machine()}
     if not args.training_only:
-        about["evaluation_commit"] = _commit()
+        about["evaluation_commit"] = commit()
     record.write_text(json.dumps(before | about, indent=1) + "\n", encoding="utf-8")
     jobs = plan(args.output, args.seeds, TINY if args.tiny else FULL, args.device)
     if args.training_only:
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _commit() -> str:
+def commit() -> str:
     done = subprocess.run(
         ["git", "-C", str(page.ROOT), "rev-parse", "--short", "HEAD"],
         capture_output=True,
@@ -60,7 +60,7 @@ def _commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
-def _machine() -> str:
+def machine() -> str:
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if sys.platform == "linux" else []
     names = {line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")}
     cores = sum(line.startswith("processor") for line in lines)

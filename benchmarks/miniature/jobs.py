@@ -125,7 +125,7 @@ def _write_pairs(data: Path, source: str, name: str) -> None:
 
 def make_warm(folder: Path, scale: Scale, seed: int, device: str, *, name: str) -> None:
     """A starting model of the seed."""
-    _be_quiet()
+    be_quiet()
     lessons = scale.pair_lessons if name == "warm-pairs" else scale.lessons
     warm_up(folder / name, lessons=lessons, seed=seed, device=device)
 
@@ -133,7 +133,7 @@ def make_warm(folder: Path, scale: Scale, seed: int, device: str, *, name: str) 
 def select(folder: Path, scale: Scale, seed: int, device: str) -> dict[str, Any]:
     """The rows of every arm: at which size each picture is shown in training."""
     del scale
-    _be_quiet()
+    be_quiet()
     from lfpc_trl.models import factor, load_model, load_processor
     from lfpc_trl.resolution import select_resolution
     from lfpc_trl.rows import read_rows, with_shown_tokens, write_rows
@@ -198,7 +198,7 @@ def recipe_of(arm: Arm, scale: Scale, seed: int, device: str) -> Any:
 
 def train_arm(folder: Path, scale: Scale, seed: int, device: str, *, name: str) -> dict[str, Any]:
     """One training, from its last checkpoint if there is one."""
-    _be_quiet()
+    be_quiet()
     from lfpc_trl.rows import read_rows
     from lfpc_trl.train import train
 
@@ -227,7 +227,7 @@ def evaluate_model(
 ) -> dict[str, Any]:
     """One model on test pictures shown at one budget, greedily, as the paper evaluates."""
     del scale
-    _be_quiet()
+    be_quiet()
     from lfpc_trl.crop_tool import CropSettings
     from lfpc_trl.evaluation.in_process import evaluate
     from lfpc_trl.models import factor, family_of, load_model, load_processor
@@ -250,7 +250,7 @@ def evaluate_model(
     ).metrics
 
 
-def _be_quiet() -> None:
+def be_quiet() -> None:
     import torch
     import transformers
 
