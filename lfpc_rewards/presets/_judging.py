@@ -59,7 +59,7 @@ def ask(
         if not todo.size:
             break
         if todo.size < len(answers):
-            replies = judge(*([column[row] for row in todo.tolist()] for column in columns))
+            replies = judge(*(list(map(column.__getitem__, todo.tolist())) for column in columns))
         else:
             replies = judge(*columns)
         if len(replies) != todo.size:

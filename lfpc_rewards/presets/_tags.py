@@ -153,9 +153,9 @@ class Tags:
 
         Each is of the length of the number of groups; text by text and from left to right.
         """
-        most = np.minimum(*(self.count(tag) for tag in both(name))).sum()
-        spans = np.empty((3, int(most)), np.int64)
-        start = np.zeros(len(self.texts), np.int64) if since is None else since
+        most = np.minimum(*(self.count(tag, since) for tag in both(name)))
+        spans = np.empty((3, int(most.sum())), np.int64)
+        start = np.where(most == 0, self.lengths, 0 if since is None else since)
         words, masks, _ = spelling(both(name))
         count = find_pairs(id(self.own), start, words, masks, spans)
         owners, opens, closes = spans[:, :count]

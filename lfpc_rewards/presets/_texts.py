@@ -57,16 +57,17 @@ class Readable(list[str]):
 
     Attributes:
         texts: (B,) the texts themselves.
-        odd: In which rows a stand-in is.
+        odd: In which rows a stand-in is; None: the texts are asked.
     """
 
-    def __init__(self, texts: Sequence[str]) -> None:
+    def __init__(self, texts: Sequence[str], odd: list[int] | None = None) -> None:
         super().__init__(texts)
         self.texts = texts
-        self.odd: list[int] = []
-        if all(map(str.isascii, self)):
+        if odd is None and not all(map(str.isascii, self)):
+            odd = [row for row, text in enumerate(self) if not text.isascii()]
+        self.odd: list[int] = odd or []
+        if not self.odd:
             return
-        self.odd = [row for row, text in enumerate(self) if not text.isascii()]
         codes = _codes("".join(self[row] for row in self.odd))
         signs = _stand_ins()[np.minimum(codes, _LAST)].tobytes().decode("ascii")
         place = 0
@@ -180,7 +181,7 @@ def without(texts: Sequence[str], unwanted: str) -> Readable:
     own = readable(texts)
     left = list(own.texts)
     some = remove(id(own), np.frombuffer(unwanted.encode("ascii"), np.uint8), id(left))
-    return Readable(left) if some else own
+    return Readable(left, own.odd) if some else own
 
 
 def lower(texts: Sequence[str]) -> list[str]:

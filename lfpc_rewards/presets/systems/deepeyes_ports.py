@@ -222,12 +222,12 @@ def _without_tags(text: str, tail_start: int) -> str:
 def _places_without_tags(tags: Tags, tail: Places) -> tuple[Places, Places, Flags]:
     """(B,) where `_without_tags` starts and stops, but for white space; (B,) whether it is no such part."""
     no_thinking = tags.count("</think>") == 0
-    # Each place as one number, so that sorting puts the parts between the calls in order.
+    # Each place as one number, so that sorting (of what is sorted in two runs) puts the parts in order.
     rows, scale = np.arange(len(tail)), int(tags.lengths.max(initial=0)) + 1
     owners, begin, end = tags.pairs("tool_call", tail)
     call, behind = begin - len("<tool_call>"), end + len("</tool_call>")
-    starts = np.sort(np.concatenate((rows * scale + tail, owners * scale + behind)))
-    stops = np.sort(np.concatenate((rows * scale + tags.lengths, owners * scale + call)))
+    starts = np.sort(np.concatenate((rows * scale + tail, owners * scale + behind)), kind="stable")
+    stops = np.sort(np.concatenate((rows * scale + tags.lengths, owners * scale + call)), kind="stable")
     owners = starts // scale
     begin, end = stripped(tags.own, starts % scale, stops % scale, owners)
     left = end > begin
