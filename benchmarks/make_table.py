@@ -22,6 +22,13 @@ from pathlib import Path
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"):
     os.environ[name] = "1"  # before numpy and torch read it
 
+KEPT_MEMORY = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "8000000000",
+    "MALLOC_TOP_PAD_": "200000000",
+}
+"""For glibc: memory that was freed is kept. Else whoever makes large arrays mostly pays for fresh pages."""
+
 import data  # noqa: E402
 import numpy as np  # noqa: E402
 import peers  # noqa: E402
@@ -340,4 +347,6 @@ def main():
 
 
 if __name__ == "__main__":
+    if not KEPT_MEMORY.keys() <= os.environ.keys():
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEPT_MEMORY})
     main()
