@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
+from math import isnan
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -195,9 +196,10 @@ def pixel_reasoner_accuracy(
     lowered = readable(lower(texts))
     # Nearly no text has what the original replaces first.
     noisy = np.any([find_text(lowered, word) >= 0 for word in _NOISE], axis=0).tolist()
-    rule = _Rule(needed(math), requires_box)
-    columns = zip(lowered.texts, noisy, _candidates(lowered, requires_box), answers, strict=True)
-    return np.array([rule.reward(*row[:3], _accepted(row[3])) for row in columns], np.float64)
+    rule, accepted = _Rule(needed(math), requires_box), lru_cache(None, typed=True)(_accepted)
+    golds = [accepted(tuple(gold) if isinstance(gold, list) else gold) for gold in answers]
+    columns = zip(lowered.texts, noisy, *_candidates(lowered, requires_box), golds, strict=True)
+    return np.array([rule.reward(*row) for row in columns], np.float64)
 
 
 def pixel_reasoner_shaping(
@@ -276,21 +278,20 @@ def _accepted(gold: Any) -> tuple[str, ...]:
     return tuple(accepted)
 
 
-def _candidates(lowered: Readable, requires_box: bool) -> list[list[str]]:
-    """(B,) the parts from which the answer is taken before it is taken from the whole text."""
+def _candidates(lowered: Readable, requires_box: bool) -> tuple[list[str], list[str]]:
+    """(B,) what follows the last box, (B,) what the answer tag holds, as a box; "" where there is none."""
     word = "boxed" if requires_box else "\\boxed"
-    boxes: list[list[str]] = [[] for _ in lowered]
+    boxed, tagged = [""] * len(lowered), [""] * len(lowered)
     for row in np.flatnonzero(find_text(lowered, word) >= 0).tolist():
         tail = "\\boxed" + lowered.texts[row].rpartition(word)[2]
-        boxes[row].append(tail if requires_box else tail.strip())
-    if requires_box:
-        return boxes
-    tags = Tags(lowered, both("answer"))
-    start, stop = tags.line_pair("answer")
-    tagged = tags.cut(np.maximum(start, 0), np.maximum(stop, 0))
-    for row in np.flatnonzero(start >= 0).tolist():
-        boxes[row].append(f"\\boxed{{{tagged[row]}}}")
-    return boxes
+        boxed[row] = tail if requires_box else tail.strip()
+    if not requires_box:
+        tags = Tags(lowered, both("answer"))
+        start, stop = tags.line_pair("answer")
+        inside = tags.cut(np.maximum(start, 0), np.maximum(stop, 0))
+        for row in np.flatnonzero(start >= 0).tolist():
+            tagged[row] = f"\\boxed{{{inside[row]}}}"
+    return boxed, tagged
 
 
 class _Rule:
@@ -300,28 +301,30 @@ class _Rule:
         self._math, self._requires_box = math, requires_box
         self._truth, self._known, self._tidy = cache(self._read), cache(self._compare), cache(_normalise)
 
-    def reward(self, text: str, noisy: bool, parts: list[str], golds: Sequence[str]) -> float:
+    def reward(self, text: str, noisy: bool, boxed: str, tagged: str, golds: Sequence[str]) -> float:
         """Of a text in lower case; `noisy`: it may have what `_normalise` replaces."""
         score = 0.0
         for gold in golds:
-            score = self._score(text, noisy, parts, self._tidy(gold))
-            if score > 0.5 or np.isnan(score):
+            score = self._score(text, noisy, boxed, tagged, self._tidy(gold))
+            if score > 0.5 or isnan(score):
                 break
             if "," in gold and "boxed" in text:
-                boxed = "\\" + text[text.rindex("boxed") :]
-                if all(part.strip() in boxed for part in gold[len("\\boxed{") : -1].split(",")):
+                tail = "\\" + text[text.rindex("boxed") :]
+                if all(part.strip() in tail for part in gold[len("\\boxed{") : -1].split(",")):
                     return 1.0
         return score
 
-    def _score(self, text: str, noisy: bool, parts: list[str], gold: str) -> float:
+    def _score(self, text: str, noisy: bool, boxed: str, tagged: str, gold: str) -> float:
         if not self._truth(gold):
             return -1.0
         if noisy:
-            text, parts = _normalise(text), list(map(_normalise, parts))
+            text, boxed, tagged = _normalise(text), _normalise(boxed), _normalise(tagged)
         if self._requires_box:
-            return self._known(parts[0], gold) if parts else np.nan
-        right = any(self._known(part, gold) > 0.99 for part in parts)
-        return 1.0 if right else self._compare(text, gold)
+            return self._known(boxed, gold) if boxed else np.nan
+        for part in (boxed, tagged):
+            if part and self._known(part, gold) > 0.99:
+                return 1.0
+        return self._compare(text, gold)
 
     def _read(self, gold: str) -> list[Any]:
         try:
