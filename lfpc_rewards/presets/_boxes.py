@@ -18,7 +18,8 @@ from lfpc_rewards._checks import as_box_list
 from lfpc_rewards._jit import kernel
 from lfpc_rewards._packing import four_numbers, pack_rows
 from lfpc_rewards._typing import Boxes, Scores
-from lfpc_rewards.presets._texts import Places, Shape, find_text
+from lfpc_rewards.presets._shapes import Shape
+from lfpc_rewards.presets._texts import Places, find_text
 
 Json: TypeAlias = Any
 """What JSON text holds."""

@@ -12,7 +12,7 @@ from itertools import chain
 from typing import Any, TypeAlias, cast
 
 from lfpc_rewards._typing import Message
-from lfpc_rewards.presets._texts import only_texts, turn_counts
+from lfpc_rewards.presets._objects import only_texts, turn_counts
 
 Transcript: TypeAlias = str | Sequence[Message]
 """A decoded response with its special tokens, observations included, or the messages of it."""

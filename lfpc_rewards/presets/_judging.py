@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lfpc_rewards._typing import Judge, Scores
 from lfpc_rewards.answers import answer_verdict
-from lfpc_rewards.presets._texts import distinct
+from lfpc_rewards.presets._objects import distinct
 
 Reply: TypeAlias = str | bool | None
 """What a judge says about one answer: its raw text, a verdict, or None if it failed."""

@@ -8,7 +8,6 @@ decides it on the text itself.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence, Sized
 from functools import cache
 from typing import Any, TypeAlias
@@ -18,7 +17,6 @@ from numba import carray
 from numpy.typing import NDArray
 
 from lfpc_rewards._capi import (
-    HAS_GIL,
     ascii_string,
     ascii_text,
     concatenation,
@@ -27,12 +25,11 @@ from lfpc_rewards._capi import (
     list_size,
     set_list_item,
     substring,
-    type_of,
 )
 from lfpc_rewards._jit import inlined, object_kernel, part
-from lfpc_rewards._packing import KINDS, item_of, size_of
 from lfpc_rewards._scan import _codes, is_space
 from lfpc_rewards._vectors import BLOCK, Codes, lowest, places_of, prefetch
+from lfpc_rewards.presets._objects import held
 
 Places: TypeAlias = NDArray[np.int64]
 """(B,) places in the texts of a batch, as `str.find` counts them; -1 where there is none."""
@@ -44,11 +41,9 @@ _SPACE = 0x1F
 _LAST = 0xFFFF
 """The last character of the table of stand-ins; none beyond it is white space."""
 
-_DIGITS, _DECIMAL, _WORD, _BLANKS = 1, 2, 3, 4
-_HOLES = {"#": _DIGITS, "~": _DECIMAL, "@": _WORD, " ": _BLANKS}
-_PATTERNS = {"#": r"(\d+)", "~": r"(-?\d+(?:\.\d+)?)", "@": r"(\w+)", " ": r"\s*"}
-_POWERS = 10.0 ** np.arange(16)
-_YES, _NO, _MAYBE = 1, 0, -1
+YES, NO, MAYBE = 1, 0, -1
+"""What a kernel found; MAYBE leaves it to Python."""
+
 _ONE = np.uint64(1)
 
 
@@ -57,7 +52,7 @@ class Readable(list[str]):
 
     Attributes:
         texts: (B,) the texts themselves.
-        odd: In which rows a stand-in is; None: the texts are asked.
+        odd: In which rows a stand-in is; who makes one may know it already.
     """
 
     def __init__(self, texts: Sequence[str], odd: list[int] | None = None) -> None:
@@ -89,36 +84,6 @@ def _stand_ins() -> NDArray[np.uint8]:
     signs[:0x80] = np.arange(0x80)
     signs[[code for code in range(0x80, _LAST + 1) if chr(code).isspace()]] = _SPACE
     return signs
-
-
-def _held(things: Sequence[Any]) -> list[Any]:
-    """The same as a list that stays as it is while a kernel reads it."""
-    return things if type(things) is list and HAS_GIL else list(things)
-
-
-def only_texts(things: Sequence[Any]) -> bool:
-    """Whether all of them are strings, and of no subclass."""
-    if type(things) is list and HAS_GIL:
-        return all_of_type(id(things), id(str))
-    return set(map(type, things)) <= {str}
-
-
-def turn_counts(turns: Sequence[Any]) -> Places | None:
-    """(B,) how many things each list or tuple holds; None if one is neither."""
-    if type(turns) is list and HAS_GIL:
-        counts = np.empty(len(turns), np.int64)
-        return counts if sizes_of(id(turns), KINDS, counts) else None
-    return lengths_of(turns) if set(map(type, turns)) <= {list, tuple} else None
-
-
-def distinct(things: Sequence[Any]) -> tuple[Places, list[Any]]:
-    """(B,) which of the objects each thing is, and the objects, each once. Equal ones may be several."""
-    listed = _held(things)
-    numbers = np.empty(len(listed), np.int64)
-    table = np.full(4 << len(listed).bit_length(), -1)
-    firsts = np.empty(len(listed), np.int64)
-    count = number_objects(id(listed), table, numbers, firsts)
-    return numbers, [listed[place] for place in firsts[:count].tolist()]
 
 
 def lengths_of(texts: Sequence[Sized]) -> Places:
@@ -170,7 +135,7 @@ def cut(texts: Sequence[str], start: Places, stop: Places, rows: Places | None =
 
     `rows`: in which texts the parts stand; None: one in each.
     """
-    whole = _held(texts.texts if isinstance(texts, Readable) else texts)
+    whole = held(texts.texts if isinstance(texts, Readable) else texts)
     parts = [""] * len(start)
     cut_parts(id(whole), np.arange(len(whole)) if rows is None else rows, start, stop, id(parts))
     return parts
@@ -194,107 +159,12 @@ def lower(texts: Sequence[str]) -> list[str]:
     return lowered
 
 
-class Shape:
-    """A regular expression without choices: a fixed row of signs and holes, which a compiled function reads.
-
-    Args:
-        template: "#" is a group of digits, "~" of a decimal number, "@" of a word, a blank is any white space
-            or none; every other sign is itself. It begins with a sign, and a sign follows each hole, at most
-            with a blank between them.
-    """
-
-    def __init__(self, template: str) -> None:
-        self.pattern = re.compile("".join(_PATTERNS.get(sign) or re.escape(sign) for sign in template))
-        self.program = np.array([_HOLES.get(sign) or ord(sign) for sign in template], np.uint8)
-        self.kinds = [sign for sign in template if sign in "#~@"]
-        self.count = len(self.kinds) - self.kinds.count("@")
-
-    def first(
-        self, texts: Sequence[str], start: Places | None = None, stop: Places | None = None
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """The first match in each text, or between two places of it.
-
-        Returns:
-            (B, n) its numbers, NaN where there is none or one is too large; and (B, 2) where its word starts
-            and stops, or without a word the whole match; -1 where there is none.
-        """
-        rows = np.arange(len(texts))
-        start = np.zeros(len(texts), np.int64) if start is None else np.maximum(start, 0)
-        return self._read(texts, rows, start, lengths_of(texts) if stop is None else stop, True)
-
-    def at(self, texts: Sequence[str], rows: Places, start: Places, stop: Places) -> NDArray[np.float64]:
-        """(n, numbers) of the matches that start at `start` in the texts `rows`, as `first`."""
-        return self._read(texts, rows, start, stop, False)[0]
-
-    def _read(
-        self, texts: Sequence[str], rows: Places, start: Places, stop: Places, search: bool
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        own = readable(texts)
-        numbers, spans = np.empty((len(rows), self.count)), np.empty((len(rows), 2), np.int64)
-        states = np.empty(len(rows), np.int64)
-        find_shape(id(own), rows, start, stop, search, self.program, numbers, spans, states)
-        look = self.pattern.search if search else self.pattern.match
-        for k in np.flatnonzero(states == _MAYBE).tolist():
-            found = look(own.texts[rows[k]], int(start[k]), int(stop[k]))
-            numbers[k] = self._numbers(found) if found else np.nan
-            spans[k] = found.span(1 if "@" in self.kinds else 0) if found else -1
-        return numbers, spans
-
-    def _numbers(self, found: re.Match[str]) -> list[float] | float:
-        pairs = zip(self.kinds, found.groups(), strict=True)
-        try:
-            return [float(text if kind == "~" else int(text)) for kind, text in pairs if kind != "@"]
-        except (ValueError, OverflowError):  # digits beyond Python's limit, or beyond float64
-            return np.nan
-
-
 @part
 def codes_of(texts: int, row: int, size: NDArray[np.intp]) -> NDArray[np.uint8]:
     # The characters of one text of a `readable` list; `size` is room for their number.
     pointer: Any = ascii_text(list_item(texts, row), size.ctypes.data)
     codes: NDArray[np.uint8] = carray(pointer, (size[0],), np.uint8)
     return codes
-
-
-@object_kernel
-def all_of_type(things: int, kind: int) -> bool:
-    # The first look at each thing is at memory that may be in no cache.
-    count = list_size(things)
-    for i in range(count):
-        prefetch(list_item(things, min(i + 16, count - 1)))
-        if type_of(list_item(things, i)) != kind:
-            return False
-    return True
-
-
-@object_kernel
-def number_objects(things: int, table: Places, numbers: Places, firsts: Places) -> int:
-    # A hash table of addresses; `firsts` becomes where each object stands first.
-    count, last = 0, table.size - 1
-    for i in range(numbers.size):
-        thing = list_item(things, i)
-        slot = ((thing >> 4) * 0x9E3779B1 >> 16) & last
-        while table[slot] >= 0 and list_item(things, firsts[table[slot]]) != thing:
-            slot = (slot + 1) & last
-        if table[slot] < 0:
-            table[slot] = count
-            firsts[count] = i
-            count += 1
-        numbers[i] = table[slot]
-    return count
-
-
-@object_kernel
-def sizes_of(rows: int, kinds: NDArray[np.intp], sizes: Places) -> bool:
-    for i in range(sizes.size):
-        prefetch(list_item(rows, min(i + 16, sizes.size - 1)))
-        row = list_item(rows, i)
-        sizes[i] = size_of(row, kinds)
-        if sizes[i] < 0:
-            return False
-        for k in range(sizes[i]):
-            prefetch(item_of(row, k, kinds))
-    return True
 
 
 @object_kernel
@@ -408,99 +278,6 @@ def place_in(codes: Codes, wanted: NDArray[np.uint8], begin: int, ahead: int) ->
     return place
 
 
-@object_kernel
-def find_shape(
-    texts: int,
-    rows: Places,
-    start: Places,
-    stop: Places,
-    search: bool,
-    program: NDArray[np.uint8],
-    numbers: NDArray[np.float64],
-    spans: NDArray[np.int64],
-    states: NDArray[np.int64],
-) -> None:
-    size = np.zeros(1, np.intp)
-    for k in range(rows.size):
-        codes = codes_of(texts, rows[k], size)
-        states[k] = _NO
-        if not search:
-            states[k] = fits(codes, start[k], stop[k], program, numbers[k], spans[k])
-        begin = start[k]
-        while search and begin < stop[k] and states[k] == _NO:
-            places = places_of(program[0], codes, begin)
-            while places and states[k] == _NO:
-                i = begin + lowest(places)
-                places &= places - _ONE
-                states[k] = fits(codes, i, stop[k], program, numbers[k], spans[k])
-            begin += BLOCK
-        if states[k] != _YES:
-            numbers[k] = np.nan
-            spans[k] = -1
-
-
-@part
-def fits(
-    codes: NDArray[np.uint8],
-    i: int,
-    stop: int,
-    program: NDArray[np.uint8],
-    numbers: NDArray[np.float64],
-    span: NDArray[np.int64],
-) -> int:
-    # Whether the shape stands at i. No step has a choice, so there is nothing to try again.
-    span[0] = i
-    count, worded = 0, False
-    for step in program:
-        first = i
-        if step == _BLANKS:
-            while i < stop and is_space(codes[i]):
-                i += 1
-            continue
-        if step == _WORD:
-            while i < stop and is_word(codes[i]):
-                i += 1
-            span[0], span[1] = first, i
-            worded = True
-        elif step in (_DIGITS, _DECIMAL):
-            negative = step == _DECIMAL and i < stop and codes[i] == 0x2D
-            if negative:
-                i += 1
-            first = i
-            digits, decimals = np.int64(0), 0
-            while i < stop and 0x30 <= codes[i] <= 0x39 and i - first < 16:
-                digits = 10 * digits + (np.int64(codes[i]) - 0x30)
-                i += 1
-            whole = i - first
-            if step == _DECIMAL and 0 < whole < 16 and i < stop and codes[i] == 0x2E:
-                i += 1
-                while i < stop and 0x30 <= codes[i] <= 0x39 and whole + decimals < 16:
-                    digits = 10 * digits + (np.int64(codes[i]) - 0x30)
-                    decimals += 1
-                    i += 1
-                if decimals == 0:  # what follows a number in a shape is no "."
-                    return _MAYBE if i < stop and codes[i] == UNSURE else _NO
-            if whole + decimals > 15:
-                return _MAYBE
-            # At most 15 digits and the power of ten are exact in float64, so this rounds as `float` does.
-            value = digits / _POWERS[decimals]
-            numbers[count] = -value if negative else value
-            count += 1
-        elif i < stop and codes[i] == step:
-            i += 1
-        if i == first:
-            return _MAYBE if i < stop and codes[i] == UNSURE else _NO
-    if not worded:
-        span[1] = i
-    return _YES
-
-
-@part
-def is_word(code: int) -> bool:
-    # `\w`, of ASCII.
-    return 0x30 <= code <= 0x39 or 0x41 <= code <= 0x5A or code == 0x5F or 0x61 <= code <= 0x7A
-
-
 def same_parts(
     texts: Sequence[str], spans: Places, others: Sequence[str], other_spans: Places
 ) -> NDArray[np.bool_]:
@@ -510,8 +287,8 @@ def same_parts(
     """
     own, other = readable(texts), readable(others)
     states = compare_parts(id(own), spans, id(other), other_spans)
-    same: NDArray[np.bool_] = states == _YES
-    for row in np.flatnonzero(states == _MAYBE).tolist():
+    same: NDArray[np.bool_] = states == YES
+    for row in np.flatnonzero(states == MAYBE).tolist():
         part, other_part = own.texts[row][slice(*spans[row])], other.texts[row][slice(*other_spans[row])]
         same[row] = part == other_part
     return same
@@ -520,17 +297,17 @@ def same_parts(
 @object_kernel
 def compare_parts(texts: int, spans: Places, others: int, other_spans: Places) -> Places:
     size = np.zeros(1, np.intp)
-    states = np.full(len(spans), _NO)
+    states = np.full(len(spans), NO)
     for row in range(len(spans)):
         i, j = spans[row, 0], other_spans[row, 0]
         if i < 0 or j < 0 or spans[row, 1] - i != other_spans[row, 1] - j:
             continue
         codes, other_codes = codes_of(texts, row, size), codes_of(others, row, size)
-        states[row] = _YES
+        states[row] = YES
         for k in range(spans[row, 1] - i):
             if codes[i + k] != other_codes[j + k]:
-                states[row] = _NO
+                states[row] = NO
                 break
             if codes[i + k] == UNSURE or codes[i + k] == _SPACE:  # what differs may have the same stand-in
-                states[row] = _MAYBE
+                states[row] = MAYBE
     return states

@@ -9,18 +9,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from lfpc_rewards.presets._objects import distinct
+from lfpc_rewards.presets._shapes import Shape
 from lfpc_rewards.presets._tags import Tags, both
-from lfpc_rewards.presets._texts import (
-    Shape,
-    cut,
-    distinct,
-    find_text,
-    lower,
-    readable,
-    same_parts,
-    stripped,
-    without,
-)
+from lfpc_rewards.presets._texts import cut, find_text, lower, readable, same_parts, stripped, without
 
 ODD = ["?", "٣", "\u00a0", "\u3000", "\x1f", "\x85", "İ", "棕", "\U0001f600", "\ud800"]
 """Digits, white space, letters and others beyond ASCII, and what stands for them."""

@@ -23,10 +23,11 @@ from lfpc_rewards.presets._completions import first_texts, same_length
 from lfpc_rewards.presets._layout import thought_and_answer
 from lfpc_rewards.presets._literals import NotLiteralError, python_literal
 from lfpc_rewards.presets._records import TEXT, Layout
+from lfpc_rewards.presets._shapes import is_word
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 from lfpc_rewards.presets._tags import Tags, both
-from lfpc_rewards.presets._texts import Places, Readable, codes_of, is_word, lengths_of, readable, stripped
+from lfpc_rewards.presets._texts import Places, Readable, codes_of, lengths_of, readable, stripped
 
 NEAR = 140.0
 """Pixels within which a click at a point counts. In the original's code."""

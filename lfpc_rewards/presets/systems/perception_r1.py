@@ -16,10 +16,11 @@ from lfpc_rewards._typing import Boxes, BoxesLike, Message, Scores
 from lfpc_rewards.geometry import iou
 from lfpc_rewards.presets._boxes import gold_boxes, json_or_none, proper
 from lfpc_rewards.presets._completions import first_texts, last_texts, refuse_one, same_length
+from lfpc_rewards.presets._shapes import Shape
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 from lfpc_rewards.presets._tags import Flags, Tags
-from lfpc_rewards.presets._texts import Shape, readable
+from lfpc_rewards.presets._texts import readable
 
 _NUMBER = r"(-?\d+(?:\.\d+)?)"
 _BOXES = (Shape("[ ~, ~, ~, ~ ]"), Shape("( ~, ~, ~, ~ )"), Shape("( ~, ~), ( ~, ~)"))

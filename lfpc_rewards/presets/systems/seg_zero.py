@@ -21,10 +21,11 @@ from lfpc_rewards.presets._boxes import as_numbers, json_or_none, pixel_inclusiv
 from lfpc_rewards.presets._completions import first_texts, last_texts, same_length
 from lfpc_rewards.presets._layout import thought_and_answer
 from lfpc_rewards.presets._records import TEXT, Layout
+from lfpc_rewards.presets._shapes import Shape
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 from lfpc_rewards.presets._tags import Tags, both
-from lfpc_rewards.presets._texts import Places, Shape, find_text, lengths_of, readable, stripped
+from lfpc_rewards.presets._texts import Places, find_text, lengths_of, readable, stripped
 
 MOST_OBJECTS = 120
 """Objects of VisionReasoner beyond this many are not looked at. In the original's code."""

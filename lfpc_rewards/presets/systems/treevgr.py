@@ -15,9 +15,10 @@ from lfpc_rewards._jit import kernel
 from lfpc_rewards._typing import Boxes, Message, Scores
 from lfpc_rewards.presets._boxes import pack_golds, plain_iou
 from lfpc_rewards.presets._completions import first_texts, last_texts, same_length
+from lfpc_rewards.presets._shapes import Shape
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 from lfpc_rewards.presets._tags import Tags, both
-from lfpc_rewards.presets._texts import Shape, stripped
+from lfpc_rewards.presets._texts import stripped
 
 _SIDES = Shape("[#,#,#,#]")
 

@@ -14,10 +14,11 @@ from lfpc_rewards._typing import Message, Scores, SizesLike
 from lfpc_rewards.presets._boxes import INTEGER_BOX, INTEGER_POINT
 from lfpc_rewards.presets._completions import first_texts, same_length
 from lfpc_rewards.presets._layout import thought_and_answer
+from lfpc_rewards.presets._shapes import Shape
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 from lfpc_rewards.presets._tags import Flags, Tags, both
-from lfpc_rewards.presets._texts import Places, Readable, Shape, lengths_of, readable, same_parts
+from lfpc_rewards.presets._texts import Places, Readable, lengths_of, readable, same_parts
 
 _ACTION = Shape("'action': '@'")
 _BARE_ACTION = re.compile(r"'action':\s*(\w+)")

@@ -31,18 +31,11 @@ from lfpc_rewards.presets._completions import first_texts, same_length
 from lfpc_rewards.presets._layout import thought_and_answer
 from lfpc_rewards.presets._math import MathLibrary, math_equal, needed
 from lfpc_rewards.presets._records import Layout
+from lfpc_rewards.presets._shapes import Shape
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 from lfpc_rewards.presets._tags import Tags, both
-from lfpc_rewards.presets._texts import (
-    Places,
-    Readable,
-    Shape,
-    lengths_of,
-    readable,
-    same_parts,
-    stripped,
-)
+from lfpc_rewards.presets._texts import Places, Readable, lengths_of, readable, same_parts, stripped
 
 Found: TypeAlias = tuple[NDArray[np.float64], NDArray[np.int64]]
 """(n, 6) boxes, as `detection_scores` wants them, and (B + 1,) where those of each row start."""
