@@ -110,7 +110,9 @@ async function open(number) {
   const mine = opening;
   let row;
   try {
-    row = await getJSON(`/api/items/${number}`);
+    // What was saved while the answer was under way is newer than the answer.
+    do row = await getJSON(`/api/items/${number}`);
+    while (row.revision < project.items[number].revision);
   } catch (refusal) {
     toast(refusal.message);
     return;
