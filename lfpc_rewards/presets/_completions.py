@@ -12,7 +12,7 @@ from itertools import chain
 from typing import Any, TypeAlias, cast
 
 from lfpc_rewards._typing import Message
-from lfpc_rewards.presets._objects import only_texts, turn_counts
+from lfpc_rewards.presets._objects import only_lists, only_texts
 
 Transcript: TypeAlias = str | Sequence[Message]
 """A decoded response with its special tokens, observations included, or the messages of it."""
@@ -41,7 +41,7 @@ def transcripts(completions: Sequence[Transcript]) -> Sequence[str]:
 def turns_of(completions: Sequence[TurnList]) -> Sequence[Sequence[str]]:
     """(B,) texts of the assistant turns, without observations."""
     refuse_one(completions)
-    if turn_counts(completions) is not None and only_texts(list(chain.from_iterable(completions))):
+    if only_lists(completions) and only_texts(list(chain.from_iterable(completions))):
         return cast("Sequence[Sequence[str]]", completions)
     return [
         [turn for turn in each if isinstance(turn, str)]

@@ -28,14 +28,11 @@ def only_texts(things: Sequence[Any]) -> bool:
     return set(map(type, things)) <= {str}
 
 
-def turn_counts(turns: Sequence[Any]) -> I64 | None:
-    """(B,) how many things each list or tuple holds; None if one is neither."""
-    if type(turns) is list and HAS_GIL:
-        counts = np.empty(len(turns), np.int64)
-        return counts if sizes_of(id(turns), KINDS, counts) else None
-    return (
-        np.fromiter(map(len, turns), np.int64, len(turns)) if set(map(type, turns)) <= {list, tuple} else None
-    )
+def only_lists(things: Sequence[Any]) -> bool:
+    """Whether all of them are lists or tuples, and of no subclass."""
+    if type(things) is list and HAS_GIL:
+        return all_are_lists(id(things), KINDS)
+    return set(map(type, things)) <= {list, tuple}
 
 
 def distinct(things: Sequence[Any]) -> tuple[I64, list[Any]]:
@@ -77,13 +74,15 @@ def number_objects(things: int, table: I64, numbers: I64, firsts: I64) -> int:
 
 
 @object_kernel
-def sizes_of(rows: int, kinds: NDArray[np.intp], sizes: I64) -> bool:
-    for i in range(sizes.size):
-        prefetch(list_item(rows, min(i + 16, sizes.size - 1)))
+def all_are_lists(rows: int, kinds: NDArray[np.intp]) -> bool:
+    # What they hold is looked at next.
+    count = list_size(rows)
+    for i in range(count):
+        prefetch(list_item(rows, min(i + 16, count - 1)))
         row = list_item(rows, i)
-        sizes[i] = size_of(row, kinds)
-        if sizes[i] < 0:
+        size = size_of(row, kinds)
+        if size < 0:
             return False
-        for k in range(sizes[i]):
+        for k in range(size):
             prefetch(item_of(row, k, kinds))
     return True

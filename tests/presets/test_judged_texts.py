@@ -154,7 +154,7 @@ def test_messages_before_texts_are_read_too():
     for rows in ([message, "<answer>red</answer>"], ["<answer>red</answer>", message]):
         assert judged(presets.deepeyes, rows, "1")[0] == ["red", "red"]
     turns = [["<answer>red</answer>"], ("<answer>red</answer>",), "<answer>red</answer>", message]
-    for rows in (turns, turns[::-1], turns[:2]):
+    for rows in (turns, turns[::-1], turns[:3], turns[:2]):
         assert presets.mini_o3_choice(rows, ["red"] * len(rows)).accuracy.tolist() == [1] * len(rows)
 
 
