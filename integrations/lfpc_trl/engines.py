@@ -88,6 +88,24 @@ def expanded(ids: Iterable[int], pictures: Sequence[Picture], placeholder: int) 
     return [token for each in ids for token in [each] * (next(counts) if each == placeholder else 1)]
 
 
+def collapsed(ids: Sequence[int], pictures: int, placeholder: int) -> list[int]:
+    """The opposite of `expanded`: one placeholder for each picture, however many visual tokens it has.
+
+    Args:
+        ids: the tokens that the model reads, in which other tokens stand between two pictures, as in the chat
+            templates of Qwen-VL; or ids that are collapsed already.
+        pictures: how many pictures there are.
+        placeholder: the id that stands for them.
+
+    Raises:
+        ValueError: the ids hold another number of pictures.
+    """
+    short = [token for at, token in enumerate(ids) if token != placeholder or at == 0 or ids[at - 1] != token]
+    if short.count(placeholder) != pictures:
+        raise ValueError(f"a prompt must hold its {pictures} pictures, got {short.count(placeholder)} in it")
+    return short
+
+
 def _turn(ids: Sequence[int], end: int) -> list[int]:
     """Up to and including the first end of turn."""
     turn = list(ids)

@@ -371,21 +371,42 @@ def load_recipe(name: str | Path | None = None, **changes: Any) -> Recipe:
 def parse(parser: RecipeParser, arguments: Sequence[str]) -> tuple[Any, ...]:
     """The objects of a parser's classes.
 
+    The file behind `--config` is read here and not by TRL, which obeys a key `env` of it before anything is
+    checked: that sets variables of this process, and some of them name programs that are run later.
+
     Raises:
         UserError: a file that is no recipe, or an option that is not known or has a wrong value.
     """
     import yaml
 
+    words = list(arguments)
     try:
-        *objects, _, unknown = parser.parse_args_and_config(
-            list(arguments), return_remaining_strings=True, separate_remaining_strings=True
+        if "--config" in words:
+            at = words.index("--config")
+            path = Path(words[at + 1])
+            del words[at : at + 2]
+            parser.set_defaults_with_config(**_content(path))
+        *objects, unknown = parser.parse_args_into_dataclasses(
+            words, return_remaining_strings=True, look_for_args_file=False
         )
     except (ValueError, yaml.YAMLError, OSError, TypeError) as error:
         raise UserError(f"the recipe cannot be read: {error}") from error
     if unknown:
         refuse_option(unknown[0], [action.dest for action in parser._actions])  # noqa: SLF001
-    # --config itself, which TRL's parser takes out beforehand, is left over in a namespace.
+    # --config itself, which was taken out, is left over in a namespace.
     return tuple(each for each in objects if not isinstance(each, argparse.Namespace))
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """The settings in a recipe's file."""
+    import yaml
+
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold settings and their values")
+    if "env" in content:
+        raise UserError(f"{path}: a recipe must not hold env; set variables where lfpc is started")
+    return content
 
 
 def recipe_of(objects: Sequence[Any]) -> Recipe:

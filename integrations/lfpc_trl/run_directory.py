@@ -7,6 +7,7 @@ noticed.
 
 import importlib.metadata
 import json
+import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -71,12 +72,19 @@ def _commit() -> str | None:
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
+    # Nothing in the caller's environment or settings may make git read another repository or run a program.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    environment |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
     try:
         done = subprocess.run(
-            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            [
+                *("git", "-c", "core.fsmonitor=false", "-C", str(root)),
+                *("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"),
+            ],
             capture_output=True,
             text=True,
             check=True,
+            env=environment,
         )
     except (OSError, subprocess.CalledProcessError):
         return None

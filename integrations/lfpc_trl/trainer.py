@@ -12,6 +12,7 @@ import torch
 from trl import GRPOTrainer
 
 from lfpc_trl.crop_tool import CropSettings, EnvironmentFactory
+from lfpc_trl.engines import collapsed, image_token_id
 from lfpc_trl.models import vision_token_ids
 from lfpc_trl.prompts import Message
 from lfpc_trl.trajectories import Round, TrajectoryLog
@@ -55,10 +56,30 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
             raise ValueError('mask_truncated_completions must be False, use mask_endings=("cut",)')
         self.mask_endings = frozenset(mask_endings)
         self.trajectories = trajectories
+        self._placeholder = image_token_id(self.processing_class)
         self._never_sampled = torch.tensor(vision_token_ids(self.processing_class))
         self._endings: list[str] = []
         self._crops = crops
         self._kept: Round | None = None
+
+    # --- a turn ---
+
+    def _generate_single_turn(
+        self,
+        prompt_ids: list[list[int]],
+        images: list[list[Any] | None] | None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        if self.use_vllm and self.vllm_mode == "colocate" and images is not None:
+            # TRL 1.16 hands vLLM as many placeholders as a picture has visual tokens, and vLLM 0.22 to 0.32
+            # puts in as many for each of them: the model would read another prompt than the one it is
+            # trained on. In server mode TRL tells vLLM where the pictures are, and nothing is put in.
+            prompt_ids = [
+                collapsed(ids, len(pictures or ()), self._placeholder)
+                for ids, pictures in zip(prompt_ids, images, strict=True)
+            ]
+        return super()._generate_single_turn(prompt_ids, images, *args, **kwargs)
 
     # --- after the rollouts, before the rewards ---
 

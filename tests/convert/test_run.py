@@ -338,14 +338,18 @@ from pathlib import Path
 from lfpc_trl.convert.run import convert
 import pyarrow.parquet
 source, path, output = sys.argv[1:]
-summary = convert([Path(path)], Path(output), source=source)
-print(summary.converted, re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+peaks = {0: peak()}
+summary = convert([Path(path)], Path(output), source=source, progress=lambda n: peaks.update({n: peak()}))
+peaks[summary.converted] = peak()
+print(*(number for pair in peaks.items() for number in pair))
 """
-"""The peak of this process; `ru_maxrss` would also count its parent's before the exec."""
+"""The peak of this process in kB by records; `ru_maxrss` would also count its parent's before the exec."""
 
 
 def write_many(path, count):
-    """Records of 2 KB, all different: as lines, as one array, or as one row group."""
+    """Records of 2 kB, all different: as lines, as one array, or as one row group."""
     record = {"image": ["a.jpg"], "answer": [r"\boxed{12}"], "is_video": None}
     many = (record | {"qid": f"q-{i}", "question": f"{i} " * 300 + "x" * 500} for i in range(count))
     if path.suffix == ".parquet":
@@ -366,21 +370,16 @@ def write_many(path, count):
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
 def test_memory_does_not_grow_with_the_number_of_records(folder, suffix):
-    used = {}
-    for count in (500, 15_000):
-        path = folder / f"{count}{suffix}"
-        write_many(path, count)
-        command = [
-            sys.executable,
-            "-c",
-            MEASURE,
-            "pixel-reasoner",
-            str(path),
-            str(folder / f"{count}.out.jsonl"),
-        ]
-        environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'integrations'}", "PATH": ""}
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-        converted, used[count] = map(int, done.stdout.split())
-        assert converted == count
-    # The larger file is 30 MB longer; a batch of Parquet may hold 16 MB of it.
-    assert used[15_000] - used[500] < (20_000 if suffix == ".parquet" else 6_000), used
+    count = 16_000
+    path = folder / f"many{suffix}"
+    write_many(path, count)
+    command = [sys.executable, "-c", MEASURE, "pixel-reasoner", str(path), str(folder / "out.jsonl")]
+    environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'integrations'}", "PATH": ""}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    numbers = list(map(int, done.stdout.split()))
+    peaks = dict(zip(numbers[::2], numbers[1::2], strict=True))
+    assert max(peaks) == count
+    # All records together take 32 MB and more. Arrow's buffers and what its allocator keeps of them, which
+    # differs by version, fill up within the first thousands; behind them nothing may be added.
+    assert peaks[count] - peaks[0] < (60_000 if suffix == ".parquet" else 6_000), peaks
+    assert peaks[count] - peaks[count // 2] < 3_000, peaks

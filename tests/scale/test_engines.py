@@ -14,11 +14,13 @@ from PIL import Image
 from lfpc_rewards import Frame, smart_resize
 from lfpc_trl.crop_tool import CropEnvironment, CropSettings
 from lfpc_trl.engines import (
+    Picture,
     PromptLimits,
     TransformersEngine,
     VllmEngine,
     _Draw,
     check_vllm,
+    collapsed,
     expanded,
     image_token_id,
     new_engine,
@@ -122,6 +124,25 @@ def test_vllm_is_given_the_prompt_of_the_training(vllm, processor, model_dir, ro
         assert set(each.logit_bias) == set(vision_token_ids(processor))
         assert set(each.logit_bias.values()) == {-100.0}
         assert (each.repetition_penalty, each.top_p, each.top_k) == (1.0, 1.0, 0)
+
+
+PLACEHOLDER = 9
+
+
+@given(st.lists(st.tuples(st.lists(st.integers(0, 8), min_size=1), st.integers(1, 300)), max_size=4))
+def test_collapsing_undoes_expanding(parts):
+    """Between two pictures stands at least one other token."""
+    ids = [token for text, _ in parts for token in (*text, PLACEHOLDER)]
+    pictures = [Picture(tokens, None) for _, tokens in parts]
+    read = expanded(ids, pictures, PLACEHOLDER)
+    assert collapsed(read, len(parts), PLACEHOLDER) == ids
+    assert collapsed(ids, len(parts), PLACEHOLDER) == ids  # what holds one for each is left alone
+
+
+@pytest.mark.parametrize("pictures", [0, 1, 3])
+def test_ids_with_another_number_of_pictures_are_not_collapsed(pictures):
+    with pytest.raises(ValueError, match=f"must hold its {pictures} pictures, got 2"):
+        collapsed([1, 9, 9, 2, 9, 3], pictures, PLACEHOLDER)
 
 
 def test_vllm_is_started_for_no_more_than_the_run_needs(vllm, processor, model_dir):

@@ -1,6 +1,8 @@
 """Recipes: what is in those that come with the package, what overrides what, and what is refused."""
 
 import dataclasses
+import os
+import sys
 
 import pytest
 import yaml
@@ -240,7 +242,24 @@ def test_a_setting_that_trl_refuses_is_told_in_its_words(tmp_path):
         recipe.grpo_config(tmp_path, never_sampled={}, cpu=True)
 
 
-@pytest.mark.parametrize("text", ["- a list", "steps: [", "env: 3"])
+@pytest.mark.parametrize("env", ["{LFPC_TEST_SET: 1}", "3", "null"])
+def test_a_recipe_that_sets_environment_variables_is_refused_and_sets_none(tmp_path, monkeypatch, env):
+    monkeypatch.delenv("LFPC_TEST_SET", raising=False)
+    path = tmp_path / "odd.yaml"
+    path.write_text(f"env: {env}\nstage: 1\n")
+    with pytest.raises(UserError, match=r"odd\.yaml: a recipe must not hold env; set variables"):
+        load_recipe(path)
+    assert "LFPC_TEST_SET" not in os.environ
+
+
+def test_a_file_of_options_beside_the_program_is_not_read(tmp_path, monkeypatch):
+    """transformers looks for one of the program's name."""
+    (tmp_path / "lfpc.args").write_text("--steps 3")
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "lfpc")])
+    assert load_recipe("cpu-stage1").stage.steps == content("cpu-stage1")["steps"]
+
+
+@pytest.mark.parametrize("text", ["- a list", "steps: [", "3: 4", ""])
 def test_a_file_that_is_no_recipe_is_refused(tmp_path, text):
     path = tmp_path / "odd.yaml"
     path.write_text(text)

@@ -1,4 +1,6 @@
-from lfpc_trl.run_directory import append_metrics, keep_metrics_until, read_metrics
+import os
+
+from lfpc_trl.run_directory import append_metrics, keep_metrics_until, read_metrics, versions
 
 
 def test_metrics_skip_what_is_no_line(tmp_path):
@@ -18,3 +20,18 @@ def test_a_run_that_goes_on_forgets_the_steps_it_repeats(tmp_path):
 
 def test_no_run_no_metrics(tmp_path):
     assert read_metrics(tmp_path / "none") == []
+
+
+def test_git_is_asked_without_the_callers_settings(tmp_path, monkeypatch):
+    """A program of the caller's choosing would run, and another repository would answer."""
+    ran = tmp_path / "ran"
+    program = tmp_path / "program"
+    program.write_text(f"#!/bin/sh\ntouch {ran}\n")
+    program.chmod(0o755)
+    settings = tmp_path / "settings"
+    settings.write_text(f"[core]\n\tfsmonitor = {program}\n")
+    plain = versions()["commit"]
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(settings))
+    monkeypatch.setenv("GIT_DIR", os.devnull)
+    assert versions()["commit"] == plain
+    assert not ran.exists()

@@ -3,18 +3,23 @@
 import dataclasses
 import io
 import math
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
+from trl import GRPOTrainer
 
 from lfpc_rewards import Frame
 from lfpc_trl import images
 from lfpc_trl.alerts import ToolUseAlert
+from lfpc_trl.engines import Picture, expanded
 from lfpc_trl.models import family_of, load_processor, never_sampled
 from lfpc_trl.rewards import METRICS
 from lfpc_trl.rows import read_rows
+from lfpc_trl.trainer import RolloutTrainer
 from lfpc_trl.trajectories import TrajectoryLog, read_trajectories
 from lfpc_trl.transcript import ENDINGS
 from tests.trl import tiny
@@ -328,6 +333,95 @@ def test_trajectories_are_sampled_by_step_and_by_group(compact_dir, rows, tmp_pa
         "step-000003.parquet",
     ]
     assert [(each.step, each.group) for each in read_trajectories(tmp_path)] == [(1, 0)] * 4 + [(3, 0)] * 4
+
+
+# --- vLLM in the processes of the training ------------------------------------------------------------
+
+
+class ColocatedLLM:
+    """The engine that TRL drives in colocate mode: keeps the prompts it is given and plays a script."""
+
+    def __init__(self, trainer, script):
+        self.tokenizer, self.script, self.prompts = trainer._tokenizer, script, []
+        self.llm_engine = SimpleNamespace(model_config=SimpleNamespace(max_model_len=4096))
+
+    def generate(self, prompts, **_):
+        self.prompts += prompts
+        return [self.turn(place, prompt["prompt_token_ids"]) for place, prompt in enumerate(prompts)]
+
+    def turn(self, place, ids):
+        said = re.findall(r"#(\d+)#", self.tokenizer.decode(ids))
+        rollout = int(said[0]) if said else place
+        text = f"#{rollout}#{self.script[rollout][len(said)]}"
+        written = [*self.tokenizer(text)["input_ids"], self.tokenizer.eos_token_id]
+        certain = [{token: SimpleNamespace(rank=1, logprob=0.0)} for token in written]
+        return SimpleNamespace(
+            prompt_token_ids=ids, outputs=[SimpleNamespace(token_ids=written, logprobs=certain)]
+        )
+
+
+def colocate(trainer, script, monkeypatch):
+    """Let TRL's own code of colocate mode ask a `ColocatedLLM`."""
+    from trl.generation import vllm_generation
+
+    monkeypatch.setattr(vllm_generation, "SamplingParams", SimpleNamespace, raising=False)
+    generation = object.__new__(vllm_generation.VLLMGeneration)
+    vars(generation).update(
+        {"mode": "colocate", "llm": ColocatedLLM(trainer, script), "model": trainer.model},
+        accelerator=trainer.accelerator,
+        tensor_parallel_size=1,
+        enable_sleep_mode=False,
+        temperature=1.0,
+        top_p=1.0,
+        top_k=0,
+        min_p=None,
+        repetition_penalty=1.0,
+        logprobs=0,
+        max_completion_length=600,
+        generation_kwargs={},
+        structured_outputs_regex=None,
+    )
+    trainer.use_vllm, trainer.vllm_mode, trainer.vllm_generation = True, "colocate", generation
+    trainer._last_loaded_step = trainer.state.global_step
+    return generation.llm.prompts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl"], indirect=True)
+def test_vllm_beside_the_trainer_is_given_one_placeholder_for_each_picture(
+    compact_dir, rows, tmp_path, call, monkeypatch
+):
+    script = [[call, ANSWER], [call, call, ANSWER], [ANSWER], [ANSWER]]
+    trainer = make_trainer(compact_dir, rows[:1], tmp_path, script)
+    plain = RolloutTrainer._generate_single_turn
+    monkeypatch.setattr(type(trainer), "_generate_single_turn", plain)  # no script of the trainer's own
+    given = colocate(trainer, script, monkeypatch)
+    output, _ = generate(trainer)
+    picture = trainer.processing_class.image_token_id
+    pictures = [prompt["multi_modal_data"]["image"] for prompt in given]
+    pictures = [each if isinstance(each, list) else [each] for each in pictures]
+    assert [len(each) for each in pictures] == [1, 1, 1, 1, 2, 2, 3]
+    assert [prompt["prompt_token_ids"].count(picture) for prompt in given] == [1, 1, 1, 1, 2, 2, 3]
+    # The trainer goes on with the tokens that the model reads: as many as each picture has.
+    read = torch.cat([output["prompt_ids"], output["completion_ids"]], 1)
+    assert (read == picture).sum() == output["image_grid_thw"].prod(-1).sum() // 4
+    # And what vLLM makes of its prompts is just that.
+    side = trainer._crops.factor
+    tokens = [Picture(each.width * each.height // side**2, None) for each in pictures[-1]]
+    whole = expanded(given[-1]["prompt_token_ids"], tokens, picture)
+    row = read[1][torch.cat([output["prompt_mask"], output["completion_mask"]], 1)[1].bool()].tolist()
+    assert row[: len(whole)] == whole
+
+
+@pytest.mark.slow
+def test_vllm_on_a_server_is_given_what_the_trainer_reads(compact_dir, rows, tmp_path, monkeypatch):
+    """There TRL says where the pictures are, and vLLM adds nothing."""
+    trainer = make_trainer(compact_dir, rows[:1], tmp_path, [[ANSWER]] * 4)
+    asked = []
+    monkeypatch.setattr(GRPOTrainer, "_generate_single_turn", lambda _, ids, *__: asked.append(ids))
+    trainer.use_vllm, trainer.vllm_mode = True, "server"
+    RolloutTrainer._generate_single_turn(trainer, [[7, 8, 8, 8]], [["picture"]], {}, 1)
+    assert asked == [[[7, 8, 8, 8]]]
 
 
 # --- curves ------------------------------------------------------------------------------------------
