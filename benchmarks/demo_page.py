@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from lfpc_trl.report import PHASES, check_goals
+from lfpc_trl.demo.report import PHASES, check_goals
 
 METRICS = {
     "accuracy": "accuracy",

@@ -25,19 +25,22 @@ import transformers
 from PIL import Image
 from trl.chat_template_utils import parse_response
 
-from lfpc_trl import images
-from lfpc_trl.crop_tool import TOOL_NAME, CropEnvironment, CropSettings
+from lfpc_trl.data.rows import Row, read_rows
 from lfpc_trl.demo import world
 from lfpc_trl.demo.run import COARSEST, CROP_TOKENS, TEMPERATURE
-from lfpc_trl.engines import TransformersEngine
-from lfpc_trl.evaluation.questions import Benchmark, Question
-from lfpc_trl.evaluation.records import Key, Plan, Records, open_items
-from lfpc_trl.evaluation.results import write_results
-from lfpc_trl.images import BoxError, crop_box, crop_size, shown_size
-from lfpc_trl.models import factor, family_of, load_model, load_processor, vision_token_ids
-from lfpc_trl.prompts import build_prompt, user_blocks
-from lfpc_trl.rollouts import RolloutSettings
-from lfpc_trl.rows import Row, read_rows
+from lfpc_trl.evaluate.questions import Benchmark, Question
+from lfpc_trl.evaluate.records import Key, Plan, Records, open_items
+from lfpc_trl.evaluate.results import write_results
+from lfpc_trl.models.engines import TransformersEngine
+from lfpc_trl.models.families import family_of
+from lfpc_trl.models.processors import factor, load_processor, vision_token_ids
+from lfpc_trl.models.weights import load_model
+from lfpc_trl.pictures import originals
+from lfpc_trl.pictures.crops import BoxError, crop_box, crop_size
+from lfpc_trl.pictures.sizes import shown_size
+from lfpc_trl.rollouts.crop_tool import TOOL_NAME, CropEnvironment, CropSettings
+from lfpc_trl.rollouts.generate import RolloutSettings
+from lfpc_trl.rollouts.prompts import build_prompt, user_blocks
 
 PAGE = Path(__file__).with_name("README-evaluation.md")
 START, STOP = "<!-- table: written by evaluation_speed.py -->", "<!-- end of table -->"
@@ -177,7 +180,7 @@ def ours(
     model: Counted, processor: Any, crops: CropSettings, rows: list[Row], folder: Path, batch_size: int
 ) -> int:
     """Evaluate as `lfpc eval` does, results and thumbnails written; the pictures decoded."""
-    images._PICTURES = cache = images.PictureCache()  # noqa: SLF001 - counted from zero
+    originals._PICTURES = cache = originals.PictureCache()  # noqa: SLF001 - counted from zero
     benchmark = Benchmark("demo", tuple(Question(row, row.id) for row in rows))
     plan = Plan((benchmark,), (COARSEST,), CONDITIONS, 1, crops.factor)
     settings = RolloutSettings(MAX_TURNS, MAX_NEW_TOKENS, TEMPERATURE, 0, batch_size)

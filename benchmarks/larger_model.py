@@ -22,15 +22,17 @@ from typing import Any
 
 import torch
 
+from lfpc_trl.data.rows import read_rows, with_shown_tokens, write_rows
 from lfpc_trl.demo import warm_up, world
 from lfpc_trl.demo.run import COARSEST, CROP_TOKENS, TEMPERATURE
-from lfpc_trl.evaluation.in_process import evaluate
-from lfpc_trl.models import factor, family_of, load_model, load_processor
-from lfpc_trl.recipe import Recipe, load_recipe
-from lfpc_trl.rows import read_rows, with_shown_tokens, write_rows
-from lfpc_trl.run_directory import read_metrics
-from lfpc_trl.train import train
-from lfpc_trl.trainer import RolloutTrainer
+from lfpc_trl.evaluate.in_process import evaluate
+from lfpc_trl.models.families import family_of
+from lfpc_trl.models.processors import factor, load_processor
+from lfpc_trl.models.weights import load_model
+from lfpc_trl.runs.directory import read_metrics
+from lfpc_trl.train.recipe import Recipe, load_recipe
+from lfpc_trl.train.run import train
+from lfpc_trl.train.trainer import RolloutTrainer
 
 CURVES = ("reward", "accuracy", "tool_use", "iou", "overlap", "bbox_ratio")
 COLUMNS = ("accuracy", "accuracy_noise_crop", "tool_calls", "iou", "overlap", "bbox_ratio")
@@ -162,7 +164,7 @@ def warm(args: argparse.Namespace) -> Path:
 def measure(model_dir: Path, rows_file: Path, args: argparse.Namespace) -> dict[str, Any]:
     """The demo's evaluation."""
     model, processor = load_model(model_dir, device=args.device), load_processor(model_dir)
-    from lfpc_trl.crop_tool import CropSettings
+    from lfpc_trl.rollouts.crop_tool import CropSettings
 
     return evaluate(
         model,

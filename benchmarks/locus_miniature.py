@@ -105,7 +105,7 @@ def start(folder: Path, scale: Scale, seed: int) -> dict[str, float]:
 
 def recipe_of(scale: Scale, seed: int) -> Any:
     """`locus-cpu`, and what this model and this world need."""
-    from lfpc_trl.recipe import load_recipe
+    from lfpc_trl.train.recipe import load_recipe
 
     return load_recipe(
         "locus-cpu",
@@ -137,7 +137,7 @@ def train_arm(folder: Path, scale: Scale, seed: int, *, arm: str) -> list[float]
     """One training, from its last checkpoint if there is one; the IoU that it was paid for, step by step."""
     be_quiet()
     from lfpc_trl.locus.task import score_cues
-    from lfpc_trl.train import train
+    from lfpc_trl.train.run import train
 
     rows = _cues(folder, "train")
     other = other_cues(rows)
@@ -203,7 +203,8 @@ def look_at_exact_boxes(folder: Path) -> dict[str, Any]:
 
 def _find(directory: Path, rows: Sequence[Any], temperature: float = 0.0) -> Any:
     from lfpc_trl.locus.evaluation import find_cues
-    from lfpc_trl.models import load_model, load_processor
+    from lfpc_trl.models.processors import load_processor
+    from lfpc_trl.models.weights import load_model
 
     return find_cues(
         load_model(directory),
@@ -217,8 +218,9 @@ def _find(directory: Path, rows: Sequence[Any], temperature: float = 0.0) -> Any
 
 
 def _crops(directory: Path) -> Any:
-    from lfpc_trl.crop_tool import CropSettings
-    from lfpc_trl.models import factor, family_of, load_processor
+    from lfpc_trl.models.families import family_of
+    from lfpc_trl.models.processors import factor, load_processor
+    from lfpc_trl.rollouts.crop_tool import CropSettings
 
     side = factor(load_processor(directory))
     return CropSettings(family_of(directory).frame, side, crop_tokens=CROP_TOKENS, max_crops=0)
@@ -230,7 +232,8 @@ def _attention(directory: Path, rows: Sequence[Any]) -> list[float]:
     from lfpc_trl.locus.attention import model_attention_in_box
     from lfpc_trl.locus.cues import cue_box
     from lfpc_trl.locus.task import CuePrompt
-    from lfpc_trl.models import load_model, load_processor
+    from lfpc_trl.models.processors import load_processor
+    from lfpc_trl.models.weights import load_model
 
     model, processor = load_model(directory, attention="eager"), load_processor(directory)
     crops = _crops(directory)
@@ -248,8 +251,8 @@ def _attention(directory: Path, rows: Sequence[Any]) -> list[float]:
 
 
 def _cues(folder: Path, name: str) -> list[Any]:
-    from lfpc_trl.models import factor, load_processor
-    from lfpc_trl.rows import read_rows, with_shown_tokens
+    from lfpc_trl.data.rows import read_rows, with_shown_tokens
+    from lfpc_trl.models.processors import factor, load_processor
 
     rows = read_rows(folder / "data" / f"{name}-cues.jsonl", require_targets=True)
     return with_shown_tokens(rows, SHOWN_TOKENS, factor=factor(load_processor(folder / "start")))

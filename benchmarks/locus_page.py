@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.miniature.runner import marker, outcome
 from benchmarks.miniature.verdicts import FAILED, HELD, NOISY, decide, interval
-from lfpc_trl.evaluation.statistics import difference_of
+from lfpc_trl.evaluate.statistics import difference_of
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results" / "locus.md"

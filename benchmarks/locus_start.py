@@ -26,8 +26,10 @@ from lfpc_trl.demo.world import (
     draw_background,
     draw_scene,
 )
-from lfpc_trl.images import cut, show, shown_size
-from lfpc_trl.models import load_model, load_processor
+from lfpc_trl.models.processors import load_processor
+from lfpc_trl.models.weights import load_model
+from lfpc_trl.pictures.crops import cut
+from lfpc_trl.pictures.sizes import show, shown_size
 
 SHOWN_TOKENS, CROP_TOKENS = 54, 16
 """Visual tokens of a picture and of a cue at most."""

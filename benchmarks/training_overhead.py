@@ -31,14 +31,17 @@ from trl import GRPOConfig
 
 import lfpc_trl.demo
 from lfpc_rewards import Frame
-from lfpc_trl import crop_tool, images, lazy_images, models, rewards, trainer, trajectories
-from lfpc_trl.alerts import ToolUseAlert
-from lfpc_trl.crop_tool import CropEnvironment, CropSettings, environment_factory
+from lfpc_trl.data.rows import Row, read_rows, with_shown_tokens
 from lfpc_trl.demo import world
-from lfpc_trl.prompts import build_prompt
-from lfpc_trl.rollouts import _images
-from lfpc_trl.rows import Row, read_rows, with_shown_tokens
-from lfpc_trl.transcript import score_transcripts
+from lfpc_trl.models import families, processors, weights
+from lfpc_trl.pictures import crops, lazy, originals, sizes
+from lfpc_trl.rollouts.crop_tool import CropEnvironment, CropSettings, environment_factory
+from lfpc_trl.rollouts.generate import _images, crop_tool, rewards
+from lfpc_trl.rollouts.prompts import build_prompt
+from lfpc_trl.rollouts.transcript import score_transcripts
+from lfpc_trl.runs import trajectories
+from lfpc_trl.train import trainer
+from lfpc_trl.train.alerts import ToolUseAlert
 
 EIGHT_K = (7680, 4320)
 GROUPS, GROUP, CROPS = 4, 4, 2
@@ -56,7 +59,7 @@ def make_rows(folder, count):
         noise = np.random.default_rng(index).integers(0, 256, (135, 240, 3), dtype=np.uint8)
         path = folder / f"{index}.jpg"
         Image.fromarray(noise).resize(EIGHT_K, Image.Resampling.BICUBIC).save(path, quality=92)
-        shown = images.shown_size(EIGHT_K, 1024, factor=28)
+        shown = sizes.shown_size(EIGHT_K, 1024, factor=28)
         region = np.array([[3000.0, 2000.0, 3300.0, 2300.0], [2800.0, 1800.0, 3600.0, 2500.0]])
         rows.append(Row(str(index), "What?", ("A",), None, path, EIGHT_K, (region,), shown))
     return rows
@@ -99,8 +102,8 @@ def by_value(messages):
 
 
 def fresh_cache():
-    images._PICTURES = images.PictureCache()
-    return images._PICTURES
+    originals._PICTURES = originals.PictureCache()
+    return originals._PICTURES
 
 
 def timed(work, clock=time.perf_counter):
@@ -146,15 +149,15 @@ def in_turn(rows):
     """Every picture made where it is asked for, from the same cache."""
     for row in rows:
         for rollout in range(GROUP):
-            images.load_shown(row.image, row.shown_size)
+            originals.load_shown(row.image, row.shown_size)
             for crop in range(CROPS):
-                box = images.crop_box(
+                box = crops.crop_box(
                     box_of(rollout, crop),
                     frame=SETTINGS.frame,
                     shown_size=row.shown_size,
                     original_size=row.size,
                 )
-                images.cut(images.load_original(row.image), box, factor=28, max_tokens=SETTINGS.crop_tokens)
+                crops.cut(originals.load_original(row.image), box, factor=28, max_tokens=SETTINGS.crop_tokens)
 
 
 def in_threads(rows):
@@ -182,7 +185,7 @@ def picture_work(rows):
     ]
     table(
         f"All pictures of {GROUPS} groups of {GROUP} rollouts with {CROPS} crops, 8K JPEG, "
-        f"{lazy_images._cores()} cores; {ratio:.2f} times as fast in threads",
+        f"{lazy._cores()} cores; {ratio:.2f} times as fast in threads",
         ["how", "time", "decodes per group"],
         lines,
     )
@@ -191,15 +194,15 @@ def picture_work(rows):
 def costs(rows):
     """Seconds of one core for one decode, one overview, one crop, and the rest of a rollout."""
     row, path = rows[0], rows[0].image
-    original = images._decode(path)
-    crop = images.crop_box(box_of(3, 1), frame=Frame.SHOWN, shown_size=row.shown_size, original_size=row.size)
+    original = originals._decode(path)
+    crop = crops.crop_box(box_of(3, 1), frame=Frame.SHOWN, shown_size=row.shown_size, original_size=row.size)
     rollouts = [roll_out(rows[index // 16 % len(rows)], index) for index in range(64)]
     completions = [completion for _, completion in rollouts]
     about = [rows[index // 16 % len(rows)] for index in range(64)]
     works = {
-        "decode": lambda: images._decode(path),
-        "overview": lambda: images.show(original, row.shown_size),
-        "crop": lambda: images.cut(original, crop, factor=28, max_tokens=1024),
+        "decode": lambda: originals._decode(path),
+        "overview": lambda: sizes.show(original, row.shown_size),
+        "crop": lambda: crops.cut(original, crop, factor=28, max_tokens=1024),
         "rollout": lambda: [roll_out(row, index) for index in range(64)],
         "scores": lambda: score_transcripts(completions, about, SETTINGS),
     }
@@ -296,20 +299,20 @@ def demo_step(folder, steps=9):
     transformers_logging.set_verbosity_error()
     list(world.make_pictures(folder, 8, seed=1, photos=world.TRAINING_PHOTOS, name="rows"))
     warm = Path(lfpc_trl.demo.__file__).parent / "warm"
-    processor = models.load_processor(warm)
-    frame, factor = models.family_of(warm).frame, models.factor(processor)
+    processor = processors.load_processor(warm)
+    frame, factor = families.family_of(warm).frame, processors.factor(processor)
     rows = with_shown_tokens(read_rows(folder / "rows.jsonl", require_targets=True), 54, factor=factor)
     crops = CropSettings(frame=frame, factor=factor, crop_tokens=64, max_crops=2)
     clock = Clock()
     clock.watch(CropEnvironment, "reset", "environment: resets")
     clock.watch(CropEnvironment, crop_tool.TOOL_NAME, "environment: calls")
-    pixels = lazy_images.LazyImage.im.fget
+    pixels = lazy.LazyImage.im.fget
 
     def im(self):
         with clock.running("waiting for pictures"):
             return pixels(self)
 
-    lazy_images.LazyImage.im = property(im, lazy_images.LazyImage.im.fset)
+    lazy.LazyImage.im = property(im, lazy.LazyImage.im.fset)
     for term in (rewards.AccuracyReward, rewards.FormatReward, rewards.ToolBonus, rewards.GroundingReward):
         clock.watch(term, "__call__", "reward terms and metrics")
     clock.watch(trainer.RolloutTrainer, "_check_tokens", "endings and checks")
@@ -325,7 +328,7 @@ def demo_step(folder, steps=9):
         max_steps=steps,
         max_completion_length=512,
         max_tool_calling_iterations=2,
-        generation_kwargs={"max_new_tokens": 48, **models.never_sampled(processor, use_vllm=False)},
+        generation_kwargs={"max_new_tokens": 48, **processors.never_sampled(processor, use_vllm=False)},
         temperature=0.5,
         reward_weights=[0.8, 0.2, 1.2, 1.0],
         learning_rate=1.5e-4,
@@ -348,7 +351,7 @@ def demo_step(folder, steps=9):
         }
 
     grpo = trainer.RolloutTrainer(
-        model=models.load_model(warm),
+        model=weights.load_model(warm),
         reward_funcs=[
             rewards.AccuracyReward(),
             rewards.FormatReward(),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.miniature.warm import PAIRS, PICTURE_SIZE, SINGLES, Lessons, warm_up
-from lfpc_trl.evaluation.conditions import Condition
+from lfpc_trl.evaluate.conditions import Condition
 
 HIGH, LOW = 216, 54
 """Visual tokens of an overview that the model can read, and of one that it cannot."""
@@ -134,9 +134,10 @@ def select(folder: Path, scale: Scale, seed: int, device: str) -> dict[str, Any]
     """The rows of every arm: at which size each picture is shown in training."""
     del scale
     be_quiet()
-    from lfpc_trl.models import factor, load_model, load_processor
-    from lfpc_trl.resolution import select_resolution
-    from lfpc_trl.rows import read_rows, with_shown_tokens, write_rows
+    from lfpc_trl.data.rows import read_rows, with_shown_tokens, write_rows
+    from lfpc_trl.models.processors import factor, load_processor
+    from lfpc_trl.models.weights import load_model
+    from lfpc_trl.select.ask import select_resolution
 
     data = folder / "data"
     model, processor = load_model(folder / "warm", device=device), load_processor(folder / "warm")
@@ -173,7 +174,7 @@ def select(folder: Path, scale: Scale, seed: int, device: str) -> dict[str, Any]
 def recipe_of(arm: Arm, scale: Scale, seed: int, device: str) -> Any:
     """The recipe of an arm: the demo's settings; what differs between arms is in the arm."""
     from lfpc_trl.demo.run import SMALL_MODEL
-    from lfpc_trl.recipe import load_recipe
+    from lfpc_trl.train.recipe import load_recipe
 
     stage = "cpu-stage2" if "grounding_weight" in arm.reward else "cpu-stage1"
     place = {} if device == "cpu" else {"use_cpu": False, "bf16": False}
@@ -199,8 +200,8 @@ def recipe_of(arm: Arm, scale: Scale, seed: int, device: str) -> Any:
 def train_arm(folder: Path, scale: Scale, seed: int, device: str, *, name: str) -> dict[str, Any]:
     """One training, from its last checkpoint if there is one."""
     be_quiet()
-    from lfpc_trl.rows import read_rows
-    from lfpc_trl.train import train
+    from lfpc_trl.data.rows import read_rows
+    from lfpc_trl.train.run import train
 
     arm = arms(scale)[name]
     directory = folder / name
@@ -228,10 +229,12 @@ def evaluate_model(
     """One model on test pictures shown at one budget, greedily, as the paper evaluates."""
     del scale
     be_quiet()
-    from lfpc_trl.crop_tool import CropSettings
-    from lfpc_trl.evaluation.in_process import evaluate
-    from lfpc_trl.models import factor, family_of, load_model, load_processor
-    from lfpc_trl.rows import read_rows, with_shown_tokens
+    from lfpc_trl.data.rows import read_rows, with_shown_tokens
+    from lfpc_trl.evaluate.in_process import evaluate
+    from lfpc_trl.models.families import family_of
+    from lfpc_trl.models.processors import factor, load_processor
+    from lfpc_trl.models.weights import load_model
+    from lfpc_trl.rollouts.crop_tool import CropSettings
 
     model, processor = load_model(folder / name, device=device), load_processor(folder / name)
     side = factor(processor)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.miniature import jobs
 from benchmarks.miniature.runner import Job
-from lfpc_trl.evaluation.conditions import Condition
+from lfpc_trl.evaluate.conditions import Condition
 
 STAGE_1 = ("warm", "gap", "no-gap")
 """Models evaluated on readable overviews too, and with other crops than they asked for."""

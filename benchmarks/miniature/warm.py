@@ -23,8 +23,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lfpc_trl.demo import warm_up as demo
 from lfpc_trl.demo.world import QUESTION, TRAINING_PHOTOS, Scene, Sign, draw_background, draw_scene
-from lfpc_trl.images import show, shown_size
-from lfpc_trl.models import load_model
+from lfpc_trl.models.weights import load_model
+from lfpc_trl.pictures.sizes import show, shown_size
 
 PICTURE_SIZE = (840, 560)
 """Smaller than the demo's pictures, with signs of the same size: 216 tokens are then enough to read them."""

@@ -1,12 +1,12 @@
-"""LFPC training on TRL: rows, the crop tool, the two stages, resolution selection and evaluation.
+"""LFPC training on TRL, in folders that follow the way of the data.
 
-Import from the modules, for example `from lfpc_trl.train import train`; this package itself imports
-nothing, so that `lfpc --help` answers at once. The modules, from the ground up:
+Import from the modules, for example `from lfpc_trl.train.run import train`; this package itself imports
+nothing, so that `lfpc --help` answers at once. From the ground up; a folder imports from those above its line:
 
-* `errors`, `images`, `rows`, `models`, `prompts`: what comes in
-* `crop_tool`, `transcript`, `rewards`: what a rollout may do and what it earns
-* `engines`, `rollouts`, `ladder`, `resolution`, `evaluation`: rollouts without training
-* `journal`, `pool`, `progress`: long work in many processes, killed and gone on with
-* `stages`, `train`: the two stages
-* `report`, `demo`, `cli`: what people see
+* `pictures`: originals, sizes, crops
+* `data`: records of files and rows; `models`: families, processors, weights, engines; `html`: what pages share
+* `rollouts`: prompt, crop tool, turns, scores; `jobs`: long work in many processes
+* `convert`, `synthesize`, `annotate`: where rows come from; `locus`: a second method; `runs`: runs on the disk
+* `select`, `train`, `evaluate`, `view`: what is done with models
+* `demo`, `commands`: what people start
 """

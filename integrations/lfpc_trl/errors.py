@@ -11,3 +11,8 @@ class DataError(UserError):
 
 class InterruptedRun(Exception):  # noqa: N818 - not an error
     """Ctrl-C in a run: the text says what is safe and how to go on."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, its class where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from lfpc_trl.convert.drafts import original_boxes
 from lfpc_trl.convert.pictures import SUFFIXES, PictureStore
 from lfpc_trl.errors import DataError
-from lfpc_trl.images import MAX_PIXELS, check_picture, load_original
+from lfpc_trl.pictures.originals import MAX_PIXELS, check_picture, load_original
 from tests.convert.published import picture_bytes
 
 

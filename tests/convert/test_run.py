@@ -16,8 +16,8 @@ from pyarrow import parquet
 from lfpc_trl import cli
 from lfpc_trl.convert import label_studio, run
 from lfpc_trl.convert.run import convert
+from lfpc_trl.data.rows import read_rows
 from lfpc_trl.errors import DataError, InterruptedRun, UserError
-from lfpc_trl.rows import read_rows
 from tests.convert import published
 
 ROOT = Path(__file__).parents[2]

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from lfpc_trl.convert import sources
-from lfpc_trl.convert.sources import read_members, read_records
+from lfpc_trl.data import sources
+from lfpc_trl.data.sources import read_members, read_records
 from lfpc_trl.errors import DataError
 
 plain = st.recursive(

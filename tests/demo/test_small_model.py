@@ -12,12 +12,14 @@ import pytest
 import torch
 from trl.chat_template_utils import is_chat_template_prefix_preserving, parse_response, supports_tool_calling
 
-from lfpc_trl.crop_tool import CropSettings
+from lfpc_trl.data.rows import read_rows, with_shown_tokens
 from lfpc_trl.demo import run, small_model, warm_up, world
-from lfpc_trl.evaluation.in_process import evaluate
-from lfpc_trl.images import BOX_ERRORS
-from lfpc_trl.models import factor, family_of, load_model, load_processor
-from lfpc_trl.rows import read_rows, with_shown_tokens
+from lfpc_trl.evaluate.in_process import evaluate
+from lfpc_trl.models.families import family_of
+from lfpc_trl.models.processors import factor, load_processor
+from lfpc_trl.models.weights import load_model
+from lfpc_trl.pictures.crops import BOX_ERRORS
+from lfpc_trl.rollouts.crop_tool import CropSettings
 
 ROOT = Path(__file__).parents[2]
 WARM = Path(str(resources.files("lfpc_trl.demo") / "warm"))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lfpc_trl.data.rows import read_rows
 from lfpc_trl.demo import world
-from lfpc_trl.images import show
-from lfpc_trl.rows import read_rows
+from lfpc_trl.pictures.sizes import show
 
 
 @pytest.fixture(scope="module")

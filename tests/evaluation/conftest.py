@@ -5,9 +5,10 @@ import pytest
 from PIL import Image
 
 from lfpc_rewards import Frame
-from lfpc_trl.crop_tool import CropSettings
-from lfpc_trl.models import factor, load_model, load_processor
-from lfpc_trl.rows import Row
+from lfpc_trl.data.rows import Row
+from lfpc_trl.models.processors import factor, load_processor
+from lfpc_trl.models.weights import load_model
+from lfpc_trl.rollouts.crop_tool import CropSettings
 from tests.trl import tiny
 
 COLOURS = {"red": (230, 20, 20), "green": (20, 230, 20), "blue": (20, 20, 230)}

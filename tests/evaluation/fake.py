@@ -12,7 +12,7 @@ import pyarrow as pa
 from PIL import Image, ImageDraw
 from pyarrow import parquet
 
-from lfpc_trl.evaluation.summary import CONDITIONS, MEASURES
+from lfpc_trl.evaluate.summary import CONDITIONS, MEASURES
 
 BENCHMARKS = {"hr_bench_4k": ("FSP", "FCP"), "vstar": ("Attr", "Spatial")}
 SIZE = (1600, 1200)

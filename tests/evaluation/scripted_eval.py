@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 from lfpc_trl import cli
-from lfpc_trl.engines import TransformersEngine
-from lfpc_trl.evaluation import records
-from lfpc_trl.models import load_processor
+from lfpc_trl.evaluate import records
+from lfpc_trl.models.engines import TransformersEngine
+from lfpc_trl.models.processors import load_processor
 from tests.evaluation.scripted import Prompt, ScriptedModel, answer, call, read
 
 ASKED_AT = [60, 40, 90, 60]

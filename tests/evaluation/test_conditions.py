@@ -7,19 +7,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from lfpc_trl import images
-from lfpc_trl.crop_tool import NO_PICTURE, CropEnvironment
-from lfpc_trl.engines import TransformersEngine
-from lfpc_trl.evaluation import summary
-from lfpc_trl.evaluation.conditions import CONDITIONS, choose
-from lfpc_trl.evaluation.questions import Question
-from lfpc_trl.evaluation.work import Asking, EvaluationWork
-from lfpc_trl.images import PictureCache, load_original
-from lfpc_trl.placement import place_clear
-from lfpc_trl.pool import Failure
-from lfpc_trl.rollouts import RolloutSettings, generate_rollouts
-from lfpc_trl.transcript import score_transcripts
+from lfpc_trl.evaluate import summary
+from lfpc_trl.evaluate.conditions import CONDITIONS, choose
+from lfpc_trl.evaluate.questions import Question
+from lfpc_trl.evaluate.work import Asking, EvaluationWork
+from lfpc_trl.jobs.workers import Failure
+from lfpc_trl.models.engines import TransformersEngine
+from lfpc_trl.pictures import originals
+from lfpc_trl.pictures.originals import PictureCache, load_original
+from lfpc_trl.pictures.placement import place_clear
+from lfpc_trl.rollouts.crop_tool import NO_PICTURE, CropEnvironment
+from lfpc_trl.rollouts.generate import RolloutSettings, generate_rollouts
+from lfpc_trl.rollouts.transcript import score_transcripts
 from tests.evaluation.conftest import SHOWN, SIGN
 from tests.evaluation.scripted import ScriptedModel, answer, call
 from tests.evaluation.scripted_eval import ASKED_AT, script
@@ -66,7 +67,7 @@ def test_predicted_is_shown_what_it_asked_for(found, rows):
     [crop] = crops(found["row1", "predicted"].rollout)
     whole = load_original(rows[1].image).crop(ASKED)
     assert crop.shape == (28, 56, 3)
-    np.testing.assert_array_equal(crop, np.asarray(whole.resize((56, 28), images.Image.Resampling.BICUBIC)))
+    np.testing.assert_array_equal(crop, np.asarray(whole.resize((56, 28), Image.Resampling.BICUBIC)))
     assert len(crops(found["row2", "predicted"].rollout)) == 2
 
 
@@ -204,7 +205,7 @@ def test_the_rollouts_are_those_of_the_conditions_one_by_one(processor, rows, se
 
 def test_every_original_is_decoded_once_whatever_the_cache_can_hold(processor, rows, settings, monkeypatch):
     cache = PictureCache(max_bytes=1)
-    monkeypatch.setattr(images, "_PICTURES", cache)
+    monkeypatch.setattr(originals, "_PICTURES", cache)
     same = [dataclasses.replace(row, id=f"{row.id}b", image=rows[0].image) for row in rows[:3]]
     do(ScriptedModel(processor, script), processor, [*rows, *same], settings, batch_size=2)
     assert cache.decodes == len(rows)

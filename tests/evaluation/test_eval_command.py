@@ -18,11 +18,12 @@ import numpy as np
 import pytest
 from pyarrow import parquet
 
-from lfpc_trl import cli, images
-from lfpc_trl.evaluation import outputs, records
-from lfpc_trl.evaluation.conditions import CONDITIONS
-from lfpc_trl.rows import read_rows, write_rows
-from lfpc_trl.viewer.runs import Run
+from lfpc_trl import cli
+from lfpc_trl.data.rows import read_rows, write_rows
+from lfpc_trl.evaluate import outputs, records
+from lfpc_trl.evaluate.conditions import CONDITIONS
+from lfpc_trl.pictures import originals
+from lfpc_trl.runs.reading import Run
 from tests.evaluation.published import hr_rows, write_tsv
 from tests.evaluation.scripted_eval import ScriptedRecords
 
@@ -115,8 +116,8 @@ def whole(tiny_model, data, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(records, "MakeRecords", ScriptedRecords)
         patch.setenv("SCRIPT_LOG", str(work.turns))
-        cache = images.PictureCache()
-        patch.setattr(images, "_PICTURES", cache)
+        cache = originals.PictureCache()
+        patch.setattr(originals, "_PICTURES", cache)
         assert evaluate(work) == 0
     return SimpleNamespace(work=work, content=content(work), turns=turns(work), decodes=cache.decodes)
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from lfpc_trl.evaluation.in_process import RUNS, evaluate
+from lfpc_trl.evaluate.in_process import RUNS, evaluate
 from tests.evaluation.conftest import COLOURS, SHOWN, SIGN, SIZE
 from tests.evaluation.scripted import Prompt, ScriptedModel, answer, call, read
 

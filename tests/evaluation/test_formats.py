@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from lfpc_rewards import answers_match
 from lfpc_trl.convert.pictures import PictureStore
 from lfpc_trl.errors import DataError
-from lfpc_trl.evaluation import formats
-from lfpc_trl.evaluation.formats import read_benchmark
-from lfpc_trl.evaluation.layouts import LAYOUTS
-from lfpc_trl.images import load_original
+from lfpc_trl.evaluate import formats
+from lfpc_trl.evaluate.formats import read_benchmark
+from lfpc_trl.evaluate.layouts import LAYOUTS
+from lfpc_trl.pictures.originals import load_original
 from tests.convert.test_fuzz import JUNK
 from tests.evaluation import published
 from tests.evaluation.published import (
@@ -734,7 +734,7 @@ def test_what_is_wrong_with_boxes_is_said(tmp_path, name):
 def test_reading_needs_no_torch(tmp_path):
     path = write_tsv(tmp_path / "a.tsv", hr_rows(1))
     code = (
-        "import sys\nfrom lfpc_trl.evaluation.formats import read_benchmark\n"
+        "import sys\nfrom lfpc_trl.evaluate.formats import read_benchmark\n"
         f"read_benchmark({str(path)!r}, pictures={str(tmp_path / 'pictures')!r})\n"
         "print('torch' in sys.modules, 'transformers' in sys.modules)"
     )

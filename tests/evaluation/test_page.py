@@ -5,11 +5,11 @@ import re
 import pytest
 
 from lfpc_trl.errors import DataError, UserError
-from lfpc_trl.evaluation.examples import as_script_data, choose, examples_of
-from lfpc_trl.evaluation.outputs import read_about, read_columns, write_outputs
-from lfpc_trl.evaluation.page import comparison_story, story_of
-from lfpc_trl.evaluation.summary import CONDITIONS, summarise
-from lfpc_trl.viewer.runs import Run
+from lfpc_trl.evaluate.examples import as_script_data, choose, examples_of
+from lfpc_trl.evaluate.outputs import read_about, read_columns, write_outputs
+from lfpc_trl.evaluate.page import comparison_story, story_of
+from lfpc_trl.evaluate.summary import CONDITIONS, summarise
+from lfpc_trl.runs.reading import Run
 from tests.evaluation.fake import columns_of, jpeg, rollout, rollouts, write_evaluation
 from tests.evaluation.test_report import Page
 

@@ -10,10 +10,10 @@ from hypothesis import settings as profile
 from hypothesis import strategies as st
 from PIL import Image
 
-from lfpc_trl import report
-from lfpc_trl.evaluation.in_process import Trajectory
-from lfpc_trl.report import PHASES, check_goals, write_report
-from lfpc_trl.transcript import ScoredRollout
+from lfpc_trl.demo import report
+from lfpc_trl.demo.report import PHASES, check_goals, write_report
+from lfpc_trl.evaluate.in_process import Trajectory
+from lfpc_trl.rollouts.transcript import ScoredRollout
 
 METRICS = {
     "warm": {

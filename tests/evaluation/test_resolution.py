@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 
-from lfpc_trl.images import tokens_of
-from lfpc_trl.ladder import Ladder, exact_answer, same_answer, select_by_answers
-from lfpc_trl.resolution import select_resolution
-from lfpc_trl.rows import read_rows, write_rows
+from lfpc_trl.data.rows import read_rows, write_rows
+from lfpc_trl.pictures.sizes import tokens_of
+from lfpc_trl.select.ask import select_resolution
+from lfpc_trl.select.ladder import Ladder, exact_answer, same_answer, select_by_answers
 from tests.evaluation.conftest import COLOURS, SIZE
 from tests.evaluation.scripted import Prompt, ScriptedModel
 

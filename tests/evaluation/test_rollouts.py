@@ -8,12 +8,13 @@ from PIL import Image
 from trl import GRPOTrainer
 
 from lfpc_rewards import Frame, parse_completion
-from lfpc_trl.crop_tool import CropEnvironment, CropSettings
-from lfpc_trl.engines import TransformersEngine, expanded, image_token_id
-from lfpc_trl.models import factor, load_model, load_processor, vision_token_ids
-from lfpc_trl.prompts import build_prompt
-from lfpc_trl.rollouts import Job, RolloutSettings, _Speaker, generate_rollouts
-from lfpc_trl.transcript import score_transcripts
+from lfpc_trl.models.engines import TransformersEngine, expanded, image_token_id
+from lfpc_trl.models.processors import factor, load_processor, vision_token_ids
+from lfpc_trl.models.weights import load_model
+from lfpc_trl.rollouts.crop_tool import CropEnvironment, CropSettings
+from lfpc_trl.rollouts.generate import Job, RolloutSettings, _Speaker, generate_rollouts
+from lfpc_trl.rollouts.prompts import build_prompt
+from lfpc_trl.rollouts.transcript import score_transcripts
 from tests.evaluation.scripted import Prompt, ScriptedModel, answer, call
 from tests.trl import tiny
 

@@ -7,8 +7,15 @@ from hypothesis import settings as profile
 from hypothesis import strategies as st
 from scipy import stats
 
-from lfpc_trl.evaluation import statistics
-from lfpc_trl.evaluation.statistics import LEAST, Estimate, difference_of, excludes_zero, group_means, mean_of
+from lfpc_trl.evaluate import statistics
+from lfpc_trl.evaluate.statistics import (
+    LEAST,
+    Estimate,
+    difference_of,
+    excludes_zero,
+    group_means,
+    mean_of,
+)
 
 RNG = np.random.default_rng(5)
 SAMPLES = {  # values that look like those of an evaluation

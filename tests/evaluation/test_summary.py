@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lfpc_trl.errors import DataError
-from lfpc_trl.evaluation.summary import COLUMNS, CONDITIONS, differences, groups_of, summarise
+from lfpc_trl.evaluate.summary import COLUMNS, CONDITIONS, differences, groups_of, summarise
 from tests.evaluation.fake import columns_of, rollout, rollouts
 
 

@@ -2,8 +2,8 @@ import re
 
 import pytest
 
-from lfpc_trl.evaluation.summary import summarise
-from lfpc_trl.evaluation.tables import Table, change_tables, tables, to_markdown
+from lfpc_trl.evaluate.summary import summarise
+from lfpc_trl.evaluate.tables import Table, change_tables, tables, to_markdown
 from tests.evaluation.fake import columns_of, rollout, rollouts
 
 

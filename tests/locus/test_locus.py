@@ -11,17 +11,18 @@ from trl.data_utils import prepare_multimodal_messages
 
 from lfpc_rewards import Frame
 from lfpc_trl import cli
-from lfpc_trl.check_data import check_data
-from lfpc_trl.crop_tool import CropSettings
+from lfpc_trl.data.rows import read_rows
 from lfpc_trl.errors import DataError, UserError
 from lfpc_trl.locus.attention import attention_in_box, model_attention_in_box, token_cover
 from lfpc_trl.locus.cues import SCALE, Source, boxes_of_coco, build_cues, check_cue, cue_box
 from lfpc_trl.locus.evaluation import context_suppression, find_cues, suppress_context
 from lfpc_trl.locus.task import CueFormat, CuePrompt, CueReward
-from lfpc_trl.models import factor, load_model, load_processor
-from lfpc_trl.preflight import preflight
-from lfpc_trl.recipe import load_recipe
-from lfpc_trl.rows import read_rows
+from lfpc_trl.models.processors import factor, load_processor
+from lfpc_trl.models.weights import load_model
+from lfpc_trl.rollouts.crop_tool import CropSettings
+from lfpc_trl.train.check_data import check_data
+from lfpc_trl.train.preflight import preflight
+from lfpc_trl.train.recipe import load_recipe
 from tests.trl import tiny
 
 SIZE = (1000, 800)
@@ -189,8 +190,8 @@ def test_the_weights_are_those_of_the_paper():
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 @pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl"])
 def test_lfpc_train_trains_locus_without_a_tool(tmp_path, kind):
-    from lfpc_trl.dry_run import describe
-    from lfpc_trl.train import train
+    from lfpc_trl.train.dry_run import describe
+    from lfpc_trl.train.run import train
 
     model_dir = tiny.make_model(tmp_path / "model", kind, chat_template=tiny.COMPACT)
     side = 28 if kind == "qwen2_5_vl" else 32

@@ -9,7 +9,7 @@ import pytest
 from benchmarks import locus_page as page
 from benchmarks.locus_miniature import TINY, main, make_pictures, other_cues, plan
 from benchmarks.miniature.runner import outcome
-from lfpc_trl.rows import read_rows
+from lfpc_trl.data.rows import read_rows
 
 PAGE = f"# LOCUS\n\nBefore.\n\n{page.BEGIN}old figures\n{page.END}\nAfter.\n"
 

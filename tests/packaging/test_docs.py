@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from lfpc_trl import cli
-from lfpc_trl.launch import processes_of
-from lfpc_trl.recipe import REFUSED, LaunchSettings, parse, recipe_file, recipe_names, recipe_of
-from lfpc_trl.stages import StageSettings
+from lfpc_trl.train.launch import processes_of
+from lfpc_trl.train.recipe import REFUSED, LaunchSettings, parse, recipe_file, recipe_names, recipe_of
+from lfpc_trl.train.settings import StageSettings
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -183,7 +183,7 @@ SOURCES_OF_VALUES = ("Table 12", "Table 11", "section 5.1", "our choice", "verl"
 
 
 def test_sources_of_settings_on_the_page_are_those_in_the_code():
-    code = (SOURCES / "stages.py").read_text(encoding="utf-8")
+    code = (SOURCES / "train" / "settings.py").read_text(encoding="utf-8")
     fields = re.findall(
         r"^    (\w+): [^\n]*= (?:_option|field)\((.*?)(?=^    \w+: |^    # |^    def )",
         code,
@@ -221,7 +221,7 @@ def test_every_command_on_a_page_is_understood_by_the_program(page):
 
 
 def test_columns_of_metrics_are_documented():
-    from lfpc_trl.train import _TRL_NAMES
+    from lfpc_trl.train.run import _TRL_NAMES
 
     lines = sections()["train"].splitlines()
     written = quoted(next(line for line in lines if line.startswith("| `metrics.jsonl`")))
@@ -273,21 +273,21 @@ def quoted_errors() -> list[str]:
 
 @pytest.mark.parametrize("message", quoted_errors())
 def test_every_error_on_the_page_about_rows_is_one_of_the_program(message):
-    assert any(re.fullmatch(pattern, message) for pattern in raised_in("rows.py"))
+    assert any(re.fullmatch(pattern, message) for pattern in raised_in("data/rows.py"))
 
 
-@pytest.mark.parametrize("pattern", sorted(raised_in("rows.py")))
+@pytest.mark.parametrize("pattern", sorted(raised_in("data/rows.py")))
 def test_every_error_of_the_program_about_rows_is_on_the_page(pattern):
     assert any(re.fullmatch(pattern, message) for message in quoted_errors())
 
 
 def test_the_check_of_errors_can_fail():
     made_up = "targets must be pretty, got [1]"
-    assert not any(re.fullmatch(pattern, made_up) for pattern in raised_in("rows.py"))
+    assert not any(re.fullmatch(pattern, made_up) for pattern in raised_in("data/rows.py"))
 
 
 def test_every_column_is_documented():
-    from lfpc_trl.rows import COLUMNS, METADATA
+    from lfpc_trl.data.rows import COLUMNS, METADATA
 
     page = (DOCS / "reference" / "rows.md").read_text(encoding="utf-8")
     first_cells = " ".join(re.findall(r"^\| (`[^|]*)\|", page, re.MULTILINE))

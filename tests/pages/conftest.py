@@ -16,7 +16,7 @@ from PIL import Image
 from pyarrow import parquet
 from starlette.testclient import TestClient
 
-from lfpc_trl.pages.server import Access
+from lfpc_trl.html.server import Access
 
 ROOT = Path(__file__).parents[2]
 # Of a process of its own: the package need not be installed.

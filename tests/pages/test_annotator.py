@@ -9,8 +9,9 @@ from PIL import Image
 
 from lfpc_trl.annotate.app import ModelView, make_annotator
 from lfpc_trl.annotate.project import Project
-from lfpc_trl.images import cut, load_original
-from lfpc_trl.pages.server import Access
+from lfpc_trl.html.server import Access
+from lfpc_trl.pictures.crops import cut
+from lfpc_trl.pictures.originals import load_original
 from tests.pages.conftest import SIGN, client_of, noise, write_rows_file
 
 

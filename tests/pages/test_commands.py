@@ -11,7 +11,7 @@ import pytest
 from lfpc_trl import cli
 from lfpc_trl.annotate.journal import Content
 from lfpc_trl.annotate.project import Project
-from lfpc_trl.rows import read_rows
+from lfpc_trl.data.rows import read_rows
 from tests.pages.conftest import ENVIRONMENT, SIGN, trajectory, write_trajectories
 
 
@@ -109,7 +109,7 @@ def test_a_server_answers_and_ctrl_c_ends_it(rows_file, serve):
 def test_the_pages_need_no_torch():
     code = (
         "import sys\n"
-        "import lfpc_trl.annotate.app, lfpc_trl.viewer.app\n"
+        "import lfpc_trl.annotate.app, lfpc_trl.view.app\n"
         "import lfpc_trl.commands.annotate, lfpc_trl.commands.view\n"
         "assert not {'torch', 'transformers', 'trl', 'datasets'} & set(sys.modules)\n"
     )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lfpc_trl.evaluation.outputs import write_outputs
+from lfpc_trl.evaluate.outputs import write_outputs
 from tests.evaluation.fake import rollouts, write_evaluation
 
 pytestmark = pytest.mark.browser

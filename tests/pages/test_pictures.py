@@ -8,7 +8,7 @@ from PIL import Image
 from starlette.exceptions import HTTPException
 
 from lfpc_trl.errors import DataError
-from lfpc_trl.pages.pictures import TILE, numbered, tile
+from lfpc_trl.html.tiles import TILE, numbered, tile
 from tests.pages.conftest import noise
 
 

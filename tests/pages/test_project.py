@@ -6,8 +6,8 @@ import pytest
 
 from lfpc_trl.annotate.journal import Content
 from lfpc_trl.annotate.project import Project, journal_path
+from lfpc_trl.data.rows import read_rows, write_rows
 from lfpc_trl.errors import DataError, UserError
-from lfpc_trl.rows import read_rows, write_rows
 from tests.pages.conftest import SIGN, noise, write_rows_file
 
 NESTED = (tuple(map(tuple, SIGN)),)

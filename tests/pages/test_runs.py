@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from lfpc_trl.errors import DataError, UserError
-from lfpc_trl.viewer.runs import BATCH, Filter, Run, crop_scores, crops_by_row
+from lfpc_trl.runs.reading import BATCH, Filter, Run, crop_scores, crops_by_row
 from tests.pages.conftest import SIGN, trajectory, write_trajectories
 
 

@@ -9,7 +9,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from lfpc_trl.errors import UserError
-from lfpc_trl.pages.server import MAX_BODY, Access, is_loopback, make_app, serve
+from lfpc_trl.html.server import MAX_BODY, Access, is_loopback, make_app, serve
 from tests.pages.conftest import client_of
 
 

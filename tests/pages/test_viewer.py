@@ -5,10 +5,10 @@ import math
 
 import pytest
 
-from lfpc_trl.pages.server import Access
-from lfpc_trl.rows import read_rows
-from lfpc_trl.viewer.app import PAGE, make_viewer
-from lfpc_trl.viewer.runs import Run
+from lfpc_trl.data.rows import read_rows
+from lfpc_trl.html.server import Access
+from lfpc_trl.runs.reading import Run
+from lfpc_trl.view.app import PAGE, make_viewer
 from tests.pages.conftest import SIGN, client_of, jpeg, noise, trajectory, write_trajectories
 
 

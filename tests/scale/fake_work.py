@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lfpc_trl.errors import UserError
-from lfpc_trl.pool import Failure, Outcome, Piece
+from lfpc_trl.jobs.workers import Failure, Outcome, Piece
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lfpc_rewards import Frame, smart_resize
-from lfpc_trl.crop_tool import CropEnvironment, CropSettings
-from lfpc_trl.engines import (
+from lfpc_trl.data.rows import read_rows
+from lfpc_trl.errors import UserError
+from lfpc_trl.models.engines import (
     Picture,
     PromptLimits,
     TransformersEngine,
@@ -25,12 +26,12 @@ from lfpc_trl.engines import (
     image_token_id,
     new_engine,
 )
-from lfpc_trl.errors import UserError
-from lfpc_trl.images import shown_size
-from lfpc_trl.models import load_model, load_processor, vision_token_ids
-from lfpc_trl.prompts import build_prompt
-from lfpc_trl.rollouts import generate_rollouts, prompt_limits
-from lfpc_trl.rows import read_rows
+from lfpc_trl.models.processors import load_processor, vision_token_ids
+from lfpc_trl.models.weights import load_model
+from lfpc_trl.pictures.sizes import shown_size
+from lfpc_trl.rollouts.crop_tool import CropEnvironment, CropSettings
+from lfpc_trl.rollouts.generate import generate_rollouts, prompt_limits
+from lfpc_trl.rollouts.prompts import build_prompt
 from tests.scale import vllm_stand_in
 
 CROPS = CropSettings(frame=Frame.SHOWN, factor=28)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lfpc_trl.errors import UserError
-from lfpc_trl.journal import Journal, difference, read_journal
+from lfpc_trl.jobs.journal import Journal, difference, read_journal
 
 HEADER = {"model": "abc", "settings": {"max_new_tokens": 16, "engine": "vllm"}}
 RECORDS = [{"id": "a", "answer": "é\n"}, {"id": "b", "answer": None}, {"id": "c", "answer": "x"}]

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from lfpc_trl.errors import UserError
-from lfpc_trl.pool import Failure, Piece, run_here, run_processes
+from lfpc_trl.jobs.workers import Failure, Piece, run_here, run_processes
 from tests.scale.fake_work import Doubling, WithChild
 
 ITEMS = {f"item{index}": index for index in range(12)}
@@ -111,7 +111,8 @@ def test_closing_ends_the_workers_and_their_processes():
 
 def test_a_killed_parent_takes_its_workers_along():
     code = (
-        "import json\nfrom lfpc_trl.pool import run_processes\nfrom tests.scale.fake_work import WithChild\n"
+        "import json\nfrom lfpc_trl.jobs.workers import run_processes\n"
+        "from tests.scale.fake_work import WithChild\n"
         "for piece in run_processes(WithChild(), {'a': 1}, [{}]):\n"
         "    print(json.dumps(piece.record['pids']), flush=True)\n"
     )

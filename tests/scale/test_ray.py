@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from lfpc_trl.errors import UserError
-from lfpc_trl.pool import Failure, Piece, run_on_ray
+from lfpc_trl.jobs.workers import Failure, Piece, run_on_ray
 from tests.scale.fake_work import Doubling, OneByOne
 from tests.scale.test_select_resolution import answered, asked, output, select
 

@@ -16,9 +16,10 @@ from collections import Counter
 import psutil
 import pytest
 
-from lfpc_trl import cli, running
+from lfpc_trl import cli
 from lfpc_trl.commands import select_resolution as command
-from lfpc_trl.models import load_processor
+from lfpc_trl.jobs import running
+from lfpc_trl.models.processors import load_processor
 from tests.scale.conftest import write_records
 
 LADDER = ("--coarsest", "3", "--max-new-tokens", "99")

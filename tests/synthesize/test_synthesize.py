@@ -10,9 +10,9 @@ from PIL import Image, ImageDraw
 
 from lfpc_rewards import answers_match, grounding_reward
 from lfpc_trl import cli
+from lfpc_trl.data.rows import read_rows
 from lfpc_trl.errors import InterruptedRun, UserError
-from lfpc_trl.images import shown_size
-from lfpc_trl.rows import read_rows
+from lfpc_trl.pictures.sizes import shown_size
 from lfpc_trl.synthesize.contents import LENGTH, LETTERS, draw_text, find_objects
 from lfpc_trl.synthesize.questions import KINDS, ask, plan_signs, unused
 from lfpc_trl.synthesize.run import Settings, make_scene, synthesize

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lfpc_trl.rows import Row, read_rows
+from lfpc_trl.data.rows import Row, read_rows
 from tests.trl import tiny
 
 FAMILIES = {"qwen2_5_vl": 28, "qwen3_vl": 32}

@@ -5,7 +5,7 @@ import os
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
-from lfpc_trl.lazy_images import LazyImage, Part
+from lfpc_trl.pictures.lazy import LazyImage, Part
 
 
 def gather(rank, path, port, results):

@@ -6,12 +6,14 @@ from pathlib import Path
 from datasets import Dataset
 from trl import GRPOConfig
 
-from lfpc_trl.crop_tool import CropSettings, environment_factory
-from lfpc_trl.models import factor, family_of, load_model, load_processor, never_sampled
-from lfpc_trl.prompts import build_prompt
-from lfpc_trl.rewards import AccuracyReward, FormatReward, ToolBonus
-from lfpc_trl.rows import Row
-from lfpc_trl.trainer import RolloutTrainer
+from lfpc_trl.data.rows import Row
+from lfpc_trl.models.families import family_of
+from lfpc_trl.models.processors import factor, load_processor, never_sampled
+from lfpc_trl.models.weights import load_model
+from lfpc_trl.rollouts.crop_tool import CropSettings, environment_factory
+from lfpc_trl.rollouts.prompts import build_prompt
+from lfpc_trl.rollouts.rewards import AccuracyReward, FormatReward, ToolBonus
+from lfpc_trl.train.trainer import RolloutTrainer
 
 WEIGHTS = [0.8, 0.2, 1.2]
 CUT = "<cut>"

@@ -6,7 +6,7 @@ import types
 import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from lfpc_trl.alerts import ALERT, METRIC, CollapseWatch, ToolUseAlert
+from lfpc_trl.train.alerts import ALERT, METRIC, CollapseWatch, ToolUseAlert
 
 
 def alerts(values, **options):

@@ -10,12 +10,12 @@ from PIL import Image
 
 from lfpc_rewards import Frame
 from lfpc_trl import cli
-from lfpc_trl.check_data import CEILING, best_box, check_data
-from lfpc_trl.crop_tool import CropSettings
+from lfpc_trl.data.rows import Problem, Row, read_rows, scan_rows
 from lfpc_trl.errors import DataError
-from lfpc_trl.images import BoxError, crop_box
-from lfpc_trl.rows import Problem, Row, read_rows, scan_rows
-from lfpc_trl.transcript import GroundingSettings
+from lfpc_trl.pictures.crops import BoxError, crop_box
+from lfpc_trl.rollouts.crop_tool import CropSettings
+from lfpc_trl.rollouts.transcript import GroundingSettings
+from lfpc_trl.train.check_data import CEILING, best_box, check_data
 from tests.trl.tiny import make_picture, make_rows
 
 GOOD = {"question": "What?", "answer": "red", "image": "a.png"}

@@ -83,7 +83,7 @@ def test_several_processes_run_the_same_command_again(tmp_path, model_dir, data_
     def become(command):
         raise ReplacedError(command)
 
-    monkeypatch.setattr("lfpc_trl.launch.replace_process", become)
+    monkeypatch.setattr("lfpc_trl.train.launch.replace_process", become)
     arguments = [
         *("train", "--config", "cpu-stage1", "--num_processes", "2", "--per_device_train_batch_size", "2"),
         *(

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from transformers.utils import get_json_schema
 
 from lfpc_rewards import Frame
-from lfpc_trl.crop_tool import TOOL_NAME, CropEnvironment, CropSettings, environment_factory
-from lfpc_trl.images import BOX_ERRORS, BoxError, load_original
-from lfpc_trl.rows import read_rows
+from lfpc_trl.data.rows import read_rows
+from lfpc_trl.pictures.crops import BOX_ERRORS, BoxError
+from lfpc_trl.pictures.originals import load_original
+from lfpc_trl.rollouts.crop_tool import TOOL_NAME, CropEnvironment, CropSettings, environment_factory
 from tests.trl.tiny import make_rows
 
 SETTINGS = CropSettings(frame=Frame.SHOWN, factor=28, crop_tokens=16, max_crops=2)

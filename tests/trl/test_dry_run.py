@@ -6,9 +6,11 @@ import math
 import pytest
 from safetensors.torch import load_file
 
-from lfpc_trl import cli, dry_run, models
+from lfpc_trl import cli
 from lfpc_trl.errors import UserError
-from lfpc_trl.recipe import LaunchSettings, load_recipe
+from lfpc_trl.models import processors, weights
+from lfpc_trl.train import dry_run
+from lfpc_trl.train.recipe import LaunchSettings, load_recipe
 
 
 @pytest.fixture
@@ -40,8 +42,8 @@ def test_all_weights_take_sixteen_bytes_a_parameter_and_an_engine_shards_them(si
 
 def test_the_patches_of_a_step_are_what_the_processor_makes(size, model_dir, row):
     """Counted with the real processor, for a picture of 12 visual tokens."""
-    processor = models.load_processor(model_dir)
-    side = models.factor(processor)
+    processor = processors.load_processor(model_dir)
+    side = processors.factor(processor)
     from PIL import Image
 
     features = processor.image_processor(images=[Image.new("RGB", (4 * side, 3 * side))], return_tensors="pt")
@@ -53,10 +55,10 @@ def test_the_patches_of_a_step_are_what_the_processor_makes(size, model_dir, row
 def test_an_adapter_is_counted_as_peft_makes_it(size, model_dir):
     from peft import get_peft_model
 
-    from lfpc_trl.train import _lora
+    from lfpc_trl.train.run import _lora
 
     recipe = load_recipe("lora-1x24gb-stage1")
-    made = get_peft_model(models.load_model(model_dir), _lora(recipe))
+    made = get_peft_model(weights.load_model(model_dir), _lora(recipe))
     trained = sum(weight.numel() for weight in made.parameters() if weight.requires_grad)
     assert needs(recipe, size)["gradients and AdamW"] == 16 * trained > 0
 

@@ -11,14 +11,14 @@ from transformers.models.qwen2_vl import Qwen2VLProcessor
 from trl import chat_template_utils as trl_templates
 
 from lfpc_rewards import Frame
-from lfpc_trl import models
-from lfpc_trl.crop_tool import CropSettings
-from lfpc_trl.engines import TransformersEngine
 from lfpc_trl.errors import UserError
-from lfpc_trl.rollouts import generate_rollouts
+from lfpc_trl.models import families, processors, weights
+from lfpc_trl.models.engines import TransformersEngine
+from lfpc_trl.rollouts.crop_tool import CropSettings
+from lfpc_trl.rollouts.generate import generate_rollouts
 from tests.trl import tiny
 
-ENTRY = models.ModelFamily("Qwen2-VL", "qwen2_vl", Frame.RELATIVE_1000, Qwen2VLProcessor)
+ENTRY = families.ModelFamily("Qwen2-VL", "qwen2_vl", Frame.RELATIVE_1000, Qwen2VLProcessor)
 
 
 @pytest.fixture(scope="module")
@@ -57,27 +57,27 @@ def qwen2_dir(tmp_path_factory):
 
 @pytest.fixture
 def entered(monkeypatch):
-    monkeypatch.setattr(models, "FAMILIES", (*models.FAMILIES, ENTRY))
+    monkeypatch.setattr(families, "FAMILIES", (*families.FAMILIES, ENTRY))
 
 
 def test_without_its_entry_the_family_is_refused(qwen2_dir):
     with pytest.raises(UserError, match="model_type 'qwen2_vl' is not supported"):
-        models.load_processor(qwen2_dir)
+        processors.load_processor(qwen2_dir)
 
 
 @pytest.mark.usefixtures("entered")
 def test_one_entry_brings_processor_template_parser_and_weights(qwen2_dir, rows):
-    processor = models.load_processor(qwen2_dir)
+    processor = processors.load_processor(qwen2_dir)
     assert type(processor).__name__ == "Qwen2VLProcessor"
     assert processor.family is ENTRY
-    assert models.factor(processor) == 28
+    assert processors.factor(processor) == 28
     assert trl_templates.supports_tool_calling(processor)
-    assert len(models.vision_token_ids(processor)) == 5
+    assert len(processors.vision_token_ids(processor)) == 5
     picture = Image.new("RGB", (112, 84))
     assert processor.image_processor(images=[picture])["image_grid_thw"].tolist() == [[1, 6, 8]]
     settings = CropSettings(frame=processor.family.frame, factor=28)
     shown = [dataclasses.replace(rows[0], shown_size=(112, 84))]
-    engine = TransformersEngine(models.load_model(qwen2_dir), processor)
+    engine = TransformersEngine(weights.load_model(qwen2_dir), processor)
     [rollout] = generate_rollouts(engine, shown, crop_settings=settings, max_new_tokens=4)
     assert rollout.messages[0]["role"] == "assistant"
 
@@ -90,11 +90,11 @@ def test_a_family_may_bring_tokens_pictures_and_a_parser_of_its_own(qwen2_dir, m
         ENTRY,
         image_processor=Pictures,
         vision_tokens={"image_token": "<|image_pad|>"},
-        response_template=models.RESPONSE_TEMPLATE | {"defaults": {"role": "assistant", "own": "yes"}},
+        response_template=families.RESPONSE_TEMPLATE | {"defaults": {"role": "assistant", "own": "yes"}},
     )
-    monkeypatch.setattr(models, "FAMILIES", (own,))
-    processor = models.load_processor(qwen2_dir)
-    assert models.vision_token_ids(processor) == [processor.image_token_id]
+    monkeypatch.setattr(families, "FAMILIES", (own,))
+    processor = processors.load_processor(qwen2_dir)
+    assert processors.vision_token_ids(processor) == [processor.image_token_id]
     assert isinstance(processor.image_processor, Pictures)
     assert processor.tokenizer.response_template["defaults"]["own"] == "yes"
-    assert models.RESPONSE_TEMPLATE["defaults"] == {"role": "assistant"}
+    assert families.RESPONSE_TEMPLATE["defaults"] == {"role": "assistant"}

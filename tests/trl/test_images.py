@@ -13,51 +13,52 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lfpc_rewards import Frame, smart_resize
-from lfpc_trl import images
-from lfpc_trl.images import BOX_ERRORS, BoxError, PictureCache, crop_box, cut
+from lfpc_trl.pictures import crops, originals, sizes
+from lfpc_trl.pictures.crops import BOX_ERRORS, BoxError, crop_box, cut
+from lfpc_trl.pictures.originals import PictureCache
 from tests.trl.tiny import make_picture
 
-sizes = st.tuples(st.integers(1, 5000), st.integers(1, 5000)).filter(lambda s: max(s) < 200 * min(s))
+any_size = st.tuples(st.integers(1, 5000), st.integers(1, 5000)).filter(lambda s: max(s) < 200 * min(s))
 
 
-# --- sizes -------------------------------------------------------------------------------------------
+# --- any_size -------------------------------------------------------------------------------------------
 
 
-@given(size=sizes, tokens=st.integers(1, 4096), factor=st.sampled_from([28, 32]))
+@given(size=any_size, tokens=st.integers(1, 4096), factor=st.sampled_from([28, 32]))
 def test_a_shown_size_is_left_alone_by_the_processor(size, tokens, factor):
-    width, height = images.shown_size(size, tokens, factor=factor)
+    width, height = sizes.shown_size(size, tokens, factor=factor)
     assert width % factor == height % factor == 0
     resized = smart_resize(height, width, factor=factor, min_pixels=factor**2, max_pixels=16384 * factor**2)
     assert resized == (height, width)
 
 
-@given(size=sizes, tokens=st.integers(1, 4096))
+@given(size=any_size, tokens=st.integers(1, 4096))
 def test_a_shown_size_keeps_the_budget_unless_the_picture_is_a_strip(size, tokens):
-    shown = images.shown_size(size, tokens, factor=28)
-    assert images.tokens_of(shown, 28) <= tokens or min(shown) == 28
+    shown = sizes.shown_size(size, tokens, factor=28)
+    assert sizes.tokens_of(shown, 28) <= tokens or min(shown) == 28
 
 
 def test_a_small_picture_is_not_enlarged_beyond_whole_tokens():
-    assert images.shown_size((60, 50), 1024, factor=28) == (56, 56)
+    assert sizes.shown_size((60, 50), 1024, factor=28) == (56, 56)
 
 
-@given(size=sizes, finest=st.integers(64, 16384), coarsest=st.integers(1, 64))
+@given(size=any_size, finest=st.integers(64, 16384), coarsest=st.integers(1, 64))
 def test_the_ladder_halves_down_to_the_coarsest(size, finest, coarsest):
-    ladder = images.budget_ladder(size, factor=28, finest=finest, coarsest=coarsest)
+    ladder = sizes.budget_ladder(size, factor=28, finest=finest, coarsest=coarsest)
     assert all(low in (high // 2, coarsest) for high, low in itertools.pairwise(ladder))
     assert all(low < high for high, low in itertools.pairwise(ladder))
     assert ladder[-1] == coarsest or len(ladder) == 1
 
 
 def test_the_ladder_of_a_photograph():
-    assert images.budget_ladder((4000, 3000), factor=28, finest=1024, coarsest=64) == [972, 486, 243, 121, 64]
+    assert sizes.budget_ladder((4000, 3000), factor=28, finest=1024, coarsest=64) == [972, 486, 243, 121, 64]
 
 
 def test_budgets_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match="max_tokens must be at least 1, got 0"):
-        images.shown_size((100, 100), 0, factor=28)
+        sizes.shown_size((100, 100), 0, factor=28)
     with pytest.raises(ValueError, match="1 <= coarsest <= finest, got coarsest 9 and finest 8"):
-        images.budget_ladder((100, 100), factor=28, finest=8, coarsest=9)
+        sizes.budget_ladder((100, 100), factor=28, finest=8, coarsest=9)
 
 
 # --- boxes -------------------------------------------------------------------------------------------
@@ -117,10 +118,10 @@ def test_relative_boxes_do_not_depend_on_the_shown_size():
 
 
 def test_a_crop_may_not_be_longer_than_the_processors_accept():
-    sizes = {"frame": Frame.SHOWN, "shown_size": (4000, 2000), "original_size": (4000, 2000)}
-    assert crop_box([0, 0, 4000, 40], **sizes) == (0, 0, 4000, 40)
+    any_size = {"frame": Frame.SHOWN, "shown_size": (4000, 2000), "original_size": (4000, 2000)}
+    assert crop_box([0, 0, 4000, 40], **any_size) == (0, 0, 4000, 40)
     with pytest.raises(BoxError, match="too narrow"):
-        crop_box([0, 0, 4000, 39], **sizes)
+        crop_box([0, 0, 4000, 39], **any_size)
 
 
 def test_a_corner_on_a_whole_pixel_does_not_grow_by_rounding():
@@ -145,7 +146,7 @@ def test_any_nearly_valid_box_is_cut_inside_the_picture_or_refused(box):
         x1, y1, x2, y2 = crop_box(box, **SHOWN)
         assert 0 <= x1 < x2 <= 200
         assert 0 <= y1 < y2 <= 100
-        assert min(x2 - x1, y2 - y1) >= images.MIN_SIDE
+        assert min(x2 - x1, y2 - y1) >= crops.MIN_SIDE
 
 
 # --- crops -------------------------------------------------------------------------------------------
@@ -158,17 +159,17 @@ def test_a_crop_comes_at_native_resolution_rounded_to_tokens():
 
 def test_a_crop_above_the_budget_is_shrunk():
     size = cut(Image.new("RGB", (2000, 1000)), (0, 0, 2000, 1000), factor=28, max_tokens=64).size
-    assert images.tokens_of(size, 28) <= 64
+    assert sizes.tokens_of(size, 28) <= 64
     assert size[0] / size[1] == pytest.approx(2, rel=0.15)
 
 
 def test_the_longest_crop_is_accepted_by_the_processor():
-    size = images.crop_size((0, 0, 1600, 16), factor=28, max_tokens=1024)
+    size = crops.crop_size((0, 0, 1600, 16), factor=28, max_tokens=1024)
     assert max(size) <= 200 * min(size)
 
 
 def test_a_crop_shows_the_pixels_of_its_box(tmp_path):
-    original = images.load_original(make_picture(tmp_path / "a.png", (224, 168)))
+    original = originals.load_original(make_picture(tmp_path / "a.png", (224, 168)))
     crop = cut(original, (56, 28, 112, 84), factor=28, max_tokens=64)
     np.testing.assert_array_equal(np.asarray(crop), np.asarray(original)[28:84, 56:112])
 
@@ -184,7 +185,7 @@ def test_exif_rotation_is_the_same_for_sizes_and_pixels(tmp_path, suffix, orient
     exif[0x0112] = orientation
     Image.new("RGB", (60, 40), "red").save(path, exif=exif)
     expected = (40, 60) if orientation >= 5 else (60, 40)
-    assert images.check_picture(path) == images.load_original(path).size == expected
+    assert originals.check_picture(path) == originals.load_original(path).size == expected
 
 
 def test_exif_rotation_turns_the_pixels_as_viewers_do(tmp_path):
@@ -193,7 +194,7 @@ def test_exif_rotation_turns_the_pixels_as_viewers_do(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees clockwise to view
     picture.save(tmp_path / "a.png", exif=exif)
-    seen = images.load_original(tmp_path / "a.png")
+    seen = originals.load_original(tmp_path / "a.png")
     assert seen.getpixel((35, 5)) == (0, 0, 0)  # now upper right
     assert seen.getpixel((5, 5)) == (255, 255, 255)
 
@@ -201,13 +202,13 @@ def test_exif_rotation_turns_the_pixels_as_viewers_do(tmp_path):
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp"])
 def test_a_picture_cut_short_is_found_before_training(tmp_path, suffix):
     whole = make_picture(tmp_path / f"whole.{suffix}")
-    assert images.check_picture(whole) == (224, 168)
+    assert originals.check_picture(whole) == (224, 168)
     content = whole.read_bytes()
     for share in (0.3, 0.7, 0.99):
         short = tmp_path / f"short.{suffix}"
         short.write_bytes(content[: int(len(content) * share)])
         with pytest.raises(Exception, match=r"\S"):
-            images.check_picture(short)
+            originals.check_picture(short)
 
 
 def test_a_jpeg_with_a_thumbnail_cut_short_is_found(tmp_path):
@@ -216,17 +217,17 @@ def test_a_jpeg_with_a_thumbnail_cut_short_is_found(tmp_path):
     picture.save(tmp_path / "a.jpg", exif=b"Exif\x00\x00" + b"MM\x00*\x00\x00\x00\x08\x00\x00" + thumbnail)
     content = (tmp_path / "a.jpg").read_bytes()
     assert content.count(b"\xff\xd9") == 2
-    assert images.check_picture(tmp_path / "a.jpg") == (224, 168)
+    assert originals.check_picture(tmp_path / "a.jpg") == (224, 168)
     (tmp_path / "a.jpg").write_bytes(content[:-40])
     with pytest.raises(OSError, match="cut short"):
-        images.check_picture(tmp_path / "a.jpg")
+        originals.check_picture(tmp_path / "a.jpg")
 
 
 def test_a_jpeg_with_padding_between_its_segments_is_complete(tmp_path):
     path = make_picture(tmp_path / "a.jpg")
     content = path.read_bytes()
     path.write_bytes(content[:2] + b"\xff\xff" + content[2:])
-    assert images.check_picture(path) == (224, 168)
+    assert originals.check_picture(path) == (224, 168)
 
 
 def test_a_png_with_a_flipped_bit_is_found(tmp_path):
@@ -235,20 +236,20 @@ def test_a_png_with_a_flipped_bit_is_found(tmp_path):
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     with pytest.raises(OSError, match="broken PNG"):
-        images.check_picture(path)
+        originals.check_picture(path)
 
 
 def test_a_jpeg_with_data_behind_its_end_is_complete(tmp_path):
     path = make_picture(tmp_path / "a.jpg")
     path.write_bytes(path.read_bytes() + b"\xff\xda trailer of a phone")
-    assert images.check_picture(path) == (224, 168)
+    assert originals.check_picture(path) == (224, 168)
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "I;16", "1"])
 def test_every_kind_of_picture_becomes_rgb(tmp_path, mode):
     path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
     Image.new(mode, (30, 20)).save(path)
-    assert images.load_original(path).mode == "RGB"
+    assert originals.load_original(path).mode == "RGB"
 
 
 # --- cache -------------------------------------------------------------------------------------------
@@ -316,7 +317,7 @@ def test_a_picture_that_failed_can_be_tried_again(tmp_path):
 def test_a_strip_stays_short_enough_for_the_processors(size):
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize as transformers_resize
 
-    width, height = images.shown_size(size, 201, factor=28)
+    width, height = sizes.shown_size(size, 201, factor=28)
     assert max(width, height) <= 200 * min(width, height)
     limits = {"factor": 28, "min_pixels": 28 * 28, "max_pixels": 16384 * 28 * 28}
     assert transformers_resize(height, width, **limits) == (height, width)

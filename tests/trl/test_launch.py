@@ -5,8 +5,8 @@ import sys
 import pytest
 
 from lfpc_trl.errors import UserError
-from lfpc_trl.launch import launch_command, processes_of
-from lfpc_trl.recipe import LaunchSettings
+from lfpc_trl.train.launch import launch_command, processes_of
+from lfpc_trl.train.recipe import LaunchSettings
 
 ARGUMENTS = ["train", "--config", "x"]
 

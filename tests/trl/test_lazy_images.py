@@ -14,13 +14,14 @@ import torch
 from PIL import Image, ImageDraw
 
 from lfpc_rewards import Frame
-from lfpc_trl import images, lazy_images
-from lfpc_trl.crop_tool import CropEnvironment, CropSettings
-from lfpc_trl.images import cut, load_original, load_shown
-from lfpc_trl.lazy_images import LazyImage, Noise, Part
-from lfpc_trl.models import load_processor
-from lfpc_trl.prompts import build_prompt
-from lfpc_trl.rows import read_rows
+from lfpc_trl.data.rows import read_rows
+from lfpc_trl.models.processors import load_processor
+from lfpc_trl.pictures import lazy, originals
+from lfpc_trl.pictures.crops import cut
+from lfpc_trl.pictures.lazy import LazyImage, Noise, Part
+from lfpc_trl.pictures.originals import load_original, load_shown
+from lfpc_trl.rollouts.crop_tool import CropEnvironment, CropSettings
+from lfpc_trl.rollouts.prompts import build_prompt
 from tests.trl import gathering
 from tests.trl.tiny import make_picture, make_rows
 
@@ -144,7 +145,7 @@ def test_a_pickle_is_the_recipe_and_comes_back_as_the_same_pixels(make, path):
 
 def test_unpickling_reads_no_file(path, monkeypatch):
     data = pickle.dumps([shown(path), crop(path)])
-    monkeypatch.setattr(images, "_decode", lambda _: pytest.fail("decoded"))
+    monkeypatch.setattr(originals, "_decode", lambda _: pytest.fail("decoded"))
     assert [image.size for image in pickle.loads(data)] == [(112, 84), (112, 84)]
 
 
@@ -237,8 +238,8 @@ def test_a_crop_of_a_vanished_file_is_our_error_not_the_models(path, row):
 
 
 def test_jobs_about_one_file_wait_for_each_other_and_not_for_other_files(monkeypatch):
-    monkeypatch.setattr(lazy_images, "_cores", lambda: 2)
-    workers, gate, started = lazy_images._Workers(), threading.Event(), []
+    monkeypatch.setattr(lazy, "_cores", lambda: 2)
+    workers, gate, started = lazy._Workers(), threading.Event(), []
 
     def job(name, *, wait):
         def work():
@@ -262,7 +263,7 @@ def test_jobs_about_one_file_wait_for_each_other_and_not_for_other_files(monkeyp
 
 
 def test_a_failed_job_does_not_stop_the_next():
-    workers = lazy_images._Workers()
+    workers = lazy._Workers()
     failed, fine = workers.submit("a", lambda: 1 / 0), workers.submit("a", lambda: "fine")
     with pytest.raises(ZeroDivisionError):
         failed.result(10)
@@ -271,9 +272,9 @@ def test_a_failed_job_does_not_stop_the_next():
 
 def test_a_round_of_crops_decodes_each_original_once(tmp_path, monkeypatch):
     rows = read_rows(make_rows(tmp_path, 3))
-    decoded, decode = [], images._decode
-    monkeypatch.setattr(images, "_decode", lambda path: decoded.append(path) or decode(path))
-    monkeypatch.setattr(images, "_PICTURES", images.PictureCache())
+    decoded, decode = [], originals._decode
+    monkeypatch.setattr(originals, "_decode", lambda path: decoded.append(path) or decode(path))
+    monkeypatch.setattr(originals, "_PICTURES", originals.PictureCache())
     prompts, completions = batch(rows, rollouts=48)
     for messages in [*prompts, *completions]:
         plain(messages)

@@ -14,16 +14,16 @@ from trl import chat_template_utils as trl_templates
 from trl.data_utils import prepare_multimodal_messages
 
 from lfpc_rewards import Frame, parse_completion
-from lfpc_trl import models
-from lfpc_trl.crop_tool import CropEnvironment, CropSettings
 from lfpc_trl.errors import UserError
-from lfpc_trl.prompts import build_prompt
+from lfpc_trl.models import families, processors, weights
+from lfpc_trl.rollouts.crop_tool import CropEnvironment, CropSettings
+from lfpc_trl.rollouts.prompts import build_prompt
 from tests.trl import tiny
 
 
 @pytest.fixture(scope="module")
 def processor(model_dir):
-    return models.load_processor(model_dir)
+    return processors.load_processor(model_dir)
 
 
 def set_template(model_dir, folder, template):
@@ -39,8 +39,8 @@ def set_template(model_dir, folder, template):
 
 def test_the_family_names_the_frame_and_the_token_side(model_dir, processor, family):
     expected = {"qwen2_5_vl": (Frame.SHOWN, 28), "qwen3_vl": (Frame.RELATIVE_1000, 32)}
-    assert (models.family_of(model_dir).frame, models.factor(processor)) == expected[family]
-    assert models.factor_of(model_dir) == expected[family][1]
+    assert (families.family_of(model_dir).frame, processors.factor(processor)) == expected[family]
+    assert processors.factor_of(model_dir) == expected[family][1]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_the_family_names_the_frame_and_the_token_side(model_dir, processor, fam
 def test_a_directory_that_is_no_qwen_vl(tmp_path, config, message):
     if config is not None:
         (tmp_path / "config.json").write_text(config)
-    for load in (models.family_of, models.load_processor, models.load_model):
+    for load in (families.family_of, processors.load_processor, weights.load_model):
         with pytest.raises(UserError, match=message):
             load(tmp_path)
 
@@ -63,14 +63,14 @@ def test_a_directory_that_is_no_qwen_vl(tmp_path, config, message):
 def test_a_model_directory_without_its_other_files(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
     with pytest.raises(UserError, match="its processor cannot be loaded"):
-        models.load_processor(tmp_path)
+        processors.load_processor(tmp_path)
     with pytest.raises(UserError, match="its weights cannot be loaded"):
-        models.load_model(tmp_path)
+        weights.load_model(tmp_path)
 
 
 def test_weights_load_in_the_asked_precision(model_dir):
-    assert models.load_model(model_dir).dtype == torch.float32
-    assert models.load_model(model_dir, dtype=torch.bfloat16).dtype == torch.bfloat16
+    assert weights.load_model(model_dir).dtype == torch.float32
+    assert weights.load_model(model_dir, dtype=torch.bfloat16).dtype == torch.bfloat16
 
 
 # --- templates ---------------------------------------------------------------------------------------
@@ -91,23 +91,23 @@ def test_a_stock_template_without_tools_is_replaced(processor):
     "template", [tiny.COMPACT, trl_templates.qwen3_vl_chat_template], ids=["own", "qwen3"]
 )
 def test_a_template_that_does_the_job_is_kept(model_dir, tmp_path, template):
-    processor = models.load_processor(set_template(model_dir, tmp_path, template))
+    processor = processors.load_processor(set_template(model_dir, tmp_path, template))
     assert processor.chat_template == template
 
 
 def test_the_response_template_of_a_directory_is_kept(model_dir, tmp_path):
-    processor = models.load_processor(model_dir)
-    own = models.RESPONSE_TEMPLATE | {"defaults": {"role": "assistant", "kept": "yes"}}
+    processor = processors.load_processor(model_dir)
+    own = families.RESPONSE_TEMPLATE | {"defaults": {"role": "assistant", "kept": "yes"}}
     processor.tokenizer.response_template = own
     shutil.copytree(model_dir, tmp_path, dirs_exist_ok=True)
     processor.save_pretrained(tmp_path)
-    assert models.load_processor(tmp_path).tokenizer.response_template == own
+    assert processors.load_processor(tmp_path).tokenizer.response_template == own
 
 
 def test_a_template_whose_calls_cannot_be_parsed_is_refused(model_dir, tmp_path):
     other = tiny.COMPACT.replace("<tool_call>", "<call>").replace("</tool_call>", "</call>")
     with pytest.raises(UserError, match="tool calls of its chat template cannot be parsed"):
-        models.load_processor(set_template(model_dir, tmp_path, other))
+        processors.load_processor(set_template(model_dir, tmp_path, other))
 
 
 def conversation(frame, row, factor):
@@ -131,8 +131,8 @@ def conversation(frame, row, factor):
 
 
 def test_our_template_renders_a_whole_conversation(processor, model_dir, rows):
-    frame = models.family_of(model_dir).frame
-    messages = conversation(frame, rows[0], models.factor(processor))
+    frame = families.family_of(model_dir).frame
+    messages = conversation(frame, rows[0], processors.factor(processor))
     tool = CropEnvironment(CropSettings(frame=frame, factor=28)).image_zoom_in_tool
     text = processor.apply_chat_template(messages, tools=[tool], tokenize=False)
     picture = "<|vision_start|><|image_pad|><|vision_end|>"
@@ -148,14 +148,14 @@ def test_our_template_renders_a_whole_conversation(processor, model_dir, rows):
 
 
 def test_earlier_messages_render_the_same_whatever_follows(processor, model_dir, rows):
-    messages = conversation(models.family_of(model_dir).frame, rows[0], models.factor(processor))
+    messages = conversation(families.family_of(model_dir).frame, rows[0], processors.factor(processor))
     texts = [processor.apply_chat_template(messages[:end], tokenize=False) for end in range(2, 6)]
     for text, longer in itertools.pairwise(texts):
         assert longer.startswith(text)
 
 
 def test_generation_marks_name_exactly_what_the_model_writes(processor, model_dir, rows):
-    messages = conversation(models.family_of(model_dir).frame, rows[0], models.factor(processor))
+    messages = conversation(families.family_of(model_dir).frame, rows[0], processors.factor(processor))
     # The tokenizer, not the processor: transformers 5.17 loses the marks behind pictures.
     inputs = processor.tokenizer.apply_chat_template(
         messages,
@@ -220,7 +220,7 @@ def test_thinking_that_the_template_opens_is_still_seen(model_dir, tmp_path):
         "{{- '<|im_start|>assistant\\n<think>\\n' }}\n{%- endif %}",
     )
     assert opening != trl_templates.qwen3_vl_chat_template
-    processor = models.load_processor(set_template(model_dir, tmp_path, opening))
+    processor = processors.load_processor(set_template(model_dir, tmp_path, opening))
     turn = parse(processor, "so</think><answer>A</answer>")
     assert parse_completion([turn]).well_formed
     assert not parse_completion([parse(processor, "never closed")]).well_formed
@@ -231,7 +231,7 @@ def test_thinking_that_the_template_opens_is_still_seen(model_dir, tmp_path):
 
 @pytest.mark.parametrize("tokens", [(1, 1), (1, 3), (4, 3), (20, 16)])
 def test_the_processor_leaves_our_sizes_alone(processor, tokens):
-    side = models.factor(processor)
+    side = processors.factor(processor)
     picture = Image.new("RGB", (tokens[0] * side, tokens[1] * side))
     grid = processor.image_processor(images=[picture])["image_grid_thw"]
     assert isinstance(grid, torch.Tensor)
@@ -239,7 +239,7 @@ def test_the_processor_leaves_our_sizes_alone(processor, tokens):
 
 
 def test_vision_tokens_are_never_sampled(processor):
-    names = processor.tokenizer.convert_ids_to_tokens(models.vision_token_ids(processor))
+    names = processor.tokenizer.convert_ids_to_tokens(processors.vision_token_ids(processor))
     assert set(names) == {
         *("<|image_pad|>", "<|video_pad|>"),
         *("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>"),
@@ -247,7 +247,7 @@ def test_vision_tokens_are_never_sampled(processor):
 
 
 def test_pixels_of_a_picture_reach_the_model_in_order(processor):
-    side = models.factor(processor)
+    side = processors.factor(processor)
     picture = np.zeros((side, 2 * side, 3), dtype=np.uint8)
     picture[:, side:] = 255
     pixels = processor.image_processor(images=[Image.fromarray(picture)])["pixel_values"]
@@ -268,10 +268,10 @@ def test_trl_adds_a_tool_message_to_what_the_model_wrote(processor, model_dir, r
         chat_template=None,
         chat_template_kwargs={},
     )
-    message = conversation(models.family_of(model_dir).frame, rows[0], models.factor(processor))[3]
+    message = conversation(families.family_of(model_dir).frame, rows[0], processors.factor(processor))[3]
     suffix = processor.tokenizer.decode(GRPOTrainer._get_tool_suffix_ids(trainer, [message]))
     width, height = message["content"][0]["image"].size
-    pads = "<|image_pad|>" * (width * height // models.factor(processor) ** 2)
+    pads = "<|image_pad|>" * (width * height // processors.factor(processor) ** 2)
     assert suffix == (
         f"\n<|im_start|>user\n<tool_response>\n<|vision_start|>{pads}<|vision_end|>\n</tool_response><|im_end|>\n"
         "<|im_start|>assistant\n"
@@ -279,7 +279,7 @@ def test_trl_adds_a_tool_message_to_what_the_model_wrote(processor, model_dir, r
 
 
 def test_a_prompt_is_the_same_whoever_builds_it(processor, model_dir, rows):
-    frame = models.family_of(model_dir).frame
+    frame = families.family_of(model_dir).frame
     blocks = CropEnvironment(CropSettings(frame=frame, factor=28)).reset(row=rows[0])
     ours = build_prompt(frame, blocks)
     # What TRL makes of the empty prompt and the observation.
@@ -309,7 +309,7 @@ def test_a_fingerprint_tells_trainings_of_large_files_apart_and_ignores_what_is_
         (tmp_path / "model-1.safetensors").write_bytes(weights.tobytes())
         for name, text in files.items():
             (tmp_path / f"{name}.json").write_text(text)
-        return models.fingerprint(tmp_path)
+        return weights.fingerprint(tmp_path)
 
     plain = write(0, config="{}")
     assert write(0, config="{}", metrics="new", manifest="new") == plain

@@ -9,25 +9,25 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.data_utils import prepare_multimodal_messages
 
 from lfpc_rewards import Frame
-from lfpc_trl import models
-from lfpc_trl import preflight as module
-from lfpc_trl.crop_tool import CropSettings, environment_factory
+from lfpc_trl.data.rows import Problem
 from lfpc_trl.errors import UserError
-from lfpc_trl.images import tokens_of
-from lfpc_trl.preflight import preflight
-from lfpc_trl.prompts import build_prompt
-from lfpc_trl.rewards import AccuracyReward
-from lfpc_trl.rows import Problem
+from lfpc_trl.models import processors, weights
+from lfpc_trl.pictures.sizes import tokens_of
+from lfpc_trl.rollouts.crop_tool import CropSettings, environment_factory
+from lfpc_trl.rollouts.prompts import build_prompt
+from lfpc_trl.rollouts.rewards import AccuracyReward
+from lfpc_trl.train import preflight as module
+from lfpc_trl.train.preflight import preflight
 
 
 @pytest.fixture
 def processor(model_dir):
-    return models.load_processor(model_dir)
+    return processors.load_processor(model_dir)
 
 
 @pytest.fixture
 def crops(processor):
-    return CropSettings(processor.family.frame, models.factor(processor), crop_tokens=16)
+    return CropSettings(processor.family.frame, processors.factor(processor), crop_tokens=16)
 
 
 def rules(report):
@@ -64,7 +64,7 @@ def test_the_longest_prompt_is_what_the_trainer_tokenises(
         per_device_train_batch_size=2,
     )
     trainer = GRPOTrainer(
-        model=models.load_model(model_dir),
+        model=weights.load_model(model_dir),
         args=args,
         reward_funcs=[AccuracyReward()],
         train_dataset=Dataset.from_dict({"prompt": ["?"]}),

@@ -13,13 +13,13 @@ from transformers import AutoTokenizer, GenerationConfig
 from transformers.utils.chat_template_utils import _compile_jinja_template
 from trl import chat_template_utils as trl_templates
 
-from lfpc_trl import models, prepare_model
 from lfpc_trl.commands import prepare_model as command
 from lfpc_trl.errors import UserError
-from lfpc_trl.prepare_model import planned_changes
+from lfpc_trl.models import families, prepare, processors, weights
+from lfpc_trl.models.prepare import planned_changes
 from tests.trl import tiny
 
-WARM = Path(prepare_model.__file__).parent / "demo" / "warm"
+WARM = Path(prepare.__file__).parents[1] / "demo" / "warm"
 
 
 def names_in(folder):
@@ -57,7 +57,7 @@ def source(model_dir, tmp_path_factory):
 @pytest.fixture(scope="module")
 def prepared(source, tmp_path_factory):
     folder = tmp_path_factory.mktemp("prepared") / "model"
-    prepare_model.prepare_model(source, folder)
+    prepare.prepare_model(source, folder)
     return folder
 
 
@@ -65,9 +65,9 @@ def prepared(source, tmp_path_factory):
 
 
 def test_a_stock_tokenizer_has_the_template_and_the_parser_of_the_trainer(prepared, source):
-    ours, stock = models.load_processor(source), AutoTokenizer.from_pretrained(prepared)
+    ours, stock = processors.load_processor(source), AutoTokenizer.from_pretrained(prepared)
     assert stock.chat_template == ours.chat_template != tiny.STOCK_QWEN2_5
-    assert stock.response_template == models.RESPONSE_TEMPLATE
+    assert stock.response_template == families.RESPONSE_TEMPLATE
     ids = stock('<tool_call>{"name": "look", "arguments": {"box": [1]}}</tool_call><|im_end|>')["input_ids"]
     prefix = stock("<|im_start|>assistant\n")["input_ids"]
     assert trl_templates.parse_response(stock, ids, prefix=prefix)["tool_calls"][0]["function"] == {
@@ -92,7 +92,7 @@ def test_the_template_stands_in_one_file(prepared):
 
 @pytest.mark.parametrize("tokens", [(1, 1), (2, 1), (3, 5), (40, 30)])
 def test_a_stock_image_processor_leaves_our_sizes_alone(prepared, tokens):
-    family = models.family_of(prepared)
+    family = families.family_of(prepared)
     stock = family.image_processor.from_pretrained(prepared)
     side = stock.patch_size * stock.merge_size
     picture = Image.new("RGB", (tokens[0] * side, tokens[1] * side))
@@ -101,7 +101,7 @@ def test_a_stock_image_processor_leaves_our_sizes_alone(prepared, tokens):
 
 
 def test_the_checkpoint_itself_would_have_scaled_them(source):
-    stock = models.family_of(source).image_processor.from_pretrained(source)
+    stock = families.family_of(source).image_processor.from_pretrained(source)
     side = stock.patch_size * stock.merge_size
     for tokens in [(1, 1), (40, 40)]:
         picture = Image.new("RGB", (tokens[0] * side, tokens[1] * side))
@@ -112,7 +112,7 @@ def test_the_checkpoint_itself_would_have_scaled_them(source):
 def test_sampling_is_plain_and_stray_picture_tokens_are_suppressed(prepared, source):
     config = GenerationConfig.from_pretrained(prepared)
     assert (config.temperature, config.top_p, config.top_k, config.repetition_penalty) == (1.0, 1.0, 0, 1.0)
-    assert config.suppress_tokens == models.vision_token_ids(models.load_processor(source))
+    assert config.suppress_tokens == processors.vision_token_ids(processors.load_processor(source))
     assert config.eos_token_id == GenerationConfig.from_pretrained(source).eos_token_id
     config.validate(strict=True)
 
@@ -120,7 +120,7 @@ def test_sampling_is_plain_and_stray_picture_tokens_are_suppressed(prepared, sou
 def test_a_model_loaded_from_it_generates_without_the_checkpoints_habits(prepared, source):
     def first_tokens(folder):
         torch.manual_seed(0)
-        model = models.load_model(folder)
+        model = weights.load_model(folder)
         ids = torch.tensor([[40, 41, 42]])
         return model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8).tolist()
 
@@ -131,7 +131,7 @@ def test_a_model_loaded_from_it_generates_without_the_checkpoints_habits(prepare
 
 
 def test_loading_a_prepared_directory_changes_nothing(prepared, source):
-    before, after = models.load_processor(source), models.load_processor(prepared)
+    before, after = processors.load_processor(source), processors.load_processor(prepared)
     assert after.chat_template == before.chat_template
     assert after.tokenizer.response_template == before.tokenizer.response_template
     assert dict(after.image_processor.size) == dict(before.image_processor.size)
@@ -140,14 +140,14 @@ def test_loading_a_prepared_directory_changes_nothing(prepared, source):
 
 
 def test_preparing_twice_gives_the_same_files(prepared, tmp_path):
-    assert prepare_model.prepare_model(prepared, tmp_path / "again") == []
+    assert prepare.prepare_model(prepared, tmp_path / "again") == []
     files = names_in(prepared)
     assert files == names_in(tmp_path / "again")
     assert all((prepared / name).read_bytes() == (tmp_path / "again" / name).read_bytes() for name in files)
 
 
 def test_a_directory_written_by_transformers_itself(tmp_path):
-    changes = prepare_model.prepare_model(WARM, tmp_path / "out")
+    changes = prepare.prepare_model(WARM, tmp_path / "out")
     files = ["preprocessor_config.json", "processor_config.json", "generation_config.json"]
     assert [change.file for change in changes] == files
     flat, whole = (json.loads((tmp_path / "out" / name).read_text()) for name in files[:2])
@@ -159,7 +159,7 @@ def test_a_directory_written_by_transformers_itself(tmp_path):
 def test_a_template_with_tools_is_kept_and_moved(source, tmp_path):
     shutil.copytree(source, tmp_path / "source")
     edit(tmp_path / "source" / "chat_template.json", chat_template=tiny.COMPACT)
-    [change, *_] = prepare_model.prepare_model(tmp_path / "source", tmp_path / "out")
+    [change, *_] = prepare.prepare_model(tmp_path / "source", tmp_path / "out")
     assert change.what == "the checkpoint's own template, moved here"
     assert (tmp_path / "out" / "chat_template.jinja").read_text() == tiny.COMPACT
 
@@ -183,13 +183,13 @@ def test_weights_on_another_file_system_are_linked_by_name(source, tmp_path, mon
 
     monkeypatch.setattr(os, "link", refuse)
     monkeypatch.chdir(source.parent)
-    prepare_model.prepare_model(source.name, tmp_path / "out")
+    prepare.prepare_model(source.name, tmp_path / "out")
     assert (tmp_path / "out" / "model.safetensors").readlink() == (source / "model.safetensors").resolve()
-    models.load_model(tmp_path / "out")
+    weights.load_model(tmp_path / "out")
 
 
 def test_weights_can_be_copied(source, tmp_path):
-    prepare_model.prepare_model(source, tmp_path / "out", weights="copy")
+    prepare.prepare_model(source, tmp_path / "out", weights="copy")
     assert inode(tmp_path / "out" / "model.safetensors") != inode(source / "model.safetensors")
 
 
@@ -205,9 +205,9 @@ def test_folders_and_hidden_files_stay_behind(prepared, source):
 def test_an_output_directory_that_holds_something_is_refused(source, tmp_path):
     (tmp_path / "note.txt").write_text("mine")
     with pytest.raises(UserError, match="the output directory must be new or empty"):
-        prepare_model.prepare_model(source, tmp_path)
+        prepare.prepare_model(source, tmp_path)
     with pytest.raises(UserError, match="the output directory must be new or empty"):
-        prepare_model.prepare_model(source, tmp_path / "note.txt")
+        prepare.prepare_model(source, tmp_path / "note.txt")
     assert names_in(tmp_path) == ["note.txt"]
 
 
@@ -239,20 +239,20 @@ def test_a_directory_that_is_not_good_leaves_nothing_behind(source, tmp_path, _,
     shutil.copytree(source, tmp_path / "source")
     damage(tmp_path / "source")
     with pytest.raises(UserError, match=message):
-        prepare_model.prepare_model(tmp_path / "source", tmp_path / "out")
+        prepare.prepare_model(tmp_path / "source", tmp_path / "out")
     assert names_in(tmp_path) == ["source"]
 
 
 @pytest.mark.parametrize("file", ["chat_template.jinja", "tokenizer_config.json", "preprocessor_config.json"])
 def test_a_copy_that_loads_otherwise_is_not_delivered(source, tmp_path, monkeypatch, file):
-    write = prepare_model._write
+    write = prepare._write
 
     def write_without(model_dir, folder, contents, weights):
         write(model_dir, folder, {name: text for name, text in contents.items() if name != file}, weights)
 
-    monkeypatch.setattr(prepare_model, "_write", write_without)
+    monkeypatch.setattr(prepare, "_write", write_without)
     with pytest.raises(RuntimeError, match="loads with other behaviour"):
-        prepare_model.prepare_model(source, tmp_path / "out")
+        prepare.prepare_model(source, tmp_path / "out")
     assert names_in(tmp_path) == []
 
 

@@ -8,11 +8,19 @@ import pytest
 import yaml
 
 from lfpc_rewards import Frame
-from lfpc_trl.crop_tool import CropSettings
 from lfpc_trl.errors import UserError
-from lfpc_trl.recipe import REFUSED, LaunchSettings, RecipeParser, load_recipe, parse, recipe_file, recipe_of
-from lfpc_trl.recipe import recipe_names as names
-from lfpc_trl.stages import StageSettings
+from lfpc_trl.rollouts.crop_tool import CropSettings
+from lfpc_trl.train.recipe import (
+    REFUSED,
+    LaunchSettings,
+    RecipeParser,
+    load_recipe,
+    parse,
+    recipe_file,
+    recipe_of,
+)
+from lfpc_trl.train.recipe import recipe_names as names
+from lfpc_trl.train.settings import StageSettings
 
 CROPS = CropSettings(frame=Frame.SHOWN, factor=28)
 

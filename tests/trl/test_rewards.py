@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from lfpc_rewards import Frame, lfpc_reward
-from lfpc_trl.crop_tool import CropSettings
-from lfpc_trl.rewards import (
+from lfpc_trl.rollouts.crop_tool import CropSettings
+from lfpc_trl.rollouts.rewards import (
     METRICS,
     AccuracyReward,
     FormatReward,
@@ -18,8 +18,8 @@ from lfpc_trl.rewards import (
     ToolBonus,
     crop_metrics,
 )
-from lfpc_trl.stages import StageSettings
-from lfpc_trl.transcript import score_transcripts
+from lfpc_trl.rollouts.transcript import score_transcripts
+from lfpc_trl.train.settings import StageSettings
 from tests.trl.test_transcript import RIGHT, WRONG, call, crop, refusal, says
 
 CROPS = CropSettings(frame=Frame.SHOWN, factor=28)

@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 
+from lfpc_trl.data.rows import Row, read_rows, rows_digest, with_shown_tokens, write_rows
 from lfpc_trl.errors import DataError
-from lfpc_trl.rows import Row, read_rows, rows_digest, with_shown_tokens, write_rows
 from tests.trl.tiny import make_picture, make_rows
 
 GOOD = {"question": "What?", "answer": "A", "image": "a.png"}
@@ -170,7 +170,7 @@ def test_equal_boxes_count_as_nested(folder):
 
 
 def test_a_picture_of_many_rows_is_read_once(folder, monkeypatch):
-    from lfpc_trl import rows
+    from lfpc_trl.data import rows
 
     calls = []
     monkeypatch.setattr(rows, "check_picture", lambda path: calls.append(path) or (224, 168))

@@ -1,6 +1,6 @@
 import os
 
-from lfpc_trl.run_directory import append_metrics, keep_metrics_until, read_metrics, versions
+from lfpc_trl.runs.directory import append_metrics, keep_metrics_until, read_metrics, versions
 
 
 def test_metrics_skip_what_is_no_line(tmp_path):

@@ -8,10 +8,14 @@ import shutil
 import pytest
 from safetensors.torch import load_file
 
-from lfpc_trl import cli, models, run_directory, train
+from lfpc_trl import cli
+from lfpc_trl.data.rows import read_rows
 from lfpc_trl.errors import UserError
-from lfpc_trl.recipe import load_recipe
-from lfpc_trl.rows import read_rows
+from lfpc_trl.models.processors import load_processor
+from lfpc_trl.models.weights import load_model
+from lfpc_trl.runs import directory as run_directory
+from lfpc_trl.train import run
+from lfpc_trl.train.recipe import load_recipe
 
 SMALL = {
     "steps": 4,
@@ -50,7 +54,7 @@ def same_weights(first, second):
 def finished(taught_dir, rows, tmp_path_factory):
     """A whole stage 2 run, never interrupted; read only."""
     output, seen = tmp_path_factory.mktemp("finished") / "run", []
-    result = train.train(STAGE_2, taught_dir, rows, output, on_step=lambda *step: seen.append(step))
+    result = run.train(STAGE_2, taught_dir, rows, output, on_step=lambda *step: seen.append(step))
     return result, seen
 
 
@@ -59,7 +63,7 @@ def test_a_run_logs_every_step_and_leaves_a_model(finished, taught_dir):
     result, seen = finished
     assert [(step, total) for step, total, _ in seen] == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert [line for *_, line in seen] == result.metrics == run_directory.read_metrics(result.output_dir)
-    assert {"step", "reward", "accuracy", "format", "tool_bonus", "grounding", *train.METRICS} <= set(
+    assert {"step", "reward", "accuracy", "format", "tool_bonus", "grounding", *run.METRICS} <= set(
         seen[0][2]
     )
     # Crops reached the trainer and were scored.
@@ -79,8 +83,8 @@ def test_a_run_logs_every_step_and_leaves_a_model(finished, taught_dir):
 @pytest.mark.slow
 def test_the_trained_directory_is_a_model_directory_like_the_first(finished, taught_dir):
     output = finished[0].output_dir
-    assert models.load_processor(output).chat_template == models.load_processor(taught_dir).chat_template
-    models.load_model(output)
+    assert load_processor(output).chat_template == load_processor(taught_dir).chat_template
+    load_model(output)
     for name in ("preprocessor_config.json", "tokenizer.json"):
         assert (output / name).read_bytes() == (taught_dir / name).read_bytes()
     assert not (output / "training_args.bin").exists()
@@ -98,13 +102,13 @@ def test_an_interrupted_run_goes_on_to_the_same_model(finished, taught_dir, rows
                 raise StoppedError
 
         with pytest.raises(StoppedError):
-            train.train(STAGE_2, taught_dir, rows, output, on_step=stop, resume=stop_at > 1)
+            run.train(STAGE_2, taught_dir, rows, output, on_step=stop, resume=stop_at > 1)
         assert run_directory.last_step(output) == stop_at - 1
         # What a kill in the middle of writing leaves behind.
         (output / "checkpoint-9").mkdir(exist_ok=True)
         with (output / "metrics.jsonl").open("a") as file:
             file.write('{"step": 4, "rew')
-    resumed = train.train(STAGE_2, taught_dir, rows, output, resume=True)
+    resumed = run.train(STAGE_2, taught_dir, rows, output, resume=True)
     assert same_weights(resumed.output_dir, finished[0].output_dir)
     assert (output / "metrics.jsonl").read_text() == (finished[0].output_dir / "metrics.jsonl").read_text()
 
@@ -146,7 +150,7 @@ def test_ctrl_c_says_how_to_go_on(taught_dir, data_file, tmp_path, capsys, monke
 @pytest.mark.slow
 def test_several_updates_per_step_give_one_line_per_step(taught_dir, rows, tmp_path):
     small = recipe(1, prompts_per_update=1, steps=2, save_every=2)
-    result = train.train(small, taught_dir, rows, tmp_path / "run")
+    result = run.train(small, taught_dir, rows, tmp_path / "run")
     assert [line["step"] for line in result.metrics] == [1, 2]
     assert all(line["reward"] is not None for line in result.metrics)
     assert [path.name for path in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-4"]
@@ -157,7 +161,7 @@ def test_several_updates_per_step_give_one_line_per_step(taught_dir, rows, tmp_p
 def test_the_stock_model_of_each_family_trains(model_dir, rows, tmp_path):
     """With our whole template; its random weights make no call."""
     small = recipe(steps=1, response_tokens=8)
-    result = train.train(small, model_dir, rows, tmp_path / "run")
+    result = run.train(small, model_dir, rows, tmp_path / "run")
     assert result.metrics[0]["format"] == -1
     assert result.metrics[0]["iou"] is None
 
@@ -167,7 +171,7 @@ def test_the_stock_model_of_each_family_trains(model_dir, rows, tmp_path):
 
 def refused(message, *arguments, **options):
     with pytest.raises(UserError, match=message):
-        train.train(*arguments, **options)
+        run.train(*arguments, **options)
 
 
 def test_an_output_directory_with_other_things_is_refused(model_dir, rows, tmp_path):
@@ -217,13 +221,13 @@ def test_resuming_something_else_is_refused(finished, taught_dir, rows, tmp_path
 @pytest.mark.slow
 def test_resuming_a_finished_run_changes_nothing(finished, taught_dir, rows):
     before = (finished[0].output_dir / "model.safetensors").stat().st_mtime_ns
-    again = train.train(STAGE_2, taught_dir, rows, finished[0].output_dir, resume=True)
+    again = run.train(STAGE_2, taught_dir, rows, finished[0].output_dir, resume=True)
     assert again.metrics == finished[0].metrics
     assert (again.output_dir / "model.safetensors").stat().st_mtime_ns == before
 
 
 def test_the_rows_of_a_run_can_come_from_parquet(data_file, tmp_path):
-    from lfpc_trl.rows import rows_digest, write_rows
+    from lfpc_trl.data.rows import rows_digest, write_rows
 
     rows = read_rows(data_file)
     write_rows(rows, tmp_path / "rows.parquet")

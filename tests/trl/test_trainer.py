@@ -13,15 +13,16 @@ from PIL import Image
 from trl import GRPOTrainer
 
 from lfpc_rewards import Frame
-from lfpc_trl import images
-from lfpc_trl.alerts import ToolUseAlert
-from lfpc_trl.engines import Picture, expanded
-from lfpc_trl.models import family_of, load_processor, never_sampled
-from lfpc_trl.rewards import METRICS
-from lfpc_trl.rows import read_rows
-from lfpc_trl.trainer import RolloutTrainer
-from lfpc_trl.trajectories import TrajectoryLog, read_trajectories
-from lfpc_trl.transcript import ENDINGS
+from lfpc_trl.data.rows import read_rows
+from lfpc_trl.models.engines import Picture, expanded
+from lfpc_trl.models.families import family_of
+from lfpc_trl.models.processors import load_processor, never_sampled
+from lfpc_trl.pictures import originals
+from lfpc_trl.rollouts.rewards import METRICS
+from lfpc_trl.rollouts.transcript import ENDINGS
+from lfpc_trl.runs.trajectories import TrajectoryLog, read_trajectories
+from lfpc_trl.train.alerts import ToolUseAlert
+from lfpc_trl.train.trainer import RolloutTrainer
 from tests.trl import tiny
 from tests.trl.scripted import CUT, make_trainer
 
@@ -250,9 +251,9 @@ def test_a_model_that_wants_nothing_but_vision_tokens_samples_none(compact_dir, 
 @pytest.mark.slow
 def test_a_step_decodes_each_original_once(compact_dir, rows, tmp_path, call, monkeypatch):
     """Four micro steps, two prompts, four rollouts each, two rounds of crops."""
-    decoded, decode = [], images._decode
-    monkeypatch.setattr(images, "_PICTURES", images.PictureCache())
-    monkeypatch.setattr(images, "_decode", lambda path: decoded.append(path) or decode(path))
+    decoded, decode = [], originals._decode
+    monkeypatch.setattr(originals, "_PICTURES", originals.PictureCache())
+    monkeypatch.setattr(originals, "_decode", lambda path: decoded.append(path) or decode(path))
     trainer = make_trainer(
         compact_dir,
         rows[:2],

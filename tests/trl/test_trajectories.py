@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from lfpc_trl.trajectories import Trajectory, TrajectoryLog, read_trajectories
+from lfpc_trl.runs.trajectories import Trajectory, TrajectoryLog, read_trajectories
 
 ONE = Trajectory(
     step=1,

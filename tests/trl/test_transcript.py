@@ -7,9 +7,15 @@ import pytest
 from PIL import Image
 
 from lfpc_rewards import Frame
-from lfpc_trl.crop_tool import CropEnvironment, CropSettings
-from lfpc_trl.images import BOX_ERRORS, crop_box
-from lfpc_trl.transcript import ENDINGS, FAILURES, GroundingSettings, ending, score_transcripts
+from lfpc_trl.pictures.crops import BOX_ERRORS, crop_box
+from lfpc_trl.rollouts.crop_tool import CropEnvironment, CropSettings
+from lfpc_trl.rollouts.transcript import (
+    ENDINGS,
+    FAILURES,
+    GroundingSettings,
+    ending,
+    score_transcripts,
+)
 
 SETTINGS = CropSettings(frame=Frame.SHOWN, factor=28, crop_tokens=16)
 PICTURE = {"type": "image", "image": Image.new("RGB", (28, 28))}

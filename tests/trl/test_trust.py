@@ -12,10 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lfpc_trl import models, run_directory, train
 from lfpc_trl.errors import UserError
-from lfpc_trl.prepare_model import prepare_model
-from lfpc_trl.recipe import load_recipe
+from lfpc_trl.models import families, weights
+from lfpc_trl.models.prepare import prepare_model
+from lfpc_trl.runs import directory as run_directory
+from lfpc_trl.train import run
+from lfpc_trl.train.recipe import load_recipe
 from tests.trl.test_train import SMALL, same_weights
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +53,7 @@ def command(model, data, output, *options):
 @pytest.fixture(scope="module")
 def finished(taught_dir, rows, tmp_path_factory):
     """A run that nobody disturbed."""
-    return train.train(recipe(), taught_dir, rows, tmp_path_factory.mktemp("finished") / "run").output_dir
+    return run.train(recipe(), taught_dir, rows, tmp_path_factory.mktemp("finished") / "run").output_dir
 
 
 # --- kill -9 -----------------------------------------------------------------------------------------
@@ -85,29 +87,29 @@ def test_a_run_killed_at_any_moment_and_resumed_ends_as_if_nothing_had_happened(
 
 
 def test_an_adapter_is_trained_interrupted_resumed_and_merged(taught_dir, rows, tmp_path):
-    whole = train.train(recipe(**LORA), taught_dir, rows, tmp_path / "whole").output_dir
+    whole = run.train(recipe(**LORA), taught_dir, rows, tmp_path / "whole").output_dir
 
     def stop(step, total, metrics):
         if step == 3:
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        train.train(recipe(**LORA), taught_dir, rows, tmp_path / "run", on_step=stop)
+        run.train(recipe(**LORA), taught_dir, rows, tmp_path / "run", on_step=stop)
     assert run_directory.last_step(tmp_path / "run") == 2
-    resumed = train.train(recipe(**LORA), taught_dir, rows, tmp_path / "run", resume=True).output_dir
+    resumed = run.train(recipe(**LORA), taught_dir, rows, tmp_path / "run", resume=True).output_dir
     adapters = [load_file(each / "adapter" / "adapter_model.safetensors") for each in (whole, resumed)]
     assert all((adapters[0][name] == adapters[1][name]).all() for name in adapters[0])
     assert same_weights(whole, resumed)
     # The merged model is the base with something added to the language model's layers and nothing else.
-    before, after = models.load_model(taught_dir).state_dict(), models.load_model(whole).state_dict()
+    before, after = weights.load_model(taught_dir).state_dict(), weights.load_model(whole).state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
     assert all("language_model" in name and "_proj" in name for name in changed)
 
 
 def test_stage_2_goes_on_from_the_merged_model_of_an_adapter(taught_dir, rows, tmp_path):
-    first = train.train(recipe(steps=1, **LORA), taught_dir, rows, tmp_path / "one")
-    second = train.train(recipe(2, steps=1, **LORA), first.output_dir, rows, tmp_path / "two")
+    first = run.train(recipe(steps=1, **LORA), taught_dir, rows, tmp_path / "one")
+    second = run.train(recipe(2, steps=1, **LORA), first.output_dir, rows, tmp_path / "two")
     assert second.metrics[0]["grounding"] is not None
     # The first run's figures and adapter stay where they were made.
     assert len(second.metrics) == 1
@@ -120,10 +122,11 @@ WATCHED = """
 import json, os, sys
 from pathlib import Path
 from lfpc_trl import train
+from lfpc_trl.models import families, weights
 from lfpc_trl.cli import main
 
 seen = []
-log, save = train._StepLog.on_log, train._save_model
+log, save = run._StepLog.on_log, run._save_model
 
 
 def on_log(self, args, state, control, logs=None, **more):
@@ -139,7 +142,7 @@ def save_model(trainer, *arguments):
     return save(trainer, *arguments)
 
 
-train._StepLog.on_log, train._save_model = on_log, save_model
+run._StepLog.on_log, run._save_model = on_log, save_model
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -177,9 +180,9 @@ def test_two_processes_get_the_same_rewards_and_stay_in_step(taught_dir, data_fi
 
 def test_stage_2_refuses_a_model_that_learned_another_conversation(finished, taught_dir, rows, tmp_path):
     with pytest.raises(UserError, match="was trained with crop_tokens 8, the recipe has 16"):
-        train.train(recipe(2, crop_tokens=16), finished, rows, tmp_path / "two")
+        run.train(recipe(2, crop_tokens=16), finished, rows, tmp_path / "two")
     with pytest.raises(UserError, match="was trained with max_turns 5, the recipe has 3"):
-        train.train(recipe(2, max_turns=3), finished, rows, tmp_path / "two")
+        run.train(recipe(2, max_turns=3), finished, rows, tmp_path / "two")
 
 
 def test_stage_2_refuses_a_run_that_is_not_finished(finished, rows, tmp_path):
@@ -188,15 +191,15 @@ def test_stage_2_refuses_a_run_that_is_not_finished(finished, rows, tmp_path):
     (tmp_path / "one" / "config.json").write_bytes((finished / "config.json").read_bytes())
     run_directory.write_json(tmp_path / "one" / "manifest.json", manifest | {"finished": False})
     with pytest.raises(UserError, match="one: its training is not finished; go on with --resume"):
-        train.train(recipe(2), tmp_path / "one", rows, tmp_path / "two")
+        run.train(recipe(2), tmp_path / "one", rows, tmp_path / "two")
 
 
 def test_a_frame_that_is_not_the_familys_is_refused(taught_dir, rows, tmp_path):
-    own = models.family_of(taught_dir).frame.value
+    own = families.family_of(taught_dir).frame.value
     other = {"shown": "relative_1000", "relative_1000": "shown"}[own]
     with pytest.raises(UserError, match=f"frame is {other}, but Qwen.* counts in {own}"):
-        train.train(recipe(frame=other), taught_dir, rows, tmp_path / "run")
-    train.check(recipe(frame=own), taught_dir, rows)
+        run.train(recipe(frame=other), taught_dir, rows, tmp_path / "run")
+    run.check(recipe(frame=own), taught_dir, rows)
 
 
 def test_packages_that_a_recipe_needs_are_named_before_anything_is_loaded(
@@ -209,7 +212,7 @@ def test_packages_that_a_recipe_needs_are_named_before_anything_is_loaded(
         ({"report_to": ["trackio"]}, "report_to trackio needs the package trackio"),
     ):
         with pytest.raises(UserError, match=f"{message}, which is not installed"):
-            train.train(recipe(**changes), taught_dir, rows, tmp_path / "run")
+            run.train(recipe(**changes), taught_dir, rows, tmp_path / "run")
 
 
 def test_a_vllm_that_trl_does_not_know_is_refused(taught_dir, rows, tmp_path, monkeypatch):
@@ -217,19 +220,19 @@ def test_a_vllm_that_trl_does_not_know_is_refused(taught_dir, rows, tmp_path, mo
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
     monkeypatch.setattr("importlib.metadata.version", versions.__getitem__)
     with pytest.raises(UserError, match=r"vllm must be >=0.22.0,<=0.31.0, got 0.33.0"):
-        train.train(recipe(use_vllm=True, use_cpu=False), taught_dir, rows, tmp_path / "run")
+        run.train(recipe(use_vllm=True, use_cpu=False), taught_dir, rows, tmp_path / "run")
 
 
 def test_a_resumption_on_another_number_of_processes_is_refused(finished, taught_dir, rows, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="cannot resume, processes was 1 and is 2"):
-        train.train(recipe(), taught_dir, rows, finished, resume=True)
+        run.train(recipe(), taught_dir, rows, finished, resume=True)
 
 
 def test_vllm_gets_a_prepared_model_and_leaves_one(taught_dir, rows, tmp_path):
     with pytest.raises(UserError, match=r"these differ from what the trainer does .*lfpc prepare-model"):
-        train.check_prepared(taught_dir)
+        run.check_prepared(taught_dir)
     prepare_model(taught_dir, tmp_path / "prepared")
-    train.check_prepared(tmp_path / "prepared")
-    result = train.train(recipe(steps=1), tmp_path / "prepared", rows, tmp_path / "one")
-    train.check_prepared(result.output_dir)
+    run.check_prepared(tmp_path / "prepared")
+    result = run.train(recipe(steps=1), tmp_path / "prepared", rows, tmp_path / "one")
+    run.check_prepared(result.output_dir)

@@ -16,10 +16,12 @@ from transformers import (
 )
 
 from lfpc_rewards import Frame
-from lfpc_trl.crop_tool import CropEnvironment, CropSettings
-from lfpc_trl.models import factor, family_of, load_model, load_processor
-from lfpc_trl.prompts import build_prompt
-from lfpc_trl.rows import Row
+from lfpc_trl.data.rows import Row
+from lfpc_trl.models.families import family_of
+from lfpc_trl.models.processors import factor, load_processor
+from lfpc_trl.models.weights import load_model
+from lfpc_trl.rollouts.crop_tool import CropEnvironment, CropSettings
+from lfpc_trl.rollouts.prompts import build_prompt
 
 SPECIALS = [
     "<|endoftext|>",

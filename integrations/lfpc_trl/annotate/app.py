@@ -18,9 +18,10 @@ from lfpc_rewards import Frame
 from lfpc_trl.annotate.journal import Change, Conflict, Content
 from lfpc_trl.annotate.project import Item, Problem, Project
 from lfpc_trl.errors import DataError
-from lfpc_trl.images import BoxError, PixelBox, Size, crop_box, cut, show, shown_size, tokens_of
-from lfpc_trl.pages.pictures import encoded, numbered, readable, tile_route
-from lfpc_trl.pages.server import Access, make_app
+from lfpc_trl.html.server import Access, make_app
+from lfpc_trl.html.tiles import encoded, numbered, readable, tile_route
+from lfpc_trl.pictures.crops import BoxError, PixelBox, crop_box, cut
+from lfpc_trl.pictures.sizes import Size, show, shown_size, tokens_of
 
 STATIC = Path(__file__).parent / "static"
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from lfpc_trl.annotate.journal import Change, Content, Journal
+from lfpc_trl.data.rows import Row, as_record, check_row, check_targets, read_rows
 from lfpc_trl.errors import DataError, UserError
-from lfpc_trl.images import Size
-from lfpc_trl.rows import Row, as_record, check_row, check_targets, read_rows
+from lfpc_trl.pictures.sizes import Size
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 """Suffixes of the files of a folder that are annotated."""

@@ -55,8 +55,8 @@ def main(arguments: Sequence[str]) -> None:
         return
 
     from lfpc_trl.annotate.app import ModelView, make_annotator
-    from lfpc_trl.pages.server import Access, serve
-    from lfpc_trl.viewer.runs import crops_by_row
+    from lfpc_trl.html.server import Access, serve
+    from lfpc_trl.runs.reading import crops_by_row
 
     access = Access.listening_on(args.host)
     app = make_annotator(
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _export(project, output: Path) -> None:  # type: ignore[no-untyped-def]
-    from lfpc_trl.rows import write_rows
+    from lfpc_trl.data.rows import write_rows
 
     if output.exists():
         raise UserError(f"{output}: already exists")

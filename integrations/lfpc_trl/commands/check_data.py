@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lfpc_trl.errors import UserError
 
 if TYPE_CHECKING:
-    from lfpc_trl.check_data import DataReport
+    from lfpc_trl.train.check_data import DataReport
 
 _SHOWN = 5
 """Warnings of one kind that are printed; --json holds all."""
@@ -73,9 +73,10 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError("--trajectory-tokens needs --model")
 
     from lfpc_rewards import Frame
-    from lfpc_trl.check_data import check_data
-    from lfpc_trl.crop_tool import CropSettings
-    from lfpc_trl.models import context_length, factor, load_processor
+    from lfpc_trl.models.processors import factor, load_processor
+    from lfpc_trl.models.weights import context_length
+    from lfpc_trl.rollouts.crop_tool import CropSettings
+    from lfpc_trl.train.check_data import check_data
 
     processor, context, frame, side = None, None, Frame.ORIGINAL, 28
     if args.model is not None:

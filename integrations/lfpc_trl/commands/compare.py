@@ -40,8 +40,8 @@ def main(arguments: Sequence[str]) -> None:
     if args.output.resolve() in [path.resolve() for path in evaluations.values()]:
         raise UserError(f"{args.output}: --output must not be one of the evaluations")
 
-    from lfpc_trl.evaluation.comparison import write_comparison
-    from lfpc_trl.evaluation.outputs import PAGE, TABLES
+    from lfpc_trl.evaluate.comparison import write_comparison
+    from lfpc_trl.evaluate.outputs import PAGE, TABLES
 
     for note in write_comparison(
         evaluations, args.output, baseline=args.baseline, poor_overlap=args.poor_overlap

@@ -7,17 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lfpc_trl import running
 from lfpc_trl.errors import UserError
+from lfpc_trl.jobs import running
 
 if TYPE_CHECKING:
-    from lfpc_trl.crop_tool import CropSettings
-    from lfpc_trl.engines import PromptLimits
-    from lfpc_trl.evaluation.questions import Benchmark
-    from lfpc_trl.evaluation.records import MakeRecords, Plan
-    from lfpc_trl.evaluation.work import Item
-    from lfpc_trl.pool import Outcome
-    from lfpc_trl.rollouts import RolloutSettings
+    from lfpc_trl.evaluate.questions import Benchmark
+    from lfpc_trl.evaluate.records import MakeRecords, Plan
+    from lfpc_trl.evaluate.work import Item
+    from lfpc_trl.jobs.workers import Outcome
+    from lfpc_trl.models.engines import PromptLimits
+    from lfpc_trl.rollouts.crop_tool import CropSettings
+    from lfpc_trl.rollouts.generate import RolloutSettings
 
 BUDGETS = (1024, 16384)
 """The paper's two budgets of visual tokens for the full image."""
@@ -83,12 +83,12 @@ def main(arguments: Sequence[str]) -> None:
     for note in (note for benchmark in benchmarks for note in benchmark.notes):
         print(f"note: {note}")
 
-    from lfpc_trl.evaluation.outputs import EVALUATION, PAGE, TABLES, write_outputs
-    from lfpc_trl.evaluation.records import MakeRecords, open_items, read_records, records_header
-    from lfpc_trl.evaluation.results import write_results
-    from lfpc_trl.models import load_processor
-    from lfpc_trl.resolution import check_questions
-    from lfpc_trl.run_directory import write_json
+    from lfpc_trl.evaluate.outputs import EVALUATION, PAGE, TABLES, write_outputs
+    from lfpc_trl.evaluate.records import MakeRecords, open_items, read_records, records_header
+    from lfpc_trl.evaluate.results import write_results
+    from lfpc_trl.models.processors import load_processor
+    from lfpc_trl.runs.directory import write_json
+    from lfpc_trl.select.ask import check_questions
 
     processor = load_processor(args.model)
     rows = [question.row for benchmark in benchmarks for question in benchmark.questions]
@@ -148,8 +148,8 @@ def _is_ours(output: Path) -> bool:
 
 def _read_benchmarks(args: argparse.Namespace) -> "tuple[Benchmark, ...]":
     """The benchmarks, cut down to `--limit`."""
-    from lfpc_trl.evaluation.formats import read_benchmark
-    from lfpc_trl.evaluation.layouts import LAYOUTS
+    from lfpc_trl.evaluate.formats import read_benchmark
+    from lfpc_trl.evaluate.layouts import LAYOUTS
 
     paths: dict[str, Path] = {}
     for text in args.data:
@@ -211,11 +211,11 @@ def _limited(benchmark: "Benchmark", limit: int | None) -> "Benchmark":
 
 def _settings(args: argparse.Namespace, processor: Any) -> "tuple[CropSettings, RolloutSettings]":
     """How crops are cut and turns are written: as asked, else as in the training, else as in the paper."""
-    from lfpc_trl.engines import BATCHES
-    from lfpc_trl.models import factor
-    from lfpc_trl.rollouts import RolloutSettings
-    from lfpc_trl.run_directory import read_manifest
-    from lfpc_trl.stages import StageSettings
+    from lfpc_trl.models.engines import BATCHES
+    from lfpc_trl.models.processors import factor
+    from lfpc_trl.rollouts.generate import RolloutSettings
+    from lfpc_trl.runs.directory import read_manifest
+    from lfpc_trl.train.settings import StageSettings
 
     recipe = (read_manifest(args.model) or {}).get("recipe", {})
     trained = recipe if recipe.get("method", "lfpc") == "lfpc" else {}
@@ -240,9 +240,9 @@ def _settings(args: argparse.Namespace, processor: Any) -> "tuple[CropSettings, 
 
 
 def _plan(args: argparse.Namespace, benchmarks: "tuple[Benchmark, ...]", processor: Any) -> "Plan":
-    from lfpc_trl.evaluation.conditions import choose
-    from lfpc_trl.evaluation.records import Plan
-    from lfpc_trl.models import factor, token_limit
+    from lfpc_trl.evaluate.conditions import choose
+    from lfpc_trl.evaluate.records import Plan
+    from lfpc_trl.models.processors import factor, token_limit
 
     limit = token_limit(processor)
     for budget in args.budget or ():
@@ -270,9 +270,9 @@ def _limits(
     Raises:
         UserError: a picture and a turn alone are more than the model reads.
     """
-    from lfpc_trl.images import tokens_of
-    from lfpc_trl.models import context_length
-    from lfpc_trl.rollouts import prompt_limits
+    from lfpc_trl.models.weights import context_length
+    from lfpc_trl.pictures.sizes import tokens_of
+    from lfpc_trl.rollouts.generate import prompt_limits
 
     rows = [question.row for benchmark in plan.benchmarks for question in benchmark.questions]
     shown = [tokens_of(plan.size(row, plan.budgets[-1]), plan.factor) for row in rows]
@@ -311,7 +311,7 @@ def _ask(
         UserError: pictures could not be finished.
         InterruptedRun: Ctrl-C.
     """
-    from lfpc_trl.pool import Failure
+    from lfpc_trl.jobs.workers import Failure
     from lfpc_trl.progress import Progress
 
     total = sum(len(asking.conditions) for item in items.values() for asking in item)
@@ -353,7 +353,7 @@ def _about(
     seconds: float,
 ) -> dict[str, Any]:
     """What `evaluation.json` holds beside the figures."""
-    from lfpc_trl.run_directory import versions
+    from lfpc_trl.runs.directory import versions
 
     return {
         "settings": {

@@ -38,8 +38,8 @@ def main(arguments: Sequence[str]) -> None:
     if args.output.exists():
         raise UserError(f"{args.output}: already exists")
 
+    from lfpc_trl.data.rows import SUFFIXES, read_rows, write_rows
     from lfpc_trl.locus.cues import boxes_of_coco, boxes_of_rows, build_cues
-    from lfpc_trl.rows import SUFFIXES, read_rows, write_rows
 
     if args.output.suffix not in SUFFIXES:
         raise UserError(f"{args.output}: rows are written to a .jsonl or .parquet file")

@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> None:
     """Prepare; prints what changed."""
     args = make_parser().parse_args(arguments)
 
-    from lfpc_trl.prepare_model import prepare_model
+    from lfpc_trl.models.prepare import prepare_model
 
     changes = prepare_model(args.model, args.output, weights=args.weights)
     for change in changes:

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lfpc_trl import running
 from lfpc_trl.errors import UserError
+from lfpc_trl.jobs import running
 
 if TYPE_CHECKING:
-    from lfpc_trl.ladder import Answers, Ladder, Selection
-    from lfpc_trl.pool import Outcome
-    from lfpc_trl.resolution import AskSettings, Collector, LadderItem
-    from lfpc_trl.rows import Row
+    from lfpc_trl.data.rows import Row
+    from lfpc_trl.jobs.workers import Outcome
+    from lfpc_trl.select.ask import AskSettings, Collector, LadderItem
+    from lfpc_trl.select.ladder import Answers, Ladder, Selection
 
 _LISTED = 20
 """Flagged rows that are printed; all of them are marked in the output."""
@@ -56,15 +56,15 @@ def main(arguments: Sequence[str]) -> None:
     shard = _check_options(args)
     ladder = _ladder(args)
 
-    from lfpc_trl.ladder import comparison, select_by_answers, select_by_rule
-    from lfpc_trl.rows import read_rows
+    from lfpc_trl.data.rows import read_rows
+    from lfpc_trl.select.ladder import comparison, select_by_answers, select_by_rule
 
     same = comparison(args.same_answer)
     # Rows first: reading them needs no torch, so a mistake in the data shows at once.
     rows = read_rows(args.data)
 
-    from lfpc_trl.models import MAX_IMAGE_TOKENS, factor, load_processor
-    from lfpc_trl.resolution import answers_header, check_questions, open_items, read_answers
+    from lfpc_trl.models.processors import MAX_IMAGE_TOKENS, factor, load_processor
+    from lfpc_trl.select.ask import answers_header, check_questions, open_items, read_answers
 
     processor = load_processor(args.model)
     side = factor(processor)
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _check_options(args: argparse.Namespace) -> running.Shard | None:
     """Refuse what cannot work before anything is read; the shard, if one is asked for."""
-    from lfpc_trl.rows import SUFFIXES
+    from lfpc_trl.data.rows import SUFFIXES
 
     if args.output.exists():
         raise UserError(f"{args.output}: already exists")
@@ -120,7 +120,7 @@ def _check_options(args: argparse.Namespace) -> running.Shard | None:
 
 
 def _ladder(args: argparse.Namespace) -> "Ladder":
-    from lfpc_trl.ladder import Ladder
+    from lfpc_trl.select.ladder import Ladder
 
     if args.ladder is None:
         try:
@@ -138,8 +138,8 @@ def _ladder(args: argparse.Namespace) -> "Ladder":
 
 
 def _ask_settings(args: argparse.Namespace) -> "AskSettings":
-    from lfpc_trl.engines import BATCHES
-    from lfpc_trl.resolution import AskSettings
+    from lfpc_trl.models.engines import BATCHES
+    from lfpc_trl.select.ask import AskSettings
 
     batch_size, batch_tokens = BATCHES[args.engine]
     return AskSettings(
@@ -178,11 +178,11 @@ def _ask(
     """
     from dataclasses import replace
 
-    from lfpc_trl.images import tokens_of
-    from lfpc_trl.models import factor
+    from lfpc_trl.models.processors import factor
+    from lfpc_trl.pictures.sizes import tokens_of
     from lfpc_trl.progress import Progress
-    from lfpc_trl.resolution import Collector, MakeLadderWork
-    from lfpc_trl.rollouts import prompt_limits
+    from lfpc_trl.rollouts.generate import prompt_limits
+    from lfpc_trl.select.ask import Collector, MakeLadderWork
 
     settings = _ask_settings(args)
     # Two batches are in a worker's hands: with few rows they are made small enough for every worker.
@@ -218,7 +218,7 @@ def _ask(
 
 def _write(rows: "Sequence[Row]", output: Path) -> None:
     """Write the rows so that a kill leaves no half of a file."""
-    from lfpc_trl.rows import write_rows
+    from lfpc_trl.data.rows import write_rows
 
     fresh = output.with_name(f".{output.name}")  # beside the output: paths of pictures are relative to it
     write_rows(rows, fresh)

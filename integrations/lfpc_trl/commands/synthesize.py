@@ -51,7 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> None:
     """Make the data set; prints where its rows are."""
     args = make_parser().parse_args(arguments)
-    from lfpc_trl.images import check_picture
+    from lfpc_trl.pictures.originals import check_picture
     from lfpc_trl.synthesize.contents import find_objects, find_pictures
     from lfpc_trl.synthesize.questions import KINDS
     from lfpc_trl.synthesize.run import Settings, readable, synthesize

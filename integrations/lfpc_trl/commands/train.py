@@ -28,7 +28,7 @@ class RunArguments:
 
 def make_parser() -> argparse.ArgumentParser:
     """The options: those of the run, those of LFPC, and all of TRL that a recipe may hold."""
-    from lfpc_trl.recipe import RecipeParser
+    from lfpc_trl.train.recipe import RecipeParser
 
     parser = RecipeParser(
         RunArguments,
@@ -43,9 +43,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str]) -> None:
     """Train, or start the processes that do; prints a line per step."""
-    from lfpc_trl import launch
-    from lfpc_trl.recipe import RecipeParser, parse, recipe_file, recipe_of
-    from lfpc_trl.rows import read_rows, with_shown_tokens
+    from lfpc_trl.data.rows import read_rows, with_shown_tokens
+    from lfpc_trl.train import launch
+    from lfpc_trl.train.recipe import RecipeParser, parse, recipe_file, recipe_of
 
     parser = make_parser()
     assert isinstance(parser, RecipeParser)
@@ -58,14 +58,15 @@ def main(arguments: Sequence[str]) -> None:
     # Rows first: reading them needs no model, so a mistake in the data shows at once.
     rows = read_rows(run.data, require_targets=recipe.stage.grounding_weight != 0)
 
-    from lfpc_trl.models import default_device, factor_of
-    from lfpc_trl.train import check, prove, train
+    from lfpc_trl.models.processors import factor_of
+    from lfpc_trl.models.weights import default_device
+    from lfpc_trl.train.run import check, prove, train
 
     if run.shown_tokens is not None:
         rows = with_shown_tokens(rows, run.shown_tokens, factor=factor_of(model_dir))
     cpu = recipe.option("use_cpu") or (recipe.launch.accelerate_config is None and default_device() == "cpu")
     if run.dry_run:
-        from lfpc_trl.dry_run import describe
+        from lfpc_trl.train.dry_run import describe
 
         check(recipe, model_dir, rows, processes=processes, installed=False)
         print(describe(recipe, model_dir, rows, processes))
@@ -80,7 +81,7 @@ def main(arguments: Sequence[str]) -> None:
     try:
         result = train(recipe, model_dir, rows, output_dir, resume=run.resume, on_step=print_step)
     except KeyboardInterrupt:
-        from lfpc_trl.run_directory import last_step
+        from lfpc_trl.runs.directory import last_step
 
         step = last_step(output_dir)
         safe = f"saved up to step {step}, go on with --resume" if step else "nothing was saved yet"
@@ -95,7 +96,7 @@ def _with_config_file(arguments: Sequence[str], recipe_file: Any) -> list[str]:
     if "--config" not in words[:-1]:
         if {"-h", "--help"} & set(words):
             return words
-        from lfpc_trl.recipe import recipe_names
+        from lfpc_trl.train.recipe import recipe_names
 
         raise UserError(f"--config is needed: a .yaml file or one of {', '.join(recipe_names())}")
     if words.count("--config") > 1:

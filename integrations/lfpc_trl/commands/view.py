@@ -32,10 +32,10 @@ def main(arguments: Sequence[str]) -> None:
         if not path.exists():
             raise UserError(f"{path}: no such file or directory")
 
-    from lfpc_trl.pages.server import Access, serve
-    from lfpc_trl.rows import read_rows
-    from lfpc_trl.viewer.app import make_viewer
-    from lfpc_trl.viewer.runs import Run
+    from lfpc_trl.data.rows import read_rows
+    from lfpc_trl.html.server import Access, serve
+    from lfpc_trl.runs.reading import Run
+    from lfpc_trl.view.app import make_viewer
 
     access = Access.listening_on(args.host)
     rows = [] if args.data is None else read_rows(args.data)

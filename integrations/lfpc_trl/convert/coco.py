@@ -16,7 +16,7 @@ from typing import Any
 
 from lfpc_trl.convert.drafts import Draft, Place
 from lfpc_trl.convert.scratch import scratch_table
-from lfpc_trl.convert.sources import Numbered, Record, read_members, short
+from lfpc_trl.data.sources import Numbered, Record, read_members, short
 from lfpc_trl.errors import DataError
 
 QUESTION = "Which of these is in the picture?"

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from lfpc_rewards import Frame, convert_boxes, convert_frame
 from lfpc_trl.convert.pictures import Picture, PictureStore
-from lfpc_trl.convert.sources import one_line, short
+from lfpc_trl.data.rows import Row, check_row
+from lfpc_trl.data.sources import one_line, short
 from lfpc_trl.errors import DataError
-from lfpc_trl.images import Size
-from lfpc_trl.rows import Row, check_row
+from lfpc_trl.pictures.sizes import Size
 
 Layout = Literal["xyxy", "xywh", "xyxy-1", "xyxy-1000", "xywh-100"]
 """What the four numbers of a box mean: two corners, or corner and size; in pixels of the picture, or as a

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from lfpc_trl.convert.coco import from_coco, read_coco
 from lfpc_trl.convert.drafts import Draft, Layout, Place
 from lfpc_trl.convert.label_studio import from_label_studio
-from lfpc_trl.convert.sources import Numbered, Record, one_line, read_records, short
 from lfpc_trl.convert.text import (
     cell,
     listed_boxes,
@@ -23,6 +22,7 @@ from lfpc_trl.convert.text import (
     shuffle_options,
 )
 from lfpc_trl.convert.verl import from_verl, only_picture
+from lfpc_trl.data.sources import Numbered, Record, one_line, read_records, short
 from lfpc_trl.errors import DataError
 
 

@@ -14,10 +14,10 @@ from typing import IO, Any
 import numpy as np
 
 from lfpc_trl.convert.drafts import Draft, four_numbers
-from lfpc_trl.convert.sources import Record, short
 from lfpc_trl.convert.verl import only_picture
+from lfpc_trl.data.rows import METADATA, Row, as_record
+from lfpc_trl.data.sources import Record, short
 from lfpc_trl.errors import DataError
-from lfpc_trl.rows import METADATA, Row, as_record
 
 CONFIG = """<View>
   <Image name="image" value="$image" zoom="true" zoomControl="true"/>

@@ -10,9 +10,10 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import NamedTuple
 
-from lfpc_trl.convert.sources import one_line, short
+from lfpc_trl.data.sources import one_line, short
 from lfpc_trl.errors import DataError
-from lfpc_trl.images import Header, Size, check_picture, read_header
+from lfpc_trl.pictures.originals import Header, check_picture, read_header
+from lfpc_trl.pictures.sizes import Size
 
 SUFFIXES = {
     "JPEG": ".jpg",

@@ -16,11 +16,11 @@ from lfpc_trl.convert.formats import FORMATS, Format
 from lfpc_trl.convert.label_studio import LabelStudioWriter
 from lfpc_trl.convert.pictures import PictureStore
 from lfpc_trl.convert.scratch import scratch_table
-from lfpc_trl.convert.sources import Record
 from lfpc_trl.convert.text import needs_judge
 from lfpc_trl.convert.verl import VerlWriter
+from lfpc_trl.data.rows import Row, as_record
+from lfpc_trl.data.sources import Record
 from lfpc_trl.errors import DataError, InterruptedRun, UserError
-from lfpc_trl.rows import Row, as_record
 
 TARGETS = {"rows": ".jsonl", "verl": ".parquet", "label-studio": ".json"}
 """What is written, and the suffix of its file."""

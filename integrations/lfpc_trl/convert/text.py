@@ -9,7 +9,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from lfpc_rewards import answers_match
-from lfpc_trl.convert.sources import short
+from lfpc_trl.data.sources import short
 from lfpc_trl.errors import DataError
 
 _CUTS = re.compile(

@@ -9,11 +9,11 @@ import json
 from pathlib import Path
 
 from lfpc_trl.convert.drafts import Draft, Place
-from lfpc_trl.convert.sources import Record, short
 from lfpc_trl.convert.text import plain_answers, plain_question, question_with_choices
+from lfpc_trl.data.rows import Row, as_record
+from lfpc_trl.data.sources import Record, short
 from lfpc_trl.errors import DataError
-from lfpc_trl.prompts import question_text
-from lfpc_trl.rows import Row, as_record
+from lfpc_trl.rollouts.prompts import question_text
 
 _GROUP = 16
 """Rows per row group: each holds its pictures."""

@@ -142,9 +142,10 @@ def select(output: Path, scale: Scale, seed: int, report: Report) -> dict[str, A
     """
     del scale
     _be_quiet()
-    from lfpc_trl.models import load_model, load_processor
-    from lfpc_trl.resolution import select_resolution
-    from lfpc_trl.rows import read_rows, write_rows
+    from lfpc_trl.data.rows import read_rows, write_rows
+    from lfpc_trl.models.processors import load_processor
+    from lfpc_trl.models.weights import load_model
+    from lfpc_trl.select.ask import select_resolution
 
     model, processor = load_model(output / "warm"), load_processor(output / "warm")
     summary: dict[str, Any] = {}
@@ -178,8 +179,8 @@ def select(output: Path, scale: Scale, seed: int, report: Report) -> dict[str, A
 def train_stage(output: Path, scale: Scale, seed: int, report: Report, *, name: str) -> None:
     """Stage 1, stage 2, or the control: stage 1's reward for as many steps as stage 2, on stage 2's rows."""
     _be_quiet()
-    from lfpc_trl.rows import read_rows
-    from lfpc_trl.train import train
+    from lfpc_trl.data.rows import read_rows
+    from lfpc_trl.train.run import train
 
     data = "stage1" if name == "stage1" else "stage2"
     start = "warm" if name == "stage1" else "stage1"
@@ -196,7 +197,7 @@ def train_stage(output: Path, scale: Scale, seed: int, report: Report, *, name: 
 
 def recipe_of(name: str, scale: Scale, seed: int) -> Any:
     """The recipe of an arm: the one for CPUs, scaled to a very small model and few rollouts."""
-    from lfpc_trl.recipe import load_recipe
+    from lfpc_trl.train.recipe import load_recipe
 
     common: dict[str, Any] = SMALL_MODEL | {
         "prompts_per_step": scale.prompts_per_step,
@@ -221,10 +222,12 @@ def evaluate_model(output: Path, scale: Scale, seed: int, report: Report, *, nam
     _be_quiet()
     import torch
 
-    from lfpc_trl.crop_tool import CropSettings
-    from lfpc_trl.evaluation.in_process import RUNS, evaluate
-    from lfpc_trl.models import factor, family_of, load_model, load_processor
-    from lfpc_trl.rows import read_rows, with_shown_tokens
+    from lfpc_trl.data.rows import read_rows, with_shown_tokens
+    from lfpc_trl.evaluate.in_process import RUNS, evaluate
+    from lfpc_trl.models.families import family_of
+    from lfpc_trl.models.processors import factor, load_processor
+    from lfpc_trl.models.weights import load_model
+    from lfpc_trl.rollouts.crop_tool import CropSettings
 
     torch.set_num_threads(1)
     model, processor = load_model(output / name), load_processor(output / name)
@@ -410,8 +413,8 @@ class Demo:
                 self._bars[title].show(done, total)
 
     def _write(self, models: tuple[str, ...]) -> dict[str, Any]:
-        from lfpc_trl.report import write_report
-        from lfpc_trl.run_directory import read_metrics
+        from lfpc_trl.demo.report import write_report
+        from lfpc_trl.runs.directory import read_metrics
 
         evaluations = {name: self.outcomes[f"evaluate {name}"] for name in models}
         results: dict[str, Any] = {name: evaluation.metrics for name, evaluation in evaluations.items()}

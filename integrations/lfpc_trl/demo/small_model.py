@@ -20,7 +20,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from lfpc_trl.demo.world import COLOURS, QUESTION
-from lfpc_trl.models import RESPONSE_TEMPLATE, new_processor
+from lfpc_trl.models.families import RESPONSE_TEMPLATE
+from lfpc_trl.models.processors import new_processor
 
 PATCH, MERGE = 14, 2
 LARGEST_NUMBER = 767

@@ -52,7 +52,8 @@ from lfpc_trl.demo.world import (
     draw_background,
     draw_scene,
 )
-from lfpc_trl.images import BOX_ERRORS, cut, show, shown_size, tokens_of
+from lfpc_trl.pictures.crops import BOX_ERRORS, cut
+from lfpc_trl.pictures.sizes import show, shown_size, tokens_of
 
 FACTOR = PATCH * MERGE
 CROP_TOKENS = 64

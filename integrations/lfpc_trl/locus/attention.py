@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from lfpc_trl.images import Size
+from lfpc_trl.pictures.sizes import Size
 
 
 def token_cover(box: ArrayLike, size: Size, grid: tuple[int, int]) -> NDArray[np.float64]:

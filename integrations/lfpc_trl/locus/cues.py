@@ -1,7 +1,7 @@
 """Rows of LOCUS from any boxes: a picture, and a small part of it that has to be found again.
 
-A cue is a row like any other (`lfpc_trl.rows`): its one target is the box that is cut, in whole pixels of the
-original. The column `x_cue_scale` says by how much the cut is enlarged before it is shown.
+A cue is a row like any other (`lfpc_trl.data.rows`): its one target is the box that is cut, in whole pixels
+of the original. The column `x_cue_scale` says by how much the cut is enlarged before it is shown.
 """
 
 import json
@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from lfpc_trl.data.rows import Row, check_row
 from lfpc_trl.errors import DataError
-from lfpc_trl.images import PixelBox, Size, check_picture
-from lfpc_trl.rows import Row, check_row
+from lfpc_trl.pictures.crops import PixelBox
+from lfpc_trl.pictures.originals import check_picture
+from lfpc_trl.pictures.sizes import Size
 
 QUESTION = "Where in image 1 is image 2?"
 SCALE = "x_cue_scale"

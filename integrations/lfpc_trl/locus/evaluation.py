@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lfpc_rewards import accuracy_reward
-from lfpc_trl.crop_tool import CropSettings
-from lfpc_trl.engines import TransformersEngine
-from lfpc_trl.images import load_original
+from lfpc_trl.data.rows import Row
 from lfpc_trl.locus.cues import check_cue
 from lfpc_trl.locus.task import CuePrompt, score_cues
-from lfpc_trl.rollouts import generate_rollouts
-from lfpc_trl.rows import Row
+from lfpc_trl.models.engines import TransformersEngine
+from lfpc_trl.pictures.originals import load_original
+from lfpc_trl.rollouts.crop_tool import CropSettings
+from lfpc_trl.rollouts.generate import generate_rollouts
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lfpc_rewards import Frame, LocusParts, locus_reward
-from lfpc_trl.images import Size, shown_size
-from lfpc_trl.lazy_images import LazyImage, Part
+from lfpc_trl.data.rows import Row
 from lfpc_trl.locus.cues import SCALE, cue_box
-from lfpc_trl.prompts import Message
-from lfpc_trl.rows import Row
+from lfpc_trl.pictures.lazy import LazyImage, Part
+from lfpc_trl.pictures.sizes import Size, shown_size
+from lfpc_trl.rollouts.prompts import Message
 
 _TEXT = (
     "Image 1 shows a full scene. Image 2 is a region that was cut out of image 1. "

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from lfpc_trl.images import Size, load_original
+from lfpc_trl.pictures.originals import load_original
+from lfpc_trl.pictures.sizes import Size
 
 
 def draw_background(rng: np.random.Generator, photos: Sequence[Path], size: Size | None) -> Image.Image:

@@ -11,9 +11,10 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from lfpc_trl.convert.sources import read_members
+from lfpc_trl.data.sources import read_members
 from lfpc_trl.errors import UserError
-from lfpc_trl.images import Size, check_picture
+from lfpc_trl.pictures.originals import check_picture
+from lfpc_trl.pictures.sizes import Size
 
 LETTERS = "ACDEFHJKLMNPRTUVWXY34679"
 """Letters and digits of the words on signs, without those that look alike (O and 0, I and 1, S and 5, B and

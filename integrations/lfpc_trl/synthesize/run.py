@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from lfpc_trl.errors import InterruptedRun, UserError
-from lfpc_trl.images import MAX_PIXELS, Size, shown_size
+from lfpc_trl.pictures.originals import MAX_PIXELS
+from lfpc_trl.pictures.sizes import Size, shown_size
 from lfpc_trl.synthesize.backgrounds import draw_background
 from lfpc_trl.synthesize.contents import Object
 from lfpc_trl.synthesize.questions import KINDS, Kind, Question, ask, plan_signs

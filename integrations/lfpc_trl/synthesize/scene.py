@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from lfpc_trl.errors import UserError
-from lfpc_trl.images import Size
+from lfpc_trl.pictures.sizes import Size
 from lfpc_trl.synthesize.contents import Object, draw_object, draw_text, object_room, text_room
 
 PixelBox = tuple[int, int, int, int]

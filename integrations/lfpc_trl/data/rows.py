@@ -1,0 +1,437 @@
+"""Rows: one question about one picture, read from JSONL or Parquet and checked before anything is trained.
+
+| column | value |
+|---|---|
+| `question` | text |
+| `answer` | text, or a list of accepted texts |
+| `image` | path of the original, relative to the data file |
+| `choices` | optional list of option texts, shown as A, B, C, ... |
+| `targets` | optional nested boxes, inner to outer, `[x1, y1, x2, y2]` in pixels of the original (after its EXIF rotation); or a list of such regions for a question about several objects |
+| `id` | optional text or whole number, unique; the row number otherwise |
+| `shown_size` | optional `[width, height]` at which the picture is shown; `lfpc select-resolution` writes it |
+
+Columns that `lfpc select-resolution` adds and columns whose name starts with `x_` are carried along.
+"""  # noqa: E501 - a table row cannot be wrapped
+
+import dataclasses
+import difflib
+import functools
+import hashlib
+import itertools
+import json
+import numbers
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lfpc_rewards import answers_match
+from lfpc_trl.errors import DataError
+from lfpc_trl.pictures.crops import MAX_CROP_ASPECT
+from lfpc_trl.pictures.originals import check_picture
+from lfpc_trl.pictures.sizes import MAX_ASPECT, Size, shown_size
+
+Boxes = NDArray[np.float64]
+"""(n, 4) boxes of one region, inner to outer, pixels of the original."""
+
+COLUMNS = ("question", "answer", "image", "choices", "targets", "id", "shown_size")
+METADATA = ("selected_level", "diverged", "right_at_full")
+"""Columns that our own tools write beside a row and that no training reads."""
+SUFFIXES = (".jsonl", ".parquet")
+_LARGEST = sys.float_info.max
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Row:
+    """One question, checked.
+
+    Attributes:
+        id: unique in its file.
+        question: the question alone, without the options.
+        answer: every accepted answer, at least one.
+        choices: option texts, or None for an open question.
+        image: absolute path of the original.
+        size: (width, height) of the original after EXIF rotation.
+        regions: nested target boxes per object, pixels of the original; None where the row has no targets.
+        shown_size: (width, height) at which the model sees the picture; None until it is chosen.
+        extras: further columns, carried along.
+        place: file and row number, for error messages; empty for a row that was not read from a file.
+    """
+
+    id: str
+    question: str
+    answer: tuple[str, ...]
+    choices: tuple[str, ...] | None
+    image: Path
+    size: Size
+    regions: tuple[Boxes, ...] | None = None
+    shown_size: Size | None = None
+    extras: dict[str, Any] = dataclasses.field(default_factory=dict)
+    place: str = ""
+
+    @property
+    def name(self) -> str:
+        """How error messages call the row."""
+        return self.place or f"row {self.id}"
+
+
+class Problem(NamedTuple):
+    """What is wrong with one row.
+
+    Attributes:
+        place: file and row number, or what else the row is called.
+        rule: the rule that it breaks, and what came instead.
+    """
+
+    place: str
+    rule: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.rule}"
+
+
+def in_one_line(problems: Sequence[Problem]) -> str:
+    """The first of several problems, with the number of the others."""
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return str(problems[0]) + more
+
+
+class _RuleError(Exception):
+    """A broken rule inside one row, before the file and the row are known."""
+
+
+# --- reading -----------------------------------------------------------------------------------------
+
+
+def read_rows(path: str | Path, *, require_targets: bool = False) -> list[Row]:
+    """Read and check a data file. Every row is checked before the first error is raised.
+
+    Args:
+        path: a `.jsonl` or `.parquet` file; images are found relative to it.
+        require_targets: refuse rows without `targets` (stage 2 needs them).
+
+    Returns:
+        The rows in file order.
+
+    Raises:
+        DataError: "FILE row N: rule, got X" for the first problem, with the number of further ones. Rows
+            count from 1; in a JSONL file the number is the line's.
+    """
+    rows, problems = scan_rows(path, require_targets=require_targets)
+    if problems:
+        raise DataError(in_one_line(problems))
+    return rows
+
+
+def scan_rows(path: str | Path, *, require_targets: bool = False) -> tuple[list[Row], list[Problem]]:
+    """Read and check a data file, and collect what is wrong instead of stopping at it.
+
+    Args:
+        path: as for `read_rows`.
+        require_targets: as for `read_rows`.
+
+    Returns:
+        The good rows, and one problem for every bad one, both in file order.
+
+    Raises:
+        DataError: the file cannot be read at all, or holds no rows.
+    """
+    path = Path(path)
+    problems: list[Problem] = []
+    rows: list[Row] = []
+    first_use: dict[str, int] = {}
+    picture_size = functools.cache(_picture_size)  # many rows may ask about one picture
+    for number, record in _records(path):
+        place = f"{path} row {number}"
+        try:
+            raw = _decoded(record) if isinstance(record, bytes) else record
+            row = _check_row(raw, number, path.parent, picture_size, require_targets=require_targets)
+            if row.id in first_use:
+                raise _RuleError(f"id must be unique, got {row.id!r} as in row {first_use[row.id]}")
+        except _RuleError as error:
+            problems.append(Problem(place, str(error)))
+            continue
+        first_use[row.id] = number
+        rows.append(dataclasses.replace(row, place=place))
+    if not rows and not problems:
+        raise DataError(f"{path}: the file holds no rows")
+    return rows, problems
+
+
+def check_row(
+    record: dict[str, Any],
+    folder: Path,
+    size: Size | None = None,
+    *,
+    number: int = 1,
+    require_targets: bool = False,
+) -> Row:
+    """Check one row that stands in no file yet, by the rules of `read_rows`.
+
+    Args:
+        record: its columns; the image's path is relative to `folder`.
+        folder: where the file would be.
+        size: of the picture, if it is known already; read otherwise.
+        number: the row's number, its id where it has none.
+        require_targets: refuse a row without `targets`.
+
+    Raises:
+        DataError: "rule, got X", without the file and the row.
+    """
+    try:
+        read_size = _picture_size if size is None else lambda _: size
+        return _check_row(record, number, folder, read_size, require_targets=require_targets)
+    except _RuleError as error:
+        raise DataError(str(error)) from None
+
+
+def check_targets(value: object, size: Size) -> tuple[Boxes, ...]:
+    """Check the column `targets` alone, for a picture of `size`.
+
+    Raises:
+        DataError: "rule, got X".
+    """
+    try:
+        return _regions(value, size)
+    except _RuleError as error:
+        raise DataError(str(error)) from None
+
+
+def _records(path: Path) -> Iterator[tuple[int, bytes | dict[str, Any]]]:
+    """The rows of a file with their numbers, as columns by name; those of JSONL as undecoded lines."""
+    if path.suffix not in SUFFIXES:
+        raise DataError(f"{path}: data must be a .jsonl or .parquet file")
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    if path.suffix == ".parquet":
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        try:
+            table = parquet.read_table(path)
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{path}: not a readable Parquet file ({_one_line(error)})") from None
+        yield from enumerate(table.to_pylist(), start=1)
+        return
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield number, line
+
+
+def _decoded(line: bytes) -> dict[str, Any]:
+    try:
+        raw = json.loads(line)
+    except ValueError as error:  # bad JSON and bad UTF-8 alike
+        raise _RuleError(f"each line must be JSON, got {_one_line(error)}") from None
+    if not isinstance(raw, dict):
+        raise _RuleError(f"each line must be a JSON object, got {_short(raw)}")
+    return raw
+
+
+def _check_row(
+    raw: dict[str, Any],
+    number: int,
+    folder: Path,
+    picture_size: Callable[[Path], Size],
+    *,
+    require_targets: bool,
+) -> Row:
+    carried = [name for name in raw if name in METADATA or name.startswith("x_")]
+    for name in raw:
+        if name not in COLUMNS and name not in carried:
+            near = difflib.get_close_matches(name, COLUMNS, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise _RuleError(f"unknown column {name!r}{hint}; a column to carry along starts with 'x_'")
+    # A Parquet column has a value in every row: there, absent is None.
+    for name in ("question", "answer", "image"):
+        if raw.get(name) is None:
+            raise _RuleError(f"{name} is missing")
+    choices = raw.get("choices")
+    image = (folder / _text(raw["image"], "image")).absolute()
+    size = picture_size(image)
+    if max(size) >= MAX_ASPECT * min(size):
+        raise _RuleError(f"image must be less than {MAX_ASPECT:g} times as long as wide, got {list(size)}")
+    regions = None if raw.get("targets") is None else _regions(raw["targets"], size)
+    if regions is None and require_targets:
+        raise _RuleError("targets are needed for stage 2, got none")
+    if choices is not None:
+        choices = _texts(choices, "choices")
+        if not 2 <= len(choices) <= 26:
+            raise _RuleError(f"choices must be 2 to 26 texts, got {len(choices)}")
+    answer = _texts([raw["answer"]] if isinstance(raw["answer"], str) else raw["answer"], "answer")
+    _check_answer(answer, choices)
+    return Row(
+        id=_identifier(raw.get("id"), number),
+        question=_text(raw["question"], "question"),
+        answer=answer,
+        choices=choices,
+        image=image,
+        size=size,
+        regions=regions,
+        shown_size=None if raw.get("shown_size") is None else _shown(raw["shown_size"]),
+        extras={name: raw[name] for name in carried if raw[name] is not None},
+    )
+
+
+def _check_answer(answer: tuple[str, ...], choices: tuple[str, ...] | None) -> None:
+    """What the accuracy reward refuses is found here, not in the middle of a training."""
+    for text in answer:
+        try:
+            answers_match(text, [text], choices)
+        except ValueError:
+            raise _RuleError(f"answer must name one of the choices {_short(choices)}, got {text!r}") from None
+
+
+def _text(value: object, name: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise _RuleError(f"{name} must be a text that is not empty, got {_short(value)}")
+    return value
+
+
+def _texts(value: object, name: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value:
+        raise _RuleError(f"{name} must be a text or a list of texts, got {_short(value)}")
+    return tuple(_text(item, name) for item in value)
+
+
+def _identifier(value: object, number: int) -> str:
+    if value is None:
+        return str(number)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return _text(value, "id")
+
+
+def _picture_size(image: Path) -> Size:
+    try:
+        return check_picture(image)
+    except FileNotFoundError:
+        raise _RuleError(f"image must exist, got {str(image)!r}") from None
+    except Exception as error:  # Pillow's decoders raise what they like on damaged files
+        raise _RuleError(f"image must be readable, got {str(image)!r} ({_one_line(error)})") from None
+
+
+def _shown(value: object) -> Size:
+    if isinstance(value, list) and len(value) == 2:
+        width, height = value
+        if all(_is_number(side) and side == int(side) and side >= 1 for side in value):
+            return int(width), int(height)
+    raise _RuleError(f"shown_size must be [width, height] in whole pixels, got {_short(value)}")
+
+
+def _is_number(value: object) -> bool:
+    # No math.isfinite: it raises on an integer of 400 digits, which JSON may hold.
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return number and abs(cast("float", value)) <= _LARGEST
+
+
+def _regions(value: object, size: Size) -> tuple[Boxes, ...]:
+    """One region is a list of boxes, several are a list of such lists: the depth tells."""
+    shape_rule = "targets must be a list of boxes [x1, y1, x2, y2], inner to outer, or a list of such lists"
+    if not isinstance(value, list) or not value:
+        raise _RuleError(f"{shape_rule}, got {_short(value)}")
+    first = value[0]
+    several = isinstance(first, list) and bool(first) and isinstance(first[0], list)
+    regions = []
+    for region in value if several else [value]:
+        if not isinstance(region, list) or not region:
+            raise _RuleError(f"{shape_rule}, got {_short(value)}")
+        for box in region:
+            if not isinstance(box, list) or len(box) != 4 or not all(_is_number(side) for side in box):
+                raise _RuleError(f"{shape_rule}, got {_short(box)}")
+            _check_target(box, size)
+        boxes = np.array(region, dtype=np.float64)
+        for inner, outer in itertools.pairwise(boxes):
+            if (outer[:2] > inner[:2]).any() or (outer[2:] < inner[2:]).any():
+                raise _RuleError(
+                    f"targets must be nested, inner to outer, got {inner.tolist()} before {outer.tolist()}"
+                )
+        regions.append(boxes)
+    return tuple(regions)
+
+
+def _check_target(box: Sequence[float], size: Size) -> None:
+    x1, y1, x2, y2 = box
+    if x1 >= x2 or y1 >= y2:
+        raise _RuleError(f"targets need x1 < x2 and y1 < y2, got {list(box)}")
+    if max(x2 - x1, y2 - y1) > MAX_CROP_ASPECT * min(x2 - x1, y2 - y1):
+        raise _RuleError(
+            f"targets must be at most {MAX_CROP_ASPECT:g} times as long as wide, got {list(box)}"
+        )
+    if x1 < 0 or y1 < 0 or x2 > size[0] or y2 > size[1]:
+        raise _RuleError(
+            f"targets must lie inside the picture ({size[0]} x {size[1]} pixels), got {list(box)}"
+        )
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__
+
+
+# --- writing -----------------------------------------------------------------------------------------
+
+
+def as_record(row: Row, folder: Path | None = None) -> dict[str, Any]:
+    """A row as plain JSON values; its image path relative to `folder`, or its file name alone without one."""
+    image = row.image.name if folder is None else Path(os.path.relpath(row.image, folder)).as_posix()
+    record: dict[str, Any] = {
+        "id": row.id,
+        "question": row.question,
+        "answer": list(row.answer),
+        "image": image,
+    }
+    if row.choices is not None:
+        record["choices"] = list(row.choices)
+    if row.regions is not None:
+        record["targets"] = [region.tolist() for region in row.regions]
+    if row.shown_size is not None:
+        record["shown_size"] = list(row.shown_size)
+    return record | row.extras
+
+
+def write_rows(rows: Sequence[Row], path: str | Path) -> None:
+    """Write rows as JSONL or Parquet, by the suffix; `read_rows` of the file gives the same rows.
+
+    Raises:
+        DataError: the suffix is neither.
+    """
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
+        raise DataError(f"{path}: rows are written to a .jsonl or .parquet file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    records = [as_record(row, path.parent.absolute()) for row in rows]
+    if path.suffix == ".parquet":
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        # A column may start late (extras differ by row): every record names every column.
+        names = list(dict.fromkeys(name for record in records for name in record))
+        full = [{name: record.get(name) for name in names} for record in records]
+        parquet.write_table(pa.Table.from_pylist(full), path)
+        return
+    with path.open("w", encoding="utf-8") as file:
+        for record in records:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def rows_digest(rows: Sequence[Row]) -> str:
+    """SHA-256 over what a training reads of its rows; without folders, so that a data set may move."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(as_record(row) | {"size": row.size}, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def with_shown_tokens(rows: Sequence[Row], tokens: int, *, factor: int) -> list[Row]:
+    """Every row shown at the same budget of visual tokens, in place of resolution selection."""
+    return [dataclasses.replace(row, shown_size=shown_size(row.size, tokens, factor=factor)) for row in rows]

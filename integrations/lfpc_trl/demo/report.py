@@ -1,0 +1,573 @@
+"""The report of a training run: one HTML file that needs nothing beside itself.
+
+There is no script in it, and whatever a model wrote is put there as text, never as HTML.
+"""
+
+import dataclasses
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
+from PIL import Image
+
+from lfpc_trl.evaluate.in_process import Trajectory
+from lfpc_trl.html.standalone import COLOURS, draw, jpeg_url, template
+from lfpc_trl.pictures.originals import load_original
+from lfpc_trl.pictures.sizes import show
+
+Results = Mapping[str, Mapping[str, Any]]
+"""Phase name to its metrics, as `evaluate` returns them. Beside them may stand `seconds` (by step) and
+`selection` (by data set: the summaries of `select_resolution`)."""
+
+Curves = Mapping[str, Sequence[Mapping[str, Any]]]
+"""Phase name to the records of its trainer's log, each with `step`."""
+
+PHASES = {
+    "warm": "Before training",
+    "stage1": "After stage 1",
+    "stage2": "After stage 2",
+    "control": "Control",
+}
+"""The phases a report knows, in reading order, with the names it gives them."""
+
+# Sides in pixels. A dozen questions with four phases each then stay under about 4 MB.
+_PICTURE, _OVERVIEW, _CROP = 720, 480, 240
+_TEXT_LIMIT = 1500  # characters of one model turn; a runaway text must not drown the page
+
+# key, name, kind of number, explanation
+_TABLE = (
+    ("accuracy", "Accuracy", "rate", "questions answered rightly"),
+    ("accuracy_without_tool", "… tool not offered", "rate", "must answer from the overview alone"),
+    ("accuracy_noise_crop", "… crops replaced by noise", "rate", "low = it really reads its crops"),
+    ("accuracy_target_crop", "… crops replaced by the true region", "rate", "how good is its reading?"),
+    ("tool_calls", "Crops per question", "number", "crops that were really delivered"),
+    ("iou", "IoU", "number", "how well the crop matches the region; 1 = exactly"),
+    ("overlap", "Overlap", "number", "how much of the needed region the crop holds"),
+    ("bbox_ratio", "Crop size", "share", "area of the crop, of the whole picture"),
+    ("crop_tokens", "Visual tokens per crop", "count", "what a crop costs"),
+    ("format", "Well-formed replies", "rate", "replies that keep the agreed form"),
+    ("format_noise_crop", "… with noise crops", "rate", "does the form survive a useless crop?"),
+    ("questions", "Questions", "count", "on pictures never trained on"),
+)
+
+_CONDITIONS = (
+    ("accuracy", "as it is"),
+    ("accuracy_target_crop", "true region instead of its crop"),
+    ("accuracy_noise_crop", "noise instead of its crop"),
+    ("accuracy_without_tool", "no tool offered"),
+)
+
+_FORMATS = {"rate": ".0%", "share": ".1%", "number": ".2f", "count": ".0f"}
+
+# Key in the trainer's log, title of the panel, kind of number.
+_CURVES = (
+    ("reward", "Reward", "number"),
+    ("tool_calls", "Crops per question", "number"),
+    ("iou", "IoU", "number"),
+    ("overlap", "Overlap", "number"),
+    ("bbox_ratio", "Crop size, share of the picture", "share"),
+    ("crop_tokens", "Visual tokens per crop", "count"),
+)
+
+_CURVE_NAMES = {"stage1": "stage 1", "stage2": "stage 2", "control": "control"}
+_DASHES = {"stage1": "-", "stage2": "-", "control": (0, (4, 2))}
+
+
+@dataclasses.dataclass(frozen=True)
+class Goal:
+    """One thing the training was meant to reach, and whether it did.
+
+    Attributes:
+        text: What was asked for, in words.
+        met: Whether the numbers say so.
+        numbers: The numbers, in words.
+    """
+
+    text: str
+    met: bool
+    numbers: str
+
+
+def check_goals(results: Results) -> list[Goal]:
+    """Hold the results against what LFPC promises; the verdict is taken from the numbers as they are.
+
+    Args:
+        results: Metrics by phase. Goals whose phases or numbers are missing are left out.
+
+    Returns:
+        The goals of both stages, met or not.
+    """
+    warm, first, second, control = (results.get(name, {}) for name in PHASES)
+    goals: list[Goal] = []
+
+    def goal(text: str, values: Sequence[Any], met: Any, numbers: str) -> None:
+        if all(_known(value) for value in values):
+            shown = [value if isinstance(value, str) else float(value) for value in values]
+            goals.append(Goal(text, bool(met(*shown)), numbers.format(*shown)))
+
+    goal(
+        "Stage 1 lifts accuracy by 25 points or more",
+        (warm.get("accuracy"), first.get("accuracy")),
+        lambda before, after: after - before >= 0.25,
+        "from {0:.0%} to {1:.0%}",
+    )
+    goal(
+        "Stage 1 reaches an accuracy of 80 % or more",
+        (first.get("accuracy"),),
+        lambda after: after >= 0.8,
+        "{0:.0%}",
+    )
+    goal(
+        "After stage 1 the answers hang on the crops: noise in their place costs 30 points or more",
+        (first.get("accuracy"), first.get("accuracy_noise_crop")),
+        lambda after, noise: after - noise >= 0.3,
+        "from {0:.0%} to {1:.0%}",
+    )
+    goal(
+        "Noise crops leave the form of the replies intact (at most 10 points lost)",
+        (first.get("format"), first.get("format_noise_crop")),
+        lambda kept, noise: kept - noise <= 0.1,
+        "well-formed {0:.0%}, with noise {1:.0%}",
+    )
+    for key, text, sign, pattern in (
+        ("iou", "Stage 2 matches the region better than stage 1 and the control (IoU higher)", 1, ".2f"),
+        ("bbox_ratio", "Stage 2 crops less of the picture than stage 1 and the control", -1, ".1%"),
+    ):
+        goal(
+            text,
+            (second.get(key), first.get(key), control.get(key)),
+            lambda this, one, other, sign=sign: sign * this > max(sign * one, sign * other),
+            f"{{0:{pattern}}} against {{1:{pattern}}} and {{2:{pattern}}}",
+        )
+    for key, text, pattern in (
+        ("overlap", "Stage 2's smaller crops still hold what is needed (overlap not lower)", ".2f"),
+        ("accuracy", "Stage 2 keeps the accuracy (not lower than stage 1 and the control)", ".0%"),
+    ):
+        goal(
+            text,
+            (second.get(key), first.get(key), control.get(key)),
+            lambda this, one, other: this >= max(one, other),
+            f"{{0:{pattern}}} against {{1:{pattern}}} and {{2:{pattern}}}",
+        )
+    return goals
+
+
+def write_report(
+    path: str | Path,
+    *,
+    results: Results,
+    curves: Curves,
+    trajectories: Mapping[str, Sequence[Trajectory]],
+    settings: Mapping[str, Any] | None = None,
+    notes: Iterable[str] = (),
+    examples: int = 12,
+) -> Path:
+    """Write the report as one self-contained HTML file.
+
+    Args:
+        path: Where to write; an existing file is replaced.
+        results: Metrics by phase (`warm`, `stage1`, `stage2`, `control`; any may be missing), and, if wanted,
+            `seconds` and `selection`.
+        curves: Logs by phase (`stage1`, `stage2`, `control`).
+        trajectories: What each phase did on the same questions; they are matched by row id.
+        settings: Facts about settings and machine, shown as a list at the end.
+        notes: Remarks for the reader, in plain text.
+        examples: How many questions to show, spread evenly over those that every phase answered.
+
+    Returns:
+        The path of the report.
+    """
+    path = Path(path)
+    phases = [name for name in PHASES if name in results or trajectories.get(name)]
+    html = template("report.html.jinja").render(
+        phases={name: PHASES[name] for name in phases},
+        questions=_questions(results),
+        luck=_luck(results),
+        headline=_headline(results),
+        story=_story(results),
+        goals=check_goals(results),
+        table=_table(results, phases),
+        conditions=_conditions(results, phases),
+        figures=[
+            ("Stage 1", "As in figure 5 of the paper, with two more quantities", _panels(curves, ["stage1"])),
+            (
+                "Stage 2 against its control",
+                "As in figure 6 of the paper: same start, as many steps, with and without the new reward",
+                _panels(curves, ["stage2", "control"]),
+            ),
+        ],
+        examples=_examples(trajectories, examples),
+        seconds={name: f"{value:.0f} s" for name, value in results.get("seconds", {}).items()},
+        settings={name: _plain(value) for name, value in (settings or {}).items()},
+        notes=list(notes),
+    )
+    path.write_text(html, encoding="utf-8")
+    return path
+
+
+# Words and numbers
+
+
+def _known(value: object) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _number(value: Any, kind: str) -> str:
+    if not _known(value):
+        return "n/a"
+    return format(value, _FORMATS[kind])
+
+
+def _plain(value: Any) -> str:
+    """A setting as text; nested ones as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+
+
+def _questions(results: Results) -> int:
+    return max((int(results[name].get("questions", 0)) for name in PHASES if name in results), default=0)
+
+
+def _luck(results: Results) -> str:
+    """The difference of two accuracies that chance alone could make, in points (95 %, worst case)."""
+    questions = _questions(results)
+    return f"{196 * math.sqrt(0.5 / questions):.0f}" if questions else ""
+
+
+def _headline(results: Results) -> list[tuple[str, str, str]]:
+    """The few numbers to remember: label, number, what it says."""
+    warm, first, second, control = (results.get(name, {}) for name in PHASES)
+    tiles = [
+        (
+            "Right answers",
+            f"{_number(warm.get('accuracy'), 'rate')} → {_number(first.get('accuracy'), 'rate')}",
+            "before training → after stage 1",
+            (warm.get("accuracy"), first.get("accuracy")),
+        ),
+        (
+            "… with noise for crops",
+            _number(first.get("accuracy_noise_crop"), "rate"),
+            "after stage 1: does the answer come from the crop?",
+            (first.get("accuracy_noise_crop"),),
+        ),
+        (
+            "Fit of the crop (IoU)",
+            f"{_number(first.get('iou'), 'number')} → {_number(second.get('iou'), 'number')}",
+            f"stage 1 → stage 2; the control ends at {_number(control.get('iou'), 'number')}",
+            (first.get("iou"), second.get("iou")),
+        ),
+        (
+            "Crop, of the picture",
+            f"{_number(first.get('bbox_ratio'), 'share')} → {_number(second.get('bbox_ratio'), 'share')}",
+            f"stage 1 → stage 2; the control ends at {_number(control.get('bbox_ratio'), 'share')}",
+            (first.get("bbox_ratio"), second.get("bbox_ratio")),
+        ),
+    ]
+    return [tile[:3] for tile in tiles if all(_known(value) for value in tile[3])]
+
+
+def _story(results: Results) -> list[tuple[str, str]]:
+    """What each stage changed, told from the numbers: pairs of a heading and a paragraph."""
+    warm, first, second, control = (results.get(name, {}) for name in PHASES)
+    told: list[tuple[str, str]] = []
+
+    def number(phase: Mapping[str, Any], key: str) -> float:
+        value = phase.get(key)
+        return float(value) if _known(value) else math.nan
+
+    def rate(phase: Mapping[str, Any], key: str) -> str:
+        return _number(phase.get(key), "rate")
+
+    def both(key: str, kind: str) -> str:
+        return f"{_number(control.get(key), kind)} ({_number(second.get(key), kind)})"
+
+    selected = _selected(results.get("selection", {}))
+    if selected:
+        told.append(("How coarse is too coarse?", selected))
+    accuracy, calls = number(warm, "accuracy"), number(warm, "tool_calls")
+    if not math.isnan(accuracy):
+        told.append(
+            (
+                "Before training",
+                (
+                    f"{accuracy:.0%} of the answers were right, with {calls:.2f} crops per question. From "
+                    f"the overview alone, with no tool offered: {rate(warm, 'accuracy_without_tool')}."
+                ),
+            )
+        )
+    after = number(first, "accuracy")
+    if not math.isnan(after):
+        gain = after - accuracy
+        text = (
+            f"Accuracy {_moved(accuracy, after, '.0%')}, crops per question "
+            f"{_moved(calls, number(first, 'tool_calls'), '.2f')}. "
+        )
+        lost = after - number(first, "accuracy_noise_crop")
+        if not math.isnan(lost):
+            text += f"Replace its crops by noise and accuracy falls by {100 * lost:.0f} points: " + (
+                "the answers come from the crops. "
+                if lost >= 0.3
+                else "much of what it answers does not come from the crops. "
+            )
+        before, now = number(warm, "bbox_ratio"), number(first, "bbox_ratio")
+        text += f"The crop's share of the picture {_moved(before, now, '.1%')}"
+        grew = ": a larger crop holds more, and nothing in this reward asks for a tight one."
+        text += grew if now > before else "."
+        told.append(("Stage 1 did not help" if gain <= 0 else "Stage 1 taught it to focus", text))
+    if not math.isnan(number(second, "iou")):
+        tighter = number(second, "iou") > number(first, "iou")
+
+        def moved(key: str, pattern: str) -> str:
+            return _moved(number(first, key), number(second, key), pattern)
+
+        text = (
+            f"The fit between crop and region (IoU) {moved('iou', '.2f')}. The crop's share of the picture "
+            f"{moved('bbox_ratio', '.1%')}, its visual tokens {moved('crop_tokens', '.0f')}. What it holds "
+            f"of the needed region (overlap) {moved('overlap', '.2f')}, accuracy {moved('accuracy', '.0%')}."
+        )
+        heading = "Stage 2 taught it to crop precisely" if tighter else "Stage 2 did not tighten the crops"
+        told.append((heading, text))
+    if not math.isnan(number(control, "iou")):
+        told.append(
+            (
+                "Was it the new reward, or just more training?",
+                (
+                    "The control went on from the same point for as many steps with stage 1's reward. It "
+                    f"ends with IoU {both('iou', 'number')}, crops of {both('bbox_ratio', 'share')} of the "
+                    f"picture, overlap {both('overlap', 'number')} and accuracy {both('accuracy', 'rate')}; "
+                    "in brackets stage 2. Only the difference to it may be credited to the grounding reward."
+                ),
+            )
+        )
+    return told
+
+
+def _selected(summaries: Mapping[str, Any]) -> str:
+    """What resolution selection found, over the data sets for which a model was asked."""
+    counts: Counter[int] = Counter()
+    unchanged = 0
+    for summary in summaries.values():
+        if not isinstance(summary, Mapping) or summary.get("method") != "answer":
+            continue
+        counts.update({int(tokens): count for tokens, count in summary["tokens"].items()})
+        unchanged += summary["never_diverged"]
+    if not counts:
+        return ""
+    # Many sizes of picture give many numbers of tokens; the usual ones suffice.
+    usual = [f"{count} at {tokens} visual tokens" for tokens, count in counts.most_common(4)]
+    return (
+        "The model itself decided, before training: each question was put to it with the picture at its "
+        "finest, then coarser and coarser, until its answer changed; that copy is what training shows it. Of "
+        f"{counts.total()} questions: {', '.join(usual)}; {unchanged} kept their answer to the coarsest."
+    )
+
+
+def _moved(before: float, after: float, pattern: str) -> str:
+    """'went from a to b', with the direction in the verb; a missing start is left out."""
+    if math.isnan(after):
+        return "could not be measured"
+    if math.isnan(before):
+        return f"ended at {after:{pattern}}"
+    start, end = f"{before:{pattern}}", f"{after:{pattern}}"
+    if start == end:
+        return f"stayed at {end}"
+    return f"{'rose' if after > before else 'fell'} from {start} to {end}"
+
+
+def _table(results: Results, phases: Sequence[str]) -> list[tuple[str, str, list[str]]]:
+    rows = []
+    for key, name, kind, meaning in _TABLE:
+        values = [results.get(phase, {}).get(key) for phase in phases]
+        if any(_known(value) for value in values):
+            rows.append((name, meaning, [_number(value, kind) for value in values]))
+    return rows
+
+
+def _conditions(results: Results, phases: Sequence[str]) -> list[tuple[str, str, list[Any]]]:
+    """Bars of accuracy under each condition: phase, its name, then (condition, label, share) for each."""
+    groups = []
+    for phase in phases:
+        bars = [
+            (name, _number(value, "rate"), float(value))
+            for key, name in _CONDITIONS
+            if _known(value := results.get(phase, {}).get(key))
+        ]
+        if bars:
+            groups.append((phase, PHASES[phase], bars))
+    return groups
+
+
+# Curves
+
+
+def _panels(curves: Curves, arms: Sequence[str]) -> list[tuple[str, str, Markup]]:
+    """One small drawing per quantity: title, description in words, SVG."""
+    panels = []
+    for key, title, kind in _CURVES:
+        series = {arm: _series(curves.get(arm, ()), key) for arm in arms}
+        series = {arm: points for arm, points in series.items() if len(points)}
+        if series:
+            said = []
+            for arm, points in series.items():
+                smooth = _smooth(points[:, 1])
+                said.append(f"{_CURVE_NAMES[arm]} {_number(smooth[0], kind)} → {_number(smooth[-1], kind)}")
+            panels.append((title, " · ".join(said), _draw(series, kind, salt="-".join([key, *arms]))))
+    return panels
+
+
+def _series(records: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.float64]:
+    """(n, 2) steps and values; records without the key, such as the last one of a log, are passed over."""
+    points = [
+        (float(record["step"]), float(record[key]))
+        for record in records
+        if _known(record.get(key)) and _known(record.get("step"))
+    ]
+    return np.array(points, dtype=np.float64).reshape(-1, 2)
+
+
+def _smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Centred running mean over about a fifth of the run, shorter at both ends."""
+    half = len(values) // 10
+    return np.array([values[max(0, i - half) : i + half + 1].mean() for i in range(len(values))])
+
+
+def _draw(series: Mapping[str, NDArray[np.float64]], kind: str, salt: str) -> Markup:
+    """Faint line = each step, strong line = running mean."""
+
+    def plot(axes: Axes) -> None:
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        if kind == "share":
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.set_xlabel("step", loc="right", labelpad=1)
+        for arm, points in series.items():
+            steps, values = points.T
+            axes.plot(steps, values, color=COLOURS[arm], linewidth=0.8, alpha=0.35)
+            axes.plot(
+                steps,
+                _smooth(values),
+                color=COLOURS[arm],
+                linewidth=2.2,
+                linestyle=_DASHES[arm],
+                solid_capstyle="round",
+                marker="o" if len(steps) == 1 else None,
+            )
+        # From zero, so that a small change does not look like a large one.
+        lowest = min(points[:, 1].min() for points in series.values())
+        highest = max(points[:, 1].max() for points in series.values())
+        axes.set_ylim(min(0.0, 1.05 * lowest), 1.08 * highest if highest > 0 else 1.0)
+
+    return draw(plot, salt)
+
+
+# Examples
+
+
+def _examples(trajectories: Mapping[str, Sequence[Trajectory]], count: int) -> list[dict[str, Any]]:
+    by_phase = {
+        phase: {trajectory.row.id: trajectory for trajectory in trajectories[phase]}
+        for phase in PHASES
+        if trajectories.get(phase)
+    }
+    if not by_phase:
+        return []
+    # Spread evenly over the evaluation's own order, so that nothing is picked by its outcome.
+    first, *others = by_phase.values()
+    shared = [name for name in first if all(name in rows for rows in others)]
+    places = np.linspace(0, len(shared) - 1, min(count, len(shared))).round().astype(int)
+    return [
+        _example({phase: rows[shared[place]] for phase, rows in by_phase.items()})
+        for place in places.tolist()
+    ]
+
+
+def _example(by_phase: Mapping[str, Trajectory]) -> dict[str, Any]:
+    row = next(iter(by_phase.values())).row
+    original = load_original(row.image)
+    width, height = original.size
+    columns = {phase: _column(trajectory, width) for phase, trajectory in by_phase.items()}
+    # Crops of one question share one scale, so that a larger crop looks larger.
+    turns = [turn for column in columns.values() for turn in column["turns"]]
+    crops = [picture for turn in turns for picture in turn["pictures"]]
+    widest = max((picture["size"][0] for picture in crops), default=1)
+    for picture in crops:
+        picture["share"] = max(20, round(100 * picture["size"][0] / widest))
+    return {
+        "id": row.id,
+        "question": row.question,
+        "choices": row.choices or (),
+        "answer": " or ".join(row.answer),
+        "width": width,
+        "height": height,
+        "picture": _data_url(original, _PICTURE),
+        "overview": _data_url(show(original, row.shown_size), _OVERVIEW) if row.shown_size else None,
+        "shown_size": row.shown_size,
+        "targets": [_rectangle(box) for region in row.regions or () for box in region],
+        "phases": columns,
+    }
+
+
+def _column(trajectory: Trajectory, width: int) -> dict[str, Any]:
+    """What one phase did on one question: verdict, boxes, and its turns in order."""
+    turns: list[dict[str, Any]] = []
+    crops = 0
+    for message in trajectory.messages:
+        texts, images = _parts(message)
+        if message.get("role") == "tool":
+            pictures = []
+            for image in images:
+                crops += 1
+                pictures.append({"number": crops, "url": _data_url(image, _CROP), "size": image.size})
+            turns.append({"role": "tool", "text": "\n".join(texts), "pictures": pictures})
+        else:
+            turns.append({"role": "model", "text": "\n".join(texts), "pictures": []})
+    return {
+        "right": trajectory.scored.accuracy > 0,
+        "iou": _number(trajectory.scored.iou, "number"),
+        "overlap": _number(trajectory.scored.overlap, "number"),
+        "crops": [_rectangle(box) for box in trajectory.scored.crops],
+        "unit": width / 100,  # lengths inside the drawing, as a share of its width
+        "turns": turns,
+    }
+
+
+def _parts(message: Mapping[str, Any]) -> tuple[list[str], list[Image.Image]]:
+    """The texts and pictures of one message; whatever shape a model's turn has, it ends up as text."""
+    texts: list[str] = []
+    images: list[Image.Image] = []
+    content = message.get("content")
+    if message.get("reasoning_content"):
+        texts.append(str(message["reasoning_content"]))
+    for block in content if isinstance(content, list) else [{"type": "text", "text": content or ""}]:
+        if not isinstance(block, Mapping):
+            texts.append(str(block))
+        elif isinstance(image := block.get("image"), Image.Image):
+            images.append(image)
+        else:
+            texts.append(str(block.get("text") or ""))
+    for call in message.get("tool_calls") or ():
+        function = call.get("function", {}) if isinstance(call, Mapping) else {}
+        texts.append(f"→ {function.get('name')} {_plain(function.get('arguments'))}")
+    kept = [text.strip() for text in texts if text.strip()]
+    return [text if len(text) <= _TEXT_LIMIT else text[:_TEXT_LIMIT] + " …" for text in kept], images
+
+
+def _rectangle(box: Iterable[float]) -> dict[str, float]:
+    x0, y0, x1, y1 = (round(float(value), 1) for value in box)
+    return {"x": x0, "y": y0, "width": round(x1 - x0, 1), "height": round(y1 - y0, 1)}
+
+
+def _data_url(image: Image.Image, side: int) -> str:
+    image = image.convert("RGB")
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=72 if side == _PICTURE else 82, optimize=True)
+    return jpeg_url(buffer.getvalue())

@@ -1,0 +1,359 @@
+"""Benchmarks as they are published, read from local files and checked before anything is evaluated.
+
+Pictures inside a file are kept as files, each once, so that rows about one picture share it. Nothing of a
+file is held but its text: the pictures of HR-Bench 8K alone are gigabytes.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+from collections.abc import Iterable
+from pathlib import Path
+
+from lfpc_trl.convert.drafts import Place, as_row_about, original_boxes
+from lfpc_trl.convert.pictures import Picture, PictureStore
+from lfpc_trl.convert.text import cell
+from lfpc_trl.data.rows import Boxes, Problem, Row, check_targets, in_one_line, read_rows
+from lfpc_trl.data.sources import Record, one_line, read_records, short
+from lfpc_trl.errors import DataError
+from lfpc_trl.evaluate.layouts import (
+    FOLDER,
+    LAYOUTS,
+    VSTAR_FOLDERS,
+    Item,
+    Layout,
+    Placed,
+    Source,
+    read_placed,
+    read_vstar_folders,
+)
+from lfpc_trl.evaluate.questions import Benchmark, Question
+from lfpc_trl.pictures.originals import check_picture, read_header
+
+_DIGITS = 12
+"""Hexadecimal digits of a question's id."""
+
+
+def read_benchmark(
+    path: str | Path,
+    *,
+    pictures: str | Path,
+    name: str | None = None,
+    layout: str | None = None,
+    boxes: str | Path | None = None,
+    seed: int = 0,
+) -> Benchmark:
+    """Read and check a benchmark. Every row is checked before the first error is raised.
+
+    Args:
+        path: a file, or the folder of V*.
+        pictures: folder for the pictures that are inside the file. They keep their bytes and are named by
+            their content; one that is there already is not written again.
+        name: of the benchmark; the file's without its suffix by default.
+        layout: a name from `LAYOUTS`; by default what the columns say.
+        boxes: a file of records with `targets` and one of `index`, `id` (a row) and `question_id`. They
+            replace the boxes of the benchmark itself.
+        seed: of the order of V*'s options, in whose files the right one stands first.
+
+    Returns:
+        The questions, rows about one picture together, and notes on what is incomplete.
+
+    Raises:
+        DataError: "FILE row N: rule, got X" for the first problem, with the number of further ones; or the
+            layout cannot be told.
+    """
+    path = Path(path)
+    chosen, records = _open(path, layout)
+    notes: list[str] = []
+    if LAYOUTS[chosen].convert is None:
+        questions = _own_questions(read_rows(path))
+    else:
+        reader = _Reader(LAYOUTS[chosen], path, Path(pictures), seed)
+        questions, notes = reader.read(records)
+    if chosen == FOLDER:
+        notes += [f"{path}: there is no {each}" for each in VSTAR_FOLDERS if not (path / each).is_dir()]
+    if boxes is not None:
+        questions, note = _with_boxes(questions, Path(boxes))
+        notes += note
+    if name is None:
+        name = path.resolve().name if path.is_dir() else path.stem
+    return Benchmark(name, tuple(_together(questions)), tuple(notes))
+
+
+# --- what a file is ----------------------------------------------------------------------------------
+
+
+def _open(path: Path, layout: str | None) -> tuple[str, Placed]:
+    """The name of the layout, and the records, none of them read."""
+    if layout is not None and layout not in LAYOUTS:
+        raise DataError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
+    if path.is_dir():
+        if layout in (None, FOLDER) and any((path / each).is_dir() for each in VSTAR_FOLDERS):
+            return FOLDER, read_vstar_folders(path)
+        found = sorted(each.name for each in path.iterdir())
+        raise DataError(
+            f"{path}: the layout cannot be told. A folder is V* and holds {' and '.join(VSTAR_FOLDERS)}; of"
+            f" other benchmarks the file itself is named. Found: {_listed(found)}"
+        )
+    records = read_placed(path)
+    bad: list[tuple[str, Record | DataError]] = []
+    for place, record in records:
+        bad.append((place, record))
+        if isinstance(record, dict):
+            return _layout_of(path, list(record), layout), itertools.chain(bad, records)
+    if bad:
+        raise DataError(in_one_line([Problem(place, str(reason)) for place, reason in bad]))
+    raise DataError(f"{path}: the file holds no rows")
+
+
+def _layout_of(path: Path, columns: list[str], layout: str | None) -> str:
+    for name, each in LAYOUTS.items():
+        # A table of options that lacks one of its columns is not a file of our own.
+        foreign = each.convert is None and "A" in columns
+        if name == (layout or name) and not foreign and set(each.needs) <= set(columns):
+            return name
+    needs = "; ".join(
+        f"{name} needs {', '.join(each.needs)}" for name, each in LAYOUTS.items() if name == (layout or name)
+    )
+    raise DataError(f"{path}: the layout cannot be told. Columns: {_listed(columns)}. {needs}")
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "") or "nothing"
+
+
+# --- rows --------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class _Group:
+    """The rows of one question.
+
+    Attributes:
+        right: text of the right option.
+        size: number of options, and so of their cyclic orders.
+        orders: where each order stands.
+    """
+
+    right: str
+    size: int
+    orders: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+class _Reader:
+    """Makes questions of the records of one benchmark."""
+
+    def __init__(self, layout: Layout, path: Path, pictures: Path, seed: int) -> None:
+        self._layout = layout
+        self._path = path
+        self._folder = pictures.absolute()
+        self._store = PictureStore(self._folder.parent, self._folder, below=self._folder.name)
+        self._seen: dict[bytes, Picture] = {}
+        self._kept: dict[str, str] = {}
+        self._source = Source(path.parent, self._kept, seed)
+        self._first_use: dict[str, str] = {}
+        self._groups: dict[str, _Group] = {}
+
+    def read(self, records: Placed) -> tuple[list[Question], list[str]]:
+        """The questions, and what is incomplete.
+
+        Raises:
+            DataError: a record breaks a rule.
+        """
+        assert self._layout.convert is not None
+        problems: list[Problem] = []
+        questions: list[Question] = []
+        for place, record in records:
+            try:
+                if isinstance(record, DataError):
+                    raise record
+                questions.append(self._question(self._layout.convert(record, self._source), place))
+            except DataError as error:
+                problems.append(Problem(place, str(error)))
+        if problems:
+            raise DataError(in_one_line(problems))
+        if not questions:
+            raise DataError(f"{self._path}: there are no rows")
+        return questions, self._notes(len(questions))
+
+    def _question(self, item: Item, place: str) -> Question:
+        row = self._row(item, place)
+        if row.id in self._first_use:
+            raise DataError(f"the id must be unique, got {row.id!r} as in {self._first_use[row.id]}")
+        question_id = row.id if item.order is None else self._enter(row, item.order, place)
+        self._first_use[row.id] = place
+        self._kept[row.id] = str(row.image)
+        return Question(row, question_id, item.category)
+
+    def _row(self, item: Item, place: str) -> Row:
+        draft = item.draft
+        if draft.id is None:
+            raise DataError("index is missing")
+        picture = self._picture(draft.picture)
+        bare = dataclasses.replace(draft, regions=None)
+        row = as_row_about(bare, picture, self._folder.parent, layout=item.box_layout, name="")
+        regions = None
+        if draft.regions is not None:
+            try:
+                pixels = [
+                    original_boxes(region, item.box_layout, picture, upright=False).tolist()
+                    for region in draft.regions
+                ]
+                regions = check_targets(pixels, row.size)
+            except DataError as error:
+                raise DataError(f"{item.boxes}: {error}") from None
+        return dataclasses.replace(row, regions=regions, place=place)
+
+    def _picture(self, place: Place) -> Picture:
+        """Where a picture is; one that is inside the file is kept, one that is a file stays where it is.
+
+        The rows of a question repeat their picture: decoding and checking it once takes half of the time.
+        """
+        text = place.path or place.base64
+        key = None if text is None else hashlib.sha256(text.encode(errors="surrogatepass")).digest()
+        if key is not None and key in self._seen:
+            return self._seen[key]
+        if place.base64 is not None:
+            picture = self._store.add_base64(place.base64)
+        elif place.path is not None:
+            picture = _picture_at(Path(place.path).absolute())
+        else:
+            picture = self._store.add_bytes(place.data or b"")
+        if key is not None:
+            self._seen[key] = picture
+        return picture
+
+    def _enter(self, row: Row, order: str, place: str) -> str:
+        """The id of the question that a row asks: same picture, same words, same options in any order."""
+        choices = row.choices or ()
+        key = "\0".join([row.image.name, row.question, *sorted(choices)])
+        question_id = hashlib.sha256(key.encode()).hexdigest()[:_DIGITS]
+        right = choices[ord(row.answer[0]) - ord("A")]
+        group = self._groups.setdefault(question_id, _Group(right, len(choices)))
+        if order in group.orders:
+            raise DataError(
+                f"cycle_category must differ between the rows of a question, got {order!r} as in"
+                f" {group.orders[order]}"
+            )
+        if right != group.right:
+            first = next(iter(group.orders.values()))
+            raise DataError(
+                f"answer must be the same option in all rows of a question, got {short(right)} and"
+                f" {short(group.right)} in {first}"
+            )
+        group.orders[order] = place
+        return question_id
+
+    def _notes(self, rows: int) -> list[str]:
+        notes = []
+        if self._layout.rows is not None and rows != self._layout.rows:
+            notes.append(f"{self._path}: {rows} rows, the published benchmark has {self._layout.rows}")
+        cut = [group for group in self._groups.values() if len(group.orders) < group.size]
+        if cut:
+            first = next(iter(cut[0].orders.values()))
+            notes.append(
+                f"{self._path}: {len(cut)} of {len(self._groups)} questions have fewer rows than options, so"
+                f" not every order; the first is in {first}"
+            )
+        return notes
+
+
+def _picture_at(path: Path) -> Picture:
+    try:
+        return Picture(str(path), check_picture(path), read_header(path))
+    except FileNotFoundError:
+        raise DataError(f"image must exist, got {str(path)!r}") from None
+    except Exception as error:  # Pillow's decoders raise what they like on damaged files
+        raise DataError(f"image must be readable, got {str(path)!r} ({one_line(error)})") from None
+
+
+def _own_questions(rows: Iterable[Row]) -> list[Question]:
+    questions, problems = [], []
+    for row in rows:
+        try:
+            question_id = cell(row.extras, "x_question") or row.id
+            questions.append(Question(row, question_id, cell(row.extras, "x_category")))
+        except DataError as error:
+            problems.append(Problem(row.name, str(error)))
+    if problems:
+        raise DataError(in_one_line(problems))
+    return questions
+
+
+def _together(questions: Iterable[Question]) -> list[Question]:
+    """Rows that share a picture behind the first of them: it is decoded once."""
+    by_picture: dict[Path, list[Question]] = {}
+    for question in questions:
+        by_picture.setdefault(question.row.image, []).append(question)
+    return [question for rows in by_picture.values() for question in rows]
+
+
+# --- boxes beside a benchmark ------------------------------------------------------------------------
+
+_Regions = tuple[Boxes, ...]
+_ROW, _QUESTION = ("index", "id"), "question_id"
+
+
+def _with_boxes(questions: list[Question], path: Path) -> tuple[list[Question], list[str]]:
+    """The questions with the targets of a file, and a note if some have none.
+
+    Targets of one row hold for the other rows of its question about the same picture too, unless the file
+    has targets for these.
+    """
+    by_row = {question.row.id: [question] for question in questions}
+    by_question: dict[str, list[Question]] = {}
+    for question in questions:
+        by_question.setdefault(question.question_id, []).append(question)
+    own: dict[str, _Regions] = {}
+    shared: dict[tuple[str, Path], _Regions] = {}
+    implied: dict[tuple[str, Path], _Regions] = {}
+    first_use: dict[tuple[bool, str], str] = {}
+    problems: list[Problem] = []
+    for number, record in read_records(path):
+        place = f"{path} row {number}"
+        try:
+            if isinstance(record, DataError):
+                raise record
+            name, key = _named(record)
+            named = (by_question if name == _QUESTION else by_row).get(key)
+            if named is None:
+                raise DataError(f"{name} must be of a row in the benchmark, got {key!r}")
+            if (first := first_use.setdefault((name == _QUESTION, key), place)) != place:
+                raise DataError(f"{name} must be unique, got {key!r} as in {first}")
+            for question in named:
+                regions = check_targets(record.get("targets"), question.row.size)
+                if name == _QUESTION:
+                    shared[_shown_in(question)] = regions
+                else:
+                    own[question.row.id] = regions
+                    implied.setdefault(_shown_in(question), regions)
+        except DataError as error:
+            problems.append(Problem(place, str(error)))
+    if problems:
+        raise DataError(in_one_line(problems))
+    found = [
+        own.get(question.row.id) or shared.get(_shown_in(question)) or implied.get(_shown_in(question))
+        for question in questions
+    ]
+    complete = [
+        question
+        if regions is None
+        else dataclasses.replace(question, row=dataclasses.replace(question.row, regions=regions))
+        for question, regions in zip(questions, found, strict=True)
+    ]
+    bare = [question.row for question in complete if question.row.regions is None]
+    note = f"{path}: {len(bare)} of {len(complete)} rows have no targets, the first is " if bare else ""
+    return complete, [note + bare[0].name] if bare else []
+
+
+def _named(record: Record) -> tuple[str, str]:
+    """What an entry is for: the column that says it, and what it says."""
+    names = [name for name in (*_ROW, _QUESTION) if cell(record, name) is not None]
+    if len(names) != 1:
+        found = " and ".join(names) or "none"
+        raise DataError(f"an entry must have one of index, id and question_id, got {found}")
+    return names[0], cell(record, names[0]) or ""
+
+
+def _shown_in(question: Question) -> tuple[str, Path]:
+    return question.question_id, question.row.image

@@ -1,0 +1,36 @@
+"""What an evaluation asks: the questions of a benchmark, whatever file they come from."""
+
+from dataclasses import dataclass
+
+from lfpc_trl.data.rows import Row
+
+
+@dataclass(frozen=True)
+class Question:
+    """One row of a benchmark.
+
+    Attributes:
+        row: the row, its picture an original on disk; its id is unique in the benchmark.
+        question_id: what is asked. Rows that put the same question with their options in another order share
+            it; figures are compared, and chance is estimated, over questions.
+        category: the subset, as tables name it; None in a benchmark without subsets.
+    """
+
+    row: Row
+    question_id: str
+    category: str | None = None
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A set of questions.
+
+    Attributes:
+        name: as tables name it.
+        questions: in the order of the file; rows that share a picture stand together.
+        notes: what the person should know about it, one sentence each: a file that was cut, missing targets.
+    """
+
+    name: str
+    questions: tuple[Question, ...]
+    notes: tuple[str, ...] = ()

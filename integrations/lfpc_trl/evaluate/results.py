@@ -1,0 +1,203 @@
+"""The results of an evaluation: one row per rollout in Parquet files, scored when they are written.
+
+The columns are described in `docs/reference/evaluation.md`.
+"""
+
+import base64
+import itertools
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lfpc_trl.data.rows import Row
+from lfpc_trl.evaluate.questions import Benchmark, Question
+from lfpc_trl.evaluate.records import Key, Plan
+from lfpc_trl.jobs.journal import Record
+from lfpc_trl.pictures.sizes import tokens_of
+from lfpc_trl.rollouts.crop_tool import CropSettings
+from lfpc_trl.rollouts.prompts import Block, Message, build_prompt, question_text
+from lfpc_trl.rollouts.transcript import GroundingSettings, ScoredRollout, score_transcripts
+from lfpc_trl.runs.trajectories import DIRECTORY, Trajectory, as_columns, schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROWS_TOGETHER = 100
+"""Rollouts in a row group: what a reader of one conversation has to decompress."""
+_CROP_MEASURES = ("iou", "overlap", "bbox_ratio", "crop_tokens")
+_SCORES = ("accuracy", "format", "tool_bonus", "grounding", *_CROP_MEASURES)
+
+
+class _Found(NamedTuple):
+    """A rollout and where it stands in its benchmark."""
+
+    group: int
+    rollout: int
+    budget: int
+    question: Question
+    key: Key
+    record: Record
+
+
+def results_schema() -> "pa.Schema":
+    """The columns of results: those of a trajectory, and what an evaluation adds."""
+    import pyarrow as pa  # takes a while: not for those who only import the module
+
+    added = pa.schema(
+        {
+            "benchmark": pa.string(),
+            "budget": pa.int32(),
+            "condition": pa.string(),
+            "sample": pa.int32(),
+            "question_id": pa.string(),
+            "category": pa.string(),
+            "accuracy": pa.float64(),
+            "well_formed": pa.bool_(),
+            "turns": pa.int32(),
+            "crops": pa.int32(),
+            "failed_calls": pa.int32(),
+            "iou": pa.float64(),
+            "overlap": pa.float64(),
+            "bbox_ratio": pa.float64(),
+            "crop_tokens": pa.float64(),
+            "shown_tokens": pa.int32(),
+            "seconds": pa.float64(),
+        }
+    )
+    return pa.schema([*added, *schema()])
+
+
+def write_results(
+    output: Path,
+    plan: Plan,
+    records: Mapping[Key, Record],
+    crops: CropSettings,
+    grounding: GroundingSettings = GroundingSettings(),  # noqa: B008 - frozen
+) -> list[Path]:
+    """Write a file per benchmark, each whole or not at all; files of other benchmarks are removed.
+
+    Args:
+        output: the directory of the evaluation.
+        plan: what was asked; every rollout of it has a record.
+        records: the rollouts.
+        crops: how crops were cut.
+        grounding: how crops are compared with targets.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    folder = output / DIRECTORY
+    folder.mkdir(parents=True, exist_ok=True)
+    overviews = {key[:3]: record["overview"] for key, record in records.items() if "overview" in record}
+    files = []
+    for number, benchmark in enumerate(plan.benchmarks, start=1):
+        path = folder / f"{number:02d}-{_safe(benchmark.name)}.parquet"
+        fresh = path.with_suffix(".tmp")
+        with parquet.ParquetWriter(fresh, results_schema(), compression="zstd") as writer:
+            found = _rollouts(plan, benchmark, records)
+            while together := list(itertools.islice(found, ROWS_TOGETHER)):
+                columns = _columns(together, overviews, crops, grounding)
+                writer.write_table(pa.Table.from_pylist(columns, schema=results_schema()))
+        fresh.replace(path)
+        files.append(path)
+    for path in [*folder.glob("*.parquet"), *folder.glob("*.tmp")]:
+        if path not in files:
+            path.unlink()
+    return files
+
+
+def _safe(name: str) -> str:
+    """A name as part of a file's."""
+    return re.sub(r"[^\w.-]+", "-", name)
+
+
+def _rollouts(plan: Plan, benchmark: Benchmark, records: Mapping[Key, Record]) -> Iterator[_Found]:
+    """The rollouts of a benchmark: by row, budget, condition and sample."""
+    for group, question in enumerate(benchmark.questions):
+        row = question.row
+        for budget in plan.budgets:
+            size = plan.size(row, budget)
+            wanted = itertools.product(plan.conditions_of(row), range(plan.samples))
+            for rollout, (condition, sample) in enumerate(wanted):
+                key = Key(benchmark.name, row.id, size, condition, sample)
+                yield _Found(group, rollout, budget, question, key, records[key])
+
+
+def _columns(
+    found: Sequence[_Found],
+    overviews: Mapping[Any, str],
+    crops: CropSettings,
+    grounding: GroundingSettings,
+) -> list[dict[str, Any]]:
+    completions = [json.loads(each.record["messages"]) for each in found]
+    rows = [_shown(each) for each in found]
+    scored = score_transcripts(completions, rows, crops, grounding)
+    columns = []
+    for each, completion, score in zip(found, completions, scored, strict=True):
+        trajectory = _trajectory(each, completion, score, overviews[each.key[:3]], crops)
+        columns.append(as_columns(trajectory) | _measures(each, score, crops))
+    return columns
+
+
+def _shown(found: _Found) -> Row:
+    return replace(found.question.row, shown_size=found.key.shown)
+
+
+def _trajectory(
+    found: _Found, completion: list[Message], score: ScoredRollout, overview: str, crops: CropSettings
+) -> Trajectory:
+    row, record = found.question.row, found.record
+    shown: list[Block] = [
+        {"type": "image", "thumbnail": 0},
+        {"type": "text", "text": question_text(row)},
+    ]
+    prompt = build_prompt(crops.frame, shown, tools=found.key.condition != "no_tool")
+    return Trajectory(
+        step=found.budget,
+        group=found.group,
+        rollout=found.rollout,
+        row_id=row.id,
+        question=row.question,
+        choices=row.choices,
+        accepted=row.answer,
+        image=str(row.image),
+        image_size=row.size,
+        messages=[*prompt, *completion],
+        thumbnails=tuple(base64.b64decode(each) for each in (overview, *record["pictures"])),
+        answer=score.answer,
+        ending=record["ending"],
+        masked=False,
+        boxes=score.crops,
+        targets=None if row.regions is None else [region.tolist() for region in row.regions],
+        scores={name: _or_none(getattr(score, name)) for name in _SCORES},
+        reward=_or_none(score.accuracy),
+        advantage=None,
+    )
+
+
+def _measures(found: _Found, score: ScoredRollout, crops: CropSettings) -> dict[str, Any]:
+    """What an evaluation adds to a trajectory."""
+    return {
+        "benchmark": found.key.benchmark,
+        "budget": found.budget,
+        "condition": found.key.condition,
+        "sample": found.key.sample,
+        "question_id": found.question.question_id,
+        "category": found.question.category,
+        "accuracy": _or_none(score.accuracy),
+        "well_formed": score.format >= 0,
+        "turns": score.turns,
+        "crops": len(score.crops),
+        "failed_calls": score.failed_calls,
+        **{name: _or_none(getattr(score, name)) for name in _CROP_MEASURES},
+        "shown_tokens": tokens_of(found.key.shown, crops.factor),
+        "seconds": found.record["seconds"],
+    }
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value

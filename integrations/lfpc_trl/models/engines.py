@@ -1,0 +1,321 @@
+"""Engines: what writes the next turn of a model, transformers or vLLM.
+
+An engine knows nothing of rows, tools and rewards. It is given the tokens of conversations, one placeholder
+per picture, and their pictures; it gives back the tokens of the next turns. `rollouts` holds conversations.
+
+What an engine writes for a prompt does not depend on the prompts beside it, up to rounding: greedy decoding
+is a function of the prompt, and sampling draws from a stream of the prompt's own seed. So rows may be divided
+among processes and runs at will.
+"""
+
+import importlib.metadata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from PIL import Image
+from transformers import AutoConfig, GenerationConfig, LogitsProcessor
+
+from lfpc_trl.doctor import MATRIX, is_in
+from lfpc_trl.errors import UserError
+from lfpc_trl.models.processors import factor, load_processor, vision_token_ids
+from lfpc_trl.models.weights import default_device, load_model
+from lfpc_trl.pictures.sizes import tokens_of
+
+EngineName = Literal["transformers", "vllm"]
+
+BATCHES: dict[EngineName, tuple[int, int]] = {"transformers": (32, 65_536), "vllm": (256, 262_144)}
+"""Conversations, and visual tokens, that an engine is given at a time. Our choice: 80 GB hold it with 7B."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture made ready for one engine.
+
+    Attributes:
+        tokens: its visual tokens.
+        data: what that engine needs of it.
+    """
+
+    tokens: int
+    data: Any
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A conversation up to the next turn of the model.
+
+    Attributes:
+        ids: its tokens, with one placeholder for each picture.
+        pictures: the pictures, in the order of their placeholders.
+        seed: of the draws for the next turn; not used by greedy decoding.
+    """
+
+    ids: Sequence[int]
+    pictures: Sequence[Picture]
+    seed: int = 0
+
+
+class Engine(Protocol):
+    """What `rollouts` asks of an engine.
+
+    Attributes:
+        processor: the processor of the model, of `load_processor`.
+        context: tokens that a conversation may have, its visual tokens included.
+    """
+
+    processor: Any
+    context: int
+
+    def picture(self, image: Image.Image) -> Picture:
+        """Make a picture ready; its sides are multiples of the side of a visual token."""
+
+    def generate(
+        self, prompts: Sequence[Prompt], *, max_new_tokens: int, temperature: float
+    ) -> list[list[int]]:
+        """The next turn of each prompt: its tokens, up to and including the end of the turn."""
+
+
+def image_token_id(processor: Any) -> int:
+    """The id of the placeholder of a picture."""
+    return int(processor.tokenizer.convert_tokens_to_ids("<|image_pad|>"))
+
+
+def expanded(ids: Iterable[int], pictures: Sequence[Picture], placeholder: int) -> list[int]:
+    """The tokens that the model reads: each placeholder as often as its picture has visual tokens."""
+    counts = iter(picture.tokens for picture in pictures)
+    return [token for each in ids for token in [each] * (next(counts) if each == placeholder else 1)]
+
+
+def collapsed(ids: Sequence[int], pictures: int, placeholder: int) -> list[int]:
+    """The opposite of `expanded`: one placeholder for each picture, however many visual tokens it has.
+
+    Args:
+        ids: the tokens that the model reads, in which other tokens stand between two pictures, as in the chat
+            templates of Qwen-VL; or ids that are collapsed already.
+        pictures: how many pictures there are.
+        placeholder: the id that stands for them.
+
+    Raises:
+        ValueError: the ids hold another number of pictures.
+    """
+    short = [token for at, token in enumerate(ids) if token != placeholder or at == 0 or ids[at - 1] != token]
+    if short.count(placeholder) != pictures:
+        raise ValueError(f"a prompt must hold its {pictures} pictures, got {short.count(placeholder)} in it")
+    return short
+
+
+def _turn(ids: Sequence[int], end: int) -> list[int]:
+    """Up to and including the first end of turn."""
+    turn = list(ids)
+    return turn[: turn.index(end) + 1] if end in turn else turn
+
+
+# --- transformers ------------------------------------------------------------------------------------
+
+
+class TransformersEngine:
+    """Generation with transformers' `generate`, on the device of the model.
+
+    Args:
+        model: a model of `load_model`; its training mode is restored after every call.
+        processor: a processor of `load_processor`.
+    """
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        self.model, self.processor = model, processor
+        self.context = int(model.config.get_text_config().max_position_embeddings)
+        self._placeholder = image_token_id(processor)
+        self._merged = processor.image_processor.merge_size**2  # patches per visual token
+
+    def picture(self, image: Image.Image) -> Picture:
+        """The picture as patches. Processed once, however many turns follow."""
+        features = self.processor.image_processor(images=[image], return_tensors="pt")
+        grid = features["image_grid_thw"]
+        return Picture(int(grid.prod()) // self._merged, (features["pixel_values"], grid))
+
+    @torch.no_grad()
+    def generate(
+        self, prompts: Sequence[Prompt], *, max_new_tokens: int, temperature: float
+    ) -> list[list[int]]:
+        """All prompts in one batch, padded on the left."""
+        if not prompts:
+            return []
+        device, tokenizer = self.model.device, self.processor.tokenizer
+        read = [expanded(prompt.ids, prompt.pictures, self._placeholder) for prompt in prompts]
+        longest = max(map(len, read))
+        ids = torch.full((len(prompts), longest), tokenizer.pad_token_id)
+        mask = torch.zeros_like(ids)
+        for row, tokens in enumerate(read):
+            ids[row, longest - len(tokens) :] = torch.tensor(tokens)
+            mask[row, longest - len(tokens) :] = 1
+        pictures = [picture.data for prompt in prompts for picture in prompt.pictures]
+        options = {}
+        if temperature > 0:
+            options["logits_processor"] = [_Draw(temperature, [prompt.seed for prompt in prompts], device)]
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            turns = self.model.generate(
+                input_ids=ids.to(device),
+                attention_mask=mask.to(device),
+                mm_token_type_ids=(ids == self._placeholder).long().to(device),
+                pixel_values=torch.cat([pixels for pixels, _ in pictures]).to(device, self.model.dtype),
+                image_grid_thw=torch.cat([grid for _, grid in pictures]).to(device),
+                generation_config=GenerationConfig(
+                    max_new_tokens=max_new_tokens,
+                    eos_token_id=tokenizer.eos_token_id,
+                    pad_token_id=tokenizer.pad_token_id,
+                    suppress_tokens=vision_token_ids(self.processor),
+                    # Checkpoints bring their own penalty, which training does not apply.
+                    repetition_penalty=1.0,
+                    do_sample=False,
+                ),
+                **options,
+            )[:, longest:].tolist()
+        finally:
+            self.model.train(was_training)
+        return [_turn(turn, tokenizer.eos_token_id) for turn in turns]
+
+
+class _Draw(LogitsProcessor):  # type: ignore[misc]
+    """Sampling from the whole distribution, with a stream of random numbers for each prompt.
+
+    The largest of the logits plus Gumbel noise is a draw from their distribution (the Gumbel-max trick), so
+    `generate` decodes greedily behind it. Its own sampling draws for a whole batch from one stream.
+    """
+
+    def __init__(self, temperature: float, seeds: Sequence[int], device: torch.device) -> None:
+        self.temperature = temperature
+        self.streams = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+        scores = scores.float() / self.temperature
+        for row, stream in enumerate(self.streams):
+            # Minus the logarithm of an exponential variable is a Gumbel variable.
+            scores[row] -= torch.empty_like(scores[row]).exponential_(generator=stream).log()
+        return scores
+
+
+# --- vLLM --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PromptLimits:
+    """The largest prompt to come. vLLM reserves memory for it when it starts.
+
+    Attributes:
+        pictures: pictures in one conversation.
+        picture_tokens: visual tokens of one picture.
+        tokens: of a whole conversation, everything included.
+    """
+
+    pictures: int
+    picture_tokens: int
+    tokens: int
+
+
+def check_vllm() -> None:
+    """Raise `UserError` unless a vLLM of the supported versions is installed; imports nothing."""
+    [supported] = [package.supported for package in MATRIX if package.name == "vllm"]
+    try:
+        version = importlib.metadata.version("vllm")
+    except importlib.metadata.PackageNotFoundError:
+        raise UserError("vllm not installed; install with: pip install 'lfpc-rewards[vllm]'") from None
+    if not is_in(version, supported):
+        raise UserError(f"vllm must be {supported}, got {version}")
+
+
+class VllmEngine:
+    """Generation with one offline vLLM engine, on the first visible GPU.
+
+    Pictures reach vLLM at the size in which they are shown, with limits under which its own processor leaves
+    that size alone. Tokens that open or fill a picture are kept from being written, as in training.
+
+    Args:
+        model_dir: a Hugging Face directory of a supported family.
+        processor: its processor, of `load_processor`.
+        limits: the largest prompt to come.
+    """
+
+    def __init__(self, model_dir: str | Path, processor: Any, limits: PromptLimits) -> None:
+        check_vllm()
+        from vllm import LLM
+
+        self.processor, self._limits = processor, limits
+        self._side = factor(processor)
+        config = AutoConfig.from_pretrained(model_dir).get_text_config()
+        self.context = min(int(config.max_position_embeddings), limits.tokens)
+        self._llm = LLM(
+            model=str(model_dir),
+            dtype="bfloat16",
+            max_model_len=self.context,
+            limit_mm_per_prompt={"image": limits.pictures, "video": 0},
+            mm_processor_kwargs={
+                "size": {
+                    "shortest_edge": self._side**2,
+                    "longest_edge": limits.picture_tokens * self._side**2,
+                }
+            },
+        )
+
+    def picture(self, image: Image.Image) -> Picture:
+        """The picture as it is.
+
+        Raises:
+            ValueError: vLLM would resize it.
+        """
+        tokens = tokens_of(image.size, self._side)
+        if image.width % self._side or image.height % self._side or tokens > self._limits.picture_tokens:
+            raise ValueError(
+                f"a picture must have sides that are multiples of {self._side} and at most "
+                f"{self._limits.picture_tokens} visual tokens, got {image.width} x {image.height} pixels"
+            )
+        return Picture(tokens, image)
+
+    def generate(
+        self, prompts: Sequence[Prompt], *, max_new_tokens: int, temperature: float
+    ) -> list[list[int]]:
+        """All prompts at once; vLLM divides them into batches itself."""
+        if not prompts:
+            return []
+        from vllm import SamplingParams
+
+        end = self.processor.tokenizer.eos_token_id
+        sampling = [
+            SamplingParams(
+                max_tokens=max_new_tokens,
+                temperature=temperature,
+                seed=prompt.seed if temperature > 0 else None,
+                stop_token_ids=[end],
+                # -100 is the least that vLLM takes.
+                logit_bias=dict.fromkeys(vision_token_ids(self.processor), -100.0),
+                detokenize=False,
+            )
+            for prompt in prompts
+        ]
+        inputs = [
+            {
+                "prompt_token_ids": list(prompt.ids),
+                "multi_modal_data": {"image": [picture.data for picture in prompt.pictures]},
+            }
+            for prompt in prompts
+        ]
+        outputs = self._llm.generate(inputs, sampling_params=sampling, use_tqdm=False)
+        return [_turn(output.outputs[0].token_ids, end) for output in outputs]
+
+
+def new_engine(name: EngineName, model_dir: str | Path, limits: PromptLimits) -> Engine:
+    """The engine of that name on the accelerator of this process, or on its CPU.
+
+    Raises:
+        UserError: the model cannot be loaded, or vLLM is missing or of another version.
+    """
+    processor = load_processor(model_dir)
+    if name == "vllm":
+        return VllmEngine(model_dir, processor, limits)
+    device = default_device()
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    return TransformersEngine(load_model(model_dir, dtype=dtype, device=device), processor)

@@ -1,0 +1,241 @@
+"""A copy of a model directory that every tool loads with the behaviour of our trainer.
+
+The trainer opens the pixel limits and gives a template with tools to the processor in memory
+(`processors.load_processor`). vLLM, TRL's own scripts and evaluation harnesses read files instead, so these say
+here what the trainer does.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from PIL import Image
+from transformers import AutoProcessor, AutoTokenizer
+from transformers.utils import is_torchvision_available
+
+from lfpc_trl.errors import UserError
+from lfpc_trl.models.processors import factor, load_processor, vision_token_ids
+
+Weights = Literal["link", "copy"]
+
+TEMPLATE_FILE = "chat_template.jinja"
+_OLD_TEMPLATE_FILE = "chat_template.json"
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
+_INDEX = "model.safetensors.index.json"
+_PLAIN_SAMPLING = {
+    "do_sample": True,
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "top_k": 0,
+    "repetition_penalty": 1.0,
+}
+"""Written out: what is missing here, transformers fills with defaults of its own, such as top_k 50."""
+_OTHER_SAMPLING = (
+    *("min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "no_repeat_ngram_size"),
+    *("encoder_repetition_penalty", "presence_penalty", "frequency_penalty"),
+)
+
+
+class Change(NamedTuple):
+    """One difference between a model directory and its prepared copy.
+
+    Attributes:
+        file: name of the file.
+        what: what changes in it, for people.
+        content: its new text; None for a file that is left out.
+    """
+
+    file: str
+    what: str
+    content: str | None
+
+
+def planned_changes(model_dir: str | Path) -> list[Change]:
+    """What `prepare_model` would change; nothing for a directory that is prepared already.
+
+    Raises:
+        UserError: as `processors.load_processor`.
+    """
+    model_dir = Path(model_dir)
+    return _planned(model_dir, load_processor(model_dir))
+
+
+def _planned(model_dir: Path, processor: Any) -> list[Change]:
+    changes = _template_changes(model_dir, processor.chat_template)
+    changes += _limit_changes(model_dir, dict(processor.image_processor.size))
+    before = _read_json(model_dir / "tokenizer_config.json")
+    after = _without_template(before) | {"response_template": processor.tokenizer.response_template}
+    changes += _json_change(model_dir / "tokenizer_config.json", before, after)
+    before = _read_json(model_dir / "generation_config.json")
+    after = {key: value for key, value in before.items() if key not in _OTHER_SAMPLING}
+    after |= _PLAIN_SAMPLING | {"suppress_tokens": vision_token_ids(processor)}
+    return changes + _json_change(model_dir / "generation_config.json", before, after)
+
+
+def _limit_changes(model_dir: Path, size: dict[str, int]) -> list[Change]:
+    """The limits stand in a file of their own, in transformers 5 also inside the processor's."""
+    flat, whole = (model_dir / name for name in ("preprocessor_config.json", "processor_config.json"))
+    before, outer = _read_json(flat), _read_json(whole)
+    after = _without_template(outer)
+    nested = after.get("image_processor")
+    changes = _json_change(flat, before, _with_size(before, size))
+    if isinstance(nested, dict):
+        after["image_processor"] = _with_size(nested, size)
+        if not before:  # the stock processor finds its settings for videos there
+            changes.append(Change(flat.name, "added", _json_text(after["image_processor"])))
+    return changes + _json_change(whole, outer, after)
+
+
+def _without_template(settings: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key != "chat_template"}
+
+
+def _template_changes(model_dir: Path, template: str) -> list[Change]:
+    path = model_dir / TEMPLATE_FILE
+    if path.is_file() and path.read_text(encoding="utf-8") == template:
+        changes = []
+    else:
+        old = _read_json(model_dir / _OLD_TEMPLATE_FILE).get("chat_template")
+        own = template in (old, _read_json(model_dir / "tokenizer_config.json").get("chat_template"))
+        what = "the checkpoint's own template, moved here" if own else "ours, which speaks tools"
+        changes = [Change(TEMPLATE_FILE, what, template)]
+    if (model_dir / _OLD_TEMPLATE_FILE).exists():
+        changes.append(Change(_OLD_TEMPLATE_FILE, f"left out, {TEMPLATE_FILE} holds the template", None))
+    return changes
+
+
+def _with_size(settings: dict[str, Any], size: dict[str, int]) -> dict[str, Any]:
+    """Image processor settings with these limits, under the old names too where they stand there."""
+    old_names = {"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"]}
+    return settings | {"size": size} | {name: old_names[name] for name in old_names if name in settings}
+
+
+def _json_change(path: Path, before: dict[str, Any], after: dict[str, Any]) -> list[Change]:
+    """The change from `before` to `after`; a file that is not there is not made up."""
+    if not before or before == after:
+        return []
+    names = [name for name in (before | after) if before.get(name) != after.get(name)]
+    what = ", ".join(_difference(name, before.get(name), after.get(name)) for name in names)
+    return [Change(path.name, what, _json_text(after))]
+
+
+def _json_text(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def _difference(name: str, before: Any, after: Any) -> str:
+    if name == "image_processor":  # nested in processor_config.json: its limits are what changes
+        return _difference("size", before.get("size"), after["size"])
+    if after is None:
+        return f"{name} left out" if name == "chat_template" else f"{name} {before!r} left out"
+    if before is None or name == "response_template":
+        return f"{name} set"
+    return f"{name} {before!r} -> {after!r}"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise UserError(f"{path}: not readable ({error})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: must hold a JSON object")
+    return content
+
+
+def prepare_model(
+    model_dir: str | Path, output_dir: str | Path, *, weights: Weights = "link"
+) -> list[Change]:
+    """Write a copy of a model directory that every tool loads with the behaviour of our trainer.
+
+    Files of the directory itself are taken, not its folders and hidden files. The copy is loaded with
+    transformers' stock classes before it gets its name, so an output directory is always a good one.
+
+    Args:
+        model_dir: a Hugging Face directory of a supported family.
+        output_dir: a new or empty directory.
+        weights: `link` gives the weight files a second name (a symbolic link on another file system) and
+            needs no space; `copy` copies them.
+
+    Returns:
+        What was changed; nothing for a directory that was prepared already.
+
+    Raises:
+        UserError: not a supported model, weights missing, or an output directory that holds something.
+    """
+    model_dir, output_dir = Path(model_dir), Path(output_dir)
+    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+        raise UserError(f"{output_dir}: the output directory must be new or empty")
+    processor = load_processor(model_dir)
+    _check_weights(model_dir)
+    changes = _planned(model_dir, processor)
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{output_dir.name}-", dir=output_dir.parent))
+    try:
+        folder.chmod(0o755)
+        _write(model_dir, folder, {change.file: change.content for change in changes}, weights)
+        _verify(folder, processor)
+        folder.replace(output_dir)
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    return changes
+
+
+def _check_weights(model_dir: Path) -> None:
+    """Refuse a download that stopped half way."""
+    index = _read_json(model_dir / _INDEX).get("weight_map")
+    needed = sorted(set(index.values())) if isinstance(index, dict) else []
+    for name in needed:
+        if not (model_dir / name).is_file():
+            raise UserError(f"{model_dir}: its weights are incomplete, {name} is missing")
+    if not needed and not any(path.suffix in _WEIGHTS for path in model_dir.iterdir()):
+        raise UserError(f"{model_dir}: holds no weights")
+
+
+def _write(model_dir: Path, folder: Path, contents: dict[str, str | None], weights: Weights) -> None:
+    for path in sorted(model_dir.iterdir()):
+        if not path.is_file() or path.name.startswith(".") or path.name in contents:
+            continue
+        if weights == "link" and path.suffix in _WEIGHTS:
+            _link(path.resolve(), folder / path.name)
+        else:
+            shutil.copy2(path, folder)
+    for name, content in contents.items():
+        if content is not None:
+            (folder / name).write_text(content, encoding="utf-8")
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        target.symlink_to(source)
+
+
+def _verify(folder: Path, processor: Any) -> None:
+    """Load the copy with transformers' stock classes and compare it with the processor of the trainer."""
+    if is_torchvision_available():
+        stock = AutoProcessor.from_pretrained(folder)
+        tokenizer, pictures, templates = stock.tokenizer, stock.image_processor, {stock.chat_template}
+    else:  # the stock processor cannot be built, the two halves of which it consists can
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        pictures, templates = processor.family.image_processor.from_pretrained(folder), set()
+    templates |= {tokenizer.chat_template, load_processor(folder).chat_template}
+    side = factor(processor)
+    grid = pictures(images=[Image.new("RGB", (side, side))], return_tensors="pt")["image_grid_thw"]
+    wrong = {
+        "chat template": templates != {processor.chat_template},
+        "response template": tokenizer.response_template != processor.tokenizer.response_template,
+        "pixel limits": dict(pictures.size) != dict(processor.image_processor.size),
+        "picture of one token": int(grid.prod()) != pictures.merge_size**2,
+        "prepared copy": bool(_planned(folder, load_processor(folder))),
+    }
+    if any(wrong.values()):
+        names = ", ".join(name for name, is_wrong in wrong.items() if is_wrong)
+        raise RuntimeError(f"{folder}: loads with other behaviour than it was written with: {names}")

@@ -1,0 +1,177 @@
+"""Processors: loaded from a model directory, ready for turns with tools.
+
+Everything here works without torchvision: pictures go through transformers' Pillow image processor, on
+every machine, so that the same picture gives the same tokens everywhere.
+"""
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from transformers import ProcessorMixin
+from trl.chat_template_utils import is_chat_template_prefix_preserving, supports_tool_calling
+
+from lfpc_trl.errors import UserError, first_line
+from lfpc_trl.models.families import FAMILIES, ModelFamily, family_of
+
+MAX_IMAGE_TOKENS = 16384
+"""Upper limit of the processors, the paper's largest budget: our code sizes pictures, not the processor."""
+_USER = {"role": "user", "content": [{"type": "text", "text": "?"}]}
+
+
+def _image_processor_class(family: ModelFamily) -> type[Any]:
+    """The family's image processor, always returning tensors: TRL cannot split the arrays it gives."""
+
+    class ImageProcessor(family.image_processor):  # type: ignore[misc, name-defined]
+        def preprocess(
+            self,
+            images: Any,
+            *args: Any,
+            return_tensors: Any = None,  # noqa: ARG002
+            **kwargs: Any,
+        ) -> Any:
+            return super().preprocess(images, *args, return_tensors="pt", **kwargs)
+
+    return _named_like(family.image_processor, ImageProcessor)
+
+
+def _processor_class(family: ModelFamily) -> type[Any]:
+    """The family's processor without its video half, which cannot be built without torchvision."""
+
+    class Processor(family.processor):  # type: ignore[misc, name-defined]
+        def __init__(
+            self,
+            image_processor: Any = None,
+            tokenizer: Any = None,
+            chat_template: str | None = None,
+            **_: Any,
+        ) -> None:
+            for name, token in family.vision_tokens.items():
+                setattr(self, name, token)
+                setattr(self, f"{name}_id", tokenizer.convert_tokens_to_ids(token))
+            # Not super(): the stock __init__ insists on a video processor.
+            ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+
+    Processor.family = family
+    return _named_like(family.processor, Processor)
+
+
+def _named_like(base: type[Any], derived: type[Any]) -> type[Any]:
+    """Under the name by which transformers saves and checks processors."""
+    derived.__name__ = derived.__qualname__ = base.__name__
+    return derived
+
+
+def new_processor(
+    model_type: str, tokenizer: Any, *, patch_size: int, merge_size: int, max_tokens: int
+) -> Any:
+    """A processor for a model built from a config, where there is no directory to load one from.
+
+    Args:
+        model_type: of a supported family, as `config.json` calls it.
+        tokenizer: with its chat template set.
+        patch_size: pixels per side of a patch.
+        merge_size: patches per side of a visual token.
+        max_tokens: visual tokens of the largest picture it lets through.
+    """
+    family = next(family for family in FAMILIES if family.model_type == model_type)
+    side = (patch_size * merge_size) ** 2
+    image_processor = _image_processor_class(family)(
+        patch_size=patch_size,
+        temporal_patch_size=2,
+        merge_size=merge_size,
+        size={"shortest_edge": side, "longest_edge": max_tokens * side},
+    )
+    return _processor_class(family)(image_processor, tokenizer, chat_template=tokenizer.chat_template)
+
+
+def load_processor(model_dir: str | Path) -> Any:
+    """The processor of a model directory, ready for turns with tools.
+
+    The directory's own chat template is kept when it renders tool calls and their results without changing
+    earlier turns; otherwise ours takes its place (stock Qwen2.5-VL has no tools in its template). The limits
+    on picture size are opened, because pictures are sized before they reach the processor.
+
+    Returns:
+        A transformers processor; `processor.tokenizer.response_template` is set, `processor.family` is the
+        model's `ModelFamily`.
+
+    Raises:
+        UserError: not a supported model, files missing, or a template whose tool calls cannot be parsed.
+    """
+    family = family_of(model_dir)
+    processor_class = _processor_class(family)
+    try:
+        image_processor = _image_processor_class(family).from_pretrained(model_dir)
+        parts = processor_class.from_pretrained(model_dir)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{model_dir}: its processor cannot be loaded ({first_line(error)})") from error
+    tokenizer = parts.tokenizer
+    processor = processor_class(image_processor, tokenizer, chat_template=parts.chat_template)
+    side = factor(processor) ** 2
+    processor.image_processor.size = {"shortest_edge": side, "longest_edge": MAX_IMAGE_TOKENS * side}
+    tokenizer.padding_side = tokenizer.truncation_side = "left"
+    if not supports_tool_calling(processor) or not is_chat_template_prefix_preserving(processor):
+        template = resources.files("lfpc_trl.models") / family.template
+        processor.chat_template = template.read_text(encoding="utf-8")
+    if getattr(tokenizer, "response_template", None) is None:
+        tokenizer.response_template = dict(family.response_template)
+    _check_calls_can_be_parsed(processor, model_dir)
+    return processor
+
+
+def _check_calls_can_be_parsed(processor: Any, model_dir: str | Path) -> None:
+    """Render a tool call with the template and parse it back, as TRL will with every turn of the model."""
+    call = {"name": "tool", "arguments": {"box": [1, 2, 3, 4]}}
+    turn = {
+        "role": "assistant",
+        "content": [{"type": "text", "text": ""}],
+        "tool_calls": [{"type": "function", "function": call}],
+    }
+    text = processor.apply_chat_template([_USER, turn], tokenize=False)
+    before, anchor, said = text.rpartition(processor.family.response_template["start_anchor"])
+    try:
+        parsed = processor.tokenizer.parse_response(said, prefix=before + anchor)
+    except ValueError:
+        parsed = {}
+    if [each["function"] for each in parsed.get("tool_calls") or []] != [call]:
+        raise UserError(f"{model_dir}: the tool calls of its chat template cannot be parsed")
+
+
+def factor(processor: Any) -> int:
+    """Pixels per side of one visual token: patch size times merge size."""
+    image_processor = processor.image_processor
+    return int(image_processor.patch_size * image_processor.merge_size)
+
+
+def factor_of(model_dir: str | Path) -> int:
+    """`factor` of a model directory, for those who need no more of its processor."""
+    return factor(load_processor(model_dir))
+
+
+def token_limit(processor: Any) -> int:
+    """Visual tokens of the largest picture that the processor lets through unscaled."""
+    return int(processor.image_processor.size["longest_edge"]) // factor(processor) ** 2
+
+
+def vision_token_ids(processor: Any) -> list[int]:
+    """Ids that must never be sampled: a stray picture token has no picture behind it and ends a training."""
+    vocabulary = processor.tokenizer.get_vocab()
+    return [vocabulary[token] for token in processor.family.vision_tokens.values() if token in vocabulary]
+
+
+def never_sampled(processor: Any, *, use_vllm: bool) -> dict[str, Any]:
+    """TRL's `generation_kwargs` that keep vision tokens from being sampled.
+
+    TRL 1.16 suppresses the picture token alone, and with vLLM nothing.
+
+    Args:
+        processor: a processor of `load_processor`.
+        use_vllm: whether vLLM generates, in either mode; otherwise transformers does.
+
+    Returns:
+        Keywords of transformers' `GenerationConfig`, or of vLLM's `SamplingParams`.
+    """
+    ids = vision_token_ids(processor)
+    # -100 is the lowest bias that vLLM takes: a chance of e^-100 against an equal token.
+    return {"logit_bias": dict.fromkeys(ids, -100.0)} if use_vllm else {"suppress_tokens": ids}

@@ -1,0 +1,136 @@
+"""LFPC's reward terms as TRL reward functions.
+
+TRL calls each with the completions and every column of the data set; the column `row` holds the `Row`.
+Each term logs itself and has its own weight (see `train/settings.py`). Frozen classes with a `__name__`, because
+TRL logs by name and closures do not pickle. A term that does not apply to a row is None, which TRL leaves
+out of the sum.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from lfpc_rewards import accuracy_reward, format_reward
+from lfpc_trl.data.rows import Row
+from lfpc_trl.rollouts.crop_tool import CropSettings
+from lfpc_trl.rollouts.transcript import (
+    FAILURES,
+    Completion,
+    GroundingSettings,
+    ScoredRollout,
+    score_transcripts,
+)
+
+_MEASURES = ("iou", "overlap", "bbox_ratio", "crop_tokens")
+METRICS = (
+    "tool_use",
+    "tool_calls",
+    "failed_calls",
+    *(f"failed_calls/{reason}" for reason in FAILURES),
+    *_MEASURES,
+)
+"""What `ToolBonus` logs, besides the terms themselves; see `docs/reference/metrics.md`."""
+
+
+def _or_none(scores: Sequence[float] | np.ndarray[Any, Any]) -> list[float | None]:
+    return [None if math.isnan(score) else float(score) for score in scores]
+
+
+@dataclass(frozen=True)
+class AccuracyReward:
+    """1 for a right final answer, else 0. Only the last turn is read."""
+
+    __name__: ClassVar[str] = "accuracy"
+
+    def __call__(
+        self,
+        completions: Sequence[Completion],
+        row: Sequence[Row],
+        **columns: Any,  # noqa: ARG002
+    ) -> list[float | None]:
+        """One score per completion."""
+        answers, choices = [each.answer for each in row], [each.choices for each in row]
+        return _or_none(accuracy_reward(completions, answers, choices))
+
+
+@dataclass(frozen=True)
+class FormatReward:
+    """0 for a well-formed rollout, -1 for any other."""
+
+    __name__: ClassVar[str] = "format"
+
+    def __call__(self, completions: Sequence[Completion], **columns: Any) -> list[float | None]:  # noqa: ARG002
+        """One score per completion."""
+        return _or_none(format_reward(completions))
+
+
+@dataclass(frozen=True)
+class ToolBonus:
+    """1 for a right answer after at least one delivered crop, else 0.
+
+    The one term about crops that both stages have, so it also logs what the crops were like (`METRICS`).
+    """
+
+    __name__: ClassVar[str] = "tool_bonus"
+    crops: CropSettings
+    grounding: GroundingSettings = GroundingSettings()  # noqa: RUF009 - frozen
+
+    def __call__(
+        self,
+        completions: Sequence[Completion],
+        row: Sequence[Row],
+        log_metric: Callable[[str, float], None] | None = None,
+        **columns: Any,  # noqa: ARG002
+    ) -> list[float | None]:
+        """One score per completion."""
+        scored = score_transcripts(completions, row, self.crops, self.grounding)
+        if log_metric is not None:
+            # One value per rollout: TRL takes the mean over those of all processes. A mean per process would
+            # weigh a rollout by its process, and a single NaN would erase the metric of the step.
+            for name, values in _by_rollout(scored).items():
+                for value in values:
+                    log_metric(name, value)
+        return _or_none([rollout.tool_bonus for rollout in scored])
+
+
+@dataclass(frozen=True)
+class GroundingReward:
+    """r_geo of stage 2: how well the crops fit the nested targets; None for a row without targets."""
+
+    __name__: ClassVar[str] = "grounding"
+    crops: CropSettings
+    grounding: GroundingSettings = GroundingSettings()  # noqa: RUF009 - frozen
+
+    def __call__(
+        self,
+        completions: Sequence[Completion],
+        row: Sequence[Row],
+        **columns: Any,  # noqa: ARG002
+    ) -> list[float | None]:
+        """One score per completion."""
+        scored = score_transcripts(completions, row, self.crops, self.grounding)
+        return _or_none([rollout.grounding for rollout in scored])
+
+
+def _by_rollout(scored: Sequence[ScoredRollout]) -> dict[str, list[float]]:
+    """The values of each metric, of the rollouts to which it applies."""
+    values = {
+        "tool_use": [float(bool(rollout.crops)) for rollout in scored],
+        "tool_calls": [float(len(rollout.crops)) for rollout in scored],
+        "failed_calls": [float(rollout.failed_calls) for rollout in scored],
+    }
+    for reason in FAILURES:
+        values[f"failed_calls/{reason}"] = [float(rollout.failures.count(reason)) for rollout in scored]
+    for name in _MEASURES:
+        values[name] = [value for rollout in scored if not math.isnan(value := getattr(rollout, name))]
+    return values
+
+
+def crop_metrics(scored: Sequence[ScoredRollout]) -> dict[str, float]:
+    """Means over rollouts: calls over all, the rest over those that cropped; NaN where there is none."""
+    values = _by_rollout(scored)
+    names = ("tool_calls", "failed_calls", *_MEASURES)
+    return {name: sum(known) / len(known) if (known := values[name]) else math.nan for name in names}

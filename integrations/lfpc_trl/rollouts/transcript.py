@@ -1,0 +1,221 @@
+"""Scores of rollouts, read from the transcript alone.
+
+A crop counts when a tool message carried its picture: neither what the model typed nor what the
+environment did is asked. A tool result that TRL dropped because it did not fit is not in the transcript,
+so it does not count. The box that is scored is the one that was cut (`crops.crop_box`).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from lfpc_rewards import (
+    Rollout,
+    accuracy_reward,
+    format_reward,
+    grounding_reward,
+    parse_completions,
+    tool_bonus,
+)
+from lfpc_trl.data.rows import Row
+from lfpc_trl.pictures.crops import BOX_ERRORS, BoxError, PixelBox, crop_box, crop_size
+from lfpc_trl.pictures.sizes import tokens_of
+from lfpc_trl.rollouts.crop_tool import NO_PICTURE, CropSettings
+from lfpc_trl.rollouts.prompts import Message
+
+Completion = Sequence[Message]
+"""The messages after the prompt: assistant, tool, assistant, ..."""
+
+ENDINGS = ("finished", "malformed", "cut", "over_long", "over_turn")
+"""How a rollout ends; see `ending`."""
+FAILURES = (*BOX_ERRORS, "other")
+"""Why a call was answered with an error: a rule of the crop tool, or else, such as an unknown tool."""
+
+
+@dataclass(frozen=True)
+class GroundingSettings:
+    """How crops are compared with the targets.
+
+    Attributes:
+        overlap_threshold: tau: the IoU part counts above this covered share of the innermost target; None
+            drops the condition. Table 12.
+        iou_weight: omega: share of the IoU part, the rest is the corner distance. Our choice.
+        reduce: which crop of several counts. Our choice; see `lfpc_rewards.grounding_reward`.
+    """
+
+    overlap_threshold: float | None = 0.9
+    iou_weight: float = 0.5
+    reduce: Literal["best", "last", "first", "mean"] = "best"
+
+
+@dataclass(frozen=True)
+class ScoredRollout:
+    """One rollout. NaN where a value does not apply (no targets, no crop).
+
+    Attributes:
+        answer: text of the final answer, None without one.
+        turns: turns of the model.
+        accuracy: 1 right, 0 wrong, NaN undecided.
+        format: 0 well formed, -1 not.
+        tool_bonus: 1 for a right answer after at least one delivered crop, else 0.
+        grounding: the grounding reward; 0 without a crop, NaN without targets.
+        crops: delivered crops in order, pixels of the original.
+        failures: why calls were answered with an error, each one of `FAILURES`, in order.
+        iou: best IoU with a target box, without the reward's condition on the overlap; NaN without a crop or
+            targets.
+        overlap: covered share of the innermost target; NaN without a crop or targets.
+        bbox_ratio: mean share of the picture that a crop covers; NaN without a crop.
+        crop_tokens: mean visual tokens of a crop; NaN without one.
+    """
+
+    answer: str | None
+    turns: int
+    accuracy: float
+    format: float
+    tool_bonus: float
+    grounding: float
+    crops: tuple[PixelBox, ...]
+    failures: tuple[str, ...]
+    iou: float
+    overlap: float
+    bbox_ratio: float
+    crop_tokens: float
+
+    @property
+    def failed_calls(self) -> int:
+        """Tool calls that were answered with an error."""
+        return len(self.failures)
+
+
+def ending(completion: Completion, *, max_turns: int, complete: bool) -> str:
+    """How a rollout ended.
+
+    Args:
+        completion: its messages.
+        max_turns: turns a rollout may have.
+        complete: whether its last token ends a turn, which the messages do not say.
+
+    Returns:
+        "finished": with a turn that calls nothing, whatever it says. "malformed": with a call that could not
+        be parsed, so that TRL took the turn for text. "cut": inside a turn, at the limit of a turn or of the
+        trajectory. "over_long": with a call whose result had no room in the trajectory, so that TRL dropped
+        it, or with a result that left no room for a turn. "over_turn": with a call in the last turn allowed.
+    """
+    last = completion[-1]
+    if last["role"] == "tool":
+        return "over_long"
+    if last.get("tool_calls"):
+        turns = sum(message["role"] == "assistant" for message in completion)
+        return "over_turn" if turns >= max_turns else "over_long"
+    if not complete:
+        return "cut"
+    # A call that can be parsed is no longer in the text.
+    return "malformed" if "<tool_call>" in _text(last) else "finished"
+
+
+def delivered_crops(rollout: Rollout, row: Row, settings: CropSettings) -> tuple[PixelBox, ...]:
+    """The boxes that were cut for a rollout, pixels of the original, in the order of delivery."""
+    if row.shown_size is None:
+        raise ValueError(f"{row.name} has no shown_size")
+    boxes = []
+    for crop in rollout.delivered_crops:
+        try:
+            box = crop_box(
+                crop.box,
+                frame=settings.frame,
+                shown_size=row.shown_size,
+                original_size=row.size,
+                min_side=settings.min_side,
+            )
+        except BoxError:
+            # A picture came back for a box our tool refuses: the transcript is not ours, nothing to score.
+            continue
+        boxes.append(box)
+    return tuple(boxes)
+
+
+def score_transcripts(
+    completions: Sequence[Completion],
+    rows: Sequence[Row],
+    settings: CropSettings,
+    grounding: GroundingSettings = GroundingSettings(),
+) -> list[ScoredRollout]:
+    """Score rollouts, each against its row.
+
+    Args:
+        completions: message lists as TRL hands them to reward functions; pictures inside tool messages.
+        rows: the row of each completion.
+        settings: the settings with which crops were cut.
+        grounding: how crops are compared with the targets.
+    """
+    rollouts = parse_completions(completions)
+    accuracy = accuracy_reward(rollouts, [row.answer for row in rows], [row.choices for row in rows])
+    well_formed = format_reward(rollouts)
+    bonus = tool_bonus(rollouts, accuracy)
+    crops = [delivered_crops(rollout, row, settings) for rollout, row in zip(rollouts, rows, strict=True)]
+    parts = grounding_reward(
+        crops,
+        [None if row.regions is None else list(row.regions) for row in rows],
+        [row.size for row in rows],
+        overlap_threshold=grounding.overlap_threshold,
+        iou_weight=grounding.iou_weight,
+        reduce=grounding.reduce,
+        return_parts=True,
+    )
+    scored = []
+    for index, (rollout, row) in enumerate(zip(rollouts, rows, strict=True)):
+        boxes = crops[index]
+        sizes = [crop_size(box, factor=settings.factor, max_tokens=settings.crop_tokens) for box in boxes]
+        shares = [(x2 - x1) * (y2 - y1) / (row.size[0] * row.size[1]) for x1, y1, x2, y2 in boxes]
+        scored.append(
+            ScoredRollout(
+                answer=rollout.answer,
+                turns=rollout.turns,
+                accuracy=float(accuracy[index]),
+                format=float(well_formed[index]),
+                tool_bonus=float(bonus[index]),
+                grounding=float(parts.total[index]),
+                crops=boxes,
+                failures=tuple(_failure(message) for message in completions[index] if _is_failure(message)),
+                iou=float(parts.max_iou[index]) if boxes else math.nan,
+                overlap=float(parts.overlap[index]) if boxes else math.nan,
+                bbox_ratio=_mean(shares),
+                crop_tokens=_mean([tokens_of(size, settings.factor) for size in sizes]),
+            )
+        )
+    return scored
+
+
+def has_picture(message: Message) -> bool:
+    """Whether a message carries a picture."""
+    content = message.get("content")
+    return isinstance(content, list) and any(block.get("type") == "image" for block in content)
+
+
+def _is_failure(message: Message) -> bool:
+    if message["role"] != "tool" or has_picture(message):
+        return False
+    return _text(message) != NO_PICTURE  # a refusal is a dict in words, whatever tool the model named
+
+
+_RULES = {str({"error": sentence}): rule for rule, sentence in BOX_ERRORS.items()}
+"""What TRL shows the model when the tool refuses: the rule behind it. Whole texts: an unknown tool is refused
+with its name, which the model may have chosen to look like one of our sentences."""
+
+
+def _failure(message: Message) -> str:
+    return _RULES.get(_text(message), "other")
+
+
+def _text(message: Message) -> str:
+    content = message.get("content")
+    if isinstance(content, list):
+        return "".join(block.get("text", "") for block in content)
+    return content or ""
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else math.nan

@@ -1,0 +1,216 @@
+"""The directory of a training run: what was run on what, how far it is, and its lines of figures.
+
+It holds `manifest.json`, `metrics.jsonl` (one line per step), the checkpoints and in the end the trained
+model. One process of several writes; a kill at any moment leaves every file whole or cut at its end, which is
+noticed.
+"""
+
+import importlib.metadata
+import json
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lfpc_trl.data.rows import Row, rows_digest
+from lfpc_trl.errors import UserError
+
+MANIFEST, METRICS_FILE = "manifest.json", "metrics.jsonl"
+_PACKAGES = (
+    *("lfpc-rewards", "torch", "transformers", "trl", "datasets", "accelerate", "peft", "deepspeed", "vllm"),
+    *("numpy", "numba", "pillow"),
+)
+_SAME_TO_RESUME = ("stage", "recipe", "processes", "data")
+
+
+def new_manifest(
+    recipe: Mapping[str, Any],
+    model_dir: Path,
+    rows: Sequence[Row],
+    *,
+    model_hash: str,
+    frame: str,
+    processes: int,
+) -> dict[str, Any]:
+    """What a run will do.
+
+    Args:
+        recipe: every setting, flat (`Recipe.flat`).
+        model_dir: the model it starts from.
+        rows: the rows it trains on.
+        model_hash: of `weights.fingerprint`.
+        frame: the frame in which the model counts.
+        processes: how many processes train.
+    """
+    return {
+        "stage": recipe["stage"],
+        "recipe": dict(recipe),
+        "processes": processes,
+        "frame": frame,
+        "model": {"directory": str(model_dir), "sha256": model_hash},
+        "data": {"rows": len(rows), "sha256": rows_digest(rows)},
+        "versions": versions(),
+        "finished": False,
+    }
+
+
+def versions() -> dict[str, str | None]:
+    """The versions of what results depend on, None for what is not installed, and the commit."""
+    return {name: _version(name) for name in _PACKAGES} | {"commit": _commit()}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None  # not installed, or run from a checkout
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that runs, None for an installed package."""
+    root = Path(__file__).parents[3]
+    if not (root / ".git").exists():
+        return None
+    # Nothing in the caller's environment or settings may make git read another repository or run a program.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    environment |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+    try:
+        done = subprocess.run(
+            [
+                *("git", "-c", "core.fsmonitor=false", "-C", str(root)),
+                *("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"),
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=environment,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+# --- starting and resuming ---------------------------------------------------------------------------
+
+
+def check_new(output_dir: Path) -> None:
+    """Refuse a directory in which there is something already.
+
+    Raises:
+        UserError: it holds a run or anything else.
+    """
+    if (output_dir / MANIFEST).exists():
+        raise UserError(f"{output_dir}: already holds a run; use --resume or another directory")
+    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+        raise UserError(f"{output_dir}: the output directory must be new or empty")
+
+
+def check_same(output_dir: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest of the run in a directory, if it is the run that `manifest` describes.
+
+    Raises:
+        UserError: there is no run, or something of it changed: the message says what.
+    """
+    before = read_manifest(output_dir)
+    if before is None:
+        raise UserError(f"{output_dir}: no run to resume, it has no {MANIFEST}")
+    for name in _SAME_TO_RESUME:
+        if before.get(name) != manifest[name]:
+            change = _difference(name, before.get(name), manifest[name])
+            raise UserError(f"{output_dir}: cannot resume, {change}")
+    if before["model"]["sha256"] != manifest["model"]["sha256"]:
+        raise UserError(f"{output_dir}: cannot resume, the run started from another model")
+    return before
+
+
+def _difference(name: str, before: Any, now: Any) -> str:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted(before.keys() | now.keys()):
+            if before.get(key) != now.get(key):
+                return f"{name}: {key} was {before.get(key)!r} and is {now.get(key)!r}"
+    return f"{name} was {before!r} and is {now!r}"
+
+
+def read_manifest(directory: str | Path) -> dict[str, Any] | None:
+    """The manifest of a directory, None where there is none.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    path = Path(directory) / MANIFEST
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UserError(f"{path}: not readable ({error})") from None
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write through a second file, so that a kill leaves the old or the new content."""
+    fresh = path.with_suffix(".tmp")
+    fresh.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    fresh.replace(path)
+
+
+# --- checkpoints -------------------------------------------------------------------------------------
+
+
+def checkpoint_step(checkpoint: Path) -> int:
+    """The optimiser update after which a checkpoint was written."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def last_checkpoint(output_dir: str | Path) -> Path | None:
+    """The newest complete checkpoint: the trainer state is written last, a kill leaves none."""
+    checkpoints = [path for path in Path(output_dir).glob("checkpoint-*") if path.name[11:].isdigit()]
+    for checkpoint in sorted(checkpoints, key=checkpoint_step, reverse=True):
+        try:
+            json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        return checkpoint
+    return None
+
+
+def last_step(output_dir: str | Path) -> int:
+    """The last step of a run that is safe in a checkpoint, 0 without one."""
+    checkpoint, manifest = last_checkpoint(output_dir), read_manifest(output_dir)
+    if checkpoint is None or manifest is None:
+        return 0
+    recipe = manifest["recipe"]
+    return checkpoint_step(checkpoint) // int(recipe["prompts_per_step"] // recipe["prompts_per_update"])
+
+
+# --- figures -----------------------------------------------------------------------------------------
+
+
+def read_metrics(output_dir: str | Path) -> list[dict[str, Any]]:
+    """The lines of a run's `metrics.jsonl`; what is no JSON object (a line cut short) is left out."""
+    path = Path(output_dir) / METRICS_FILE
+    if not path.is_file():
+        return []
+    lines = []
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict):
+            lines.append(line)
+    return lines
+
+
+def keep_metrics_until(output_dir: Path, step: int) -> None:
+    """Forget the steps after the checkpoint: they are about to be done again."""
+    kept = [line for line in read_metrics(output_dir) if line["step"] <= step]
+    (output_dir / METRICS_FILE).write_text(
+        "".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8"
+    )
+
+
+def append_metrics(output_dir: Path, line: Mapping[str, Any]) -> None:
+    """One more step."""
+    with (output_dir / METRICS_FILE).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")

@@ -1,0 +1,458 @@
+"""Trajectories of a run or a file, read so that a hundred thousand of them are no burden.
+
+What lists and filters need is held in memory as columns. Conversations and pictures are read one small batch
+at a time, when a trajectory is opened. The columns are those of `docs/reference/trajectories.md`; only
+`row_id`, `question` and `messages` must be there.
+"""
+
+import contextlib
+import dataclasses
+import json
+import math
+import threading
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pyarrow import parquet
+
+from lfpc_rewards import coverage_matrix, grounding_reward, iou_matrix
+from lfpc_trl.errors import DataError, UserError
+from lfpc_trl.pictures.crops import PixelBox
+from lfpc_trl.runs.directory import read_metrics
+
+NEEDED = ("row_id", "question", "messages")
+LIGHT = (
+    *("step", "rollout", "row_id", "question", "answer", "ending", "boxes", "targets", "image_size"),
+    *("scores", "reward", "condition"),
+)
+"""Columns that lists and filters need."""
+BATCH = 32
+"""Trajectories read together from a file: a group of rollouts is looked at together."""
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which trajectories are listed. A field at its default asks for nothing.
+
+    Attributes:
+        outcome: by the score `accuracy`.
+        crop: whether there was a delivered crop.
+        overlap_below: the best crop covers less than this share of the innermost target.
+        step: of the training.
+        ending: how the rollout ended.
+        condition: of an evaluation. Then rows are compared with another run under it alone.
+        text: in the question, the answer or the row's id, whatever the case.
+        against: whether the row's mean accuracy is above or below that of the other run.
+        order: "file", or ascending by a column.
+    """
+
+    outcome: Literal["", "right", "wrong"] = ""
+    crop: Literal["", "yes", "no"] = ""
+    overlap_below: float = math.inf
+    step: int | None = None
+    ending: str = ""
+    condition: str = ""
+    text: str = ""
+    against: Literal["", "better", "worse"] = ""
+    order: Literal["file", "reward", "overlap"] = "file"
+
+
+@dataclass(frozen=True)
+class _Index:
+    """Columns over all trajectories, in the order of the files."""
+
+    file: NDArray[np.int32]
+    place: NDArray[np.int64]
+    step: NDArray[np.int64]
+    rollout: NDArray[np.int64]
+    crops: NDArray[np.int64]
+    accuracy: NDArray[np.float64]
+    overlap: NDArray[np.float64]
+    reward: NDArray[np.float64]
+    row_id: pa.Array
+    question: pa.Array
+    answer: pa.Array
+    ending: pa.Array
+    condition: pa.Array
+
+    def __len__(self) -> int:
+        return len(self.place)
+
+
+class Run:
+    """One run directory, directory of Parquet files, or Parquet file.
+
+    Attributes:
+        path: as it was given.
+        files: the Parquet files, in the order of their names.
+        index: what lists need.
+        rows: positions of the trajectories of each row.
+        generation: goes up whenever a refresh finds other files.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.generation = 0
+        self._lock = threading.Lock()
+        self._state: list[tuple[str, int, int]] = []
+        self._batches: dict[tuple[int, int], list[dict[str, Any]]] = {}
+        self.files: list[Path] = []
+        self.index = _joined([])
+        self.rows: dict[str, list[int]] = {}
+        self.metrics = read_metrics(path)
+        if not parts(path) and not self.metrics:
+            raise UserError(f"{path}: holds neither trajectories (.parquet) nor metrics.jsonl")
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read what has changed on the disk.
+
+        Raises:
+            DataError: a file is no Parquet file, or has other columns.
+        """
+        with self._lock:
+            self.metrics = read_metrics(self.path)
+            files = parts(self.path)
+            try:
+                state = [(file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files]
+            except FileNotFoundError:
+                return  # a resumed run is removing steps: the next look finds them gone
+            if state == self._state and self.generation:
+                return
+            kept = len(self._state) if state[: len(self._state)] == self._state else 0
+            fresh = [_read_index(file, number) for number, file in enumerate(files) if number >= kept]
+            self.index = _joined([self.index, *fresh] if kept else fresh)
+            rows: dict[str, list[int]] = defaultdict(list)
+            for position, row_id in enumerate(self.index.row_id.to_pylist()):
+                rows[row_id].append(position)
+            self.files, self._state, self.rows = files, state, dict(rows)
+            self._batches.clear()
+            self.generation += 1
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def facts(self) -> dict[str, Any]:
+        """What the filters offer."""
+        return {
+            "name": self.path.name or str(self.path),
+            "count": len(self),
+            "generation": self.generation,
+            "steps": sorted(set(self.index.step[self.index.step >= 0].tolist())),
+            "endings": sorted(filter(None, pc.unique(self.index.ending).to_pylist())),
+            "conditions": list(filter(None, pc.unique(self.index.condition).to_pylist())),
+            "has_targets": bool((~np.isnan(self.index.overlap)).any()),
+        }
+
+    def mean_accuracy(self, condition: str = "") -> dict[str, float]:
+        """Per row, over the rollouts whose accuracy is decided; under one condition, if one is named."""
+        accuracy, means = self.index.accuracy, {}
+        if condition:
+            accuracy = np.where(_mask(pc.equal(self.index.condition, condition)), accuracy, math.nan)
+        for row_id, positions in self.rows.items():
+            values = accuracy[positions]
+            values = values[~np.isnan(values)]
+            if len(values):
+                means[row_id] = float(values.mean())
+        return means
+
+    def select(self, wanted: Filter, other: "Run | None" = None) -> NDArray[np.int64]:
+        """The positions that pass a filter, in its order."""
+        index = self.index
+        keep = np.ones(len(index), dtype=bool)
+        if wanted.outcome:
+            keep &= index.accuracy >= 0.5 if wanted.outcome == "right" else index.accuracy < 0.5
+        if wanted.crop:
+            keep &= (index.crops > 0) == (wanted.crop == "yes")
+        if wanted.overlap_below < math.inf:
+            keep &= index.overlap < wanted.overlap_below
+        if wanted.step is not None:
+            keep &= index.step == wanted.step
+        if wanted.ending:
+            keep &= _mask(pc.equal(index.ending, wanted.ending))
+        if wanted.condition:
+            keep &= _mask(pc.equal(index.condition, wanted.condition))
+        if wanted.text:
+            found = [
+                _mask(pc.match_substring(column, wanted.text, ignore_case=True))
+                for column in (index.question, index.answer, index.row_id)
+            ]
+            keep &= np.logical_or.reduce(found)
+        if wanted.against and other is not None:
+            keep &= self._compared(wanted, other)
+        positions = np.flatnonzero(keep)
+        if wanted.order != "file":
+            values = index.reward if wanted.order == "reward" else index.overlap
+            positions = positions[np.argsort(values[positions], kind="stable")]  # NaN comes last
+        return positions
+
+    def _compared(self, wanted: Filter, other: "Run") -> NDArray[np.bool_]:
+        mine, theirs = self.mean_accuracy(wanted.condition), other.mean_accuracy(wanted.condition)
+        sign = 1 if wanted.against == "better" else -1
+        rows = {row for row, mean in mine.items() if row in theirs and sign * (mean - theirs[row]) > 0}
+        return np.array([row in rows for row in self.index.row_id.to_pylist()], dtype=bool)
+
+    def summary(self, position: int) -> dict[str, Any]:
+        """What the list shows of one trajectory."""
+        index = self.index
+        return {
+            "position": position,
+            "row_id": index.row_id[position].as_py(),
+            "question": index.question[position].as_py(),
+            "answer": index.answer[position].as_py(),
+            "step": int(index.step[position]) if index.step[position] >= 0 else None,
+            "rollout": int(index.rollout[position]),
+            "condition": index.condition[position].as_py() or None,
+            "crops": int(index.crops[position]),
+            "accuracy": _number(index.accuracy[position]),
+            "overlap": _number(index.overlap[position]),
+            "reward": _number(index.reward[position]),
+        }
+
+    def match(self, row_id: str, step: int | None, condition: str = "") -> int | None:
+        """The first trajectory of a row at the nearest step, of those under this condition if it has any."""
+        found = self.rows.get(row_id)
+        if not found:
+            return None
+
+        def distance(position: int) -> tuple[bool, int]:
+            differs = self.index.condition[position].as_py() != condition
+            return differs, abs(int(self.index.step[position]) - (step or 0))
+
+        return min(found, key=distance)
+
+    def siblings(self, position: int) -> list[dict[str, Any]]:
+        """The rollouts of the same row in the same step, itself included."""
+        step = self.index.step[position]
+        row_id = self.index.row_id[position].as_py()
+        return [self.summary(each) for each in self.rows[row_id] if self.index.step[each] == step]
+
+    def steps_of(self, position: int) -> list[tuple[int, int]]:
+        """Each step in which the row was sampled, with its first trajectory there."""
+        found: dict[int, int] = {}
+        for each in self.rows[self.index.row_id[position].as_py()]:
+            found.setdefault(int(self.index.step[each]), each)
+        return sorted(found.items())
+
+    def columns(self, position: int) -> dict[str, Any]:
+        """Every column of one trajectory, thumbnails included.
+
+        Raises:
+            DataError: its file is gone or damaged.
+        """
+        number, place = int(self.index.file[position]), int(self.index.place[position])
+        key = (number, place // BATCH)
+        with self._lock:
+            batch = self._batches.get(key)
+            if batch is None:
+                with _named(self.files[number]):
+                    batch = _read_batch(self.files[number], place // BATCH)
+                while len(self._batches) >= 16:
+                    del self._batches[next(iter(self._batches))]
+                self._batches[key] = batch
+        return batch[place % BATCH]
+
+
+def parts(path: Path) -> list[Path]:
+    """The Parquet files of a run directory, of a directory of them, or the one file itself."""
+    if path.is_file():
+        return [path]
+    inside = path / "trajectories"
+    return sorted((inside if inside.is_dir() else path).glob("*.parquet"))
+
+
+def crops_by_row(path: Path, limit: int = 6) -> dict[str, list[PixelBox]]:
+    """The delivered crops of each row over all its rollouts, the highest reward first, no box twice.
+
+    Raises:
+        UserError: there are no trajectories.
+    """
+    if not parts(path):
+        raise UserError(f"{path}: holds no trajectories (.parquet)")
+    found: dict[str, dict[PixelBox, float]] = defaultdict(dict)
+    for file in parts(path):
+        for record in _read(file, ("row_id", "boxes", "reward")).to_pylist():
+            reward = record.get("reward")
+            for box in record.get("boxes") or ():
+                key = (int(box[0]), int(box[1]), int(box[2]), int(box[3]))
+                value = -math.inf if reward is None else float(reward)
+                before = found[record["row_id"]].get(key, -math.inf)
+                found[record["row_id"]][key] = max(value, before)
+    return {
+        row: sorted(boxes, key=lambda box: boxes[box], reverse=True)[:limit] for row, boxes in found.items()
+    }
+
+
+def crop_scores(columns: dict[str, Any]) -> list[dict[str, float | None]]:
+    """For each delivered crop its best overlap with an innermost target and its best IoU with any target."""
+    boxes, targets = columns.get("boxes") or [], columns.get("targets") or []
+    if not boxes or not targets:
+        return [{"overlap": None, "iou": None} for _ in boxes]
+    inner = np.array([region[0] for region in targets], dtype=float)
+    every = np.array([box for region in targets for box in region], dtype=float)
+    crops = np.array(boxes, dtype=float)
+    overlaps, ious = coverage_matrix(crops, inner).max(axis=1), iou_matrix(crops, every).max(axis=1)
+    return [{"overlap": float(o), "iou": float(i)} for o, i in zip(overlaps, ious, strict=True)]
+
+
+def conversation(text: str) -> list[dict[str, Any]]:
+    """A conversation for display: a list of role and parts, whatever the file holds."""
+    try:
+        messages = json.loads(text)
+    except ValueError:
+        messages = text
+    if not isinstance(messages, list):
+        messages = [{"role": "unreadable", "content": str(text)}]
+    return [_message(each) for each in messages]
+
+
+def _message(message: Any) -> dict[str, Any]:
+    if not isinstance(message, dict):
+        return {"role": "unreadable", "parts": [{"text": str(message)}]}
+    content = message.get("content")
+    blocks = content if isinstance(content, list) else [content]
+    parts = [_part(block) for block in blocks if block is not None and block != ""]
+    parts += [{"call": json.dumps(call, ensure_ascii=False)} for call in _calls(message)]
+    return {"role": str(message.get("role", "")), "parts": parts}
+
+
+def _part(block: Any) -> dict[str, Any]:
+    if isinstance(block, str):
+        return {"text": block}
+    if isinstance(block, dict):
+        if block.get("type") == "image" and type(block.get("thumbnail")) is int:
+            return {"thumbnail": cast("int", block["thumbnail"])}
+        if isinstance(block.get("text"), str):
+            return {"text": block["text"]}
+    return {"text": json.dumps(block, ensure_ascii=False)}
+
+
+def _calls(message: dict[str, Any]) -> list[Any]:
+    calls = message.get("tool_calls")
+    if not isinstance(calls, list):
+        return []
+    return [call.get("function", call) if isinstance(call, dict) else call for call in calls]
+
+
+# --- files -------------------------------------------------------------------------------------------
+
+
+def _read(file: Path, columns: Sequence[str]) -> pa.Table:
+    with _named(file):
+        names = parquet.read_schema(file).names
+        missing = [name for name in NEEDED if name not in names]
+        if missing:
+            raise DataError(f"{file}: not a file of trajectories, has no column {missing[0]}")
+        return parquet.read_table(file, columns=[name for name in columns if name in names])
+
+
+@contextlib.contextmanager
+def _named(file: Path) -> Iterator[None]:
+    """Turns what Arrow says of a bad file into a line that names it."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise DataError(f"{file}: not a readable Parquet file ({reason})") from None
+
+
+def _read_index(file: Path, number: int) -> _Index:
+    table = _read(file, LIGHT)
+    count = table.num_rows
+    boxes = _column(table, "boxes") or [[]] * count
+    scores = [dict(each or ()) for each in _column(table, "scores") or [()] * count]
+    return _Index(
+        file=np.full(count, number, dtype=np.int32),
+        place=np.arange(count),
+        step=_whole(_column(table, "step"), count, absent=-1),
+        rollout=_whole(_column(table, "rollout"), count, absent=0),
+        crops=np.array([len(each or ()) for each in boxes], dtype=np.int64),
+        accuracy=np.array([_float(each.get("accuracy")) for each in scores], dtype=np.float64),
+        overlap=_overlap(file, boxes, _column(table, "targets"), _column(table, "image_size")),
+        reward=np.array(
+            [_float(each) for each in _column(table, "reward") or [None] * count], dtype=np.float64
+        ),
+        row_id=_texts(table, "row_id"),
+        question=_texts(table, "question"),
+        answer=_texts(table, "answer"),
+        ending=_texts(table, "ending"),
+        condition=_texts(table, "condition"),
+    )
+
+
+def _overlap(
+    file: Path, boxes: list[Any], targets: list[Any] | None, sizes: list[Any] | None
+) -> NDArray[np.float64]:
+    """Of the crop that the grounding reward takes; NaN without targets, 0 without a crop."""
+    if targets is None or sizes is None or not boxes:
+        return np.full(len(boxes), math.nan)
+    try:
+        return grounding_reward(boxes, targets, sizes, return_parts=True).overlap
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{file}: {' '.join(str(error).split())[:160]}") from None
+
+
+def _column(table: pa.Table, name: str) -> list[Any] | None:
+    return table[name].to_pylist() if name in table.column_names else None
+
+
+def _texts(table: pa.Table, name: str) -> pa.Array:
+    values = _column(table, name) or [None] * table.num_rows
+    return pa.array(["" if value is None else str(value) for value in values], pa.string())
+
+
+def _whole(values: list[Any] | None, count: int, *, absent: int) -> NDArray[np.int64]:
+    return np.array([absent if each is None else each for each in values or [None] * count], dtype=np.int64)
+
+
+def _float(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _number(value: Any) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _mask(found: pa.Array) -> NDArray[np.bool_]:
+    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=bool)
+
+
+def _joined(indices: list[_Index]) -> _Index:
+    """One index after the other."""
+    joined: dict[str, Any] = {}
+    for field in dataclasses.fields(_Index):
+        columns = [getattr(index, field.name) for index in indices]
+        if field.type is pa.Array:
+            joined[field.name] = pa.concat_arrays(columns) if columns else pa.array([], pa.string())
+        else:
+            joined[field.name] = np.concatenate(columns) if columns else np.empty(0)
+    return _Index(**joined)
+
+
+def _read_batch(file: Path, number: int) -> list[dict[str, Any]]:
+    """`BATCH` trajectories of a file, with all columns; only the row groups that hold them are read."""
+    source = parquet.ParquetFile(file)
+    first, before, skip = number * BATCH, 0, 0
+    groups: list[int] = []
+    for group in range(source.num_row_groups):
+        count = source.metadata.row_group(group).num_rows
+        if before + count > first and before < first + BATCH:
+            if not groups:
+                skip = first - before
+            groups.append(group)
+        before += count
+    found: list[dict[str, Any]] = []
+    for batch in source.iter_batches(batch_size=BATCH, row_groups=groups):
+        if skip < batch.num_rows:
+            found += batch.slice(skip).to_pylist()
+        skip = max(0, skip - batch.num_rows)
+        if len(found) >= BATCH:
+            break
+    return found[:BATCH]

@@ -1,0 +1,1 @@
+"""Resolution selection: how coarsely each picture is shown in stage 1."""

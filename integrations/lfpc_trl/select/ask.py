@@ -1,0 +1,374 @@
+"""Resolution selection: the model is asked at each level of a row's ladder until its answer changes.
+
+How coarsely each picture is shown in stage 1 is chosen once per row, before training, by the model itself;
+`ladder` holds the rules. Here the model is asked, without the crop tool and greedily unless told otherwise
+(our choice), and every answer is written down at once.
+"""
+
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+from PIL import Image
+
+from lfpc_rewards import Frame, parse_completions
+from lfpc_trl.data.rows import Row
+from lfpc_trl.errors import UserError
+from lfpc_trl.jobs.journal import Record, read_journal
+from lfpc_trl.jobs.running import check_finished
+from lfpc_trl.jobs.workers import Failure, Outcome, Outcomes, Piece
+from lfpc_trl.models.engines import Engine, EngineName, PromptLimits, TransformersEngine, new_engine
+from lfpc_trl.models.processors import factor as factor_of
+from lfpc_trl.models.weights import fingerprint
+from lfpc_trl.pictures.originals import load_shown
+from lfpc_trl.pictures.sizes import Size, tokens_of
+from lfpc_trl.rollouts.crop_tool import CropSettings
+from lfpc_trl.rollouts.generate import generate_rollouts
+from lfpc_trl.rollouts.prompts import asked, question_text, system_text
+from lfpc_trl.select.ladder import (
+    Answers,
+    Ladder,
+    SameAnswer,
+    Selection,
+    comparison,
+    is_decided,
+    known_answers,
+    same_answer,
+    select_by_answers,
+    select_by_rule,
+)
+
+Method = Literal["answer", "hard", "random"]
+
+_RENDERERS = 4
+"""Threads that decode and shrink pictures while the engine works."""
+
+
+# --- asking ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LadderItem:
+    """A row that is not decided yet.
+
+    Attributes:
+        row: the row.
+        sizes: its ladder, finest first.
+        answers: those of the first levels, already known.
+    """
+
+    row: Row
+    sizes: tuple[Size, ...]
+    answers: tuple[str | None, ...] = ()
+
+    @property
+    def size(self) -> Size:
+        """How the picture is shown at the next level."""
+        return self.sizes[len(self.answers)]
+
+
+class _Waiting(NamedTuple):
+    item: LadderItem
+    picture: Future[Image.Image]
+
+
+@dataclass(frozen=True)
+class AskSettings:
+    """How questions are put.
+
+    Attributes:
+        batch_size: questions at a time.
+        batch_tokens: visual tokens at a time; a larger picture is asked about alone.
+        max_new_tokens: limit on the tokens of one answer.
+        temperature: 0 decodes greedily.
+        seed: of the sampling.
+        same: name of the comparison, see `ladder.comparison`.
+    """
+
+    batch_size: int = 32
+    batch_tokens: int = 65_536
+    max_new_tokens: int = 2048
+    temperature: float = 0.0
+    seed: int = 0
+    same: str = "rewards"
+
+
+class LadderWork:
+    """Asks about rows level by level; a row is done when its answer changes or its ladder ends.
+
+    Two batches are in hand at a time: while the engine answers one, threads decode and shrink the pictures
+    of the other. The key of an item is the row's id, its record the answer at one level.
+    """
+
+    def __init__(self, engine: Engine, settings: AskSettings) -> None:
+        self._engine, self._settings = engine, settings
+        self._same = comparison(settings.same)
+        self._factor = factor_of(engine.processor)
+
+    def __call__(self, items: Iterator[tuple[str, LadderItem]]) -> Outcomes:
+        """Answers as they come, in the order of their batches."""
+        threads = ThreadPoolExecutor(_RENDERERS)
+
+        def render(item: LadderItem) -> _Waiting:
+            return _Waiting(item, threads.submit(load_shown, item.row.image, item.size))
+
+        waiting: deque[_Waiting] = deque()
+        more = True
+        try:
+            while more or waiting:
+                while more and self._has_room(waiting):
+                    pair = next(items, None)
+                    more = pair is not None
+                    if pair is not None:
+                        waiting.append(render(pair[1]))
+                batch, pictures = [], []
+                for item, picture in self._take(waiting):
+                    error = picture.exception()
+                    if error is None:
+                        batch.append(item)
+                        pictures.append(picture.result())
+                    else:  # the picture vanished or broke since the rows were read
+                        yield Failure((item.row.id,), f"{item.row.image}: {error}")
+                for item, answer in zip(batch, self._answers(batch, pictures), strict=True):
+                    after = replace(item, answers=(*item.answers, answer))
+                    last = is_decided(after.answers, len(item.sizes), item.row.choices, self._same)
+                    yield Piece(item.row.id, as_record(item, answer), last)
+                    if not last:
+                        waiting.append(render(after))
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    def _has_room(self, waiting: Sequence[_Waiting]) -> bool:
+        tokens = sum(self._tokens(item) for item, _ in waiting)
+        return len(waiting) < 2 * self._settings.batch_size and tokens < 2 * self._settings.batch_tokens
+
+    def _take(self, waiting: deque[_Waiting]) -> Iterator[_Waiting]:
+        """The next batch; at least one question, whatever its size."""
+        tokens = 0
+        for count in range(min(self._settings.batch_size, len(waiting))):
+            tokens += self._tokens(waiting[0].item)
+            if count and tokens > self._settings.batch_tokens:
+                return
+            yield waiting.popleft()
+
+    def _tokens(self, item: LadderItem) -> int:
+        return tokens_of(item.size, self._factor)
+
+    def _answers(self, batch: Sequence[LadderItem], pictures: Sequence[Image.Image]) -> list[str | None]:
+        settings = self._settings
+        rollouts = generate_rollouts(
+            self._engine,
+            [replace(item.row, shown_size=item.size) for item in batch],
+            # No box is read when the tool is not offered, so the frame does not matter.
+            crop_settings=CropSettings(frame=Frame.SHOWN, factor=self._factor),
+            tools=False,
+            max_new_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
+            seed=settings.seed,
+            batch_size=max(1, len(batch)),
+            pictures=pictures,
+        )
+        return [rollout.answer for rollout in parse_completions([each.messages for each in rollouts])]
+
+
+@dataclass(frozen=True)
+class MakeLadderWork:
+    """Makes the work of one process: loads the model there.
+
+    Attributes:
+        engine: name of the engine.
+        model_dir: the model.
+        limits: the largest prompt to come.
+        settings: how questions are put.
+        threads: torch threads; None for torch's own number.
+    """
+
+    engine: EngineName
+    model_dir: Path
+    limits: PromptLimits
+    settings: AskSettings
+    threads: int | None = None
+
+    def __call__(self) -> LadderWork:
+        """Load the model."""
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        return LadderWork(new_engine(self.engine, self.model_dir, self.limits), self.settings)
+
+
+def check_questions(rows: Sequence[Row], vision_tokens: Collection[str]) -> None:
+    """Raise `UserError` for a question that spells out a token which stands for a picture."""
+    for row in rows:
+        found = next((token for token in vision_tokens if token in question_text(row)), None)
+        if found is not None:
+            raise UserError(
+                f"{row.name}: question and choices must not hold {found!r}, it stands for a picture"
+            )
+
+
+# --- what was answered -------------------------------------------------------------------------------
+
+
+def answers_header(engine: EngineName, model_dir: Path, settings: AskSettings) -> dict[str, Any]:
+    """What answers depend on beside their row: the header of their journals.
+
+    The comparison and the size of the batches are not among it: they decide which answers are needed.
+    """
+    return {
+        "journal": "answers of lfpc select-resolution",
+        "model": fingerprint(model_dir),
+        "engine": engine,
+        "prompt": system_text(Frame.SHOWN, tools=False),
+        "max_new_tokens": settings.max_new_tokens,
+        "temperature": settings.temperature,
+        "seed": settings.seed if settings.temperature > 0 else None,
+    }
+
+
+def as_record(item: LadderItem, answer: str | None) -> Record:
+    """An answer at the next level of an item, as a line of a journal."""
+    return {"id": item.row.id, "asked": asked(item.row), "shown": list(item.size), "answer": answer}
+
+
+def read_answers(
+    folder: Path, header: Mapping[str, Any], rows: Sequence[Row]
+) -> dict[tuple[str, Size], str | None]:
+    """What all the journals of a folder say about these rows. The first journal that has an answer decides.
+
+    Raises:
+        UserError: a journal was made with another header, or a row was changed since it was asked.
+    """
+    by_id = {row.id: row for row in rows}
+    digests = {row.id: asked(row) for row in rows}
+    answers: dict[tuple[str, Size], str | None] = {}
+    for path in sorted(folder.glob("*.jsonl")):
+        for record in read_journal(path, header):
+            name = record["id"]
+            if name not in by_id:
+                continue  # a row that is no longer in the data
+            if record["asked"] != digests[name]:
+                raise UserError(
+                    f"{by_id[name].name}: its question, choices or picture changed since {path} was written; "
+                    "take another --output, or delete that file to ask again"
+                )
+            answers.setdefault((name, (record["shown"][0], record["shown"][1])), record["answer"])
+    return answers
+
+
+def open_items(
+    rows: Sequence[Row], ladders: Sequence[tuple[Size, ...]], answers: Answers, same: SameAnswer
+) -> dict[str, LadderItem]:
+    """The rows that are not decided by these answers, by their ids."""
+    items = {}
+    for row, sizes in zip(rows, ladders, strict=True):
+        known = known_answers(row, sizes, answers)
+        if not is_decided(known, len(sizes), row.choices, same):
+            items[row.id] = LadderItem(row, sizes, tuple(known))
+    return items
+
+
+class Collector:
+    """Takes in what comes out of the work.
+
+    Attributes:
+        answers: all answers, those known before among them.
+        failures: what could not be finished.
+        rows: rows that are done.
+        steps: levels that were answered or need not be any more, of `total`.
+    """
+
+    def __init__(self, items: Mapping[str, LadderItem], answers: Answers) -> None:
+        self.answers = dict(answers)
+        self.failures: list[Failure] = []
+        self.rows = self.steps = 0
+        self._left = {key: len(item.sizes) - len(item.answers) for key, item in items.items()}
+        self.total = sum(self._left.values())
+
+    def take(self, outcome: Outcome) -> None:
+        """One answer, or word of a failure."""
+        if isinstance(outcome, Failure):
+            self.failures.append(outcome)
+            return
+        width, height = outcome.record["shown"]
+        self.answers[outcome.key, (width, height)] = outcome.record["answer"]
+        steps = self._left[outcome.key] if outcome.last else 1
+        self._left[outcome.key] -= steps
+        self.steps += steps
+        self.rows += outcome.last
+
+    def check(self) -> None:
+        """Raise `UserError` if anything could not be finished; the first row is named with its reason."""
+        check_finished(self.failures, "row")
+
+
+# --- the whole selection -----------------------------------------------------------------------------
+
+
+def select_resolution(
+    model: Any,
+    processor: Any,
+    rows: Sequence[Row],
+    *,
+    method: Method = "answer",
+    finest: int | None = None,
+    coarsest: int = 64,
+    seed: int = 0,
+    max_new_tokens: int = 2048,
+    batch_size: int = 32,
+    progress: Callable[[int], object] | None = None,
+) -> Selection:
+    """Choose the size at which each row's picture is shown, in this process with a model at hand.
+
+    `lfpc select-resolution` does the same in many processes and writes every answer down.
+
+    * `answer`: the first level whose answer differs from the answer at the finest level.
+    * `hard`: the coarsest level of each row (ablation).
+    * `random`: a level drawn uniformly, from the seed and the row's id (ablation).
+
+    Args:
+        model: the very model that is to be trained; not used, and may be None, unless the method is `answer`.
+        processor: its processor.
+        rows: rows; a `shown_size` they may have is replaced.
+        method: as above.
+        finest: visual tokens of the finest level; None for as many as the picture has, within the
+            processor's limit.
+        coarsest: visual tokens of the coarsest level.
+        seed: of `random`.
+        max_new_tokens: limit on the tokens of one answer.
+        batch_size: rows asked at a time.
+        progress: called with a number of rows; adds up to all of them.
+
+    Returns:
+        New rows and a summary.
+
+    Raises:
+        ValueError: an unknown method, or not 1 <= coarsest <= finest.
+        UserError: a picture vanished.
+    """
+    if method not in get_args(Method):
+        raise ValueError(f"method must be one of {', '.join(get_args(Method))}, got {method!r}")
+    side = factor_of(processor)
+    limit = int(processor.image_processor.size["longest_edge"]) // side**2
+    ladder = Ladder(finest, coarsest)
+    ladders = [ladder.sizes(row.size, factor=side, limit=limit) for row in rows]
+    if method != "answer":
+        if progress is not None:
+            progress(len(rows))
+        return select_by_rule(rows, ladders, method=method, factor=side, seed=seed)
+    settings = AskSettings(batch_size=batch_size, max_new_tokens=max_new_tokens)
+    work = LadderWork(TransformersEngine(model, processor), settings)
+    items = open_items(rows, ladders, {}, same_answer)
+    collector = Collector(items, {})
+    told = 0
+    for outcome in work(iter(items.items())):
+        collector.take(outcome)
+        done = len(rows) * collector.steps // collector.total
+        if progress is not None and done > told:
+            progress(done - told)
+            told = done
+    collector.check()
+    return select_by_answers(rows, ladders, collector.answers, factor=side)

@@ -1,0 +1,1 @@
+"""Training: settings and recipes, checks before the start, the run itself."""

@@ -1,0 +1,474 @@
+"""Is every row of a data file fit to train on? Each must be able to earn full marks.
+
+A row that is well formed may still be one that no model can answer to the reward's satisfaction: an answer
+that the comparison rejects, a target that no crop can hit. So every good row is played through by its own
+answer key: the real crop tool cuts its targets, the scoring of the training reads the transcript. A cue of
+LOCUS is answered with its own box.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lfpc_rewards import Frame, answers_match, convert_frame, grounding_reward
+from lfpc_trl.data.rows import Boxes, Problem, Row, scan_rows, with_shown_tokens
+from lfpc_trl.errors import DataError
+from lfpc_trl.locus.cues import check_cue, cue_box
+from lfpc_trl.locus.task import CuePrompt, score_cues
+from lfpc_trl.pictures.crops import BoxError, crop_box
+from lfpc_trl.pictures.sizes import Size, tokens_of
+from lfpc_trl.rollouts.crop_tool import CropEnvironment, CropSettings
+from lfpc_trl.rollouts.prompts import Message
+from lfpc_trl.rollouts.transcript import GroundingSettings, ScoredRollout, score_transcripts
+from lfpc_trl.train.preflight import (
+    SAMPLE,
+    PreflightReport,
+    answer_turn,
+    crop_turns,
+    native_size,
+    preflight,
+    unreadable,
+    whole_picture,
+)
+
+CEILING = 0.75
+"""A perfect crop that earns less than this is worth a warning: its IoU is about one half. Our choice."""
+_IMBALANCE, _ENOUGH_ROWS = 0.1, 50
+"""By how much one letter must beat guessing, over how many rows, to be worth a warning. Our choice."""
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What `check_data` found.
+
+    Attributes:
+        rows: rows of the file, good and bad.
+        bad_rows: rows with at least one problem.
+        problems: every rule that a row, or a setting, breaks; rows in file order.
+        warnings: what a training survives, by kind.
+        statistics: plain numbers about the good rows, for people and for JSON.
+        preflight: what the model's processor says; None without a model.
+    """
+
+    rows: int
+    bad_rows: int
+    problems: list[Problem]
+    warnings: dict[str, list[Problem]]
+    statistics: dict[str, Any]
+    preflight: PreflightReport | None
+
+
+def check_data(
+    path: str | Path,
+    *,
+    method: Literal["lfpc", "locus"] = "lfpc",
+    stage: int = 1,
+    processor: Any = None,
+    crops: CropSettings | None = None,
+    grounding: GroundingSettings | None = None,
+    shown_tokens: int | None = None,
+    trajectory_tokens: int | None = None,
+    context: int | None = None,
+    sample: int | None = SAMPLE,
+    progress: Callable[[int], object] | None = None,
+) -> DataReport:
+    """Read all rows, play each through with its own answer key, and collect everything that is wrong.
+
+    Args:
+        path: a `.jsonl` or `.parquet` file.
+        method: "locus" for a file of cues.
+        stage: 2 refuses rows without targets.
+        processor: of `processors.load_processor`, for `preflight`; None leaves the model out.
+        crops: how crops are cut. By default boxes are asked for in pixels of the original, so that only
+            rounding and the shortest side limit what a crop can earn.
+        grounding: how crops are compared with targets.
+        shown_tokens: show every picture at this many visual tokens, in place of its `shown_size`.
+        trajectory_tokens: as for `preflight`.
+        context: as for `preflight`.
+        sample: as for `preflight`. The rollouts of the answer key decode every picture in any case.
+        progress: called with a number of rows played through.
+
+    Raises:
+        DataError: the file cannot be read at all, or holds no rows.
+    """
+    crops = crops or CropSettings(frame=Frame.ORIGINAL, factor=28)
+    grounding = grounding or GroundingSettings()
+    rows, problems = scan_rows(path, require_targets=stage == 2)
+    total = len(rows) + len(problems)
+    if shown_tokens is not None:
+        rows = with_shown_tokens(rows, shown_tokens, factor=crops.factor)
+    key: Callable[[Row], _Played] = functools.partial(_play_row, crops=crops, grounding=grounding)
+    cues, asked = None, _question
+    if method == "locus":
+        rows, refused = _cues(rows)
+        problems += refused
+        key, asked = functools.partial(_play_cue, frame=crops.frame), cue_box
+        cues = CuePrompt(crops.frame, crops.factor, crops.crop_tokens)
+    # Without a size the rollouts are played at the picture's own.
+    shown = [dataclasses.replace(row, shown_size=row.shown_size or row.size) for row in rows]
+    played = list(_play(shown, key, progress))
+    problems += [problem for each in played for problem in each.problems]
+    report = None
+    if processor is not None and rows:
+        report = preflight(
+            processor,
+            rows,
+            crops,
+            trajectory_tokens=trajectory_tokens,
+            context=context,
+            cues=cues,
+            sample=sample,
+        )
+        known = set(problems)
+        problems += [problem for problem in report.problems if problem not in known]
+    warnings = {
+        "perfect crops that earn little": [each.warning for each in played if each.warning is not None],
+        "asked twice": _duplicates(rows, asked),
+        "the question holds its answer": _leaks(rows),
+        "equal choices": _equal_choices(rows),
+        "one letter too often": _letter_bias(Path(path), rows),
+        "budget": [] if report is None else report.warnings,
+    }
+    problems.sort(key=lambda problem: _row_number(problem.place))
+    return DataReport(
+        rows=total,
+        bad_rows=len({problem.place for problem in problems if _row_number(problem.place)}),
+        problems=problems,
+        warnings={kind: found for kind, found in warnings.items() if found},
+        statistics=_statistics(rows, [each.earned for each in played], crops),
+        preflight=report,
+    )
+
+
+def _row_number(place: str) -> int:
+    """The number at the end of "FILE row N"; 0 where the place is a setting."""
+    number = place.rpartition(" row ")[2]
+    return int(number) if number.isdigit() else 0
+
+
+# --- the answer key, played through ------------------------------------------------------------------
+
+
+class _Played(NamedTuple):
+    """What the answer key of a row earned.
+
+    Attributes:
+        earned: by its crops, or by the box of a cue; NaN where nothing is to be earned.
+        problems: marks that it should have earned.
+        warning: that even the best boxes earn little.
+    """
+
+    earned: float
+    problems: list[Problem]
+    warning: Problem | None = None
+
+
+def _play(
+    rows: Sequence[Row], key: Callable[[Row], _Played], progress: Callable[[int], object] | None
+) -> Iterator[_Played]:
+    with ThreadPoolExecutor() as threads:  # decoding is most of the work, and leaves Python alone
+        for played in threads.map(key, rows):
+            if progress is not None:
+                progress(1)
+            yield played
+
+
+def _play_row(row: Row, crops: CropSettings, grounding: GroundingSettings) -> _Played:
+    turns = _gold_turns(row, crops, grounding)
+    if isinstance(turns, Problem):
+        return _Played(math.nan, [turns])
+    completions = [[*turns, answer_turn(answer)] for answer in row.answer]
+    scores = score_transcripts(completions, [row] * len(completions), crops, grounding)
+    broken = [
+        _missing_marks(row, answer, score, crops) for answer, score in zip(row.answer, scores, strict=True)
+    ]
+    problems = [Problem(row.name, rule) for rule in broken if rule]
+    return _Played(scores[0].grounding, problems, _ceiling(row, scores[0], crops.frame))
+
+
+def _gold_turns(row: Row, crops: CropSettings, grounding: GroundingSettings) -> list[Message] | Problem:
+    """The turns in which the real tool cuts the row's targets: one crop for each region."""
+    problem = unreadable(row)
+    if problem is not None:
+        return problem
+    environment = CropEnvironment(crops)
+    environment.reset(row=row)
+    turns: list[Message] = []
+    try:
+        boxes = [best_box(row, region, crops, grounding) for region in row.regions or ()]
+        for box in boxes[: crops.max_crops] or [whole_picture(row, crops.frame)]:
+            reply = environment.image_zoom_in_tool(box)
+            # The scores ask whether a picture came back; thousands of them would not fit into memory.
+            turns += crop_turns(box, [{"type": block["type"]} for block in reply])
+    except BoxError as error:
+        return Problem(row.name, f"the crop tool must be able to cut its targets, got: {error}")
+    return turns
+
+
+def _cues(rows: Sequence[Row]) -> tuple[list[Row], list[Problem]]:
+    """The rows that are cues, and what is wrong with the others."""
+    cues, problems = [], []
+    for row in rows:
+        try:
+            check_cue(row)
+            cues.append(row)
+        except DataError as error:
+            problems.append(Problem(row.name, str(error).removeprefix(f"{row.name}: ")))
+    return cues, problems
+
+
+def _play_cue(row: Row, frame: Frame) -> _Played:
+    problem = unreadable(row)
+    if problem is not None:
+        return _Played(math.nan, [problem])
+    box = np.array(cue_box(row), dtype=np.float64)
+    moved = convert_frame(box, Frame.ORIGINAL, frame, original_size=row.size, shown_size=row.shown_size)
+    texts = [str(list(map(int, sides))) for sides in itertools.product(*_both_ways(moved))]
+    answers = [f"<think>found</think><answer>{text}</answer>" for text in sorted(set(texts))]
+    parts = score_cues(answers, [row] * len(answers), frame)
+    problems = [] if parts.format.all() else [Problem(row.name, "an answer with its box must be well formed")]
+    earned = float(parts.iou.max())
+    if earned >= CEILING:
+        return _Played(earned, problems)
+    width, height = box[2:] - box[:2]
+    why = f"cue of {width:g} x {height:g} pixels, boxes in whole numbers of {frame.value}"
+    return _Played(earned, problems, Problem(row.name, f"a perfect answer has an IoU of {earned:.2f}: {why}"))
+
+
+def _missing_marks(row: Row, answer: str, scored: ScoredRollout, crops: CropSettings) -> str | None:
+    """The first mark that the answer key does not earn."""
+    if scored.format != 0:
+        return f"a rollout that ends with its answer must be well formed, got {answer!r}"
+    if scored.accuracy != 1:
+        return f"the accuracy reward must accept its own answer, got {answer!r}"
+    if scored.tool_bonus != 1:
+        return f"a right answer after a crop must earn the tool bonus, got {scored.tool_bonus:g}"
+    regions = len(row.regions or ())
+    if 0 < regions <= crops.max_crops and scored.overlap < 1:
+        return f"crops of its targets must cover them, got an overlap of {scored.overlap:.3f}"
+    return None
+
+
+def best_box(row: Row, region: Boxes, crops: CropSettings, grounding: GroundingSettings) -> list[float]:
+    """The box, in whole numbers of the model's frame, whose crop earns most for one region of targets.
+
+    Tried are all nested boxes, each side rounded both ways; a box smaller than the tool cuts is widened
+    around its middle first.
+
+    Args:
+        row: the row; without a `shown_size` it is shown at its own size.
+        region: (n, 4) nested boxes, pixels of the original.
+        crops: how crops are cut.
+        grounding: how crops are compared with the targets.
+
+    Raises:
+        BoxError: no such box can be cut.
+    """
+    shown = row.shown_size or row.size
+    wide = _at_least(region, row.size, crops.min_side)
+    moved = convert_frame(wide, Frame.ORIGINAL, crops.frame, original_size=row.size, shown_size=shown)
+    choices = {tuple(map(float, box)) for level in _both_ways(moved) for box in itertools.product(*level)}
+    cut, refusal = {}, BoxError("thin")
+    for box in sorted(choices):
+        try:
+            cut[box] = crop_box(
+                list(box),
+                frame=crops.frame,
+                shown_size=shown,
+                original_size=row.size,
+                min_side=crops.min_side,
+            )
+        except BoxError as error:
+            refusal = error
+    if not cut:
+        raise refusal
+    parts = grounding_reward(
+        [[box] for box in cut.values()],
+        [region] * len(cut),
+        [row.size] * len(cut),
+        overlap_threshold=grounding.overlap_threshold,
+        iou_weight=grounding.iou_weight,
+        return_parts=True,
+    )
+    # A crop that covers the whole target comes first: one that does not is no perfect crop.
+    best = max(range(len(cut)), key=lambda index: (parts.overlap[index] >= 1, parts.total[index]))
+    return list(list(cut)[best])
+
+
+def _both_ways(boxes: Boxes) -> NDArray[np.float64]:
+    """Each side rounded down and up, along a new last axis."""
+    return np.stack([np.floor(boxes), np.ceil(boxes)], axis=-1)
+
+
+def _at_least(boxes: Boxes, size: Size, min_side: int) -> Boxes:
+    """Boxes widened around their middle to the shortest side of a crop, inside the picture."""
+    low, high = boxes[:, :2], boxes[:, 2:]
+    missing = np.maximum(min_side - (high - low), 0) / 2
+    low, high = low - missing, high + missing
+    shift = np.maximum(-low, 0) - np.maximum(high - np.array(size), 0)
+    return np.concatenate([low + shift, high + shift], axis=1)
+
+
+def _ceiling(row: Row, scored: ScoredRollout, frame: Frame) -> Problem | None:
+    """A warning where even perfect crops earn little."""
+    regions = row.regions or ()
+    if len(scored.crops) < len(regions):
+        why = f"{len(regions)} regions, {len(scored.crops)} crops allowed"
+    elif scored.grounding < CEILING:
+        sides = [region[0, 2:] - region[0, :2] for region in regions]
+        width, height = min(sides, key=lambda side: float(side.min()))
+        why = f"innermost target of {width:g} x {height:g} pixels, boxes in whole numbers of {frame.value}"
+    else:
+        return None
+    rule = f"perfect crops earn {scored.grounding:.2f} of 1 (IoU {scored.iou:.2f}): {why}"
+    return Problem(row.name, rule)
+
+
+# --- across rows -------------------------------------------------------------------------------------
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _gold_texts(row: Row) -> set[str]:
+    """What is right, as plain texts; the text of the option where there are choices."""
+    letter = _gold_letter(row)
+    if letter is None or row.choices is None:
+        return set(map(_plain, row.answer))
+    return {_plain(row.choices[ord(letter) - ord("A")])}
+
+
+def _gold_letter(row: Row) -> str | None:
+    letters = [chr(ord("A") + index) for index in range(len(row.choices or ()))]
+    return next((each for each in letters if answers_match(each, list(row.answer), row.choices)), None)
+
+
+def _picture_keys(rows: Sequence[Row]) -> dict[Path, object]:
+    """What is equal for equal pictures, also under two names. Only files of one length are read."""
+    lengths = {image: image.stat().st_size for image in {row.image for row in rows}}
+    shared = Counter(lengths.values())
+    return {
+        image: hashlib.sha256(image.read_bytes()).digest() if shared[length] > 1 else length
+        for image, length in lengths.items()
+    }
+
+
+def _question(row: Row) -> Hashable:
+    return _plain(row.question)
+
+
+def _duplicates(rows: Sequence[Row], asked: Callable[[Row], Hashable]) -> list[Problem]:
+    keys, found = _picture_keys(rows), []
+    first: dict[tuple[object, Hashable], Row] = {}
+    for row in rows:
+        before = first.setdefault((keys[row.image], asked(row)), row)
+        if before is not row:
+            other = "" if _gold_texts(before) & _gold_texts(row) else ", but another answer"
+            found.append(Problem(row.name, f"same picture and question as {before.name}{other}"))
+    return found
+
+
+def _leaks(rows: Sequence[Row]) -> list[Problem]:
+    found = []
+    for row in rows:
+        question, gold = _plain(row.question), _gold_texts(row)
+        if all(_names(question, _plain(choice)) for choice in row.choices or ()) and row.choices:
+            continue  # "red or blue?" with both as choices tells nothing
+        leaked = sorted(text for text in gold if len(text) > 1 and _names(question, text))
+        if leaked:
+            found.append(Problem(row.name, f"the question holds its answer {leaked[0]!r}"))
+    return found
+
+
+def _names(question: str, text: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(text)}(?!\w)", question) is not None
+
+
+def _equal_choices(rows: Sequence[Row]) -> list[Problem]:
+    found = []
+    for row in rows:
+        letters = defaultdict(list)
+        for index, choice in enumerate(row.choices or ()):
+            letters[_plain(choice)].append(chr(ord("A") + index))
+        for text, equal in letters.items():
+            if len(equal) > 1:
+                found.append(Problem(row.name, f"choices {' and '.join(equal)} are both {text!r}"))
+    return found
+
+
+def _letter_bias(path: Path, rows: Sequence[Row]) -> list[Problem]:
+    letters, chance = _letters(rows)
+    total = sum(letters.values())
+    if total < _ENOUGH_ROWS:
+        return []
+    letter, count = letters.most_common(1)[0]
+    if count / total <= chance + _IMBALANCE:
+        return []
+    rule = f"always answering {letter!r} is right in {count / total:.0%} of the rows with choices"
+    return [Problem(str(path), f"{rule}, guessing in {chance:.0%}")]
+
+
+def _letters(rows: Sequence[Row]) -> tuple[Counter[str], float]:
+    """How often each letter is right, and how often guessing is."""
+    pairs = [(letter, len(row.choices or ())) for row in rows if (letter := _gold_letter(row)) is not None]
+    return Counter(letter for letter, _ in pairs), float(np.mean([1 / n for _, n in pairs] or [0.0]))
+
+
+# --- statistics --------------------------------------------------------------------------------------
+
+
+def _statistics(rows: Sequence[Row], earned: Sequence[float], crops: CropSettings) -> dict[str, Any]:
+    letters, chance = _letters(rows)
+    pixels = sorted({row.image: row.size for row in rows}.values(), key=lambda size: size[0] * size[1])
+    shown = [row for row in rows if row.shown_size is not None]
+    regions = [(region, row.size) for row in rows for region in row.regions or ()]
+    return {
+        "well_formed_rows": len(rows),
+        "pictures": len(pixels),
+        "smallest_picture": list(pixels[0]) if pixels else None,
+        "median_picture": list(pixels[len(pixels) // 2]) if pixels else None,
+        "largest_picture": list(pixels[-1]) if pixels else None,
+        "rows_with_shown_size": len(shown),
+        "rows_shown_in_full": sum(_is_shown_in_full(row, crops.factor) for row in shown),
+        "shown_tokens": _counts(tokens_of(row.shown_size or (0, 0), crops.factor) for row in shown),
+        "rows_with_choices": sum(row.choices is not None for row in rows),
+        "letters": dict(sorted(letters.items())),
+        "right_by_guessing": chance if letters else None,
+        "rows_with_targets": sum(row.regions is not None for row in rows),
+        "regions_per_row": _counts(len(row.regions) for row in rows if row.regions is not None),
+        "boxes_per_region": _counts(len(region) for region, _ in regions),
+        "innermost_share_of_picture": _spread([_share(region[0], size) for region, size in regions]),
+        "perfect_crop_earns": _spread([each for each in earned if not math.isnan(each)]),
+    }
+
+
+def _share(box: Any, size: Size) -> float:
+    return float((box[2] - box[0]) * (box[3] - box[1])) / (size[0] * size[1])
+
+
+def _is_shown_in_full(row: Row, factor: int) -> bool:
+    """Whether a crop could show nothing that the overview does not."""
+    return row.shown_size == native_size(row.size, factor)
+
+
+def _counts(values: Iterable[int]) -> dict[int, int]:
+    return dict(sorted(Counter(values).items()))
+
+
+def _spread(values: Sequence[float]) -> dict[str, float] | None:
+    if not values:
+        return None
+    return {"min": min(values), "median": float(np.median(values)), "max": max(values)}

@@ -1,0 +1,134 @@
+"""Several processes: accelerate starts them on GPUs, torchrun on CPUs; each runs the same command again.
+
+`accelerate launch --cpu --num_processes 2` starts one process and says nothing: hence torchrun.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+from lfpc_trl.errors import UserError
+from lfpc_trl.train.recipe import LaunchSettings
+
+
+def is_launched() -> bool:
+    """Whether this process is one of those that a launcher has started."""
+    return "LOCAL_RANK" in os.environ
+
+
+def processes_of(launch: LaunchSettings) -> int:
+    """How many processes a launch starts in all.
+
+    Raises:
+        UserError: no such configuration, or numbers that cannot be.
+    """
+    for name in ("num_processes", "num_machines"):
+        value = getattr(launch, name)
+        if value is not None and value < 1:
+            raise UserError(f"{name} must be at least 1, got {value}")
+    if not 0 <= launch.machine_rank < launch.num_machines:
+        raise UserError(
+            f"machine_rank must be from 0 to {launch.num_machines - 1} (num_machines less 1), "
+            f"got {launch.machine_rank}"
+        )
+    if launch.num_machines > 1 and not (launch.main_process_ip and launch.main_process_port):
+        raise UserError("num_machines above 1 needs main_process_ip and main_process_port of machine 0")
+    processes = launch.num_processes
+    if processes is None:
+        processes = 1 if launch.accelerate_config is None else _processes_in(_configuration(launch))
+    if processes % launch.num_machines:
+        raise UserError(
+            f"num_processes ({processes}) must be a multiple of num_machines ({launch.num_machines}), "
+            "it counts those of all machines"
+        )
+    return processes
+
+
+def launch_command(launch: LaunchSettings, arguments: Sequence[str], *, cpu: bool) -> list[str] | None:
+    """The command that starts the processes of a run.
+
+    Args:
+        launch: on what.
+        arguments: those of `lfpc`, such as ["train", "--config", ...]; every process gets them.
+        cpu: whether the run is to stay off the GPUs.
+
+    Returns:
+        The words of the command; None where one process without a configuration is asked for: this one.
+
+    Raises:
+        UserError: it cannot work on this machine.
+    """
+    processes = processes_of(launch)
+    if launch.accelerate_config is None and processes == 1:
+        return None
+    here = processes // launch.num_machines
+    program = ["-m", "lfpc_trl.cli", *arguments]
+    if cpu:
+        if launch.accelerate_config is not None:
+            raise UserError(
+                f"accelerate_config {launch.accelerate_config} needs GPUs; on a CPU give "
+                "--accelerate_config none"
+            )
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(here)]
+        if launch.num_machines == 1:
+            return [*command, "--standalone", *program]
+        return [
+            *command,
+            *("--nnodes", str(launch.num_machines), "--node_rank", str(launch.machine_rank)),
+            *("--master_addr", str(launch.main_process_ip), "--master_port", str(launch.main_process_port)),
+            *program,
+        ]
+    _check_gpus(here)
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes)]
+    if launch.accelerate_config is not None:
+        command += ["--config_file", str(_configuration(launch))]
+    else:
+        command += ["--multi_gpu", "--mixed_precision", "bf16"]
+    command += ["--num_machines", str(launch.num_machines), "--machine_rank", str(launch.machine_rank)]
+    for name in ("main_process_ip", "main_process_port"):
+        if getattr(launch, name) is not None:
+            command += [f"--{name}", str(getattr(launch, name))]
+    return [*command, *program]
+
+
+def replace_process(command: Sequence[str]) -> None:
+    """Become the launcher, so that signals of a scheduler reach it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(command[0], list(command))
+
+
+def _configuration(launch: LaunchSettings) -> Path:
+    name = launch.accelerate_config or ""
+    if Path(name).is_file():
+        return Path(name)
+    folder = resources.files("trl") / "accelerate_configs"
+    names = sorted(
+        file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml")
+    )
+    if name not in names:
+        raise UserError(f"accelerate_config {name!r} is neither a file nor one of {', '.join(names)}")
+    return Path(str(folder / f"{name}.yaml"))
+
+
+def _processes_in(configuration: Path) -> int:
+    import yaml
+
+    try:
+        content = yaml.safe_load(configuration.read_text(encoding="utf-8"))
+        return int(content["num_processes"])
+    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{configuration}: no configuration of accelerate ({error})") from None
+
+
+def _check_gpus(processes: int) -> None:
+    import torch
+
+    found = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
+    if found < processes:
+        raise UserError(
+            f"num_processes asks for {processes} GPUs on this machine, it has {found}; "
+            "give --num_processes, or --use_cpu true"
+        )

@@ -1,0 +1,333 @@
+"""Before a training: do pictures, prompts and budgets fit the model? Asked of the real processor and rows.
+
+"Image features and image tokens do not match" is the error with which a training of this kind dies hours
+after its start, or, inside TRL, silently loses all pictures of a batch. Here a prompt is tokenised as TRL
+tokenises it, with the picture it will be shown with, and the largest crop that its rollouts can ask for.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from trl.data_utils import prepare_multimodal_messages
+
+from lfpc_rewards import Frame, convert_frame
+from lfpc_trl.data.rows import Problem, Row, in_one_line
+from lfpc_trl.errors import UserError
+from lfpc_trl.locus.task import CuePrompt
+from lfpc_trl.models import processors
+from lfpc_trl.pictures.crops import MAX_CROP_ASPECT, BoxError
+from lfpc_trl.pictures.originals import load_original
+from lfpc_trl.pictures.sizes import Size, shown_size, tokens_of
+from lfpc_trl.rollouts.crop_tool import TOOL_NAME, CropEnvironment, CropSettings
+from lfpc_trl.rollouts.prompts import Message, build_prompt, question_text
+
+SAMPLE = 64
+"""Rows whose pictures are decoded before a training. Our choice: seconds, and every kind of mistake in it."""
+
+
+@dataclass(frozen=True)
+class PreflightReport:
+    """What `preflight` found.
+
+    Attributes:
+        rows: number of rows.
+        decoded: of these, those whose picture and largest crop, or whose cue, went through the processor.
+        longest_prompt: tokens of the longest prompt, its pictures included.
+        longest_row: the row that has it.
+        rollout_tokens: tokens of the shortest rollout that looks at one full-size crop and answers; with
+            cues, that answers.
+        problems: by row or by setting; a training with these fails or trains on something else.
+        warnings: in the same form; a training with these runs.
+    """
+
+    rows: int
+    decoded: int
+    longest_prompt: int
+    longest_row: str
+    rollout_tokens: int
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
+
+    def check(self) -> None:
+        """Refuse what has problems.
+
+        Raises:
+            UserError: the first problem, with the number of further ones.
+        """
+        if self.problems:
+            raise UserError(in_one_line(self.problems))
+
+
+def preflight(
+    processor: Any,
+    rows: Sequence[Row],
+    crops: CropSettings,
+    *,
+    trajectory_tokens: int | None = None,
+    context: int | None = None,
+    cues: CuePrompt | None = None,
+    sample: int | None = SAMPLE,
+    progress: Callable[[int], object] | None = None,
+) -> PreflightReport:
+    """Prove on the real rows that pictures, prompts and budgets fit the model.
+
+    Of all rows: sizes, tokens of the prompt, spelled-out picture tokens. Of a sample, which always holds the
+    row with the longest prompt: the prompt is tokenised as TRL does it, with the real picture, then with the
+    largest crop of that picture. Image tokens must equal image features, and the processor must have left
+    the pictures at their size.
+
+    Args:
+        processor: of `processors.load_processor`.
+        rows: at least one.
+        crops: how crops are cut.
+        trajectory_tokens: limit on a whole rollout, crops included (TRL's `max_completion_length`).
+        context: tokens that the model, or the engine that generates, can read at once.
+        cues: how the cues of LOCUS are shown, for rows that are cues; there is no tool then and no crop.
+        sample: rows whose pictures are decoded, evenly spread; None for all.
+        progress: called with a number of decoded rows.
+
+    Raises:
+        ValueError: no rows.
+    """
+    if not rows:
+        raise ValueError("rows must hold at least one row, got none")
+    problems = _setting_problems(processor, crops)
+    if problems:  # nothing that is counted with these settings would mean anything
+        return PreflightReport(len(rows), 0, 0, "", 0, problems)
+    fitting = []
+    for row in rows:
+        problem = _row_problem(processor, row)
+        if problem is None:
+            fitting.append(row)
+        else:
+            problems.append(problem)
+    if not fitting:
+        return PreflightReport(len(rows), 0, 0, "", 0, problems)
+    lengths = _own_lengths(processor, fitting, cues)
+    chosen = _sampled(lengths, sample)
+    constant = 0  # of a prompt: what all rows have in it
+    for index in chosen:
+        prompt, problem = _decode(processor, fitting[index], crops, cues)
+        if problem is not None:
+            problems.append(problem)
+        else:
+            constant = max(constant, prompt - lengths[index])
+        if progress is not None:
+            progress(1)
+    prompts = [constant + length for length in lengths]
+    overhead = _rollout_overhead(processor, cues)
+    largest = [0 if cues is not None else _largest_crop(row, crops) for row in fitting]
+    rollouts = [overhead + tokens for tokens in largest]
+    needs, turns = "an answer needs", "an answer"
+    if cues is None:
+        needs = f"one crop of {max(largest)} visual tokens and an answer need"
+        turns = "one crop and an answer"
+    if trajectory_tokens is not None and max(rollouts) > trajectory_tokens:
+        rule = f"{needs} {max(rollouts)} tokens, got {trajectory_tokens}"
+        problems.insert(0, Problem("trajectory_tokens", rule))
+    for row, prompt, rollout in zip(fitting, prompts, rollouts, strict=True):
+        if context is not None and prompt + rollout > context:
+            rule = f"its prompt ({prompt} tokens), {turns} ({rollout}) must fit the context"
+            problems.append(Problem(row.name, f"{rule}, got {context}"))
+    warnings = []
+    left = math.inf if context is None else context - max(prompts)
+    if not problems and (trajectory_tokens or 0) > left:
+        rule = f"rollouts of the longest prompt end after {left} tokens, where the context ends"
+        warnings.append(Problem("trajectory_tokens", f"{rule}, got {trajectory_tokens}"))
+    longest = int(np.argmax(prompts))
+    return PreflightReport(
+        len(rows), len(chosen), prompts[longest], fitting[longest].name, max(rollouts), problems, warnings
+    )
+
+
+def _sampled(lengths: Sequence[int], sample: int | None) -> list[int]:
+    """Places of the rows to decode: evenly spread, and the longest."""
+    count = len(lengths) if sample is None else min(sample, len(lengths))
+    return sorted({int(np.argmax(lengths)), *np.linspace(0, len(lengths) - 1, count).astype(int).tolist()})
+
+
+# --- without a picture -------------------------------------------------------------------------------
+
+
+def _setting_problems(processor: Any, crops: CropSettings) -> list[Problem]:
+    family, side, limit = processor.family, processors.factor(processor), processors.token_limit(processor)
+    rules = [
+        (
+            crops.frame is not family.frame,
+            Problem("frame", f"{family.name} counts in {family.frame.value}, got {Frame(crops.frame).value}"),
+        ),
+        (
+            crops.factor != side,
+            Problem("factor", f"a visual token of this model is {side} pixels wide, got {crops.factor}"),
+        ),
+        (
+            not 1 <= crops.crop_tokens <= limit,
+            Problem("crop_tokens", f"must be from 1 to {limit} (this processor), got {crops.crop_tokens}"),
+        ),
+    ]
+    return [problem for is_broken, problem in rules if is_broken]
+
+
+def _row_problem(processor: Any, row: Row) -> Problem | None:
+    side, limit = processors.factor(processor), processors.token_limit(processor)
+    if row.shown_size is None:
+        rule = "no shown_size; choose it with 'lfpc select-resolution' or with --shown-tokens"
+        return Problem(row.name, rule)
+    if any(length % side for length in row.shown_size):
+        rule = f"shown_size must be multiples of {side} (this model), got {list(row.shown_size)}"
+        return Problem(row.name, rule)
+    tokens = tokens_of(row.shown_size, side)
+    if tokens > limit:
+        rule = f"shown_size must have at most {limit} visual tokens, got {tokens} ({list(row.shown_size)})"
+        return Problem(row.name, rule)
+    text = question_text(row)
+    spelled = [token for token in processor.family.vision_tokens.values() if token in text]
+    if spelled:
+        return Problem(row.name, f"question and choices must not spell {spelled[0]!r}")
+    return None
+
+
+def _own_lengths(processor: Any, rows: Sequence[Row], cues: CuePrompt | None) -> list[int]:
+    """Tokens of each row's own part of the prompt: its picture, and its question or its cue."""
+    if cues is not None:
+        return [sum(tokens_of(size, cues.factor) for size in cues.sizes(row)) for row in rows]
+    texts = [question_text(row) for row in rows]
+    ids = processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
+    side = processors.factor(processor)
+    return [
+        len(each) + tokens_of(row.shown_size or (0, 0), side) for each, row in zip(ids, rows, strict=True)
+    ]
+
+
+def _largest_crop(row: Row, crops: CropSettings) -> int:
+    """Visual tokens of the largest crop that a rollout can get: the whole picture, or the bound on crops."""
+    return min(crops.crop_tokens, tokens_of(native_size(row.size, crops.factor), crops.factor))
+
+
+def native_size(size: Size, factor: int) -> Size:
+    """A picture's own size in whole visual tokens: no bound applies.
+
+    Args:
+        size: (width, height) in pixels.
+        factor: pixels per token side.
+    """
+    return shown_size(size, 10**9, factor=factor)
+
+
+def _rollout_overhead(processor: Any, cues: CuePrompt | None) -> int:
+    """Tokens of the shortest rollout with one crop and an answer, the visual tokens of the crop left out."""
+    box = [0, 0, 1, 1]
+    turns = [*crop_turns(box, [{"type": "image"}]), answer_turn("A")]
+    if cues is not None:
+        turns = [answer_turn(str(box))]
+    user, *turns = prepare_multimodal_messages([{"role": "user", "content": "?"}, *turns])
+    before = processor.apply_chat_template([user], tokenize=False, add_generation_prompt=True)
+    whole = processor.apply_chat_template([user, *turns], tokenize=False)
+    ids = processor.tokenizer(whole[len(before) :], add_special_tokens=False)["input_ids"]
+    return len(ids) - (cues is None)  # the placeholder of the crop
+
+
+def crop_turns(box: Sequence[float], reply: Any) -> list[Message]:
+    """A turn that calls the tool and does nothing else, and what the tool sends back.
+
+    Args:
+        box: the box that is asked for, in the model's frame.
+        reply: content of the tool's message.
+    """
+    call = {"name": TOOL_NAME, "arguments": {"bbox_2d": list(box)}}
+    turn = {
+        "role": "assistant",
+        "content": "<think></think>",
+        "tool_calls": [{"type": "function", "function": call}],
+    }
+    return [turn, {"role": "tool", "name": TOOL_NAME, "content": reply}]
+
+
+def answer_turn(answer: str) -> Message:
+    """A turn that gives an answer and does nothing else."""
+    return {"role": "assistant", "content": f"<think></think><answer>{answer}</answer>"}
+
+
+# --- with a picture ----------------------------------------------------------------------------------
+
+
+def _decode(
+    processor: Any, row: Row, crops: CropSettings, cues: CuePrompt | None
+) -> tuple[int, Problem | None]:
+    """Tokens of a row's prompt as TRL makes them, and what does not fit."""
+    problem = unreadable(row)
+    if problem is not None:
+        return 0, problem
+    if cues is not None:
+        return _tokenise(processor, cues(row), cues.sizes(row), None, row)
+    environment = CropEnvironment(crops)
+    prompt = build_prompt(crops.frame, environment.reset(row=row))
+    box = whole_picture(row, crops.frame)
+    try:
+        rollout = [*prompt, *crop_turns(box, environment.image_zoom_in_tool(box))]
+    except BoxError as error:
+        return 0, Problem(row.name, f"no crop of its picture is possible: {error}")
+    length = 0
+    for messages in (rollout, prompt):
+        sizes = [block["image"].size for message in messages for block in _pictures(message)]
+        length, problem = _tokenise(processor, messages, sizes, [environment.image_zoom_in_tool], row)
+        if problem is not None:
+            break
+    return length, problem
+
+
+def unreadable(row: Row) -> Problem | None:
+    """A picture whose header is good and whose pixels are not: only decoding it can tell."""
+    try:
+        load_original(row.image)
+    except Exception as error:  # Pillow's decoders raise what they like on damaged files
+        reason = " ".join(str(error).split())[:120]
+        return Problem(row.name, f"image must be readable, got {str(row.image)!r} ({reason})")
+    return None
+
+
+def _tokenise(
+    processor: Any, messages: list[Message], sizes: Sequence[Size], tools: Any, row: Row
+) -> tuple[int, Problem | None]:
+    """As `GRPOTrainer._tokenize_prompts`: the same messages, tool description and template."""
+    try:
+        tokenised = processor.apply_chat_template(
+            conversation=[prepare_multimodal_messages(messages)],
+            tools=tools,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+        )
+    except ValueError as error:  # transformers counts pictures against placeholders, too
+        rule = f"template and processor must take its pictures, got: {' '.join(str(error).split())[:160]}"
+        return 0, Problem(row.name, rule)
+    ids, grids = tokenised["input_ids"][0], tokenised["image_grid_thw"].tolist()
+    patch, merged = processor.image_processor.patch_size, processor.image_processor.merge_size**2
+    expected = [[1, height // patch, width // patch] for width, height in sizes]
+    features = sum(int(np.prod(grid)) for grid in grids) // merged
+    tokens = list(ids).count(processor.image_token_id)
+    if grids != expected:
+        rule = f"the processor must leave pictures of {list(map(list, sizes))} pixels as they are"
+        return len(ids), Problem(row.name, f"{rule}, got patches {grids}")
+    if tokens != features:
+        rule = f"{features} image features need as many image tokens, got {tokens}"
+        return len(ids), Problem(row.name, rule)
+    return len(ids), None
+
+
+def _pictures(message: Message) -> list[Any]:
+    content = message["content"]
+    return [block for block in content if block["type"] == "image"] if isinstance(content, list) else []
+
+
+def whole_picture(row: Row, frame: Frame) -> list[float]:
+    """The box of the whole picture, in whole numbers of `frame`; of a long strip as much as may be cut."""
+    longest = MAX_CROP_ASPECT * min(row.size)
+    box = [0.0, 0.0, min(row.size[0], longest), min(row.size[1], longest)]
+    moved = convert_frame(
+        box, Frame.ORIGINAL, frame, original_size=row.size, shown_size=row.shown_size or row.size
+    )
+    return [float(np.floor(value)) for value in moved]

@@ -1,0 +1,434 @@
+"""Recipes: everything that decides what a training run does, apart from its model and its data.
+
+A recipe is a flat YAML file, read with TRL's own parser; an option on the command line overrides the file.
+Its names are those of
+
+* `StageSettings`, what LFPC adds,
+* `LaunchSettings`, on how many processes,
+* TRL's `GRPOConfig` and `ModelConfig`, for the rest, by the names that TRL documents.
+
+What follows from other settings cannot be set: `REFUSED` says from which.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import functools
+import os
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from types import NoneType
+from typing import Any, cast
+
+from trl import GRPOConfig, ModelConfig, TrlParser
+
+from lfpc_trl.errors import UserError
+from lfpc_trl.train.settings import StageSettings
+
+_BATCH = "it follows from prompts_per_step, prompts_per_update, num_generations and the number of processes"
+_EVAL = "checkpoints are evaluated with evaluate()"
+_STEP = "it is counted in steps: see save_every; every step is logged"
+REFUSED = {
+    "output_dir": "the run's directory is --output",
+    "resume_from_checkpoint": "a run goes on with --resume",
+    "model_name_or_path": "the model is --model",
+    "model_revision": "the model is a directory",
+    "generation_batch_size": _BATCH,
+    "steps_per_generation": _BATCH,
+    "gradient_accumulation_steps": _BATCH,
+    "max_steps": "it follows from steps, prompts_per_step and prompts_per_update",
+    "num_train_epochs": "the length of a run is steps",
+    "num_iterations": "one update per rollout, as the paper; more would have to count steps anew",
+    "max_completion_length": "it is trajectory_tokens",
+    "max_tool_calling_iterations": "it is max_turns less 1",
+    "generation_kwargs": "it follows from response_tokens and the tokens that are never sampled",
+    "chat_template_kwargs": "the chat template belongs to the model directory; see lfpc prepare-model",
+    "reward_weights": "the weights are accuracy_weight, format_weight, tool_weight and grounding_weight",
+    "logging_steps": _STEP,
+    "logging_strategy": _STEP,
+    "logging_first_step": _STEP,
+    "save_steps": _STEP,
+    "save_strategy": _STEP,
+    "mask_truncated_completions": "TRL 1.16 crashes on a masked completion that holds a crop",
+    "log_completions": "TRL 1.16 cannot write completions with pictures",
+    "log_multimodal": "TRL 1.16 cannot write completions with pictures",
+    "log_completions_hub_repo": "TRL 1.16 cannot write completions with pictures",
+    "remove_unused_columns": "the rows travel in a column that TRL would remove",
+    "use_transformers_continuous_batching": "TRL 1.16 has it for text models only",
+    "use_transformers_paged": "TRL 1.16 has it for text models only",
+    "auto_find_batch_size": "GRPO needs whole groups; lower per_device_train_batch_size",
+    "load_in_4bit": "quantised weights have not been tried",
+    "load_in_8bit": "quantised weights have not been tried",
+    "bnb_4bit_quant_type": "quantised weights have not been tried",
+    "bnb_4bit_quant_storage": "quantised weights have not been tried",
+    "use_bnb_nested_quant": "quantised weights have not been tried",
+    "push_to_hub": "upload the finished directory with hf upload",
+    "do_train": "lfpc train trains",
+    "do_eval": _EVAL,
+    "do_predict": _EVAL,
+    "eval_strategy": _EVAL,
+    "eval_steps": _EVAL,
+    "per_device_eval_batch_size": _EVAL,
+    "num_generations_eval": _EVAL,
+    "load_best_model_at_end": _EVAL,
+    "activation_checkpointing": "its name in a recipe is gradient_checkpointing, in every version",
+    "activation_checkpointing_kwargs": "its name in a recipe is gradient_checkpointing_kwargs",
+}
+"""Options of TRL that a recipe cannot hold, and why."""
+
+
+_ALWAYS_TOLD = (
+    *("num_generations", "per_device_train_batch_size", "temperature", "top_p", "top_k", "learning_rate"),
+    *("lr_scheduler_type", "weight_decay", "max_grad_norm", "beta", "entropy_coef", "epsilon", "delta"),
+    *("loss_type", "scale_rewards", "use_vllm", "dtype", "use_peft", "seed"),
+)
+"""Options of TRL that stand in every manifest, also where they are TRL's defaults, which may change."""
+
+
+@dataclass(frozen=True)
+class LaunchSettings:
+    """On what a run is started. Processes are started by accelerate, on CPUs by torchrun."""
+
+    accelerate_config: str | None = dataclasses.field(
+        default=None,
+        metadata={"help": "a configuration that TRL ships (zero3, fsdp2, ...) or a file for accelerate"},
+    )
+    num_processes: int | None = dataclasses.field(
+        default=None, metadata={"help": "processes in all; default: as the configuration says, 1 without one"}
+    )
+    num_machines: int = dataclasses.field(default=1, metadata={"help": "machines"})
+    machine_rank: int = dataclasses.field(default=0, metadata={"help": "number of this machine"})
+    main_process_ip: str | None = dataclasses.field(default=None, metadata={"help": "address of machine 0"})
+    main_process_port: int | None = dataclasses.field(default=None, metadata={"help": "port on machine 0"})
+
+
+def _options_of(config: type[Any]) -> type[Any]:
+    """The options of a configuration class as a plain class: making the real one sets up devices."""
+    hints = typing.get_type_hints(config)
+    options = [option for option in dataclasses.fields(config) if option.init and option.name not in REFUSED]
+    return dataclasses.make_dataclass(
+        config.__name__, [(option.name, hints[option.name], _copy(option)) for option in options]
+    )
+
+
+def _copy(option: Any) -> Any:
+    if option.default_factory is dataclasses.MISSING:
+        return dataclasses.field(default=option.default, metadata=option.metadata)
+    return dataclasses.field(default_factory=option.default_factory, metadata=option.metadata)
+
+
+class RecipeParser(TrlParser):  # type: ignore[misc]
+    """TRL's parser, with errors of one line and values of a file checked like those of options."""
+
+    def __init__(self, *more: type[Any], **options: Any) -> None:
+        super().__init__((*more, *_classes()), allow_abbrev=False, **options)
+        self.changes: Mapping[str, Any] = {}
+        hints = typing.get_type_hints(StageSettings) | typing.get_type_hints(LaunchSettings)
+        for action in self._actions:
+            hint = hints.get(action.dest)
+            if NoneType in typing.get_args(hint):
+                action.type = _or_none(next(kind for kind in typing.get_args(hint) if kind is not NoneType))
+
+    def error(self, message: str) -> typing.NoReturn:
+        """In place of argparse's usage text, which would be hundreds of options long."""
+        raise UserError(message)
+
+    def set_defaults_with_config(self, **values: Any) -> list[str]:
+        """What a file says becomes the default of the options."""
+        values |= self.changes
+        actions = {action.dest: action for action in self._actions}
+        for name, value in values.items():
+            if name not in actions:
+                refuse_option(name, actions)
+            _check_value(name, value, actions[name])
+        return cast("list[str]", super().set_defaults_with_config(**values))
+
+
+def _classes() -> tuple[type[Any], ...]:
+    return (StageSettings, LaunchSettings, _trainer_options(), _model_options())
+
+
+@functools.cache
+def _trainer_options() -> type[Any]:
+    return _options_of(GRPOConfig)
+
+
+@functools.cache
+def _model_options() -> type[Any]:
+    return _options_of(ModelConfig)
+
+
+def _or_none(kind: type[Any]) -> Any:
+    def parse(text: str) -> Any:
+        return None if text == "none" else kind(text)
+
+    parse.__name__ = kind.__name__  # argparse names it in its error message
+    return parse
+
+
+def refuse_option(name: str, known: Sequence[str] | Mapping[str, Any]) -> typing.NoReturn:
+    """Say why there is no such option."""
+    name = name.removeprefix("--").replace("-", "_")
+    if name in REFUSED:
+        raise UserError(f"{name} cannot be set: {REFUSED[name]}")
+    near = difflib.get_close_matches(name, list(known), n=1)
+    raise UserError(f"unknown setting {name}" + (f", did you mean {near[0]}?" if near else ""))
+
+
+def _check_value(name: str, value: Any, action: Any) -> None:
+    """Argparse checks the type of texts alone; a file holds numbers and lists as well."""
+    for each in value if isinstance(value, list) else [value]:
+        if each is None or isinstance(each, bool | dict) or action.type is None:
+            wrong = isinstance(each, bool) and action.type in (int, float)
+        else:
+            try:
+                wrong = False
+                action.type(str(each))
+            except (TypeError, ValueError, argparse.ArgumentTypeError):
+                wrong = True
+        if wrong or (action.choices and each is not None and each not in action.choices):
+            kind = getattr(action.type, "__name__", "")
+            kind = "true or false" if kind == "string_to_bool" else kind
+            wanted = f"one of {', '.join(map(str, action.choices))}" if action.choices else kind
+            raise UserError(f"{name} must be {wanted}, got {each!r}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked recipe.
+
+    Attributes:
+        stage: what LFPC adds.
+        launch: on how many processes.
+        trainer: options of `GRPOConfig` that differ from TRL's defaults.
+        model: options of `ModelConfig` that differ from TRL's defaults.
+    """
+
+    stage: StageSettings
+    launch: LaunchSettings
+    trainer: Mapping[str, Any]
+    model: Mapping[str, Any]
+
+    def option(self, name: str) -> Any:
+        """The value of an option of TRL, as the recipe has it or as TRL's default."""
+        for values, options in ((self.trainer, _trainer_options()), (self.model, _model_options())):
+            if name in values:
+                return values[name]
+            if name in options.__dataclass_fields__:
+                return getattr(options(), name)
+        raise KeyError(name)
+
+    def flat(self) -> dict[str, Any]:
+        """As a recipe file would hold it; without the launch, which does not change what is computed."""
+        told = {name: self.option(name) for name in _ALWAYS_TOLD}
+        return dataclasses.asdict(self.stage) | told | dict(self.trainer) | dict(self.model)
+
+    def check(self, processes: int = 1) -> None:
+        """Refuse what cannot work, before anything is loaded.
+
+        Args:
+            processes: how many processes train.
+
+        Raises:
+            UserError: naming the setting, its value and the rule.
+        """
+        self.stage.check()
+        rollouts, micro = self.option("num_generations"), self.option("per_device_train_batch_size")
+        if rollouts < 2:
+            raise UserError(f"num_generations must be at least 2, got {rollouts}")
+        if self.option("temperature") <= 0:
+            raise UserError(f"temperature must be positive, got {self.option('temperature')}")
+        if micro < 1:
+            raise UserError(f"per_device_train_batch_size must be at least 1, got {micro}")
+        if self.stage.prompts_per_update * rollouts % (micro * processes):
+            raise UserError(
+                f"prompts_per_update times num_generations ({self.stage.prompts_per_update * rollouts}) must "
+                f"be a multiple of per_device_train_batch_size times processes ({micro} x {processes})"
+            )
+        if self.option("use_vllm") and self.option("use_cpu"):
+            raise UserError("use_vllm needs a GPU, and use_cpu leaves it unused")
+
+    def grpo_config(
+        self,
+        output_dir: str | Path,
+        *,
+        never_sampled: Mapping[str, Any],
+        processes: int = 1,
+        cpu: bool = False,
+    ) -> GRPOConfig:
+        """This recipe as TRL's configuration.
+
+        Args:
+            output_dir: where checkpoints go.
+            never_sampled: the part of TRL's `generation_kwargs` that bars tokens (`processors.never_sampled`).
+            processes: how many processes train.
+            cpu: train on the CPU, in float32.
+
+        Raises:
+            UserError: a setting that cannot work, ours or TRL's.
+        """
+        self.check(processes)
+        stage, options = self.stage, dict(self.trainer)
+        # transformers 5.23 renamed the option and warns about the old name.
+        known = GRPOConfig.__dataclass_fields__
+        new = "activation_checkpointing" in known
+        for name in ("gradient_checkpointing", "gradient_checkpointing_kwargs"):
+            value = options.pop(name, None)
+            if name == "gradient_checkpointing":
+                value = not cpu if value is None else value
+            options[name.replace("gradient", "activation") if new else name] = value
+        updates, rollouts = stage.updates_per_step(), self.option("num_generations")
+        derived = {
+            "output_dir": str(output_dir),
+            "gradient_accumulation_steps": (
+                stage.prompts_per_update
+                * rollouts
+                // (self.option("per_device_train_batch_size") * processes)
+            ),
+            "generation_batch_size": stage.prompts_per_step * rollouts,
+            "num_iterations": 1,
+            "max_steps": stage.steps * updates,
+            "max_completion_length": stage.trajectory_tokens,
+            "max_tool_calling_iterations": stage.max_turns - 1,
+            "generation_kwargs": self._generation(never_sampled),
+            "reward_weights": self.weights(),
+            "mask_truncated_completions": False,
+            "log_completions": False,
+            "remove_unused_columns": False,
+            "logging_steps": updates,
+            "save_strategy": "steps",
+            "save_steps": stage.save_every * updates,
+        }
+        if cpu:
+            derived |= {"use_cpu": True, "bf16": False, "dataloader_pin_memory": False}
+        try:
+            return GRPOConfig(**({"report_to": "none", "disable_tqdm": True} | options | derived))
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
+    def weights(self) -> list[float]:
+        """Weights of the reward terms."""
+        from lfpc_rewards import Frame
+
+        return self.stage.rewards(self.stage.crop_settings(Frame.SHOWN, 1))[1]
+
+    def _generation(self, never_sampled: Mapping[str, Any]) -> dict[str, Any]:
+        longest = min(self.stage.response_tokens, self.stage.trajectory_tokens)
+        return {"max_tokens" if self.option("use_vllm") else "max_new_tokens": longest, **never_sampled}
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the package."""
+    return sorted(
+        file.name.removesuffix(".yaml") for file in _folder().iterdir() if file.name.endswith(".yaml")
+    )
+
+
+def recipe_file(name: str | Path) -> Path:
+    """The file of a recipe: one of ours by name, or the user's own by path.
+
+    Raises:
+        UserError: neither.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise UserError(f"{path}: no such file")
+        return path
+    if str(name) in recipe_names():
+        return Path(str(_folder() / f"{name}.yaml"))
+    raise UserError(f"no recipe {str(name)!r}; there are {', '.join(recipe_names())}, or give a .yaml file")
+
+
+def _folder() -> Any:
+    return resources.files("lfpc_trl.train") / "recipes"
+
+
+def load_recipe(name: str | Path | None = None, **changes: Any) -> Recipe:
+    """A recipe from a file, with changes.
+
+    Args:
+        name: one of `recipe_names`, or a path; None starts from the defaults of the classes.
+        changes: settings that replace those of the file.
+
+    Returns:
+        A checked recipe.
+
+    Raises:
+        UserError: no such recipe, a setting that there is not, that cannot be set, or that cannot work.
+    """
+    parser = RecipeParser()
+    if name is None:
+        parser.set_defaults_with_config(**changes)
+        return recipe_of(parse(parser, []))
+    parser.changes = changes
+    return recipe_of(parse(parser, ["--config", str(recipe_file(name))]))
+
+
+def parse(parser: RecipeParser, arguments: Sequence[str]) -> tuple[Any, ...]:
+    """The objects of a parser's classes.
+
+    The file behind `--config` is read here and not by TRL, which obeys a key `env` of it before anything is
+    checked: that sets variables of this process, and some of them name programs that are run later.
+
+    Raises:
+        UserError: a file that is no recipe, or an option that is not known or has a wrong value.
+    """
+    import yaml
+
+    words = list(arguments)
+    try:
+        if "--config" in words:
+            at = words.index("--config")
+            path = Path(words[at + 1])
+            del words[at : at + 2]
+            parser.set_defaults_with_config(**_content(path))
+        *objects, unknown = parser.parse_args_into_dataclasses(
+            words, return_remaining_strings=True, look_for_args_file=False
+        )
+    except (ValueError, yaml.YAMLError, OSError, TypeError) as error:
+        raise UserError(f"the recipe cannot be read: {error}") from error
+    if unknown:
+        refuse_option(unknown[0], [action.dest for action in parser._actions])  # noqa: SLF001
+    # --config itself, which was taken out, is left over in a namespace.
+    return tuple(each for each in objects if not isinstance(each, argparse.Namespace))
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """The settings in a recipe's file."""
+    import yaml
+
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold settings and their values")
+    if "env" in content:
+        raise UserError(f"{path}: a recipe must not hold env; set variables where lfpc is started")
+    return content
+
+
+def recipe_of(objects: Sequence[Any]) -> Recipe:
+    """The recipe among parsed objects, which are the last ones."""
+    stage, launch, trainer, model = objects[-4:]
+    recipe = Recipe(stage, launch, _changed(trainer), _changed(model))
+    recipe.stage.check()
+    return recipe
+
+
+@functools.cache
+def _untouched() -> tuple[Any, ...]:
+    """What the parser makes of nothing; not always the defaults of the classes."""
+    return tuple(RecipeParser().parse_args_into_dataclasses([]))
+
+
+def _changed(options: Any) -> dict[str, Any]:
+    plain = next(each for each in _untouched() if type(each) is type(options))
+    values = {name: getattr(options, name) for name in type(options).__dataclass_fields__}
+    return {name: value for name, value in values.items() if value != getattr(plain, name)}
+
+
+def processes_now() -> int:
+    """How many processes train together, as torchrun and accelerate tell each of them."""
+    return int(os.environ.get("WORLD_SIZE", "1"))

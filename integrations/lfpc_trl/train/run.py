@@ -1,0 +1,473 @@
+"""One training run of one stage, from a model directory and rows to a model directory.
+
+The output is a Hugging Face directory with the processor files of the model it started from, so that it loads
+wherever that one does; what else a run leaves there is in `lfpc_trl.runs.directory`.
+"""
+
+import contextlib
+import importlib.util
+import math
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PrinterCallback, TrainerCallback
+from transformers.trainer_callback import ProgressCallback
+from transformers.utils import logging as transformers_logging
+
+from lfpc_rewards import Frame
+from lfpc_trl.data.rows import Row
+from lfpc_trl.errors import UserError
+from lfpc_trl.locus.cues import check_cue
+from lfpc_trl.locus.task import CuePrompt
+from lfpc_trl.models import families, processors, weights
+from lfpc_trl.models.engines import check_vllm
+from lfpc_trl.models.prepare import planned_changes
+from lfpc_trl.rollouts.crop_tool import environment_factory
+from lfpc_trl.rollouts.prompts import Message, build_prompt
+from lfpc_trl.rollouts.rewards import METRICS
+from lfpc_trl.rollouts.transcript import ENDINGS
+from lfpc_trl.runs import directory as run_directory
+from lfpc_trl.runs.directory import MANIFEST
+from lfpc_trl.runs.trajectories import DIRECTORY as TRAJECTORIES
+from lfpc_trl.runs.trajectories import TrajectoryLog
+from lfpc_trl.train.alerts import ALERT, ToolUseAlert
+from lfpc_trl.train.preflight import PreflightReport, preflight
+from lfpc_trl.train.recipe import Recipe, processes_now
+from lfpc_trl.train.trainer import RolloutTrainer
+
+OnStep = Callable[[int, int, dict[str, Any]], object]
+"""Called after every step with its number, the number of steps, and the line of `metrics.jsonl`."""
+
+_TRL_NAMES = {
+    "reward": "reward",
+    "reward_std": "reward_std",
+    "accuracy": "rewards/accuracy/mean",
+    "format": "rewards/format/mean",
+    "tool_bonus": "rewards/tool_bonus/mean",
+    "grounding": "rewards/grounding/mean",
+    **{name: name for name in METRICS},
+    **{f"endings/{name}": f"endings/{name}" for name in ENDINGS},
+    "completion_tokens": "completions/mean_length",
+    "clipped_ratio": "completions/clipped_ratio",
+    "entropy": "entropy",
+    "loss": "loss",
+    "grad_norm": "grad_norm",
+    "learning_rate": "learning_rate",
+}
+"""Our name in `metrics.jsonl`: TRL's name in its logs. No times, so that equal runs give equal files."""
+_NOT_COPIED = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".md", ".index.json", ".jsonl", ".tmp")
+_CONVERSATION = ("max_turns", "max_crops", "crop_tokens", "min_side")
+"""What a model learns to expect of its crop tool; stage 2 must go on with what stage 1 had."""
+_DTYPES: dict[str, Any] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "auto": "auto",
+}
+_REPORTERS = ("trackio", "wandb", "tensorboard", "swanlab", "mlflow")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' bars for every file it writes, and without what no user can act on."""
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            # TRL 1.16 asks transformers 5.23 by an old name, in every step.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            yield
+    finally:
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished run.
+
+    Attributes:
+        output_dir: the trained model's directory.
+        steps: steps of the run.
+        metrics: the lines of `metrics.jsonl`, one per step.
+    """
+
+    output_dir: Path
+    steps: int
+    metrics: list[dict[str, Any]]
+
+
+def train(
+    recipe: Recipe,
+    model_dir: str | Path,
+    rows: Sequence[Row],
+    output_dir: str | Path,
+    *,
+    resume: bool = False,
+    on_step: OnStep | None = None,
+) -> TrainResult:
+    """Train a model with a recipe.
+
+    Where several processes train together, each calls this with the same arguments.
+
+    Args:
+        recipe: of `lfpc_trl.train.recipe.load_recipe`.
+        model_dir: a Hugging Face directory of Qwen2.5-VL or Qwen3-VL; for stage 2 the output of stage 1.
+        rows: checked rows with `shown_size`, and with targets where the grounding reward has a weight.
+        output_dir: a new or empty directory; with `resume` the directory of the run to go on with.
+        resume: go on from the last checkpoint (from the start if there was none yet). Recipe, rows, model and
+            number of processes must be those of the run. A finished run is returned as it is.
+        on_step: progress; nothing is printed here.
+
+    Raises:
+        UserError: anything the user can put right, before any training starts.
+    """
+    output_dir, model_dir = Path(output_dir), Path(model_dir)
+    family = check(recipe, model_dir, rows)
+    manifest = run_directory.new_manifest(
+        recipe.flat(),
+        model_dir,
+        rows,
+        model_hash=weights.fingerprint(model_dir),
+        frame=family.frame.value,
+        processes=processes_now(),
+    )
+    checkpoint = None
+    if resume:
+        if run_directory.check_same(output_dir, manifest)["finished"]:
+            return TrainResult(output_dir, recipe.stage.steps, run_directory.read_metrics(output_dir))
+        checkpoint = run_directory.last_checkpoint(output_dir)
+    elif _is_main_process():  # the others may find what it has written meanwhile
+        run_directory.check_new(output_dir)
+    processor = prove(recipe, model_dir, rows)
+    if recipe.stage.threads is not None:
+        torch.set_num_threads(recipe.stage.threads)
+    updates = 0 if checkpoint is None else run_directory.checkpoint_step(checkpoint)
+    done = updates // recipe.stage.updates_per_step()
+    if _is_main_process():
+        output_dir.mkdir(parents=True, exist_ok=True)
+        run_directory.write_json(output_dir / MANIFEST, manifest)
+        run_directory.keep_metrics_until(output_dir, done)
+        _trajectory_log(recipe, output_dir).forget_after(done)
+    with _quiet():
+        trainer = _trainer(recipe, family.frame, processor, model_dir, rows, output_dir, checkpoint)
+        trainer.epochs_done = done // (len(rows) // recipe.stage.prompts_per_step)
+        if recipe.stage.tool_use_alert:
+            trainer.add_callback(ToolUseAlert())  # before the log, which writes the alert down
+        trainer.add_callback(_StepLog(output_dir, recipe, on_step))
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        _save_model(trainer, recipe, model_dir, output_dir)
+        trainer.accelerator.end_training()  # closes the reporters and the processes' connections
+    if _is_main_process():
+        run_directory.write_json(output_dir / MANIFEST, manifest | {"finished": True})
+    return TrainResult(output_dir, recipe.stage.steps, run_directory.read_metrics(output_dir))
+
+
+# --- checks ------------------------------------------------------------------------------------------
+
+
+def check(
+    recipe: Recipe,
+    model_dir: Path,
+    rows: Sequence[Row],
+    *,
+    processes: int | None = None,
+    installed: bool = True,
+) -> families.ModelFamily:
+    """Everything that can be refused before the model's processor and weights are read.
+
+    Args:
+        recipe: the recipe.
+        model_dir: the model it is to start from.
+        rows: the rows it is to train on.
+        processes: how many processes are to train; None for as many as train now.
+        installed: whether the packages that the recipe needs must be there.
+
+    Returns:
+        The family of the model.
+
+    Raises:
+        UserError: naming the setting, the row or the file, and the rule.
+    """
+    recipe.check(processes_now() if processes is None else processes)
+    family = families.family_of(model_dir)
+    stated = recipe.stage.frame
+    if stated not in ("family", family.frame.value):
+        raise UserError(f"frame is {stated}, but {family.name} ({model_dir}) counts in {family.frame.value}")
+    if installed:
+        _check_packages(recipe)
+    _check_start(recipe, model_dir)
+    for row in rows:
+        if row.shown_size is None:
+            raise UserError(
+                f"{row.name}: no shown_size; choose it per row with 'lfpc select-resolution' "
+                "or one for all rows with --shown_tokens"
+            )
+        if recipe.stage.grounding_weight and row.regions is None:
+            raise UserError(f"{row.name}: the grounding reward needs targets, got none")
+        if recipe.stage.method == "locus":
+            check_cue(row)
+    if len(rows) < recipe.stage.prompts_per_step:
+        raise UserError(
+            f"prompts_per_step must be at most the {len(rows)} rows, got {recipe.stage.prompts_per_step}"
+        )
+    return family
+
+
+def prove(recipe: Recipe, model_dir: Path, rows: Sequence[Row]) -> Any:
+    """Everything that can be refused once the model's processor is there; returns the processor.
+
+    Raises:
+        UserError: naming the row, the setting or the file, and the rule.
+    """
+    if recipe.option("use_vllm"):
+        check_prepared(model_dir)
+    processor = processors.load_processor(model_dir)
+    preflight_of(recipe, model_dir, processor, rows).check()
+    return processor
+
+
+def check_prepared(model_dir: Path) -> None:
+    """Refuse a directory whose files say something else to vLLM than the trainer does in memory.
+
+    Raises:
+        UserError: naming the first difference.
+    """
+    changes = planned_changes(model_dir)
+    if changes:
+        raise UserError(
+            f"{model_dir}: vLLM reads the files of a model, and these differ from what the trainer does "
+            f"({changes[0].file}: {changes[0].what}); run 'lfpc prepare-model' and train the prepared model"
+        )
+
+
+def preflight_of(recipe: Recipe, model_dir: Path, processor: Any, rows: Sequence[Row]) -> PreflightReport:
+    """The proof on the real rows that pictures, prompts and budgets fit the model."""
+    crops = recipe.stage.crop_settings(families.family_of(model_dir).frame, processors.factor(processor))
+    context = weights.context_length(model_dir)
+    if recipe.option("use_vllm") and recipe.option("vllm_max_model_length"):
+        context = min(context, recipe.option("vllm_max_model_length"))
+    return preflight(
+        processor,
+        rows,
+        crops,
+        trajectory_tokens=recipe.stage.trajectory_tokens,
+        context=context,
+        cues=CuePrompt(crops.frame, crops.factor, crops.crop_tokens)
+        if recipe.stage.method == "locus"
+        else None,
+    )
+
+
+def _check_packages(recipe: Recipe) -> None:
+    reporters = recipe.option("report_to")
+    reporters = [reporters] if isinstance(reporters, str) else reporters or []
+    needed = {f"report_to {name}": name for name in reporters if name in _REPORTERS}
+    needed |= {f"use_{name}": name for name in ("vllm", "peft") if recipe.option(f"use_{name}")}
+    for setting, package in needed.items():
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f"{setting} needs the package {package}, which is not installed")
+    if recipe.option("use_vllm"):
+        check_vllm()
+
+
+def _check_start(recipe: Recipe, model_dir: Path) -> None:
+    """A model that was trained here must go on with the conversation it has learned."""
+    before = run_directory.read_manifest(model_dir)
+    if before is None:
+        return
+    if not before["finished"]:
+        raise UserError(f"{model_dir}: its training is not finished; go on with --resume")
+    if before["recipe"].get("method", "lfpc") != recipe.stage.method:
+        return  # another task: nothing was learned about the crop tool
+    for name in _CONVERSATION:
+        was, now = before["recipe"].get(name), getattr(recipe.stage, name)
+        if was != now:
+            raise UserError(f"{model_dir}: was trained with {name} {was!r}, the recipe has {now!r}")
+
+
+# --- figures -----------------------------------------------------------------------------------------
+
+
+class _StepLog(TrainerCallback):  # type: ignore[misc]
+    """Appends a line per step to `metrics.jsonl` and reports it."""
+
+    def __init__(self, output_dir: Path, recipe: Recipe, on_step: OnStep | None) -> None:
+        self.output_dir, self.stage, self.on_step = output_dir, recipe.stage, on_step
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ARG002
+        if not state.is_world_process_zero or logs is None or "reward" not in logs:
+            return  # the summary at the end of a run holds no reward
+        step = state.global_step // self.stage.updates_per_step()
+        line = {"step": step} | {ours: _number(logs.get(trl)) for ours, trl in _TRL_NAMES.items()}
+        if ALERT in logs:
+            line[ALERT] = logs[ALERT]
+        run_directory.append_metrics(self.output_dir, line)
+        if self.on_step is not None:
+            self.on_step(step, self.stage.steps, line)
+
+
+def _number(value: Any) -> float | None:
+    """JSON has no NaN: a metric that applied to nothing is null."""
+    return None if value is None or math.isnan(float(value)) else float(value)
+
+
+# --- the trainer -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Prompts:
+    """Turns row numbers into what TRL reads. Rows stay Python objects: no box goes through Arrow."""
+
+    rows: tuple[Row, ...]
+    prompt: Callable[[Row], list[Message]]
+
+    def __call__(self, batch: dict[str, list[int]]) -> dict[str, list[Any]]:
+        return {
+            "prompt": [self.prompt(self.rows[number]) for number in batch["number"]],
+            "row": [self.rows[number] for number in batch["number"]],
+        }
+
+
+@dataclass(frozen=True)
+class _ToolPrompt:
+    """The messages of LFPC before the environment adds the picture and the question."""
+
+    frame: Frame
+
+    def __call__(self, row: Row) -> list[Message]:  # noqa: ARG002
+        return build_prompt(self.frame)
+
+
+class _Trainer(RolloutTrainer):
+    """The trainer of rollouts, going on from a checkpoint as if it had never stopped."""
+
+    epochs_done = 0
+    weights_are_loaded = False
+
+    def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        # The trainer would match the names in the file with those of the model, which differ for Qwen2.5-VL,
+        # and go on with untrained weights.
+        if not self.weights_are_loaded:
+            super()._load_from_checkpoint(*args, **kwargs)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        # TRL's card describes a text model and knows no name for a model from a directory.
+        pass
+
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        # Every epoch draws its order from one generator: without the draws of the epochs before, a resumed
+        # run would see the first epoch's order again.
+        sampler = super()._get_train_sampler(dataset)
+        for _ in range(self.epochs_done):
+            torch.randperm(sampler.num_samples, generator=sampler.generator)
+        return sampler
+
+
+def _trainer(
+    recipe: Recipe,
+    frame: Frame,
+    processor: Any,
+    model_dir: Path,
+    rows: Sequence[Row],
+    output_dir: Path,
+    checkpoint: Path | None,
+) -> Any:
+    crops = recipe.stage.crop_settings(frame, processors.factor(processor), seed=recipe.option("seed"))
+    # Before the model: DeepSpeed shards weights while they are read, if it is configured by then.
+    config = recipe.grpo_config(
+        output_dir,
+        never_sampled=processors.never_sampled(processor, use_vllm=recipe.option("use_vllm")),
+        processes=processes_now(),
+        cpu=recipe.option("use_cpu") or weights.default_device() == "cpu",
+    )
+    # An adapter, or weights that an engine has sharded, are loaded by those who know how.
+    whole = not (recipe.option("use_peft") or config.deepspeed_plugin or _uses_fsdp())
+    source = checkpoint if checkpoint is not None and whole else model_dir
+    model = weights.load_model(
+        source,
+        dtype=_DTYPES[recipe.option("dtype")],
+        device=None,  # the trainer moves it, unless an engine has sharded it
+        attention=recipe.option("attn_implementation"),
+    )
+    model.config.name_or_path = str(model_dir)  # TRL gives it to vLLM and loads the reference model from it
+    dataset = Dataset.from_dict({"number": list(range(len(rows)))})
+    locus = recipe.stage.method == "locus"
+    prompt = CuePrompt(frame, crops.factor, crops.crop_tokens) if locus else _ToolPrompt(frame)
+    trainer = _Trainer(
+        model=model,
+        reward_funcs=recipe.stage.rewards(crops)[0],
+        args=config,
+        train_dataset=dataset.with_transform(_Prompts(tuple(rows), prompt)),
+        processing_class=processor,
+        crops=crops,
+        environment_factory=None if locus else environment_factory(crops),
+        mask_endings=recipe.stage.mask_endings,
+        trajectories=_trajectory_log(recipe, output_dir),
+        peft_config=_lora(recipe),
+    )
+    trainer.weights_are_loaded = whole
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+    return trainer
+
+
+def _trajectory_log(recipe: Recipe, output_dir: Path) -> TrajectoryLog:
+    stage = recipe.stage
+    return TrajectoryLog(output_dir / TRAJECTORIES, stage.trajectory_every, stage.trajectory_groups)
+
+
+def _uses_fsdp() -> bool:
+    """Whether accelerate has started this process for FSDP."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false") == "true"
+
+
+def _lora(recipe: Recipe) -> Any:
+    """The adapter of a recipe, None for a training of all weights."""
+    if not recipe.option("use_peft"):
+        return None
+    from peft import LoraConfig
+
+    modules = recipe.option("lora_target_modules")
+    # peft reads one text as a pattern over whole names, and a list as endings of names.
+    modules = modules[0] if isinstance(modules, list) and len(modules) == 1 else modules
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=recipe.option("lora_r"),
+        lora_alpha=recipe.option("lora_alpha"),
+        lora_dropout=recipe.option("lora_dropout"),
+        target_modules=modules,
+        modules_to_save=recipe.option("lora_modules_to_save"),
+        use_rslora=recipe.option("use_rslora"),
+        use_dora=recipe.option("use_dora"),
+    )
+
+
+def _is_main_process() -> bool:
+    """The one of several processes that writes files."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _save_model(trainer: Any, recipe: Recipe, model_dir: Path, output_dir: Path) -> None:
+    """Weights and config as trained; every other file as it was in the model directory."""
+    trainer.processing_class = None  # it would be written with the limits that we opened
+    adapter = output_dir / "adapter" if recipe.option("use_peft") else None
+    trainer.save_model(str(adapter or output_dir))
+    trainer.accelerator.wait_for_everyone()
+    if not _is_main_process():
+        return
+    if adapter is not None:
+        (adapter / "training_args.bin").unlink(missing_ok=True)
+        weights.merge_adapter(model_dir, adapter).save_pretrained(output_dir)
+    (output_dir / "training_args.bin").unlink(missing_ok=True)
+    for path in model_dir.iterdir():
+        copied = path.is_file() and path.name != MANIFEST and not path.name.endswith(_NOT_COPIED)
+        if copied and not (output_dir / path.name).exists():
+            shutil.copy2(path, output_dir)

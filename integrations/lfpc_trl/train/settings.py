@@ -1,0 +1,168 @@
+"""What a stage of LFPC adds to GRPO: what a rollout may do, what is rewarded, how much is done in one step.
+
+How the model is updated is TRL's business and keeps TRL's names; a recipe (`lfpc_trl.train.recipe`) holds
+both. "Table 12" and "section 5.1" are those of the paper (arXiv 2603.27494); "our choice" marks what no
+source states.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from lfpc_rewards import Frame
+from lfpc_trl.errors import UserError
+from lfpc_trl.locus.task import CueFormat, CueReward
+from lfpc_trl.rollouts.crop_tool import CropSettings
+from lfpc_trl.rollouts.rewards import AccuracyReward, FormatReward, GroundingReward, ToolBonus
+from lfpc_trl.rollouts.transcript import ENDINGS, GroundingSettings
+
+
+def _option(default: Any, text: str) -> Any:
+    """A field with the line that `lfpc train --help` prints."""
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class StageSettings:
+    """The settings of one stage. The defaults are those of stage 1.
+
+    A step is one round of rollouts for `prompts_per_step` rows and the updates made from them.
+    """
+
+    method: Literal["lfpc", "locus"] = _option(
+        "lfpc", "lfpc crops with a tool, locus finds a cue in one turn"
+    )
+    # `Literal[1, 2]` is no type for an option of TRL's parser.
+    stage: int = _option(1, "1 learns to focus, 2 to crop precisely")
+
+    # What a rollout may do.
+    max_turns: int = _option(5, "turns of the model, the answer included")  # Table 12
+    max_crops: int = _option(4, "delivered crops; a further call is refused")  # Table 12: one per turn
+    crop_tokens: int = _option(1024, "visual tokens above which a crop is shrunk")  # our choice
+    min_side: int = _option(8, "shortest side of a crop in pixels of the original")  # our choice
+    response_tokens: int = _option(2048, "limit on one turn")  # Table 12
+    trajectory_tokens: int = _option(20480, "limit on all turns and crops of a rollout")  # DeepEyes
+    frame: Literal["family", "shown", "relative_1000"] = _option(
+        "family", "frame of the model's boxes; stating it guards against a model of another family"
+    )
+
+    # What is rewarded.
+    accuracy_weight: float = _option(0.8, "of a right answer")  # Table 12
+    format_weight: float = _option(0.2, "of the format term, which is 0 or -1")  # Table 12
+    tool_weight: float = _option(1.2, "of a right answer after a delivered crop")  # Table 12
+    grounding_weight: float = _option(0.0, "of the grounding reward; above 0 rows need targets")  # our choice
+    overlap_threshold: float | None = _option(
+        0.9, "tau: the IoU part counts above this overlap; none drops the condition"
+    )  # Table 12
+    iou_weight: float = _option(0.5, "omega: share of the IoU part, the rest is the distance")  # our choice
+    reduce: Literal["best", "last", "first", "mean"] = _option("best", "which crop counts")  # our choice
+
+    # What is left out of the loss, and what is kept to be looked at.
+    mask_endings: list[str] = field(
+        default_factory=list,
+        metadata={"help": f"endings that get no loss, of {', '.join(ENDINGS)}"},
+    )  # our choice
+    trajectory_groups: int = _option(
+        2, "groups of rollouts kept of a logged step; 0 keeps none"
+    )  # our choice
+    trajectory_every: int = _option(1, "a step in so many is logged")  # our choice
+    tool_use_alert: bool = _option(True, "say so when the model stops to use its tool")
+
+    # How much is done.
+    steps: int = _option(80, "rounds of rollouts")  # section 5.1
+    prompts_per_step: int = _option(256, "rows per step")  # Table 12: train batch
+    prompts_per_update: int = _option(32, "rows per optimiser update")  # Table 12: PPO mini batch, in prompts
+    save_every: int = _option(10, "steps from checkpoint to checkpoint")  # our choice
+    threads: int | None = _option(None, "torch threads; 1 makes a run on a CPU repeatable to the last bit")
+
+    def crop_settings(self, frame: Frame, factor: int, *, seed: int = 0) -> CropSettings:
+        """How crops are cut for a model with this frame and token side."""
+        return CropSettings(
+            frame=frame,
+            factor=factor,
+            crop_tokens=self.crop_tokens,
+            max_crops=self.max_crops,
+            min_side=self.min_side,
+            seed=seed,
+        )
+
+    def grounding_settings(self) -> GroundingSettings:
+        """How crops are compared with targets, for the reward and for the logs."""
+        return GroundingSettings(self.overlap_threshold, self.iou_weight, self.reduce)
+
+    def rewards(self, crops: CropSettings) -> tuple[list[Any], list[float]]:
+        """The reward terms and their weights."""
+        if self.method == "locus":
+            cue: list[Any] = [CueReward(crops.frame), CueFormat(crops.frame)]
+            return cue, [self.grounding_weight, self.format_weight]
+        terms: list[Any] = [AccuracyReward(), FormatReward(), ToolBonus(crops, self.grounding_settings())]
+        weights = [self.accuracy_weight, self.format_weight, self.tool_weight]
+        if self.grounding_weight:
+            terms.append(GroundingReward(crops, self.grounding_settings()))
+            weights.append(self.grounding_weight)
+        return terms, weights
+
+    def updates_per_step(self) -> int:
+        """Optimiser updates made from one round of rollouts."""
+        return self.prompts_per_step // self.prompts_per_update
+
+    def check(self) -> None:
+        """Refuse what cannot work.
+
+        Raises:
+            UserError: naming the setting, its value and the rule.
+        """
+        if self.stage not in (1, 2):
+            raise UserError(f"stage must be 1 or 2, got {self.stage}")
+        positive = (
+            "steps",
+            "prompts_per_step",
+            "prompts_per_update",
+            "save_every",
+            "max_turns",
+            "min_side",
+            "trajectory_every",
+        )
+        for name in (*positive, "crop_tokens", "response_tokens", "trajectory_tokens"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("max_crops", "trajectory_groups"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} must be at least 0, got {getattr(self, name)}")
+        unknown = sorted(set(self.mask_endings) - set(ENDINGS))
+        if unknown:
+            raise UserError(f"mask_endings must be some of {', '.join(ENDINGS)}, got {', '.join(unknown)}")
+        if self.threads is not None and self.threads < 1:
+            raise UserError(f"threads must be at least 1, got {self.threads}")
+        if self.prompts_per_step % self.prompts_per_update:
+            raise UserError(
+                f"prompts_per_step ({self.prompts_per_step}) must be a multiple of prompts_per_update "
+                f"({self.prompts_per_update})"
+            )
+        if self.max_crops and self.trajectory_tokens <= self.crop_tokens:
+            raise UserError(
+                f"trajectory_tokens ({self.trajectory_tokens}) must leave room for a crop of crop_tokens "
+                f"({self.crop_tokens}) and an answer"
+            )
+        if not 0 <= self.iou_weight <= 1:
+            raise UserError(f"iou_weight must be from 0 to 1, got {self.iou_weight}")
+        if self.overlap_threshold is not None and not 0 <= self.overlap_threshold < 1:
+            raise UserError(
+                f"overlap_threshold must be at least 0 and below 1, or none, got {self.overlap_threshold}"
+            )
+        if self.method == "locus":
+            # LOCUS is one turn without a tool; settings that it would ignore must say so.
+            must: dict[str, Any] = {
+                "stage": 1,
+                "max_turns": 1,
+                "max_crops": 0,
+                "accuracy_weight": 0,
+                "tool_weight": 0,
+            }
+            must |= {"mask_endings": [], "tool_use_alert": False}
+            for name, value in must.items():
+                if getattr(self, name) != value:
+                    raise UserError(f"{name} must be {value} with method locus, got {getattr(self, name)}")
+            if not self.grounding_weight:
+                raise UserError("method locus needs a grounding_weight: it is the weight of the IoU")
+        if self.stage == 2 and not self.grounding_weight:
+            raise UserError("stage 2 needs a grounding_weight; without one it is stage 1")

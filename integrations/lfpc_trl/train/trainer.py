@@ -1,0 +1,174 @@
+"""TRL's trainer, with what it lacks for rollouts that hold pictures.
+
+It knows how each rollout ended, can leave kinds of endings out of the loss, keeps a sample of the rollouts,
+and stops where TRL 1.16 would go on with a damaged batch.
+"""
+
+import os
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import torch
+from trl import GRPOTrainer
+
+from lfpc_trl.models.engines import collapsed, image_token_id
+from lfpc_trl.models.processors import vision_token_ids
+from lfpc_trl.rollouts.crop_tool import CropSettings, EnvironmentFactory
+from lfpc_trl.rollouts.prompts import Message
+from lfpc_trl.rollouts.transcript import ENDINGS, ending
+from lfpc_trl.runs.trajectories import Round, TrajectoryLog
+
+
+class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
+    """GRPO on rollouts of the crop tool.
+
+    Args:
+        *args: TRL's.
+        crops: how crops are cut.
+        environment_factory: of the crop tool; None for rollouts of one turn without a tool.
+        mask_endings: rollouts that ended so (`transcript.ENDINGS`) get no loss. Their reward still counts in
+            the mean and the deviation of their group, as in the code of Mini-o3 (arXiv 2509.07969), which
+            masks what we call "over_turn" and "over_long".
+        trajectories: where a sample of the rollouts is kept; None keeps none.
+        **kwargs: TRL's.
+
+    Raises:
+        ValueError: `mask_endings` holds another word, or TRL's `mask_truncated_completions` is set.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        crops: CropSettings,
+        environment_factory: EnvironmentFactory | None = None,
+        mask_endings: Collection[str] = (),
+        trajectories: TrajectoryLog | None = None,
+        **kwargs: Any,
+    ) -> None:
+        unknown = sorted(set(mask_endings) - set(ENDINGS))
+        if unknown:
+            raise ValueError(f"mask_endings must be some of {', '.join(ENDINGS)}, got {', '.join(unknown)}")
+        # TRL announces on every start that environments are experimental; our version range says so once.
+        os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+        super().__init__(*args, environment_factory=environment_factory, **kwargs)
+        if self.mask_truncated_completions:
+            # TRL 1.16 takes the attention from the tokens of crops, and the model then fails on them.
+            raise ValueError('mask_truncated_completions must be False, use mask_endings=("cut",)')
+        self.mask_endings = frozenset(mask_endings)
+        self.trajectories = trajectories
+        self._placeholder = image_token_id(self.processing_class)
+        self._never_sampled = torch.tensor(vision_token_ids(self.processing_class))
+        self._endings: list[str] = []
+        self._crops = crops
+        self._kept: Round | None = None
+
+    # --- a turn ---
+
+    def _generate_single_turn(
+        self,
+        prompt_ids: list[list[int]],
+        images: list[list[Any] | None] | None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        if self.use_vllm and self.vllm_mode == "colocate" and images is not None:
+            # TRL 1.16 hands vLLM as many placeholders as a picture has visual tokens, and vLLM 0.22 to 0.32
+            # puts in as many for each of them: the model would read another prompt than the one it is
+            # trained on. In server mode TRL tells vLLM where the pictures are, and nothing is put in.
+            prompt_ids = [
+                collapsed(ids, len(pictures or ()), self._placeholder)
+                for ids, pictures in zip(prompt_ids, images, strict=True)
+            ]
+        return super()._generate_single_turn(prompt_ids, images, *args, **kwargs)
+
+    # --- after the rollouts, before the rewards ---
+
+    def _generate(self, prompts: list[list[Message]]) -> Any:
+        output = super()._generate(prompts)
+        _, ids, tool_mask, completions, *_ = output
+        if tool_mask is None:  # without a tool every token is the model's
+            tool_mask = [[1] * len(tokens) for tokens in ids]
+        self._check_tokens(ids, tool_mask)
+        self._endings = [
+            ending(
+                messages,
+                max_turns=self.max_tool_calling_iterations + 1,
+                complete=tokens[-1] in self.eos_token_ids,
+            )
+            for messages, tokens in zip(completions, ids, strict=True)
+        ]
+        for end, mask in zip(self._endings, tool_mask, strict=True):
+            for name in ENDINGS:
+                self._log_metric(f"endings/{name}", float(end == name))
+            if end in self.mask_endings:
+                # The loss mask alone: the tokens keep their attention, so the pictures stay in place. TRL
+                # makes the tensors, and counts the tokens of the loss, after this.
+                mask[:] = [0] * len(mask)
+        return output
+
+    def _check_tokens(self, ids: Sequence[list[int]], tool_mask: Sequence[list[int]]) -> None:
+        """No model writes a picture. TRL 1.16 would drop all pictures of the batch, or crash later."""
+        for index, (tokens, mask) in enumerate(zip(ids, tool_mask, strict=True)):
+            written = torch.tensor(tokens)[torch.tensor(mask, dtype=torch.bool)]
+            stray = written[torch.isin(written, self._never_sampled)]
+            if len(stray):
+                token = self._tokenizer.convert_ids_to_tokens(int(stray[0]))
+                raise RuntimeError(
+                    f"rollout {index} of this batch sampled {token}, which stands for no picture; "
+                    "vision tokens must be suppressed, see processors.never_sampled"
+                )
+
+    # --- after the rewards ---
+
+    def _calculate_rewards(
+        self,
+        inputs: list[dict[str, Any]],
+        prompts: list[list[Message]],
+        completions: list[list[Message]],
+        completion_ids_list: list[list[int]],
+    ) -> Any:
+        scores = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        log = self.trajectories
+        if log is not None and self._is_logged() and log.wants(self._round()):
+            kept = slice(min(log.groups * self.num_generations, len(inputs)))
+            self._kept = Round(
+                rows=[columns["row"] for columns in inputs[kept]],
+                prompts=prompts[kept],
+                completions=completions[kept],
+                endings=self._endings[kept],
+                # Those of all processes; the main process, which writes, comes first.
+                scores=scores[kept].tolist(),
+            )
+        return scores
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Any:
+        output = super()._generate_and_score_completions(inputs)
+        if output.get("pixel_values") is None:
+            raise RuntimeError(
+                "TRL dropped all pictures of this batch: picture tokens and picture features differ in number"
+            )
+        if self.trajectories is not None and self._kept is not None:
+            trajectories = self._kept.trajectories(
+                self._round(),
+                group_size=self.num_generations,
+                crops=self._crops,
+                weights=dict(zip(self.reward_func_names, self.reward_weights.tolist(), strict=True)),
+                advantages=output["advantages"].tolist(),
+                masked=self.mask_endings,
+            )
+            self.trajectories.write(self._round(), trajectories)
+            self._kept = None
+        if not self.log_completions:
+            # TRL holds the last batch for a table that is not printed, pictures with their pixels.
+            self._logs["prompt"].clear()
+            self._logs["completion"].clear()
+        return output
+
+    def _is_logged(self) -> bool:
+        return bool(self.model.training and self.accelerator.is_main_process)
+
+    def _round(self) -> int:
+        """The number of this round of rollouts, from 1: the step of our logs."""
+        micro_steps: int = self.args.steps_per_generation * self.num_iterations
+        updates = max(1, micro_steps // self.args.gradient_accumulation_steps)
+        return int(self.state.global_step // updates) + 1

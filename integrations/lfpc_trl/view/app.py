@@ -1,0 +1,175 @@
+"""What the page of `lfpc view` asks its server for."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.datastructures import QueryParams
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from lfpc_trl.data.rows import Row
+from lfpc_trl.errors import DataError
+from lfpc_trl.html.server import Access, make_app
+from lfpc_trl.html.tiles import tile_route
+from lfpc_trl.runs.reading import Filter, Run, conversation, crop_scores
+
+STATIC = Path(__file__).parent / "static"
+PAGE = 100
+"""Trajectories per answer of the list."""
+
+
+def make_viewer(runs: Sequence[Run], access: Access, *, rows: Sequence[Row] = ()) -> Starlette:
+    """The application.
+
+    Args:
+        runs: one, or two side by side.
+        access: who may ask.
+        rows: rows whose originals may be shown. The paths inside trajectories are never opened.
+    """
+    return _Viewer(runs, rows, {row.id: number for number, row in enumerate(rows)}).app(access)
+
+
+@dataclass(frozen=True)
+class _Viewer:
+    runs: Sequence[Run]
+    rows: Sequence[Row]
+    numbers: dict[str, int]
+
+    def app(self, access: Access) -> Starlette:
+        routes = [
+            Route("/api/runs", self.overall),
+            Route("/api/curves", self.curves),
+            Route("/api/runs/{run:int}/list", self.listed),
+            Route("/api/runs/{run:int}/match", self.match),
+            Route("/api/runs/{run:int}/trajectories/{position:int}", self.trajectory),
+            Route("/thumbnails/{run:int}/{position:int}/{number:int}", self.thumbnail),
+            tile_route([row.image for row in self.rows]),
+        ]
+        return make_app(access, STATIC, routes)
+
+    def overall(self, request: Request) -> Response:  # noqa: ARG002 - Starlette passes it
+        """The runs and what their filters offer."""
+        for run in self.runs:
+            run.refresh()
+        return JSONResponse({"runs": [run.facts() for run in self.runs]})
+
+    def curves(self, request: Request) -> Response:  # noqa: ARG002 - Starlette passes it
+        """Every number in the metrics of the runs, by name, against the step."""
+        return JSONResponse({"runs": [_series(run) for run in self.runs]})
+
+    def _run(self, request: Request) -> Run:
+        number = int(request.path_params["run"])
+        if not 0 <= number < len(self.runs):
+            raise HTTPException(404)
+        return self.runs[number]
+
+    def listed(self, request: Request) -> Response:
+        """A page of the trajectories that pass a filter."""
+        run = self._run(request)
+        other = next((each for each in self.runs if each is not run), None)
+        asked = request.query_params
+        positions = run.select(_filter(asked), other)
+        first = int(asked.get("from", "0")) if asked.get("from", "0").isdecimal() else 0
+        page = [run.summary(int(position)) for position in positions[first : first + PAGE]]
+        return JSONResponse({"count": len(positions), "generation": run.generation, "page": page})
+
+    def match(self, request: Request) -> Response:
+        """The trajectory of the same row in another run."""
+        row_id, step, condition = (
+            request.query_params.get(name, "") for name in ("row_id", "step", "condition")
+        )
+        number = int(step) if step.isdecimal() else None
+        return JSONResponse({"position": self._run(request).match(row_id, number, condition)})
+
+    def _columns(self, request: Request) -> tuple[Run, int, dict[str, Any]]:
+        run, position = self._run(request), request.path_params["position"]
+        if not 0 <= position < len(run):
+            raise HTTPException(404)
+        return run, position, run.columns(position)
+
+    def trajectory(self, request: Request) -> Response:
+        """One trajectory, without its pictures."""
+        run, position, columns = self._columns(request)
+        size = columns.get("image_size")
+        return JSONResponse(
+            {
+                **run.summary(position),
+                "choices": columns.get("choices"),
+                "accepted": columns.get("accepted") or [],
+                "image": Path(columns.get("image") or "").name,
+                "size": size,
+                "original": self._original(columns["row_id"], size),
+                "messages": conversation(columns["messages"]),
+                "thumbnails": len(columns.get("thumbnails") or ()),
+                "boxes": columns.get("boxes") or [],
+                "box_scores": crop_scores(columns),
+                "targets": columns.get("targets"),
+                "scores": {name: _finite(value) for name, value in columns.get("scores") or ()},
+                "advantage": _finite(columns.get("advantage")),
+                "ending": columns.get("ending"),
+                "masked": columns.get("masked"),
+                "siblings": run.siblings(position),
+                "steps": run.steps_of(position),
+            }
+        )
+
+    def _original(self, row_id: str, size: list[int] | None) -> dict[str, Any] | None:
+        """How to ask for the tiles of the original, if the user gave its row."""
+        number = self.numbers.get(row_id)
+        if number is None or size is None or list(self.rows[number].size) != list(size):
+            return None
+        image = self.rows[number].image
+        return {"number": number, "size": size, "state": image.stat().st_mtime_ns if image.exists() else 0}
+
+    def thumbnail(self, request: Request) -> Response:
+        """A picture of a conversation, as it was logged."""
+        _, _, columns = self._columns(request)
+        pictures = columns.get("thumbnails") or ()
+        number = request.path_params["number"]
+        if not 0 <= number < len(pictures):
+            raise HTTPException(404)
+        return Response(pictures[number], media_type="image/jpeg")
+
+
+def _filter(asked: QueryParams) -> Filter:
+    choices = {"outcome": ("right", "wrong"), "crop": ("yes", "no"), "against": ("better", "worse")}
+    values: dict[str, Any] = {
+        name: asked[name] for name, allowed in choices.items() if asked.get(name) in allowed
+    }
+    if asked.get("order") in ("reward", "overlap"):
+        values["order"] = asked["order"]
+    try:
+        if asked.get("overlap_below"):
+            values["overlap_below"] = float(asked["overlap_below"])
+        if asked.get("step"):
+            values["step"] = int(asked["step"])
+    except ValueError:
+        raise DataError("overlap_below and step must be numbers") from None
+    values |= {name: asked.get(name, "") for name in ("ending", "condition", "text")}
+    return Filter(**values)
+
+
+def _series(run: Run) -> dict[str, Any]:
+    lines = [line for line in run.metrics if _finite(line.get("step")) is not None]
+    names = dict.fromkeys(
+        name for line in lines for name, value in line.items() if _finite(value) is not None
+    )
+    names.pop("step", None)
+    return {
+        "name": run.facts()["name"],
+        "step": [line["step"] for line in lines],
+        "series": {name: [_finite(line.get(name)) for line in lines] for name in names},
+    }
+
+
+def _finite(value: Any) -> float | None:
+    """JSON has no NaN; what is no number is no point of a curve."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
