@@ -331,12 +331,12 @@ for first in ([box, box[::-1]] if {number} % 3 else [box]):
 def test_machines_with_other_cpus_share_a_folder_and_no_kernel(copy, tmp_path):
     folder = {"NUMBA_CACHE_DIR": str(tmp_path / "home_of_all")}
     result, _ = run(copy, IOU + COUNTS, **folder)
-    assert run(copy, IOU + COUNTS, **folder, NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="")[0] == result
+    assert run(copy, IOU + COUNTS, **folder, NUMBA_CPU_NAME="generic")[0] == result
     paths = [Path(name) for name in kept(tmp_path / "home_of_all")]
     assert len(paths) == 2
     assert paths[0].parent == paths[1].parent
     assert run(copy, IOU + COUNTS, **folder) == [result, [1, 0]]
-    assert run(copy, IOU + COUNTS, **folder, NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="")[1] == [1, 0]
+    assert run(copy, IOU + COUNTS, **folder, NUMBA_CPU_NAME="generic") == [result, [1, 0]]
 
 
 # --- where it fails ----------------------------------------------------------------------------------
