@@ -2,6 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
+from lfpc_rewards import _cache as _cache  # first: it notes what the source is like before the rest is read
 from lfpc_rewards.answers import answers_match
 from lfpc_rewards.boxes import Frame, clip_boxes, convert_boxes, convert_frame, smart_resize, visual_tokens
 from lfpc_rewards.geometry import (

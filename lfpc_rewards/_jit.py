@@ -9,6 +9,8 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numba import config, njit
 
+from lfpc_rewards._cache import keep
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -16,18 +18,17 @@ def kernel(fn: F) -> F:
     """Compile `fn` at its first call; the result is kept on disk for the next process.
 
     No `fastmath` (NaN and infinity must keep their meaning), no threads (a forked worker must
-    survive), the GIL released, and division by zero gives what numpy gives. The cache is worth its
-    risk: without it every process, also every worker of a data loader, compiles for seconds before its
-    first reward. Others report crashes when many processes share a cache; the tests let processes
-    fill an empty one at the same time, and `NUMBA_CACHE_DIR` gives each its own. With
-    ``NUMBA_DISABLE_JIT=1`` the plain function runs, as silent as the compiled one.
+    survive), the GIL released, and division by zero gives what numpy gives. Without the cache every
+    process, also every worker of a data loader, would compile for seconds before its first reward; it is
+    our own, as numba's can give old code (`_cache`). With ``NUMBA_DISABLE_JIT=1`` the plain function
+    runs, as silent as the compiled one.
     """
-    return _compiled(fn, cache=True, nogil=True)
+    return _compiled(fn, kept=True, nogil=True)
 
 
 def object_kernel(fn: F) -> F:
     """A `kernel` that keeps the GIL, as it must to call a function of `_capi`."""
-    return _compiled(fn, cache=True)
+    return _compiled(fn, kept=True)
 
 
 def part(fn: F) -> F:
@@ -40,7 +41,7 @@ def inlined(fn: F) -> F:
     return _compiled(fn, inline="always")
 
 
-def _compiled(fn: F, **options: Any) -> F:
+def _compiled(fn: F, *, kept: bool = False, **options: Any) -> F:
     if config.DISABLE_JIT:
 
         @functools.wraps(fn)
@@ -49,8 +50,7 @@ def _compiled(fn: F, **options: Any) -> F:
                 return fn(*args)
 
         return cast("F", plain)
-    try:
-        return cast("F", njit(error_model="numpy", **options)(fn))
-    except RuntimeError:  # numba found no folder that it may write its cache to
-        options.pop("cache")
-        return cast("F", njit(error_model="numpy", **options)(fn))
+    compiled = njit(error_model="numpy", **options)(fn)
+    if kept:
+        keep(compiled)
+    return cast("F", compiled)

@@ -314,13 +314,13 @@ def _fonts() -> Iterator[Check]:
 
 
 def _kernel_cache() -> Iterator[Check]:
-    """Numba tries the folder it was told, then the source's own, then the user's."""
+    """The core keeps kernels in the folder that numba is told, else in its source's, else in the user's."""
     spec = importlib.util.find_spec("lfpc_rewards")
     source = Path(spec.origin).parent if spec is not None and spec.origin else None
     told = os.environ.get("NUMBA_CACHE_DIR")
     places = [Path(told)] if told else []
     places += [source / "__pycache__"] if source else []
-    places.append(Path.home() / ".cache" / "numba")
+    places.append(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lfpc_rewards")
     usable = next((place for place in places if _can_write(place)), None)
     if usable is None:
         advice = "set NUMBA_CACHE_DIR to a folder that can be written"

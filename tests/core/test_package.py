@@ -138,25 +138,29 @@ def test_processes_that_fill_one_cache_at_the_same_time_give_the_same_result(tmp
     printed = {process.communicate()[0] for process in running}
     assert len(printed) == 1
     assert all(process.returncode == 0 for process in running)
-    assert any(tmp_path.rglob("*.nbi"))
+    assert any(tmp_path.rglob("*.nbc"))
 
 
-def test_kernels_work_where_numba_can_keep_no_cache(monkeypatch):
+def test_kernels_are_compiled_without_fast_mathematics_threads_or_numbas_cache(monkeypatch):
     from lfpc_rewards import _jit
 
     calls = []
 
     def njit(**options):
         calls.append(options)
-        if options.get("cache"):
-            raise RuntimeError("cannot cache function: no locator available")
         return lambda fn: fn
 
     monkeypatch.setattr(_jit, "njit", njit)
+    monkeypatch.setattr(_jit, "keep", calls.append)
     monkeypatch.setattr(_jit.config, "DISABLE_JIT", 0)
-    assert _jit.kernel(abs) is abs
-    assert [options.get("cache") for options in calls] == [True, None]
-    assert not any(options.get("fastmath") or options.get("parallel") for options in calls)
+    assert _jit.kernel(abs) is _jit.object_kernel(abs) is _jit.part(abs) is _jit.inlined(abs) is abs
+    numpy_like = {"error_model": "numpy"}
+    assert calls == [
+        *(numpy_like | {"nogil": True}, abs),  # a kernel, which is kept
+        *(numpy_like, abs),  # one that keeps the GIL
+        numpy_like,
+        numpy_like | {"inline": "always"},
+    ]
 
 
 def test_without_jit_kernels_are_as_silent_as_compiled_ones(monkeypatch):

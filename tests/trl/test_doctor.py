@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import lfpc_rewards
+from lfpc_rewards import _cache
 from lfpc_trl import cli, doctor
 from lfpc_trl.doctor import GIB, MATRIX, Check, check_version, diagnose, is_in
 
@@ -265,6 +267,16 @@ def test_a_kernel_cache_that_cannot_be_written_is_named(monkeypatch, tmp_path):
     assert check.level == "warning"
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "new"))
     assert list(doctor._kernel_cache()) == [Check("ok", "compiled kernels", f"kept in {tmp_path / 'new'}")]
+
+
+def test_the_kernel_cache_is_looked_for_where_the_core_keeps_it(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(doctor, "_can_write", asked.append)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "told"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    monkeypatch.setattr(_cache.config, "CACHE_DIR", str(tmp_path / "told"))
+    list(doctor._kernel_cache())
+    assert asked == _cache.places(Path(lfpc_rewards.__file__).parent)
 
 
 @pytest.mark.parametrize(("told", "level"), [("1", "ok"), ("100000", "warning"), ("many", "warning")])
