@@ -41,6 +41,10 @@ class Frame(StrEnum):
     """0 to 1000 of the image's width and height (Qwen2-VL and Qwen3-VL write these)."""
 
 
+FrameName: TypeAlias = Literal["original", "shown", "relative", "relative_1000"]
+"""The value of a `Frame`, so that an editor and mypy refuse a misspelt one."""
+
+
 def convert_boxes(boxes: BoxesLike, source: BoxFormat, target: BoxFormat) -> Boxes:
     """Rewrite boxes from one format into another; the frame stays the same.
 
@@ -117,8 +121,8 @@ def clip_boxes(boxes: BoxesLike, image_sizes: SizesLike) -> Boxes:
 
 def convert_frame(
     boxes: BoxesLike,
-    source: Frame | str,
-    target: Frame | str,
+    source: Frame | FrameName,
+    target: Frame | FrameName,
     *,
     original_size: SizesLike | None = None,
     shown_size: SizesLike | None = None,
@@ -257,7 +261,7 @@ def visual_tokens(height: int, width: int, *, factor: int = 28, min_pixels: int,
     return (rows // factor) * (columns // factor)
 
 
-def _frame(value: Frame | str, name: str) -> Frame:
+def _frame(value: Frame | FrameName, name: str) -> Frame:
     try:
         return Frame(value)
     except ValueError:

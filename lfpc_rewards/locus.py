@@ -21,7 +21,7 @@ from lfpc_rewards._jit import kernel, object_kernel, part
 from lfpc_rewards._packing import pack_rows, starts_of
 from lfpc_rewards._scan import Codes, _codes, is_space, read_box
 from lfpc_rewards._typing import Boxes, BoxesLike, Scores, SizesLike
-from lfpc_rewards.boxes import Frame, convert_frame
+from lfpc_rewards.boxes import Frame, FrameName, convert_frame
 from lfpc_rewards.geometry import iou
 from lfpc_rewards.parsing import Completion, read_answers
 
@@ -48,7 +48,7 @@ def locus_reward(
     completions: Sequence[Completion],
     targets: Sequence[BoxesLike | None] | Boxes,
     *,
-    frame: Frame | str = Frame.ORIGINAL,
+    frame: Frame | FrameName = Frame.ORIGINAL,
     image_sizes: SizesLike | None = None,
     shown_sizes: SizesLike | None = None,
     format_weight: float = 0.1,
@@ -61,7 +61,7 @@ def locus_reward(
     completions: Sequence[Completion],
     targets: Sequence[BoxesLike | None] | Boxes,
     *,
-    frame: Frame | str = Frame.ORIGINAL,
+    frame: Frame | FrameName = Frame.ORIGINAL,
     image_sizes: SizesLike | None = None,
     shown_sizes: SizesLike | None = None,
     format_weight: float = 0.1,
@@ -69,11 +69,24 @@ def locus_reward(
 ) -> LocusParts: ...
 
 
+@overload
 def locus_reward(
     completions: Sequence[Completion],
     targets: Sequence[BoxesLike | None] | Boxes,
     *,
-    frame: Frame | str = Frame.ORIGINAL,
+    frame: Frame | FrameName = Frame.ORIGINAL,
+    image_sizes: SizesLike | None = None,
+    shown_sizes: SizesLike | None = None,
+    format_weight: float = 0.1,
+    return_parts: bool,
+) -> Scores | LocusParts: ...
+
+
+def locus_reward(
+    completions: Sequence[Completion],
+    targets: Sequence[BoxesLike | None] | Boxes,
+    *,
+    frame: Frame | FrameName = Frame.ORIGINAL,
     image_sizes: SizesLike | None = None,
     shown_sizes: SizesLike | None = None,
     format_weight: float = 0.1,
