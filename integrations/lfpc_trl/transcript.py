@@ -8,11 +8,11 @@ so it does not count. The box that is scored is the one that was cut (`images.cr
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from lfpc_rewards import (
+    Reduce,
     Rollout,
     accuracy_reward,
     format_reward,
@@ -20,6 +20,7 @@ from lfpc_rewards import (
     parse_completions,
     tool_bonus,
 )
+from lfpc_rewards.rewards import IOU_WEIGHT, OVERLAP_THRESHOLD
 from lfpc_trl.crop_tool import NO_PICTURE, CropSettings
 from lfpc_trl.images import BOX_ERRORS, BoxError, PixelBox, crop_box, crop_size, tokens_of
 from lfpc_trl.prompts import Message
@@ -45,9 +46,9 @@ class GroundingSettings:
         reduce: which crop of several counts. Our choice; see `lfpc_rewards.grounding_reward`.
     """
 
-    overlap_threshold: float | None = 0.9
-    iou_weight: float = 0.5
-    reduce: Literal["best", "last", "first", "mean"] = "best"
+    overlap_threshold: float | None = OVERLAP_THRESHOLD
+    iou_weight: float = IOU_WEIGHT
+    reduce: Reduce = "best"
 
 
 @dataclass(frozen=True)
