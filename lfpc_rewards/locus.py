@@ -7,7 +7,6 @@ it types is its answer, so it counts as such, and nothing else in the text does.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, overload
 
@@ -19,14 +18,11 @@ from lfpc_rewards._capi import ascii_text, list_item
 from lfpc_rewards._checks import WITH_AREA, as_box_list, raise_bad_row
 from lfpc_rewards._jit import kernel, object_kernel, part
 from lfpc_rewards._packing import pack_rows, starts_of
-from lfpc_rewards._scan import Codes, _codes, is_space, read_box
+from lfpc_rewards._scan import BOX_IN_TEXT, Codes, _codes, is_space, read_box
 from lfpc_rewards._typing import Boxes, BoxesLike, Scores, SizesLike
 from lfpc_rewards.boxes import Frame, FrameName, convert_frame
 from lfpc_rewards.geometry import iou
 from lfpc_rewards.parsing import Completion, read_answers
-
-_NUMBER = r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*"
-_BOX = re.compile(rf"\[{','.join([_NUMBER] * 4)}\]")
 
 
 class LocusParts(NamedTuple):
@@ -180,7 +176,7 @@ def _first_boxes(texts: Sequence[str], spans: NDArray[np.int64]) -> Boxes:
     else:
         find_boxes(_codes("".join(own)), starts_of(list(map(len, own))), spans, boxes, doubtful)
     for row in np.flatnonzero(doubtful).tolist():
-        found = _BOX.search(own[row], int(spans[row, 0]), int(spans[row, 1]))
+        found = BOX_IN_TEXT.search(own[row], int(spans[row, 0]), int(spans[row, 1]))
         boxes[row] = [float(number) for number in found.groups()] if found else math.nan
     return boxes
 
@@ -212,7 +208,7 @@ def find_ascii_boxes(
 
 @part
 def find_box(codes: Codes, start: int, stop: int, box: NDArray[np.float64]) -> bool:
-    """False if a "[" before what may begin a number has no plain box behind it: `_BOX` decides."""
+    """False if a "[" before what may begin a number has no plain box behind it: `BOX_IN_TEXT` decides."""
     for i in range(start, stop):
         if codes[i] != 0x5B:  # [
             continue

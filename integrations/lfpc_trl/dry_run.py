@@ -279,7 +279,7 @@ def _picture_sizes(messages: Sequence[Message]) -> list[tuple[int, int]]:
         for message in messages
         if isinstance(message["content"], list)
         for block in message["content"]
-        if block["type"] == "image"
+        if "image" in block
     ]
 
 

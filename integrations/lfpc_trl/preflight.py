@@ -318,7 +318,7 @@ def _tokenise(
 
 def _pictures(message: Message) -> list[Any]:
     content = message["content"]
-    return [block for block in content if block["type"] == "image"] if isinstance(content, list) else []
+    return [block for block in content if "image" in block] if isinstance(content, list) else []
 
 
 def whole_picture(row: Row, frame: Frame) -> list[float]:

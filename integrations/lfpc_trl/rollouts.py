@@ -503,5 +503,5 @@ def _images(messages: Sequence[Message]) -> list[Image.Image]:
         for message in messages
         if isinstance(message["content"], list)
         for block in message["content"]
-        if block["type"] == "image"
+        if "image" in block
     ]

@@ -264,7 +264,7 @@ def without_pictures(messages: Sequence[Message], first: int = 0) -> tuple[list[
         if isinstance(content, list):
             blocks = []
             for block in content:
-                if block.get("type") == "image":
+                if "image" in block:
                     blocks.append({"type": "image", "thumbnail": first + len(pictures)})
                     pictures.append(block["image"])
                 else:

@@ -20,6 +20,7 @@ from lfpc_rewards import (
     parse_completions,
     tool_bonus,
 )
+from lfpc_rewards.parsing import has_image
 from lfpc_rewards.rewards import IOU_WEIGHT, OVERLAP_THRESHOLD
 from lfpc_trl.crop_tool import NO_PICTURE, CropSettings
 from lfpc_trl.images import BOX_ERRORS, BoxError, PixelBox, crop_box, crop_size, tokens_of
@@ -189,14 +190,8 @@ def score_transcripts(
     return scored
 
 
-def has_picture(message: Message) -> bool:
-    """Whether a message carries a picture."""
-    content = message.get("content")
-    return isinstance(content, list) and any(block.get("type") == "image" for block in content)
-
-
 def _is_failure(message: Message) -> bool:
-    if message["role"] != "tool" or has_picture(message):
+    if message["role"] != "tool" or has_image(message.get("content")):
         return False
     return _text(message) != NO_PICTURE  # a refusal is a dict in words, whatever tool the model named
 
