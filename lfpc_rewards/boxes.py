@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from lfpc_rewards._checks import SIZE, as_boxes, as_sizes, raise_bad_row
+from lfpc_rewards._checks import as_boxes, as_positive_sizes
 from lfpc_rewards._typing import Boxes, BoxesLike, Floats, SizesLike
 
 BoxFormat: TypeAlias = Literal["xyxy", "xywh", "cxcywh"]
@@ -110,7 +110,7 @@ def clip_boxes(boxes: BoxesLike, image_sizes: SizesLike) -> Boxes:
         array([[  0.,  10.,  50.,  80.],
                [100.,  10., 100.,  20.]])
     """
-    a, sizes = as_boxes(boxes, "boxes"), _positive(image_sizes, "image_sizes")
+    a, sizes = as_boxes(boxes, "boxes"), as_positive_sizes(image_sizes, "image_sizes")
     try:
         return np.clip(a, a.dtype.type(0), np.concatenate([sizes, sizes], -1).astype(a.dtype))
     except ValueError:
@@ -175,7 +175,7 @@ def convert_frame(
             name, size = f"{frame.value}_size", sizes[frame]
             if size is None:
                 raise ValueError(f"{name} is needed to convert from {before} to {after}, got None")
-            pair = _positive(size, name)
+            pair = as_positive_sizes(size, name)
             scales.append(np.concatenate([pair, pair], -1))
     try:
         return np.asarray(a * scales[1] / scales[0], dtype=a.dtype)  # multiply first: integers stay exact
@@ -267,11 +267,3 @@ def _frame(value: Frame | FrameName, name: str) -> Frame:
     except ValueError:
         known = ", ".join(frame.value for frame in Frame)
         raise ValueError(f"{name} must be one of {known}, got {value!r}") from None
-
-
-def _positive(sizes: SizesLike, name: str) -> Floats:
-    array = as_sizes(sizes, name)
-    good = ((array > 0) & (array < np.inf)).all(-1)
-    if not good.all():
-        raise_bad_row(name, array, good, SIZE)
-    return array

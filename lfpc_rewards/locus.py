@@ -15,7 +15,7 @@ from numba import carray
 from numpy.typing import NDArray
 
 from lfpc_rewards._capi import ascii_text, list_item
-from lfpc_rewards._checks import WITH_AREA, as_box_list, raise_bad_row
+from lfpc_rewards._checks import WITH_AREA, are_boxes, as_box_list, raise_bad_row
 from lfpc_rewards._jit import kernel, object_kernel, part
 from lfpc_rewards._packing import pack_rows, starts_of
 from lfpc_rewards._scan import BOX_IN_TEXT, Codes, _codes, is_space, read_box
@@ -140,7 +140,7 @@ def locus_reward(
         shown_size=shown_sizes,
     )
     overlap = np.where(known, 0.0, np.nan)
-    good = known & _with_area(boxes)
+    good = known & are_boxes(boxes, with_area=True)
     overlap[good] = iou(boxes[good], golds[good])
     layout = well_formed.astype(np.float64)
     total = (1.0 - format_weight) * np.where(known, overlap, 0.0) + format_weight * layout
@@ -153,18 +153,10 @@ def _targets(targets: Sequence[BoxesLike | None] | Boxes) -> tuple[Boxes, NDArra
     rows: Any = targets if known.all() else [(0, 0, 1, 1) if row is None else row for row in targets]
     packed = pack_rows([rows], lambda _: None) if type(rows) is list else None
     golds = as_box_list(rows, "targets") if packed is None else packed[0].reshape(-1, 4)
-    good = _with_area(golds)
+    good = are_boxes(golds, with_area=True)
     if not good.all():
         raise_bad_row("targets", golds, good, WITH_AREA)
     return golds, known
-
-
-def _with_area(boxes: Boxes) -> NDArray[np.bool_]:
-    with np.errstate(all="ignore"):
-        width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
-        area = width * height  # not finite where a corner is not
-        good: NDArray[np.bool_] = (width > 0) & (height > 0) & (area > 0) & (area * 4 < np.inf)
-    return good
 
 
 def _first_boxes(texts: Sequence[str], spans: NDArray[np.int64]) -> Boxes:
