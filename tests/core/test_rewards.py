@@ -159,6 +159,20 @@ def test_ways_to_reduce_two_crops_and_two_regions():
     assert score(good_for_one, None, reduce="best") == half
 
 
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_of_crops_with_equal_totals_the_earlier_one_is_taken(weight):
+    # Ten pixels too wide and ten too narrow are as far from the target; far away, both have no IoU.
+    pairs = {0.0: ([30, 40, 60, 60], [50, 40, 60, 60]), 1.0: ([0, 40, 20, 60], [0, 0, 9, 9])}
+    for row in (pairs[weight], pairs[weight][::-1]):
+        parts = lr.grounding_reward([row], [[B1]], SIZE, iou_weight=weight, return_parts=True)
+        alone = [
+            lr.grounding_reward([[crop]], [[B1]], SIZE, iou_weight=weight, return_parts=True) for crop in row
+        ]
+        assert alone[0].total == alone[1].total
+        assert alone[0][:3] != alone[1][:3]
+        assert parts == alone[0]
+
+
 def test_rows_without_a_target_are_nan_in_every_part():
     for nothing in (None, [], ()):
         parts = lr.grounding_reward([[B1], []], [nothing, [B1]], SIZE, return_parts=True)
