@@ -1,10 +1,21 @@
 """Rewards for models that zoom into pictures: geometry of boxes, parsing of rollouts, LFPC's terms."""
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 from lfpc_rewards import _cache as _cache  # first: it notes what the source is like before the rest is read
 from lfpc_rewards.answers import answers_match
-from lfpc_rewards.boxes import Frame, clip_boxes, convert_boxes, convert_frame, smart_resize, visual_tokens
+from lfpc_rewards.boxes import (
+    BoxFormat,
+    Frame,
+    FrameName,
+    clip_boxes,
+    convert_boxes,
+    convert_frame,
+    smart_resize,
+    visual_tokens,
+)
 from lfpc_rewards.geometry import (
     area,
     corner_distance,
@@ -21,6 +32,7 @@ from lfpc_rewards.locus import LocusParts, locus_reward
 from lfpc_rewards.parsing import Crop, Rollout, parse_completion, parse_completions
 from lfpc_rewards.rewards import (
     GroundingParts,
+    Reduce,
     accuracy_reward,
     format_reward,
     grounding_reward,
@@ -30,20 +42,41 @@ from lfpc_rewards.rewards import (
 )
 from lfpc_rewards.targets import Targets
 
+if TYPE_CHECKING:
+    from lfpc_rewards import adapters, presets
+
 try:
     __version__ = version("lfpc-rewards")
 except PackageNotFoundError:  # used from a source folder without being installed
     __version__ = "0+unknown"
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+if not TYPE_CHECKING:  # type checkers would take any misspelt name for one that this function knows
+
+    def __getattr__(name):
+        # These two are not needed by whoever needs the core: they are loaded when they are asked for.
+        if name in ("adapters", "presets"):
+            return import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 __all__ = [
+    "BoxFormat",
     "Crop",
     "Frame",
+    "FrameName",
     "GroundingParts",
     "LocusParts",
+    "Reduce",
     "Rollout",
     "Targets",
     "__version__",
     "accuracy_reward",
+    "adapters",
     "answers_match",
     "area",
     "clip_boxes",
@@ -64,6 +97,7 @@ __all__ = [
     "locus_reward",
     "parse_completion",
     "parse_completions",
+    "presets",
     "smart_resize",
     "tool_bonus",
     "union_coverage",

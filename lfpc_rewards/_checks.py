@@ -61,10 +61,15 @@ def as_sizes(sizes: SizesLike, name: str = "image_sizes") -> Floats:
 def as_positive_sizes(sizes: SizesLike, name: str = "image_sizes") -> Floats:
     """(..., 2) sizes of pictures that exist."""
     array = as_sizes(sizes, name)
-    good = ((array > 0) & (array < np.inf)).all(-1)
+    good = are_sizes(array)
     if not good.all():
         raise_bad_row(name, array, good, SIZE)
     return array
+
+
+def are_sizes(sizes: Floats) -> NDArray[np.bool_]:
+    """(...) whether each is the width and height of a picture."""
+    return np.asarray(((sizes > 0) & (sizes < np.inf)).all(-1))
 
 
 def broadcast(arrays: list[Floats], names: list[str]) -> tuple[list[Floats], tuple[int, ...]]:
@@ -103,21 +108,27 @@ def as_out(out: Floats | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> 
     return out
 
 
+def are_boxes(boxes: Boxes, *, with_area: bool) -> NDArray[np.bool_]:
+    """(...) whether each is four finite numbers in order, as `area_of` has it in kernels."""
+    with np.errstate(all="ignore"):
+        w = boxes[..., 2] - boxes[..., 0]
+        h = boxes[..., 3] - boxes[..., 1]
+        area = w * h
+        # Shape () gives a bool of numpy.
+        good = np.asarray((w >= 0) & (h >= 0) & (area * 4 < np.inf))
+        return good & (area > 0) if with_area else good
+
+
 def raise_bad_boxes(
     named: list[tuple[str, Boxes, bool]], sizes: tuple[str, Floats] | None = None
 ) -> NoReturn:
     """Find the first box (or size) that breaks its rule and say so. `named`: (name, boxes, needs an area)."""
-    with np.errstate(all="ignore"):
-        for name, boxes, with_area in named:
-            w = boxes[..., 2] - boxes[..., 0]
-            h = boxes[..., 3] - boxes[..., 1]
-            good = (w >= 0) & (h >= 0) & (w * h * 4 < np.inf)
-            if with_area:
-                good &= w * h > 0
-            if not good.all():
-                raise_bad_row(name, boxes, good, WITH_AREA if with_area else ORDERED)
-        if sizes is not None:
-            raise_bad_row(*sizes, ((sizes[1] > 0) & (sizes[1] < np.inf)).all(-1), SIZE)
+    for name, boxes, with_area in named:
+        good = are_boxes(boxes, with_area=with_area)
+        if not good.all():
+            raise_bad_row(name, boxes, good, WITH_AREA if with_area else ORDERED)
+    if sizes is not None:
+        raise_bad_row(*sizes, are_sizes(sizes[1]), SIZE)
     raise AssertionError("a kernel refused boxes that break no rule")  # pragma: no cover
 
 

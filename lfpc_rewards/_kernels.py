@@ -22,64 +22,59 @@ BEST, LAST, FIRST, MEAN = 0, 1, 2, 3
 """Codes of the ways to reduce several crops to one score."""
 
 
+@part
+def area_of(boxes: A, i: int) -> tuple[float, bool]:
+    # The area of box i, and whether that is a box. One comparison refuses NaN, infinity and overflow:
+    # inf * 0 is NaN, and NaN < inf is false. Four times, so that the sum of two areas cannot overflow either.
+    number = boxes.dtype.type
+    w = boxes[4 * i + 2] - boxes[4 * i]
+    h = boxes[4 * i + 3] - boxes[4 * i + 1]
+    area = w * h
+    return area, w >= number(0) and h >= number(0) and area * number(4) < number(np.inf)
+
+
+@part
+def shared_area(boxes: A, others: A, i: int) -> float:
+    zero = boxes.dtype.type(0)
+    w = min(boxes[4 * i + 2], others[4 * i + 2]) - max(boxes[4 * i], others[4 * i])
+    h = min(boxes[4 * i + 3], others[4 * i + 3]) - max(boxes[4 * i + 1], others[4 * i + 1])
+    # Clip each side before multiplying: two negative gaps would give a positive area.
+    area: float = max(w, zero) * max(h, zero)
+    return area
+
+
 @kernel
 def area_rows(boxes: A, out: A) -> bool:
-    zero = boxes.dtype.type(0)
-    four = boxes.dtype.type(4)
-    infinity = boxes.dtype.type(np.inf)
     bad = 0
     for i in range(out.size):
-        w = boxes[4 * i + 2] - boxes[4 * i]
-        h = boxes[4 * i + 3] - boxes[4 * i + 1]
-        # One comparison refuses NaN, infinity and overflow: inf * 0 is NaN, and NaN < inf is false.
-        # Four times, so that the sum of two areas cannot overflow either.
-        bad += not (w >= zero and h >= zero and w * h * four < infinity)
-        out[i] = w * h
+        out[i], good = area_of(boxes, i)
+        bad += not good
     return bad == 0
 
 
 @kernel
 def intersection_rows(boxes: A, others: A, out: A) -> bool:
-    zero = boxes.dtype.type(0)
-    four = boxes.dtype.type(4)
-    infinity = boxes.dtype.type(np.inf)
     bad = 0
     for i in range(out.size):
-        w0 = boxes[4 * i + 2] - boxes[4 * i]
-        h0 = boxes[4 * i + 3] - boxes[4 * i + 1]
-        w1 = others[4 * i + 2] - others[4 * i]
-        h1 = others[4 * i + 3] - others[4 * i + 1]
-        bad += not (w0 >= zero and h0 >= zero and w0 * h0 * four < infinity)
-        bad += not (w1 >= zero and h1 >= zero and w1 * h1 * four < infinity)
-        w = min(boxes[4 * i + 2], others[4 * i + 2]) - max(boxes[4 * i], others[4 * i])
-        h = min(boxes[4 * i + 3], others[4 * i + 3]) - max(boxes[4 * i + 1], others[4 * i + 1])
-        # Clip each side before multiplying: two negative gaps would give a positive area.
-        out[i] = max(w, zero) * max(h, zero)
+        _, good = area_of(boxes, i)
+        _, other_good = area_of(others, i)
+        bad += not (good and other_good)
+        out[i] = shared_area(boxes, others, i)
     return bad == 0
 
 
 @kernel
 def iou_rows(boxes: A, others: A, out: A) -> bool:
     zero = boxes.dtype.type(0)
-    one = boxes.dtype.type(1)
-    four = boxes.dtype.type(4)
-    infinity = boxes.dtype.type(np.inf)
     bad = 0
     for i in range(out.size):
-        w0 = boxes[4 * i + 2] - boxes[4 * i]
-        h0 = boxes[4 * i + 3] - boxes[4 * i + 1]
-        w1 = others[4 * i + 2] - others[4 * i]
-        h1 = others[4 * i + 3] - others[4 * i + 1]
-        a0 = w0 * h0
-        a1 = w1 * h1
-        bad += not (w0 >= zero and h0 >= zero and a0 * four < infinity)
-        bad += not (w1 >= zero and h1 >= zero and a1 * four < infinity)
-        w = min(boxes[4 * i + 2], others[4 * i + 2]) - max(boxes[4 * i], others[4 * i])
-        h = min(boxes[4 * i + 3], others[4 * i + 3]) - max(boxes[4 * i + 1], others[4 * i + 1])
-        inter = max(w, zero) * max(h, zero)
+        a0, good = area_of(boxes, i)
+        a1, other_good = area_of(others, i)
+        bad += not (good and other_good)
+        inter = shared_area(boxes, others, i)
         union = a0 + a1 - inter
-        # The sum above rounds, so that nearly equal boxes could pass 1 by the last bit.
-        out[i] = min(inter / union, one) if union > zero else zero
+        # At most 1: neither area is smaller than what they share, also when rounded, so no union is either.
+        out[i] = inter / union if union > zero else zero
     return bad == 0
 
 
@@ -87,27 +82,19 @@ def iou_rows(boxes: A, others: A, out: A) -> bool:
 def giou_rows(boxes: A, others: A, out: A) -> bool:
     zero = boxes.dtype.type(0)
     one = boxes.dtype.type(1)
-    four = boxes.dtype.type(4)
-    infinity = boxes.dtype.type(np.inf)
     bad = 0
     for i in range(out.size):
-        w0 = boxes[4 * i + 2] - boxes[4 * i]
-        h0 = boxes[4 * i + 3] - boxes[4 * i + 1]
-        w1 = others[4 * i + 2] - others[4 * i]
-        h1 = others[4 * i + 3] - others[4 * i + 1]
-        a0 = w0 * h0
-        a1 = w1 * h1
-        bad += not (w0 >= zero and h0 >= zero and a0 * four < infinity)
-        bad += not (w1 >= zero and h1 >= zero and a1 * four < infinity)
-        w = min(boxes[4 * i + 2], others[4 * i + 2]) - max(boxes[4 * i], others[4 * i])
-        h = min(boxes[4 * i + 3], others[4 * i + 3]) - max(boxes[4 * i + 1], others[4 * i + 1])
-        inter = max(w, zero) * max(h, zero)
+        a0, good = area_of(boxes, i)
+        a1, other_good = area_of(others, i)
+        bad += not (good and other_good)
+        inter = shared_area(boxes, others, i)
         union = a0 + a1 - inter
         hull_w = max(boxes[4 * i + 2], others[4 * i + 2]) - min(boxes[4 * i], others[4 * i])
         hull_h = max(boxes[4 * i + 3], others[4 * i + 3]) - min(boxes[4 * i + 1], others[4 * i + 1])
         hull = hull_w * hull_h
-        overlap = min(inter / union, one) if union > zero else zero
-        # 1 - union/hull and not (hull - union)/hull: the latter is NaN when the hull overflows.
+        overlap = inter / union if union > zero else zero
+        # 1 - union/hull and not (hull - union)/hull: the latter is NaN when the hull overflows. The union, a
+        # rounded sum, may pass its hull by the last bit.
         out[i] = overlap - (one - min(union / hull, one)) if hull > zero else overlap
     return bad == 0
 
@@ -115,20 +102,12 @@ def giou_rows(boxes: A, others: A, out: A) -> bool:
 @kernel
 def coverage_rows(crops: A, targets: A, out: A) -> bool:
     zero = crops.dtype.type(0)
-    four = crops.dtype.type(4)
-    infinity = crops.dtype.type(np.inf)
     bad = 0
     for i in range(out.size):
-        w0 = crops[4 * i + 2] - crops[4 * i]
-        h0 = crops[4 * i + 3] - crops[4 * i + 1]
-        w1 = targets[4 * i + 2] - targets[4 * i]
-        h1 = targets[4 * i + 3] - targets[4 * i + 1]
-        a1 = w1 * h1
-        bad += not (w0 >= zero and h0 >= zero and w0 * h0 * four < infinity)
-        bad += not (w1 > zero and h1 > zero and a1 > zero and a1 * four < infinity)
-        w = min(crops[4 * i + 2], targets[4 * i + 2]) - max(crops[4 * i], targets[4 * i])
-        h = min(crops[4 * i + 3], targets[4 * i + 3]) - max(crops[4 * i + 1], targets[4 * i + 1])
-        out[i] = max(w, zero) * max(h, zero) / a1
+        _, good = area_of(crops, i)
+        area, target_good = area_of(targets, i)
+        bad += not (good and target_good and area > zero)
+        out[i] = shared_area(crops, targets, i) / area
     return bad == 0
 
 
@@ -139,14 +118,11 @@ def corner_distance_rows(crops: A, targets: A, sizes: A, out: A) -> bool:
     infinity = crops.dtype.type(np.inf)
     bad = 0
     for i in range(out.size):
-        w0 = crops[4 * i + 2] - crops[4 * i]
-        h0 = crops[4 * i + 3] - crops[4 * i + 1]
-        w1 = targets[4 * i + 2] - targets[4 * i]
-        h1 = targets[4 * i + 3] - targets[4 * i + 1]
-        bad += not (w0 >= zero and h0 >= zero and w0 * h0 * four < infinity)
-        bad += not (w1 >= zero and h1 >= zero and w1 * h1 * four < infinity)
+        _, good = area_of(crops, i)
+        _, target_good = area_of(targets, i)
         width = sizes[2 * i]
         height = sizes[2 * i + 1]
+        bad += not (good and target_good)
         bad += not (width > zero and width < infinity and height > zero and height < infinity)
         dx = abs(crops[4 * i] - targets[4 * i]) + abs(crops[4 * i + 2] - targets[4 * i + 2])
         dy = abs(crops[4 * i + 1] - targets[4 * i + 1]) + abs(crops[4 * i + 3] - targets[4 * i + 3])
@@ -167,7 +143,7 @@ def iou_of(
     x0: float, y0: float, x1: float, y1: float, own: float,
     a0: float, b0: float, a1: float, b1: float, area: float, zero: float,
 ) -> float:  # fmt: skip
-    # At most 1: no area is smaller than what is shared, and rounding keeps the order of numbers.
+    # At most 1, as in `iou_rows`.
     inter = max(min(x1, a1) - max(x0, a0), zero) * max(min(y1, b1) - max(y0, b0), zero)
     return inter / (own + area - inter)
 
@@ -208,7 +184,7 @@ def giou_pairs(boxes: A, others: A, out: A) -> None:
             inter = max(w, zero) * max(h, zero)
             union = own + areas[j] - inter
             hull = (max(x1, x1s[j]) - min(x0, x0s[j])) * (max(y1, y1s[j]) - min(y0, y0s[j]))
-            overlap = min(inter / union, one) if union > zero else zero
+            overlap = inter / union if union > zero else zero
             row[j] = overlap - (one - min(union / hull, one)) if hull > zero else overlap
 
 
@@ -269,7 +245,8 @@ def first_bad_target(
             for box in range(first, region_starts[region + 1]):
                 x0, y0 = boxes[4 * box], boxes[4 * box + 1]
                 x1, y1 = boxes[4 * box + 2], boxes[4 * box + 3]
-                if not ((x1 - x0) * (y1 - y0) < np.inf and x0 < x1 and y0 < y1 and (x1 - x0) * (y1 - y0) > 0):
+                area, good = area_of(boxes, box)
+                if not (good and area > 0.0):
                     return 2, row, own, box - first
                 if x0 < 0.0 or y0 < 0.0 or x1 > width or y1 > height:
                     return 3, row, own, box - first
@@ -312,7 +289,7 @@ def score_crop(
         inter = max(min(x1, tx1) - max(x0, tx0), 0.0) * max(min(y1, ty1) - max(y0, ty0), 0.0)
         if box == first:
             overlap = inter / area
-        max_iou = max(max_iou, min(inter / (own + area - inter), 1.0))
+        max_iou = max(max_iou, inter / (own + area - inter))
         dx = abs(x0 - tx0) + abs(x1 - tx1)
         dy = abs(y0 - ty0) + abs(y1 - ty1)
         distance = min(distance, (dx / width + dy / height) / 4.0)

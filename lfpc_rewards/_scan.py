@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, cast
@@ -52,6 +53,10 @@ _NAME = np.frombuffer(f'"{TOOL_NAME}"'.encode(), np.uint8)
 _ARGUMENTS_KEY = np.frombuffer(b'"arguments"', np.uint8)
 _ESCAPED = np.frombuffer(b'"\\/bfnrt', np.uint8)
 _BOX_KEY = np.frombuffer(f'"{BOX_ARGUMENT}"'.encode(), np.uint8)
+_NUMBER = r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*"
+BOX_IN_TEXT = re.compile(rf"\[{','.join([_NUMBER] * 4)}\]")
+"""A box as models write it, with a group for each number. `read_box` reads the plainest of these."""
+
 _POWERS = 10.0 ** np.arange(16)
 _UTF16, _UTF32 = ("utf-16-le", "utf-32-le") if sys.byteorder == "little" else ("utf-16-be", "utf-32-be")
 

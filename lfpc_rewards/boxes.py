@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from lfpc_rewards._checks import SIZE, as_boxes, as_sizes, raise_bad_row
+from lfpc_rewards._checks import as_boxes, as_positive_sizes
 from lfpc_rewards._typing import Boxes, BoxesLike, Floats, SizesLike
 
 BoxFormat: TypeAlias = Literal["xyxy", "xywh", "cxcywh"]
@@ -39,6 +39,10 @@ class Frame(StrEnum):
     """0 to 1 of the image's width and height."""
     RELATIVE_1000 = "relative_1000"
     """0 to 1000 of the image's width and height (Qwen2-VL and Qwen3-VL write these)."""
+
+
+FrameName: TypeAlias = Literal["original", "shown", "relative", "relative_1000"]
+"""The value of a `Frame`, so that an editor and mypy refuse a misspelt one."""
 
 
 def convert_boxes(boxes: BoxesLike, source: BoxFormat, target: BoxFormat) -> Boxes:
@@ -106,7 +110,7 @@ def clip_boxes(boxes: BoxesLike, image_sizes: SizesLike) -> Boxes:
         array([[  0.,  10.,  50.,  80.],
                [100.,  10., 100.,  20.]])
     """
-    a, sizes = as_boxes(boxes, "boxes"), _positive(image_sizes, "image_sizes")
+    a, sizes = as_boxes(boxes, "boxes"), as_positive_sizes(image_sizes, "image_sizes")
     try:
         return np.clip(a, a.dtype.type(0), np.concatenate([sizes, sizes], -1).astype(a.dtype))
     except ValueError:
@@ -117,8 +121,8 @@ def clip_boxes(boxes: BoxesLike, image_sizes: SizesLike) -> Boxes:
 
 def convert_frame(
     boxes: BoxesLike,
-    source: Frame | str,
-    target: Frame | str,
+    source: Frame | FrameName,
+    target: Frame | FrameName,
     *,
     original_size: SizesLike | None = None,
     shown_size: SizesLike | None = None,
@@ -171,7 +175,7 @@ def convert_frame(
             name, size = f"{frame.value}_size", sizes[frame]
             if size is None:
                 raise ValueError(f"{name} is needed to convert from {before} to {after}, got None")
-            pair = _positive(size, name)
+            pair = as_positive_sizes(size, name)
             scales.append(np.concatenate([pair, pair], -1))
     try:
         return np.asarray(a * scales[1] / scales[0], dtype=a.dtype)  # multiply first: integers stay exact
@@ -257,17 +261,9 @@ def visual_tokens(height: int, width: int, *, factor: int = 28, min_pixels: int,
     return (rows // factor) * (columns // factor)
 
 
-def _frame(value: Frame | str, name: str) -> Frame:
+def _frame(value: Frame | FrameName, name: str) -> Frame:
     try:
         return Frame(value)
     except ValueError:
         known = ", ".join(frame.value for frame in Frame)
         raise ValueError(f"{name} must be one of {known}, got {value!r}") from None
-
-
-def _positive(sizes: SizesLike, name: str) -> Floats:
-    array = as_sizes(sizes, name)
-    good = ((array > 0) & (array < np.inf)).all(-1)
-    if not good.all():
-        raise_bad_row(name, array, good, SIZE)
-    return array

@@ -7,7 +7,6 @@ it types is its answer, so it counts as such, and nothing else in the text does.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, overload
 
@@ -16,17 +15,14 @@ from numba import carray
 from numpy.typing import NDArray
 
 from lfpc_rewards._capi import ascii_text, list_item
-from lfpc_rewards._checks import WITH_AREA, as_box_list, raise_bad_row
+from lfpc_rewards._checks import WITH_AREA, are_boxes, as_box_list, raise_bad_row
 from lfpc_rewards._jit import kernel, object_kernel, part
 from lfpc_rewards._packing import pack_rows, starts_of
-from lfpc_rewards._scan import Codes, _codes, is_space, read_box
+from lfpc_rewards._scan import BOX_IN_TEXT, Codes, _codes, is_space, read_box
 from lfpc_rewards._typing import Boxes, BoxesLike, Scores, SizesLike
-from lfpc_rewards.boxes import Frame, convert_frame
+from lfpc_rewards.boxes import Frame, FrameName, convert_frame
 from lfpc_rewards.geometry import iou
 from lfpc_rewards.parsing import Completion, read_answers
-
-_NUMBER = r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*"
-_BOX = re.compile(rf"\[{','.join([_NUMBER] * 4)}\]")
 
 
 class LocusParts(NamedTuple):
@@ -48,7 +44,7 @@ def locus_reward(
     completions: Sequence[Completion],
     targets: Sequence[BoxesLike | None] | Boxes,
     *,
-    frame: Frame | str = Frame.ORIGINAL,
+    frame: Frame | FrameName = Frame.ORIGINAL,
     image_sizes: SizesLike | None = None,
     shown_sizes: SizesLike | None = None,
     format_weight: float = 0.1,
@@ -61,7 +57,7 @@ def locus_reward(
     completions: Sequence[Completion],
     targets: Sequence[BoxesLike | None] | Boxes,
     *,
-    frame: Frame | str = Frame.ORIGINAL,
+    frame: Frame | FrameName = Frame.ORIGINAL,
     image_sizes: SizesLike | None = None,
     shown_sizes: SizesLike | None = None,
     format_weight: float = 0.1,
@@ -69,11 +65,24 @@ def locus_reward(
 ) -> LocusParts: ...
 
 
+@overload
 def locus_reward(
     completions: Sequence[Completion],
     targets: Sequence[BoxesLike | None] | Boxes,
     *,
-    frame: Frame | str = Frame.ORIGINAL,
+    frame: Frame | FrameName = Frame.ORIGINAL,
+    image_sizes: SizesLike | None = None,
+    shown_sizes: SizesLike | None = None,
+    format_weight: float = 0.1,
+    return_parts: bool,
+) -> Scores | LocusParts: ...
+
+
+def locus_reward(
+    completions: Sequence[Completion],
+    targets: Sequence[BoxesLike | None] | Boxes,
+    *,
+    frame: Frame | FrameName = Frame.ORIGINAL,
     image_sizes: SizesLike | None = None,
     shown_sizes: SizesLike | None = None,
     format_weight: float = 0.1,
@@ -131,7 +140,7 @@ def locus_reward(
         shown_size=shown_sizes,
     )
     overlap = np.where(known, 0.0, np.nan)
-    good = known & _with_area(boxes)
+    good = known & are_boxes(boxes, with_area=True)
     overlap[good] = iou(boxes[good], golds[good])
     layout = well_formed.astype(np.float64)
     total = (1.0 - format_weight) * np.where(known, overlap, 0.0) + format_weight * layout
@@ -144,18 +153,10 @@ def _targets(targets: Sequence[BoxesLike | None] | Boxes) -> tuple[Boxes, NDArra
     rows: Any = targets if known.all() else [(0, 0, 1, 1) if row is None else row for row in targets]
     packed = pack_rows([rows], lambda _: None) if type(rows) is list else None
     golds = as_box_list(rows, "targets") if packed is None else packed[0].reshape(-1, 4)
-    good = _with_area(golds)
+    good = are_boxes(golds, with_area=True)
     if not good.all():
         raise_bad_row("targets", golds, good, WITH_AREA)
     return golds, known
-
-
-def _with_area(boxes: Boxes) -> NDArray[np.bool_]:
-    with np.errstate(all="ignore"):
-        width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
-        area = width * height  # not finite where a corner is not
-        good: NDArray[np.bool_] = (width > 0) & (height > 0) & (area > 0) & (area * 4 < np.inf)
-    return good
 
 
 def _first_boxes(texts: Sequence[str], spans: NDArray[np.int64]) -> Boxes:
@@ -167,7 +168,7 @@ def _first_boxes(texts: Sequence[str], spans: NDArray[np.int64]) -> Boxes:
     else:
         find_boxes(_codes("".join(own)), starts_of(list(map(len, own))), spans, boxes, doubtful)
     for row in np.flatnonzero(doubtful).tolist():
-        found = _BOX.search(own[row], int(spans[row, 0]), int(spans[row, 1]))
+        found = BOX_IN_TEXT.search(own[row], int(spans[row, 0]), int(spans[row, 1]))
         boxes[row] = [float(number) for number in found.groups()] if found else math.nan
     return boxes
 
@@ -199,7 +200,7 @@ def find_ascii_boxes(
 
 @part
 def find_box(codes: Codes, start: int, stop: int, box: NDArray[np.float64]) -> bool:
-    """False if a "[" before what may begin a number has no plain box behind it: `_BOX` decides."""
+    """False if a "[" before what may begin a number has no plain box behind it: `BOX_IN_TEXT` decides."""
     for i in range(start, stop):
         if codes[i] != 0x5B:  # [
             continue

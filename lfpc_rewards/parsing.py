@@ -258,7 +258,7 @@ def _steps(completion: Sequence[Message], name: str, texts: list[str]) -> list[_
             entries = message.get("tool_calls")
             steps.append(list(entries) if isinstance(entries, list | tuple) else [])
         elif role == "tool":
-            steps.append(_has_image(message.get("content")))
+            steps.append(has_image(message.get("content")))
     return steps
 
 
@@ -334,6 +334,11 @@ def _from_entry(entry: Any) -> tuple[str | None, Box | None]:
     return call_from_object(function if isinstance(function, Mapping) else entry)
 
 
-def _has_image(content: Any) -> bool:
-    blocks = content if isinstance(content, list | tuple) else ()
-    return any(isinstance(block, Mapping) and block.get("type") in ("image", "image_url") for block in blocks)
+def is_image(block: Any) -> bool:
+    """Whether a block of a message's content is an image."""
+    return isinstance(block, Mapping) and block.get("type") in ("image", "image_url")
+
+
+def has_image(content: Any) -> bool:
+    """Whether the content of a message holds an image."""
+    return isinstance(content, list | tuple) and any(map(is_image, content))

@@ -30,6 +30,12 @@ RowCrops: TypeAlias = BoxesLike | Sequence[BoxesLike | None] | None
 _Packed: TypeAlias = tuple[NDArray[np.float64], NDArray[np.int64]]
 """Crops of a batch: (4 * crops,) coordinates, bad boxes as NaN, and (B + 1,) where each rollout's start."""
 
+OVERLAP_THRESHOLD = 0.9
+"""tau of LFPC's table 12: the share of the innermost box above which the IoU counts."""
+
+IOU_WEIGHT = 0.5
+"""omega, the share of the IoU in the grounding reward. Our choice."""
+
 _VERDICTS = {"yes": 1.0, "no": 0.0, "unknown": math.nan}
 
 _REDUCE = {"best": _kernels.BEST, "last": _kernels.LAST, "first": _kernels.FIRST, "mean": _kernels.MEAN}
@@ -255,8 +261,8 @@ def grounding_reward(
     targets: Sequence[RowTarget] | Targets,
     image_sizes: SizesLike | None = None,
     *,
-    overlap_threshold: float | None = 0.9,
-    iou_weight: float = 0.5,
+    overlap_threshold: float | None = OVERLAP_THRESHOLD,
+    iou_weight: float = IOU_WEIGHT,
     reduce: Reduce = "best",
     return_parts: Literal[False] = False,
 ) -> Scores: ...
@@ -268,11 +274,24 @@ def grounding_reward(
     targets: Sequence[RowTarget] | Targets,
     image_sizes: SizesLike | None = None,
     *,
-    overlap_threshold: float | None = 0.9,
-    iou_weight: float = 0.5,
+    overlap_threshold: float | None = OVERLAP_THRESHOLD,
+    iou_weight: float = IOU_WEIGHT,
     reduce: Reduce = "best",
     return_parts: Literal[True],
 ) -> GroundingParts: ...
+
+
+@overload
+def grounding_reward(
+    crops: Sequence[RowCrops],
+    targets: Sequence[RowTarget] | Targets,
+    image_sizes: SizesLike | None = None,
+    *,
+    overlap_threshold: float | None = OVERLAP_THRESHOLD,
+    iou_weight: float = IOU_WEIGHT,
+    reduce: Reduce = "best",
+    return_parts: bool,
+) -> Scores | GroundingParts: ...
 
 
 def grounding_reward(
@@ -280,8 +299,8 @@ def grounding_reward(
     targets: Sequence[RowTarget] | Targets,
     image_sizes: SizesLike | None = None,
     *,
-    overlap_threshold: float | None = 0.9,
-    iou_weight: float = 0.5,
+    overlap_threshold: float | None = OVERLAP_THRESHOLD,
+    iou_weight: float = IOU_WEIGHT,
     reduce: Reduce = "best",
     return_parts: bool = False,
 ) -> Scores | GroundingParts:
@@ -315,7 +334,8 @@ def grounding_reward(
             None: the term does not apply. Or `Targets` with B rows, checked and packed before.
         image_sizes: (B, 2) width and height of the original images, or one (2,) for all. None with
             `Targets`.
-        overlap_threshold: The overlap that must be exceeded. None drops the condition.
+        overlap_threshold: The overlap that must be exceeded, in [0, 1): no overlap exceeds 1, so with 1 the
+            IoU would never count. None drops the condition.
         iou_weight: Share of the IoU in [0, 1]; the rest goes to the distance.
         reduce: "best", "last", "first" or "mean".
         return_parts: Return `GroundingParts` in place of its total.
@@ -359,16 +379,31 @@ def grounding_reward(
     return GroundingParts(*out) if return_parts else out[3]
 
 
+def check_grounding(overlap_threshold: float | None, iou_weight: float) -> None:
+    """Refuse settings of `grounding_reward` that cannot work.
+
+    Args:
+        overlap_threshold: As in `grounding_reward`.
+        iou_weight: As in `grounding_reward`.
+
+    Raises:
+        ValueError: A setting is out of its range; the text names it, its range and what came.
+    """
+    if overlap_threshold is not None and not 0.0 <= overlap_threshold < 1.0:
+        raise ValueError(
+            f"overlap_threshold must be at least 0 and below 1, or none, got {overlap_threshold}"
+        )
+    if not 0.0 <= iou_weight <= 1.0:
+        raise ValueError(f"iou_weight must lie in [0, 1], got {iou_weight}")
+
+
 def _ground(
     crops: _Packed, targets: Targets, overlap_threshold: float | None, iou_weight: float, reduce: Reduce
 ) -> NDArray[np.float64]:
     """The rows of `GroundingParts`, one column per rollout."""
     if reduce not in _REDUCE:
         raise ValueError(f'reduce must be "best", "last", "first" or "mean", got {reduce!r}')
-    if not 0.0 <= iou_weight <= 1.0:
-        raise ValueError(f"iou_weight must lie in [0, 1], got {iou_weight}")
-    if overlap_threshold is not None and not 0.0 <= overlap_threshold <= 1.0:
-        raise ValueError(f"overlap_threshold must lie in [0, 1] or be None, got {overlap_threshold}")
+    check_grounding(overlap_threshold, iou_weight)
     boxes, starts = crops
     if len(starts) - 1 != len(targets):
         raise ValueError(
@@ -413,8 +448,8 @@ def lfpc_reward(
     format_weight: float = 0.2,
     tool_weight: float = 1.2,
     grounding_weight: float = 1.0,
-    overlap_threshold: float | None = 0.9,
-    iou_weight: float = 0.5,
+    overlap_threshold: float | None = OVERLAP_THRESHOLD,
+    iou_weight: float = IOU_WEIGHT,
     reduce: Reduce = "best",
 ) -> Scores:
     """The weighted total of `accuracy_reward`, `format_reward`, `tool_bonus` and `grounding_reward`.

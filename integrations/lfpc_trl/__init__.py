@@ -1,7 +1,7 @@
 """LFPC training on TRL, in folders that follow the way of the data.
 
 Import from the modules, for example `from lfpc_trl.train.run import train`; this package itself imports
-nothing, so that `lfpc --help` answers at once. From the ground up; a folder imports from those above its line:
+nothing, so that `lfpc --help` answers at once. From the ground up:
 
 * `pictures`: originals, sizes, crops
 * `data`: records of files and rows; `models`: families, processors, weights, engines; `html`: what pages share

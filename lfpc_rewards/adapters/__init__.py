@@ -15,3 +15,7 @@ from lfpc_rewards.adapters.trl import TrlReward
 from lfpc_rewards.adapters.verl import VerlBatchScore, VerlScore
 
 __all__ = ["CropsOf", "TrlReward", "VerlBatchScore", "VerlScore", "swift_orm"]
+
+
+def __dir__() -> list[str]:
+    return __all__

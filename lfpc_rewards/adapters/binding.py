@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lfpc_rewards.boxes import Frame, convert_frame
+from lfpc_rewards.boxes import Frame, FrameName, convert_frame
 from lfpc_rewards.parsing import parse_completions
 
 Reward = Callable[..., Any]
@@ -29,7 +29,7 @@ class CropsOf:
         requested: Take every call, delivered or not.
     """
 
-    frame: Frame | str
+    frame: Frame | FrameName
     requested: bool = False
 
     def read(self, columns: Mapping[str, Sequence[Any]], names: Mapping[str, str]) -> list[list[Any]]:

@@ -249,3 +249,7 @@ __all__ = [
     "vlm_r1_repetition",
     "zwz",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from lfpc_rewards._checks import as_box_list
 from lfpc_rewards._jit import kernel
 from lfpc_rewards._packing import four_numbers, pack_rows
+from lfpc_rewards._scan import BOX_IN_TEXT
 from lfpc_rewards._typing import Boxes, Scores
 from lfpc_rewards.presets._shapes import Shape
 from lfpc_rewards.presets._texts import Places, find_text
@@ -26,8 +26,6 @@ Json: TypeAlias = Any
 
 INTEGER_BOX = Shape("[#, #, #, #]")
 INTEGER_POINT = Shape("[#, #]")
-_NUMBER = r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*"
-_NUMBERS = re.compile(rf"\[{','.join([_NUMBER] * 4)}\]")
 NO_BOX = (math.nan,) * 4
 
 
@@ -45,7 +43,7 @@ def only_boxes(texts: Sequence[str | None]) -> Boxes:
 
 
 def _only_box(text: str | None) -> tuple[float, ...]:
-    found = _NUMBERS.findall(text or "")
+    found = BOX_IN_TEXT.findall(text or "")
     numbers = tuple(map(float, found[0])) if len(found) == 1 else NO_BOX
     return numbers if all(map(math.isfinite, numbers)) else NO_BOX
 

@@ -12,6 +12,7 @@ from itertools import chain
 from typing import Any, TypeAlias, cast
 
 from lfpc_rewards._typing import Message
+from lfpc_rewards.parsing import is_image
 from lfpc_rewards.presets._objects import only_lists, only_texts
 
 Transcript: TypeAlias = str | Sequence[Message]
@@ -114,7 +115,7 @@ def written(content: Any) -> str:
 
 
 def _block(block: Any) -> str:
-    if isinstance(block, Mapping) and block.get("type") in ("image", "image_url"):
+    if is_image(block):
         return IMAGE
     text = block.get("text") if isinstance(block, Mapping) else block
     return text if isinstance(text, str) else ""

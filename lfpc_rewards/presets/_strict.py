@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lfpc_rewards._typing import Scores
+from lfpc_rewards.parsing import has_image
 from lfpc_rewards.presets._completions import TurnList, turns_of
 from lfpc_rewards.presets._tags import Flags, Tags, both
 from lfpc_rewards.presets._texts import lengths_of
@@ -88,12 +89,6 @@ def delivered_images(completion: Any, tags: Sequence[str]) -> int:
             waiting -= 1
             images += has_image(message.get("content"))
     return images
-
-
-def has_image(content: Any) -> bool:
-    """Whether the content of a message holds an image."""
-    blocks = content if isinstance(content, list | tuple) else ()
-    return any(isinstance(block, Mapping) and block.get("type") in ("image", "image_url") for block in blocks)
 
 
 class LastTurns(NamedTuple):

@@ -175,6 +175,22 @@ def test_matrices_of_boxes_with_and_without_area_equal_their_rows(boxes):
         assert (result <= 1).all()
 
 
+@given(st.lists(st.tuples(float_boxes(), st.floats(0, 0.4), st.floats(0, 0.4)), min_size=1, max_size=20))
+@example([([0.0, 0.0, 0.8, 0.9], 0.25, 0.125)])  # the union is rounded above the hull
+def test_rounding_lifts_no_measure_above_its_bound(nested):
+    boxes = np.array([box for box, _, _ in nested])
+    sides = boxes[:, 2:] - boxes[:, :2]
+    left, right = np.array([shares[1:] for shares in nested]).T
+    inner = np.concatenate([boxes[:, :2] + sides * left[:, None], boxes[:, 2:] - sides * right[:, None]], 1)
+    for others in (inner, boxes):
+        for a, b in ((boxes, others), (others, boxes), *[(boxes.astype("f4"), others.astype("f4"))]):
+            assert (lr.iou(a, b) <= 1).all()
+            assert (lr.iou_matrix(a, b) <= 1).all()
+            assert (lr.giou(a, b) <= lr.iou(a, b)).all()
+            assert (lr.giou_matrix(a, b) <= lr.iou_matrix(a, b)).all()
+    assert (lr.coverage(boxes, inner) <= 1).all()
+
+
 def test_leading_axes_broadcast():
     boxes = np.array([[[0, 0, 2, 2]], [[1, 1, 3, 3]]])  # (2, 1, 4)
     others = np.array([[0, 0, 2, 2], [1, 1, 3, 3], [9, 9, 10, 10]])  # (3, 4)

@@ -3,11 +3,14 @@
 import ast
 import doctest
 import importlib
+import inspect
+import json
 import os
 import re
 import subprocess
 import sys
 import threading
+import typing
 from importlib import metadata
 from pathlib import Path
 
@@ -30,12 +33,38 @@ def test_all_public_names_are_documented_once_and_no_others():
     assert sorted(documented()) == sorted(lr.__all__)
 
 
+def as_documented(name):
+    """The signature of a function as the reference page writes it."""
+    parameters = inspect.signature(getattr(lr, name)).parameters.values()
+    said = []
+    for each in parameters:
+        if each.kind is each.KEYWORD_ONLY and "*" not in said:
+            said.append("*")
+        # json writes texts, numbers and enums of text as the page does
+        default = "None" if each.default is None else json.dumps(each.default)
+        default = default.replace("true", "True").replace("false", "False")
+        said.append(each.name if each.default is each.empty else f"{each.name}={default}")
+    return f"{name}({', '.join(said)})"
+
+
+@pytest.mark.parametrize("name", [name for name in lr.__all__ if inspect.isfunction(getattr(lr, name))])
+def test_signatures_and_defaults_on_the_reference_page_are_those_of_the_code(name):
+    page = (ROOT / "docs" / "reference" / "core.md").read_text(encoding="utf-8")
+    section = page.split(f"### `{name}`\n", 1)[1]
+    written = re.search(rf"`(?:await )?({name}\(.*?\))`", section, re.DOTALL)[1]
+    assert " ".join(written.split()) == as_documented(name)
+
+
 def test_all_is_sorted_and_every_name_exists():
     assert lr.__all__ == sorted(lr.__all__)
     assert all(hasattr(lr, name) for name in lr.__all__)
 
 
-@pytest.mark.parametrize("name", [name for name in lr.__all__ if name != "__version__"])
+ALIASES = ["BoxFormat", "FrameName", "Reduce"]
+MODULES = ["adapters", "presets"]
+
+
+@pytest.mark.parametrize("name", sorted({*lr.__all__} - {*ALIASES, *MODULES, "__version__"}))
 def test_every_public_name_has_a_docstring_with_an_example_and_annotations(name):
     thing = getattr(lr, name)
     if name not in ("Crop", "Rollout", "GroundingParts", "LocusParts"):
@@ -49,7 +78,51 @@ def test_every_public_name_has_a_docstring_with_an_example_and_annotations(name)
 
 def test_init_holds_nothing_but_imports_names_and_the_version():
     tree = ast.parse(Path(lr.__file__).read_text(encoding="utf-8"))
-    assert {type(node) for node in tree.body} <= {ast.Expr, ast.Import, ast.ImportFrom, ast.Try, ast.Assign}
+    functions = [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    assert functions == ["__dir__", "__getattr__"]
+    assert {type(node) for node in tree.body} <= {
+        *(ast.Expr, ast.Import, ast.ImportFrom, ast.Try, ast.Assign, ast.FunctionDef, ast.If)
+    }
+
+
+PUBLIC_MODULES = ["", ".adapters", ".presets", ".presets.tools"]
+
+
+@pytest.mark.parametrize("name", PUBLIC_MODULES)
+def test_dir_lists_what_is_public_and_nothing_else(name):
+    module = importlib.import_module(f"lfpc_rewards{name}")
+    assert dir(module) == sorted(module.__all__)
+    assert not any(each.startswith("_") for each in dir(module) if each != "__version__")
+    assert all(hasattr(module, each) for each in dir(module))
+
+
+def test_literals_of_names_are_those_that_functions_take():
+    assert list(typing.get_args(lr.FrameName)) == [frame.value for frame in lr.Frame]
+    for source in typing.get_args(lr.BoxFormat):
+        assert lr.convert_boxes([1, 2, 3, 4], source, source).tolist() == [1, 2, 3, 4]
+    for reduce in typing.get_args(lr.Reduce):
+        assert lr.grounding_reward([[[0, 0, 1, 1]]], [[[0, 0, 1, 1]]], (9, 9), reduce=reduce) == 1
+
+
+def test_submodules_are_loaded_when_they_are_asked_for():
+    code = (
+        "import sys, lfpc_rewards as lr\n"
+        "def show_loaded():\n"
+        "    print([name for name in ('adapters', 'presets') if f'lfpc_rewards.{name}' in sys.modules])\n"
+        "dir(lr)\n"
+        "show_loaded()\n"
+        "lr.presets.treevgr\n"
+        "show_loaded()\n"
+        "from lfpc_rewards import adapters\n"
+        "show_loaded()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n['presets']\n['adapters', 'presets']\n"
+
+
+def test_a_name_that_does_not_exist_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'lfpc_rewards' has no attribute 'iuo'"):
+        lr.iuo  # noqa: B018 - looking is what raises
 
 
 def test_version_is_that_of_the_installed_distribution_or_unknown(monkeypatch):

@@ -461,6 +461,26 @@ def test_decimals_are_rounded_as_python_rounds_them(number):
     assert parse_completion(text).crops[0].box[1] == float(number)
 
 
+LONG = [
+    "99999999999999.9", "999999999999999.9", "-999999999999999.9", "99999999999999.95", "9.999999999999999",
+    "0.123456789012345", "0.1234567890123456", "999999999999999", "9007199254740993", "1000000000000000.1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", LONG)
+def test_a_number_of_more_digits_than_a_float_holds_is_rounded_as_python_rounds_it(number):
+    text = f"<tool_call>{PLAIN.replace('2.5', number)}</tool_call>"
+    assert parse_completion(text).crops[0].box[1] == float(number)
+
+
+@given(st.integers(10**13, 10**17), st.integers(0, 17))
+def test_numbers_with_as_many_digits_as_a_float_holds_are_rounded_as_python_rounds_them(digits, decimals):
+    whole, part = divmod(digits, 10**decimals)
+    number = f"{whole}.{part:0{decimals}d}" if decimals else str(whole)
+    text = f"<tool_call>{PLAIN.replace('2.5', number)}</tool_call>"
+    assert parse_completion(text).crops[0].box[1] == float(number)
+
+
 def test_white_space_is_what_python_strips():
     """Every character that `str.strip` removes, and no other."""
     characters = [chr(code) for code in range(sys.maxunicode + 1)]

@@ -159,6 +159,20 @@ def test_ways_to_reduce_two_crops_and_two_regions():
     assert score(good_for_one, None, reduce="best") == half
 
 
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_of_crops_with_equal_totals_the_earlier_one_is_taken(weight):
+    # Ten pixels too wide and ten too narrow are as far from the target; far away, both have no IoU.
+    pairs = {0.0: ([30, 40, 60, 60], [50, 40, 60, 60]), 1.0: ([0, 40, 20, 60], [0, 0, 9, 9])}
+    for row in (pairs[weight], pairs[weight][::-1]):
+        parts = lr.grounding_reward([row], [[B1]], SIZE, iou_weight=weight, return_parts=True)
+        alone = [
+            lr.grounding_reward([[crop]], [[B1]], SIZE, iou_weight=weight, return_parts=True) for crop in row
+        ]
+        assert alone[0].total == alone[1].total
+        assert alone[0][:3] != alone[1][:3]
+        assert parts == alone[0]
+
+
 def test_rows_without_a_target_are_nan_in_every_part():
     for nothing in (None, [], ()):
         parts = lr.grounding_reward([[B1], []], [nothing, [B1]], SIZE, return_parts=True)
@@ -185,7 +199,7 @@ def test_the_overlap_belongs_to_the_innermost_box_alone():
 
 @given(
     st.lists(st.tuples(crops, st.none() | st.lists(nested_boxes(), min_size=1, max_size=3)), max_size=4),
-    st.sampled_from([0.0, 0.5, 0.9, 1.0, None]),
+    st.sampled_from([0.0, 0.5, 0.9, 0.999, None]),
     st.sampled_from([0.0, 0.25, 0.5, 1.0]),
     st.sampled_from(REDUCE),
 )
@@ -267,9 +281,12 @@ def test_options_and_lengths_are_checked():
     for weight in (-0.1, 1.1, math.nan):
         with pytest.raises(ValueError, match=r"iou_weight must lie in \[0, 1\], got"):
             lr.grounding_reward([], [], SIZE, iou_weight=weight)
-    for threshold in (-0.1, 1.1, math.nan):
-        with pytest.raises(ValueError, match=r"overlap_threshold must lie in \[0, 1\] or be None, got"):
+    for threshold in (-0.1, 1.0, 1.1, math.nan):
+        message = "overlap_threshold must be at least 0 and below 1, or none, got"
+        with pytest.raises(ValueError, match=message):
             lr.grounding_reward([], [], SIZE, overlap_threshold=threshold)
+        with pytest.raises(ValueError, match=message):
+            lr.lfpc_reward([], [], targets=[], image_sizes=SIZE, overlap_threshold=threshold)
     with pytest.raises(ValueError, match="crops and targets must have the same length, got 1 and 2"):
         lr.grounding_reward([[]], [[B1]] * 2, SIZE)
     with pytest.raises(ValueError, match="image_sizes is needed unless targets is a Targets, got None"):

@@ -4,6 +4,8 @@ import re
 import shutil
 import subprocess
 import tomllib
+from datetime import date
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -53,10 +55,49 @@ def test_the_check_lets_ordinary_words_pass():
     assert offences("/tmp/out, work/maintain, at home/away, ./root/x") == []
 
 
-def test_the_version_is_that_of_the_newest_entry_of_the_changelog():
+def released(changelog: str) -> list[tuple[tuple[int, ...], date]]:
+    """(version, date) of each section, the newest first; what is not released yet may stand above them.
+
+    Raises:
+        ValueError: a section is neither "Unreleased", first of all, nor a version with its date.
+    """
+    headings = re.findall(r"^## (.*)$", changelog, re.MULTILINE)
+    if headings[:1] == ["[Unreleased]"]:
+        del headings[0]
+    found = []
+    for heading in headings:
+        parts = re.fullmatch(r"\[(\d+\.\d+\.\d+)\] - (\d{4}-\d\d-\d\d)", heading)
+        if parts is None:
+            raise ValueError(f"no version with its date: {heading}")
+        found.append((tuple(map(int, parts[1].split("."))), date.fromisoformat(parts[2])))
+    return found
+
+
+def test_the_version_is_that_of_the_newest_dated_section_of_the_changelog():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    heading = r"^## \[(\d+\.\d+\.\d+)\] - (?:unreleased|\d{4}-\d\d-\d\d)$"
-    versions = re.findall(heading, changelog, re.MULTILINE)
-    assert versions[0] == project["version"]
-    assert len(versions) == changelog.count("\n## [") - changelog.count("\n## [Unreleased]")
+    sections = released((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
+    assert ".".join(map(str, sections[0][0])) == project["version"]
+    for newer, older in pairwise(sections):
+        assert newer[0] > older[0]
+        assert newer[1] >= older[1]
+
+
+NO_SECTIONS = [
+    ("a version without a date", "## [0.2.0]\n"),
+    ("a version that is not released", "## [0.2.0] - unreleased\n"),
+    ("a day that does not exist", "## [0.2.0] - 2026-02-30\n"),
+    ("changes of the next version below the last one", "## [0.1.0] - 2026-11-28\n## [Unreleased]\n"),
+]
+
+
+@pytest.mark.parametrize(("_", "changelog"), NO_SECTIONS, ids=[case[0] for case in NO_SECTIONS])
+def test_the_check_of_the_changelog_can_fail(_, changelog):
+    with pytest.raises(ValueError, match=r"no version with its date|day"):
+        released(changelog)
+
+
+def test_sections_are_read_with_and_without_unreleased_changes():
+    last = "## [0.1.0] - 2026-11-28\n\nText.\n"
+    expected = [((0, 1, 0), date(2026, 11, 28))]
+    assert released(f"# Changelog\n\n## [Unreleased]\n\n### Added\n\n{last}") == expected
+    assert released(last) == expected

@@ -125,6 +125,7 @@ def check(ours, theirs, pattern, worded):
 @given(st.floats(-1e9, 1e9).map(lambda number: f"{number:.5f}"))
 @example("-0")
 @example("123456789012345.6")
+@example("999999999999999.9")
 def test_decimals_are_read_as_float_reads_them(digits):
     assert Shape("[~]").first([f"[{digits}]"])[0].tolist() == [[float(digits)]]
 

@@ -294,7 +294,27 @@ def test_a_shown_picture_is_made_once(tmp_path):
 def test_one_picture_above_the_bound_is_still_kept(tmp_path):
     cache = PictureCache(max_bytes=1)
     path = make_picture(tmp_path / "a.png")
-    assert cache.load(path) is cache.load(path)
+    for _ in range(3):
+        cache.load(path)  # which nobody holds
+    assert cache.decodes == 1
+
+
+@pytest.mark.parametrize(("held", "decodes"), [(True, 2), (False, 3)])
+def test_a_picture_that_had_to_go_is_found_as_long_as_someone_holds_it(tmp_path, held, decodes):
+    cache = PictureCache(max_bytes=1)
+    first, second = make_picture(tmp_path / "a.png"), make_picture(tmp_path / "b.png")
+    holder = [cache.load(first)] if held else [cache.load(first).size]
+    cache.load(second)
+    assert (cache.load(first) is holder[0]) == held
+    assert cache.decodes == decodes
+
+
+def test_a_shown_picture_above_the_bound_costs_one_decode_however_often_it_is_shown(tmp_path):
+    cache = PictureCache(max_bytes=1)
+    path = make_picture(tmp_path / "a.png")
+    for _ in range(3):
+        cache.load(path, (112, 84))
+    assert cache.decodes == 1
 
 
 def test_a_picture_that_changed_is_read_again(tmp_path):

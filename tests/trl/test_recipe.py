@@ -197,7 +197,7 @@ BAD = [
         {"trajectory_tokens": 1024},
         r"trajectory_tokens \(1024\) must leave room for a crop of crop_tokens \(1024\)",
     ),
-    ({"iou_weight": 2.0}, "iou_weight must be from 0 to 1, got 2.0"),
+    ({"iou_weight": 2.0}, r"iou_weight must lie in \[0, 1\], got 2.0"),
     ({"overlap_threshold": 1.0}, "overlap_threshold must be at least 0 and below 1, or none, got 1.0"),
 ]
 

@@ -217,3 +217,10 @@ def test_another_error_is_not_taken_for_a_refusal(row):
     messages = [call(), refusal(str({"error": f"Tool {name} not found."})), call(), crop(), RIGHT]
     scored = score_transcripts([messages], [row], SETTINGS)[0]
     assert (scored.failures, scored.failed_calls) == (("other",), 1)
+
+
+@pytest.mark.parametrize("kind", ["image", "image_url"])
+def test_a_message_that_delivers_a_picture_is_no_failure(row, kind):
+    messages = [call(), {"role": "tool", "content": [{"type": kind}]}, RIGHT]
+    scored = score_transcripts([messages], [row], SETTINGS)[0]
+    assert (len(scored.crops), scored.failures) == (1, ())

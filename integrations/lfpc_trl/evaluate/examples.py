@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lfpc_rewards.rewards import OVERLAP_THRESHOLD
 from lfpc_trl.evaluate.summary import Columns
 from lfpc_trl.runs.reading import Run, conversation
 
@@ -18,7 +19,7 @@ LIMIT = 300
 """Rollouts on a page."""
 PICTURE_BYTES = 8 << 20
 """Pictures on a page, in bytes of their JPEG files: beyond it no more rollouts are added."""
-LOW_OVERLAP = 0.9
+LOW_OVERLAP = OVERLAP_THRESHOLD
 """Overlap below which a crop is listed as low: the paper's threshold of the grounding reward."""
 TEXT_LIMIT = 4000
 """Characters of one text; a runaway model must not drown the page."""

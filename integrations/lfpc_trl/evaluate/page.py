@@ -1,7 +1,7 @@
 """The page of an evaluation, or of several side by side: one HTML file that needs nothing beside itself.
 
-Its only script is the one in `html/templates/evaluation.js`; the page's own policy names it by its hash and lets
-no other run. What models and data files wrote reaches it as JSON and is put in as text.
+Its only script is `html/templates/evaluation.js`; the page's own policy names it by its hash and lets no
+other run. What models and data files wrote reaches it as JSON and is put in as text.
 """
 
 import base64

@@ -1,8 +1,8 @@
 """A copy of a model directory that every tool loads with the behaviour of our trainer.
 
 The trainer opens the pixel limits and gives a template with tools to the processor in memory
-(`processors.load_processor`). vLLM, TRL's own scripts and evaluation harnesses read files instead, so these say
-here what the trainer does.
+(`processors.load_processor`). vLLM, TRL's own scripts and evaluation harnesses read files instead, so these
+say here what the trainer does.
 """
 
 import json

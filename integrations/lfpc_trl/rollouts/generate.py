@@ -23,6 +23,7 @@ from trl.chat_template_utils import parse_response
 from trl.data_utils import prepare_multimodal_messages
 
 from lfpc_rewards import Frame
+from lfpc_rewards.parsing import is_image
 from lfpc_trl.data.rows import Row
 from lfpc_trl.models.engines import Engine, Picture, Prompt, PromptLimits, image_token_id
 from lfpc_trl.models.processors import factor
@@ -503,5 +504,5 @@ def _images(messages: Sequence[Message]) -> list[Image.Image]:
         for message in messages
         if isinstance(message["content"], list)
         for block in message["content"]
-        if block["type"] == "image"
+        if is_image(block)
     ]

@@ -1,9 +1,9 @@
 """LFPC's reward terms as TRL reward functions.
 
 TRL calls each with the completions and every column of the data set; the column `row` holds the `Row`.
-Each term logs itself and has its own weight (see `train/settings.py`). Frozen classes with a `__name__`, because
-TRL logs by name and closures do not pickle. A term that does not apply to a row is None, which TRL leaves
-out of the sum.
+Each term logs itself and has its own weight (see `train/settings.py`). Frozen classes with a `__name__`,
+because TRL logs by name and closures do not pickle. A term that does not apply to a row is None, which TRL
+leaves out of the sum.
 """
 
 import math

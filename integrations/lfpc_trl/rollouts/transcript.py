@@ -8,11 +8,11 @@ so it does not count. The box that is scored is the one that was cut (`crops.cro
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from lfpc_rewards import (
+    Reduce,
     Rollout,
     accuracy_reward,
     format_reward,
@@ -20,6 +20,8 @@ from lfpc_rewards import (
     parse_completions,
     tool_bonus,
 )
+from lfpc_rewards.parsing import has_image
+from lfpc_rewards.rewards import IOU_WEIGHT, OVERLAP_THRESHOLD
 from lfpc_trl.data.rows import Row
 from lfpc_trl.pictures.crops import BOX_ERRORS, BoxError, PixelBox, crop_box, crop_size
 from lfpc_trl.pictures.sizes import tokens_of
@@ -46,9 +48,9 @@ class GroundingSettings:
         reduce: which crop of several counts. Our choice; see `lfpc_rewards.grounding_reward`.
     """
 
-    overlap_threshold: float | None = 0.9
-    iou_weight: float = 0.5
-    reduce: Literal["best", "last", "first", "mean"] = "best"
+    overlap_threshold: float | None = OVERLAP_THRESHOLD
+    iou_weight: float = IOU_WEIGHT
+    reduce: Reduce = "best"
 
 
 @dataclass(frozen=True)
@@ -189,14 +191,8 @@ def score_transcripts(
     return scored
 
 
-def has_picture(message: Message) -> bool:
-    """Whether a message carries a picture."""
-    content = message.get("content")
-    return isinstance(content, list) and any(block.get("type") == "image" for block in content)
-
-
 def _is_failure(message: Message) -> bool:
-    if message["role"] != "tool" or has_picture(message):
+    if message["role"] != "tool" or has_image(message.get("content")):
         return False
     return _text(message) != NO_PICTURE  # a refusal is a dict in words, whatever tool the model named
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from lfpc_rewards import parse_completions
+from lfpc_rewards.parsing import is_image
 from lfpc_trl.data.rows import Row
 from lfpc_trl.pictures.crops import PixelBox
 from lfpc_trl.pictures.lazy import LazyImage, Noise, Part
@@ -265,7 +266,7 @@ def without_pictures(messages: Sequence[Message], first: int = 0) -> tuple[list[
         if isinstance(content, list):
             blocks = []
             for block in content:
-                if block.get("type") == "image":
+                if is_image(block):
                     blocks.append({"type": "image", "thumbnail": first + len(pictures)})
                     pictures.append(block["image"])
                 else:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lfpc_rewards.parsing import is_image
 from lfpc_trl.data.rows import Row
 from lfpc_trl.errors import UserError
 from lfpc_trl.locus.task import CuePrompt
@@ -279,7 +280,7 @@ def _picture_sizes(messages: Sequence[Message]) -> list[tuple[int, int]]:
         for message in messages
         if isinstance(message["content"], list)
         for block in message["content"]
-        if block["type"] == "image"
+        if is_image(block)
     ]
 
 

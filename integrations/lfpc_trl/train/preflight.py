@@ -14,6 +14,7 @@ import numpy as np
 from trl.data_utils import prepare_multimodal_messages
 
 from lfpc_rewards import Frame, convert_frame
+from lfpc_rewards.parsing import is_image
 from lfpc_trl.data.rows import Problem, Row, in_one_line
 from lfpc_trl.errors import UserError
 from lfpc_trl.locus.task import CuePrompt
@@ -320,7 +321,7 @@ def _tokenise(
 
 def _pictures(message: Message) -> list[Any]:
     content = message["content"]
-    return [block for block in content if block["type"] == "image"] if isinstance(content, list) else []
+    return [block for block in content if is_image(block)] if isinstance(content, list) else []
 
 
 def whole_picture(row: Row, frame: Frame) -> list[float]:

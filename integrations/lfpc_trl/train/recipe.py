@@ -263,7 +263,7 @@ class Recipe:
 
         Args:
             output_dir: where checkpoints go.
-            never_sampled: the part of TRL's `generation_kwargs` that bars tokens (`processors.never_sampled`).
+            never_sampled: the part of TRL's `generation_kwargs` that bars tokens; `processors.never_sampled`.
             processes: how many processes train.
             cpu: train on the CPU, in float32.
 

@@ -8,7 +8,8 @@ source states.
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lfpc_rewards import Frame
+from lfpc_rewards import Frame, Reduce
+from lfpc_rewards.rewards import IOU_WEIGHT, OVERLAP_THRESHOLD, check_grounding
 from lfpc_trl.errors import UserError
 from lfpc_trl.locus.task import CueFormat, CueReward
 from lfpc_trl.rollouts.crop_tool import CropSettings
@@ -51,10 +52,12 @@ class StageSettings:
     tool_weight: float = _option(1.2, "of a right answer after a delivered crop")  # Table 12
     grounding_weight: float = _option(0.0, "of the grounding reward; above 0 rows need targets")  # our choice
     overlap_threshold: float | None = _option(
-        0.9, "tau: the IoU part counts above this overlap; none drops the condition"
+        OVERLAP_THRESHOLD, "tau: the IoU part counts above this overlap; none drops the condition"
     )  # Table 12
-    iou_weight: float = _option(0.5, "omega: share of the IoU part, the rest is the distance")  # our choice
-    reduce: Literal["best", "last", "first", "mean"] = _option("best", "which crop counts")  # our choice
+    iou_weight: float = _option(
+        IOU_WEIGHT, "omega: share of the IoU part, the rest is the distance"
+    )  # our choice
+    reduce: Reduce = _option("best", "which crop counts")  # noqa: RUF009 - our choice; a Literal
 
     # What is left out of the loss, and what is kept to be looked at.
     mask_endings: list[str] = field(
@@ -143,12 +146,10 @@ class StageSettings:
                 f"trajectory_tokens ({self.trajectory_tokens}) must leave room for a crop of crop_tokens "
                 f"({self.crop_tokens}) and an answer"
             )
-        if not 0 <= self.iou_weight <= 1:
-            raise UserError(f"iou_weight must be from 0 to 1, got {self.iou_weight}")
-        if self.overlap_threshold is not None and not 0 <= self.overlap_threshold < 1:
-            raise UserError(
-                f"overlap_threshold must be at least 0 and below 1, or none, got {self.overlap_threshold}"
-            )
+        try:
+            check_grounding(self.overlap_threshold, self.iou_weight)
+        except ValueError as error:
+            raise UserError(str(error)) from None
         if self.method == "locus":
             # LOCUS is one turn without a tool; settings that it would ignore must say so.
             must: dict[str, Any] = {

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lfpc_rewards._typing import Scores
+from lfpc_rewards.parsing import has_image
 from lfpc_rewards.presets._completions import (
     TURN_END,
     Transcript,
@@ -27,7 +28,7 @@ from lfpc_rewards.presets._completions import (
 from lfpc_rewards.presets._groups import group_mean, number_groups, places_in_groups
 from lfpc_rewards.presets._judging import BatchJudge, strict_accuracy
 from lfpc_rewards.presets._math import MathLibrary, needed
-from lfpc_rewards.presets._strict import delivered_images, has_image
+from lfpc_rewards.presets._strict import delivered_images
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 from lfpc_rewards.presets._tags import Tags, both
 from lfpc_rewards.presets._texts import Readable, find_text, lower, readable, without

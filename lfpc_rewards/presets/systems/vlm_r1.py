@@ -44,7 +44,7 @@ Method: TypeAlias = Literal["default", "mcq", "yes_no", "all_match", "detection"
 
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _ANSWER_LINE = re.compile(r"<answer>(.*?)</answer>")
-_REC_FORMAT = re.compile(r"\{.*?\[\d+,\s*\d+,\s*\d+,\s*\d+\]", re.DOTALL)
+_REC_FORMAT = re.compile(r"\{.*?" + INTEGER_BOX.pattern.pattern, re.DOTALL)
 _THOUGHT_ANSWER = re.compile(r"</think>\s*(<answer>)")
 _OPTION_END = re.compile(r"[.,?!:;]|$")
 _YES_NO = re.compile(r"(yes|no)")

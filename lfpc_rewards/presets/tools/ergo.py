@@ -6,8 +6,9 @@ import math
 import re
 from typing import NamedTuple
 
+from lfpc_rewards.presets._boxes import INTEGER_BOX
+
 _ZOOM = re.compile(r"<zoom>(.*?)</zoom>", re.DOTALL)
-_BOX = re.compile(r"\[\d+,\s*\d+,\s*\d+,\s*\d+\]")
 _FACTOR = 28
 
 
@@ -34,11 +35,11 @@ def parse_zoom(text: str) -> tuple[int, int, int, int] | None:
         ((10, 20, 100, 200), None)
     """
     found = _ZOOM.search(text)
-    boxes = _BOX.findall(found[1]) if found else []
+    boxes = INTEGER_BOX.pattern.findall(found[1]) if found else []
     if len(boxes) != 1:
         return None
     try:
-        x0, y0, x1, y1 = (int(number) for number in boxes[0].strip("[]").split(","))
+        x0, y0, x1, y1 = map(int, boxes[0])
     except ValueError:  # digits beyond Python's limit
         return None
     return x0, y0, x1, y1
