@@ -304,9 +304,9 @@ def test_without_tools_the_prompt_does_not_speak_of_crops():
 
 def test_a_fingerprint_tells_trainings_of_large_files_apart_and_ignores_what_is_no_model(tmp_path):
     def write(changed: float, **files: str) -> str:
-        weights = np.zeros(12 << 20, np.uint8)  # three times what is read of it
-        weights[len(weights) // 2 :: max(1, int(1 / changed)) if changed else len(weights)] += changed > 0
-        (tmp_path / "model-1.safetensors").write_bytes(weights.tobytes())
+        stored = np.zeros(12 << 20, np.uint8)  # three times what is read of it
+        stored[len(stored) // 2 :: max(1, int(1 / changed)) if changed else len(stored)] += changed > 0
+        (tmp_path / "model-1.safetensors").write_bytes(stored.tobytes())
         for name, text in files.items():
             (tmp_path / f"{name}.json").write_text(text)
         return weights.fingerprint(tmp_path)

@@ -121,9 +121,8 @@ def test_stage_2_goes_on_from_the_merged_model_of_an_adapter(taught_dir, rows, t
 WATCHED = """
 import json, os, sys
 from pathlib import Path
-from lfpc_trl import train
-from lfpc_trl.models import families, weights
 from lfpc_trl.cli import main
+from lfpc_trl.train import run
 
 seen = []
 log, save = run._StepLog.on_log, run._save_model
