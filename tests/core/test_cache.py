@@ -7,12 +7,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from numba import config
 
 import lfpc_rewards
-from lfpc_rewards import _cache
+from lfpc_rewards import _cache, _jit
 
 SOURCE = Path(lfpc_rewards.__file__).parent
 processes = pytest.mark.skipif(bool(config.DISABLE_JIT), reason="nothing is compiled, so nothing is kept")
@@ -172,6 +173,35 @@ def test_every_version_has_a_folder_of_its_own(small, told, monkeypatch, library
     [old] = _cache.Store(small).folders()
     monkeypatch.setattr(library, "__version__", "1.2.3")
     assert _cache.Store(small).folders() != [old]
+
+
+@pytest.mark.parametrize(
+    ("version", "optimize"), [("3.99.0", 0), (sys.version, 1)], ids=["another version", "option -O"]
+)
+def test_every_python_with_and_without_assertions_has_a_folder(small, told, monkeypatch, version, optimize):
+    [old] = _cache.Store(small).folders()
+    python = SimpleNamespace(version=version, flags=SimpleNamespace(optimize=optimize))
+    monkeypatch.setattr(_cache, "sys", python)
+    assert _cache.Store(small).folders() != [old]
+
+
+def test_a_folder_behind_a_link_is_source_too(small, told, tmp_path):
+    (small / "below").rename(tmp_path / "elsewhere")
+    (small / "below").symlink_to(tmp_path / "elsewhere")
+    [old] = _cache.Store(small).folders()
+    (tmp_path / "elsewhere" / "_b.py").write_text("x = 3\n")
+    assert _cache.Store(small).folders() != [old]
+
+
+def test_a_function_that_an_import_hook_changed_is_another_kernel(small, told):
+    def cache_of(body):
+        names = {"__name__": "lfpc_rewards._kernels"}
+        exec(f"def f(x):\n    return {body}", names)
+        return _cache.KernelCache(names["f"], _cache.Store(small))
+
+    target = SimpleNamespace(codegen=lambda: SimpleNamespace(magic_tuple=tuple))
+    one, same, other = (cache_of(body)._identity((), target) for body in ("x + 1", "x + 1", "x * 2"))
+    assert one == same != other
 
 
 def test_a_source_that_changes_back_is_not_trusted_again(small, told):
@@ -386,21 +416,30 @@ def test_a_numba_that_works_otherwise_costs_a_warning(small, told):
         assert cache.load_overload((), object()) is None
 
 
+def test_a_kernel_that_holds_addresses_of_its_process_is_not_kept_and_named(small, told):
+    result = SimpleNamespace(library=SimpleNamespace(has_dynamic_globals=True))
+    with pytest.warns(RuntimeWarning, match=r"geometry\.iou holds addresses of this process"):
+        _cache.KernelCache(lfpc_rewards.iou, _cache.Store(small)).save_overload((), result)
+
+
 def test_a_package_that_cannot_be_looked_at_is_not_kept(tmp_path, told):
     assert _cache.Store(tmp_path / "nothing" / "here").folders() == []
 
 
+def twice(x):
+    return 2 * x
+
+
 @processes
 def test_functions_from_elsewhere_and_inside_others_are_compiled_and_not_kept():
-    from lfpc_rewards import _jit
-
-    def twice(x):
+    def inside(x):
         return 2 * x
 
-    assert _jit.kernel(twice)(4) == 8
-    assert _jit.kernel(twice).stats.cache_path is None
-    twice.__module__ = "lfpc_rewards._kernels"
-    assert _jit.kernel(twice).stats.cache_path is None
+    inside.__module__ = "lfpc_rewards._kernels"
+    for function in (twice, inside):
+        kernel = _jit.kernel(function)
+        assert kernel(4) == 8
+        assert kernel.stats.cache_path is None
 
 
 def test_recompiling_forgets_the_kernel_and_no_other(small, told):
