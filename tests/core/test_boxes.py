@@ -177,6 +177,12 @@ def test_smart_resize_equals_transformers(height, width, factor, limits):
         assert lr.visual_tokens(height, width, **options) == expected[0] * expected[1] / factor**2
 
 
+@pytest.mark.parametrize("limits", [(784, 4704), (4704, 7840), (4704, 4704)])
+def test_an_area_at_a_limit_is_left_alone(limits):
+    # 70 x 90 rounds to 56 x 84 pixels, which are 4,704.
+    assert lr.smart_resize(70, 90, min_pixels=limits[0], max_pixels=limits[1]) == (56, 84)
+
+
 def test_bad_sizes_are_refused():
     good = {"height": 100, "width": 100, "factor": 28, "min_pixels": 784, "max_pixels": 7840}
     for name in ("height", "width", "factor", "min_pixels"):

@@ -127,6 +127,21 @@ def test_a_model_that_lacks_a_budget_has_no_row_there(figures):
         assert not any({*row[table.labels :]} == {"n/a"} for row in table.rows)
 
 
+def test_a_larger_budget_is_compared_in_every_column(figures):
+    found = by_title({"b": figures, "a": figures})
+    table = found["Accuracy gained with a larger budget"]
+    assert sorted(table.head[2:]) == sorted(found["Crop dependence at 1,024 visual tokens"].head[2:])
+    assert [row[:2] for row in table.rows] == [("b", "16,384 - 1,024"), ("a", "16,384 - 1,024")]
+    assert not any("n/a" in row for row in table.rows)
+
+
+def test_a_column_counts_the_questions_of_the_first_model(figures):
+    few = summarise(columns_of(rollouts(questions=4)))
+    for models, count in (({"many": figures, "few": few}, 12), ({"few": few, "many": figures}, 4)):
+        table = by_title(models)["Crop dependence at 1,024 visual tokens"]
+        assert table.head[4] == f"hr_bench_4k (n={count})"
+
+
 # --- Markdown ----------------------------------------------------------------------------------------
 
 

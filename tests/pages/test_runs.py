@@ -102,6 +102,12 @@ def test_the_nearest_step_of_a_row_is_matched(tmp_path):
     assert (run.match("a", 1), run.match("a", 9), run.match("a", None), run.match("z", 1)) == (0, 2, 0, None)
 
 
+def test_each_step_of_a_row_has_its_first_trajectory(tmp_path):
+    places = [(1, "a"), (1, "a"), (1, "b"), (2, "a"), (2, "a")]
+    run = run_of(tmp_path, [trajectory(step=step, row_id=row) for step, row in places])
+    assert run.steps_of(4) == [(1, 0), (2, 3)]
+
+
 def test_runs_are_compared_by_the_mean_of_each_row(tmp_path):
     def scored(row, *values):
         return [trajectory(row_id=row, scores=[("accuracy", value)]) for value in values]

@@ -170,6 +170,14 @@ def test_every_answer_carries_the_policy(client, path):
     assert headers["cache-control"] == "no-store"
 
 
+def test_what_a_page_says_about_keeping_its_answer_stays(access, static):
+    def keep(request):
+        return JSONResponse({}, headers={"cache-control": "private, max-age=60"})
+
+    client = client_of(make_app(access, static, [Route("/api/keep", keep)]), access)
+    assert client.get("/api/keep").headers["cache-control"] == "private, max-age=60"
+
+
 def test_a_refusal_carries_the_policy_too(app):
     answer = TestClient(app, base_url="http://evil.example").get("/")
     assert answer.headers["content-security-policy"].startswith("default-src 'self';")

@@ -131,3 +131,8 @@ def test_boxes_where_there_is_nothing_stop_the_original():
 def test_mistakes_of_the_caller_are_named(gold, options, error):
     with pytest.raises(ValueError, match=error):
         score("x", gold, **options)
+
+
+def test_all_boxes_of_a_label_belong_to_one_class():
+    gold = [("dog", [0, 0, 10, 10]), ("cat", [50, 50, 60, 60]), ("Dog", [20, 0, 30, 10])]
+    assert score(boxes(*gold), gold, "strict").recall.tolist() == [1.0]
