@@ -112,7 +112,7 @@ def test_trl_itself_takes_the_reward(tmp_path):
     from datasets import Dataset
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    from tests.trl import tiny
+    from tests import tiny
 
     words = tiny.tokenizer()
     words.chat_template = tiny.COMPACT
@@ -194,7 +194,7 @@ def test_verl_one_by_one_refuses_what_compares_a_group():
 def verl_batch(texts, ground_truths):
     torch = pytest.importorskip("torch")
     protocol = pytest.importorskip("verl.protocol")
-    from tests.trl import tiny
+    from tests import tiny
 
     words = tiny.tokenizer()
     ids = [words(text)["input_ids"] for text in texts]

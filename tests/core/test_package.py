@@ -33,6 +33,11 @@ def test_all_public_names_are_documented_once_and_no_others():
     assert sorted(documented()) == sorted(lr.__all__)
 
 
+def as_written(default):
+    """A default as the page writes it: like Python, with texts and enums of text in double quotes."""
+    return json.dumps(default) if isinstance(default, str) else repr(default)
+
+
 def as_documented(name):
     """The signature of a function as the reference page writes it."""
     parameters = inspect.signature(getattr(lr, name)).parameters.values()
@@ -40,10 +45,7 @@ def as_documented(name):
     for each in parameters:
         if each.kind is each.KEYWORD_ONLY and "*" not in said:
             said.append("*")
-        # json writes texts, numbers and enums of text as the page does
-        default = "None" if each.default is None else json.dumps(each.default)
-        default = default.replace("true", "True").replace("false", "False")
-        said.append(each.name if each.default is each.empty else f"{each.name}={default}")
+        said.append(each.name if each.default is each.empty else f"{each.name}={as_written(each.default)}")
     return f"{name}({', '.join(said)})"
 
 

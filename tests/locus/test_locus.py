@@ -23,7 +23,7 @@ from lfpc_trl.rollouts.crop_tool import CropSettings
 from lfpc_trl.train.check_data import check_data
 from lfpc_trl.train.preflight import preflight
 from lfpc_trl.train.recipe import load_recipe
-from tests.trl import tiny
+from tests import tiny
 
 SIZE = (1000, 800)
 

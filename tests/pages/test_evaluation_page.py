@@ -3,7 +3,7 @@
 import pytest
 
 from lfpc_trl.evaluate.outputs import write_outputs
-from tests.evaluation.fake import rollouts, write_evaluation
+from tests.evaluate.fake import rollouts, write_evaluation
 
 pytestmark = pytest.mark.browser
 
