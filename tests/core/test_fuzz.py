@@ -112,7 +112,8 @@ def test_mutated_completions():
             texts, ["B"] * count, [["red", "blue"]] * count, crops="requested", targets=targets
         )
         free = lr.accuracy_reward(rollouts, ["red"] * count)
-        slowest = max(slowest, (time.process_time() - start) / count)
+        if first:  # the first batch may have to compile
+            slowest = max(slowest, (time.process_time() - start) / count)
         assert np.isfinite(total).all()
         assert ((free == 0) | (free == 1)).all()
         for text, rollout in zip(texts, rollouts, strict=True):

@@ -13,8 +13,8 @@ ADAPTER = ROOT / "integrations" / "lfpc_trl"
 
 # From the ground up. A module may import those of lower lines, none of its own line.
 LAYERS = [
-    ["errors", "images", "progress", "doctor", "standalone", "evaluation.statistics"],
-    ["rows", "lazy_images", "journal", "pool", "placement"],
+    ["errors", "images", "progress", "versions", "standalone", "evaluation.statistics"],
+    ["doctor", "rows", "lazy_images", "journal", "pool", "placement"],
     ["run_directory", "pages.server", "pages.pictures"],
     ["annotate.journal", "viewer.runs", "locus.cues", "locus.attention", "evaluation.summary"],
     ["annotate.project", "viewer.app", "evaluation.questions", "evaluation.tables", "evaluation.examples"],

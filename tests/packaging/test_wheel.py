@@ -57,7 +57,8 @@ def test_data_files_are_inside(contents):
     folders = {
         "lfpc_rewards": ["py.typed"],
         "integrations/lfpc_trl": [
-            *("py.typed", "templates/*", "demo/chat_template.jinja", "demo/warm/*", "recipes/*"),
+            *("py.typed", "tested_versions.json", "templates/*", "recipes/*"),
+            *("demo/chat_template.jinja", "demo/warm/*"),
             *("annotate/static/*.*", "viewer/static/*.*", "pages/static/*.*", "pages/static/vendor/*/*"),
         ],
     }

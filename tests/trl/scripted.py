@@ -12,6 +12,7 @@ from lfpc_trl.prompts import build_prompt
 from lfpc_trl.rewards import AccuracyReward, FormatReward, ToolBonus
 from lfpc_trl.rows import Row
 from lfpc_trl.trainer import RolloutTrainer
+from tests.trl.tiny import NO_CHECKPOINTING
 
 WEIGHTS = [0.8, 0.2, 1.2]
 CUT = "<cut>"
@@ -66,7 +67,7 @@ def make_trainer(model_dir: Path, rows: list[Row], output: Path, script=None, *,
         "beta": 0.0,
         "bf16": False,
         "use_cpu": True,
-        "activation_checkpointing": False,
+        **NO_CHECKPOINTING,
         "remove_unused_columns": False,
         "dataloader_pin_memory": False,
         "logging_steps": 1,

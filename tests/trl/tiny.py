@@ -13,6 +13,7 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
+    TrainingArguments,
 )
 
 from lfpc_rewards import Frame
@@ -20,6 +21,10 @@ from lfpc_trl.crop_tool import CropEnvironment, CropSettings
 from lfpc_trl.models import factor, family_of, load_model, load_processor
 from lfpc_trl.prompts import build_prompt
 from lfpc_trl.rows import Row
+
+_NAMES = ("activation_checkpointing", "gradient_checkpointing")  # the second up to transformers 5.22
+NO_CHECKPOINTING = {next(name for name in _NAMES if name in TrainingArguments.__dataclass_fields__): False}
+"""The option that keeps activations, under the name that the installed transformers gives it."""
 
 SPECIALS = [
     "<|endoftext|>",
