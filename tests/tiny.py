@@ -14,6 +14,7 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
+    TrainingArguments,
 )
 
 from lfpc_rewards import Frame
@@ -23,6 +24,10 @@ from lfpc_trl.models.processors import factor, load_processor
 from lfpc_trl.models.weights import load_model
 from lfpc_trl.rollouts.crop_tool import CropEnvironment, CropSettings
 from lfpc_trl.rollouts.prompts import build_prompt
+
+_NAMES = ("activation_checkpointing", "gradient_checkpointing")  # the second up to transformers 5.22
+NO_CHECKPOINTING = {next(name for name in _NAMES if name in TrainingArguments.__dataclass_fields__): False}
+"""The option that keeps activations, under the name that the installed transformers gives it."""
 
 SPECIALS = [
     "<|endoftext|>",

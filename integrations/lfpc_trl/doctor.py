@@ -1,7 +1,7 @@
 """Is this machine fit to train on? One line per thing that has to be right.
 
-Only the standard library is imported here, and torch is asked in a process of its own: whatever is missing
-or broken must end in a line, never in a traceback.
+Beside the standard library only `versions` is imported, and torch is asked in a process of its own: whatever
+is missing or broken must end in a line, never in a traceback.
 """
 
 import importlib.metadata
@@ -10,7 +10,6 @@ import json
 import multiprocessing
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +17,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
+
+from lfpc_trl.versions import MATRIX, Package, distribution, is_in
+from lfpc_trl.versions import installed as _installed
 
 Level = Literal["ok", "warning", "problem"]
 
@@ -37,49 +39,6 @@ class Check(NamedTuple):
     text: str
     advice: str = ""
 
-
-class Package(NamedTuple):
-    """A line of the version matrix.
-
-    Attributes:
-        name: of the distribution.
-        extra: the extra that installs it; empty for the core, None for what only some need.
-        supported: the versions that are let in, as pip writes them.
-        tested: oldest and newest version with which the whole test suite has passed; empty for none.
-        note: what to know before it is installed.
-    """
-
-    name: str
-    extra: str | None
-    supported: str
-    tested: tuple[str, ...]
-    note: str = ""
-
-
-MATRIX = (
-    Package("numpy", "", ">=1.26", ("2.4.6",)),
-    Package("numba", "", ">=0.61", ("0.65.0", "0.68.1")),
-    Package("torch", "trl", ">=2.8", ("2.13.0",)),
-    Package("trl", "trl", ">=1.16,<1.17", ("1.16.0",)),
-    Package("transformers", "trl", ">=5.17,<5.24", ("5.17.0", "5.23.0")),
-    Package("datasets", "trl", ">=4.7", ("5.2.0",)),
-    Package("accelerate", "trl", ">=1.10", ("1.15.0",)),
-    Package("pillow", "trl", ">=11.0", ("13.0.0",)),
-    Package("pyarrow", "trl", ">=17.0", ("26.0.1",)),
-    Package("scikit-image", "demo", ">=0.24", ("0.26.0",)),
-    Package("matplotlib", "demo", ">=3.9", ("3.11.2",)),
-    Package("jinja2", "demo", ">=3.1", ("3.1.6",)),
-    Package("peft", None, ">=0.20", ("0.21.2",), "for LoRA: the extra peft"),
-    Package("deepspeed", None, ">=0.18.6", (), "for several GPUs"),
-    Package(
-        "vllm",
-        None,
-        ">=0.22.0,<=0.31.0",
-        (),
-        "for fast rollouts; 0.31.0 needs torch==2.13.0, transformers>=5.10.4,<5.18 and numba==0.65.0",
-    ),
-)
-"""The one place for versions: a test compares it with `pyproject.toml` and with the page that shows it."""
 
 GIB = 1 << 30
 _WORK_GIB = 50
@@ -136,13 +95,6 @@ def _python() -> Iterator[Check]:
     yield Check("ok", "lfpc-rewards", ours or "used from a source folder, not installed")
 
 
-def _installed(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def _packages() -> Iterator[Check]:
     for package in MATRIX:
         yield check_version(package, _installed(package.name))
@@ -171,31 +123,6 @@ def check_version(package: Package, version: str | None) -> Check:
     return Check("warning", package.name, f"{version}, {tested}")
 
 
-def is_in(version: str, supported: str) -> bool:
-    """Whether a version meets a list such as ">=5.15,<5.24"; what follows its numbers does not count.
-
-    Args:
-        version: such as "2.13.0+cpu".
-        supported: conditions with >=, <=, < and ==.
-    """
-    return all(_meets(version, condition.strip()) for condition in supported.split(","))
-
-
-def _meets(version: str, condition: str) -> bool:
-    operator = condition.rstrip("0123456789. ")
-    ours, theirs = _numbers(version), _numbers(condition.removeprefix(operator))
-    return {">=": ours >= theirs, "<=": ours <= theirs, "<": ours < theirs, "==": ours == theirs}[operator]
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    """The release as numbers, without zeros at its end: 1.10 and 1.10.0 are one version."""
-    release = re.match(r"\d+(?:\.\d+)*", version)
-    numbers = [int(part) for part in release.group().split(".")] if release else []
-    while numbers and numbers[-1] == 0:
-        numbers.pop()
-    return tuple(numbers)
-
-
 def _requirements() -> Iterator[Check]:
     """What installed packages demand of each other, from their own metadata: pip does not look again."""
     if importlib.util.find_spec("packaging") is None:
@@ -205,7 +132,7 @@ def _requirements() -> Iterator[Check]:
     names = {package.name for package in MATRIX} | {"torchvision"}
     optional = [package.name for package in MATRIX if package.extra is None]
     for name in sorted(names):
-        for text in (importlib.metadata.requires(name) or []) if _installed(name) else []:
+        for text in (importlib.metadata.requires(distribution(name)) or []) if _installed(name) else []:
             needed = Requirement(text)
             version = _installed(needed.name)
             asked = needed.marker is None or any(

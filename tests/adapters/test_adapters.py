@@ -129,7 +129,7 @@ def test_trl_itself_takes_the_reward(tmp_path):
         ],
         args=trl.GRPOConfig(
             output_dir=str(tmp_path), per_device_train_batch_size=4, num_generations=4, use_cpu=True,
-            bf16=False, report_to="none", activation_checkpointing=False,
+            bf16=False, report_to="none", **tiny.NO_CHECKPOINTING,
         ),
         train_dataset=Dataset.from_dict({"prompt": ["?"], "box": [BOXES[0]]}),
         processing_class=words,

@@ -57,8 +57,19 @@ def test_data_files_are_inside(contents):
     folders = {
         "lfpc_rewards": ["py.typed"],
         "integrations/lfpc_trl": [
-            *("py.typed", "html/templates/*", "models/*.jinja", "demo/chat_template.jinja", "demo/warm/*"),
-            *("train/recipes/*", "annotate/static/*.*", "view/static/*.*"),
+            *(
+                "py.typed",
+                "tested_versions.json",
+                "html/templates/*",
+                "models/*.jinja",
+            ),
+            *(
+                "demo/chat_template.jinja",
+                "demo/warm/*",
+                "train/recipes/*",
+                "annotate/static/*.*",
+                "view/static/*.*",
+            ),
             *("html/static/*.*", "html/static/vendor/*/*"),
         ],
     }

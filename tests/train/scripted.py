@@ -14,6 +14,7 @@ from lfpc_trl.rollouts.crop_tool import CropSettings, environment_factory
 from lfpc_trl.rollouts.prompts import build_prompt
 from lfpc_trl.rollouts.rewards import AccuracyReward, FormatReward, ToolBonus
 from lfpc_trl.train.trainer import RolloutTrainer
+from tests.tiny import NO_CHECKPOINTING
 
 WEIGHTS = [0.8, 0.2, 1.2]
 CUT = "<cut>"
@@ -68,7 +69,7 @@ def make_trainer(model_dir: Path, rows: list[Row], output: Path, script=None, *,
         "beta": 0.0,
         "bf16": False,
         "use_cpu": True,
-        "activation_checkpointing": False,
+        **NO_CHECKPOINTING,
         "remove_unused_columns": False,
         "dataloader_pin_memory": False,
         "logging_steps": 1,

