@@ -677,6 +677,13 @@ def test_targets_of_the_row_itself_and_of_the_question_come_first(tmp_path):
         )
 
 
+def test_of_several_rows_with_targets_the_first_one_speaks_for_the_others(tmp_path):
+    found = boxed(tmp_path, {"index": 3, "targets": [INNER]}, {"index": 1, "targets": [OTHER]})
+    assert [targets(question) for question in found.questions[:4]] == [
+        [[box]] for box in (INNER, OTHER, INNER, INNER)
+    ]
+
+
 def test_targets_do_not_hold_for_another_picture(tmp_path):
     for name in "ab":
         (tmp_path / f"{name}.png").write_bytes(picture())
