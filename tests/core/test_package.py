@@ -40,10 +40,12 @@ def as_documented(name):
     for each in parameters:
         if each.kind is each.KEYWORD_ONLY and "*" not in said:
             said.append("*")
-        # json writes texts, numbers and enums of text as the page does
-        default = "None" if each.default is None else json.dumps(each.default)
-        default = default.replace("true", "True").replace("false", "False")
-        said.append(each.name if each.default is each.empty else f"{each.name}={default}")
+        if each.default is each.empty:
+            said.append(each.name)
+        elif each.default in (None, True, False):
+            said.append(f"{each.name}={each.default}")
+        else:  # json writes numbers, texts and enums of text as the page does
+            said.append(f"{each.name}={json.dumps(each.default)}")
     return f"{name}({', '.join(said)})"
 
 

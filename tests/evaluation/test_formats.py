@@ -695,6 +695,18 @@ def test_targets_do_not_hold_for_another_picture(tmp_path):
     assert [targets(question) for question in benchmark.questions] == [[[INNER]], None]
 
 
+def test_targets_of_a_question_hold_for_all_its_pictures(tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.png").write_bytes(picture())
+    common = {"question": "What?", "answer": "KR", "x_question": "q"}
+    path = write_lines(
+        tmp_path / "rows.jsonl", [common | {"id": name, "image": f"{name}.png"} for name in "ab"]
+    )
+    question_id = read(tmp_path, path).questions[0].question_id
+    benchmark = boxed(tmp_path, {"question_id": question_id, "targets": [INNER]}, path=path)
+    assert [targets(question) for question in benchmark.questions] == [[[INNER]], [[INNER]]]
+
+
 def test_targets_replace_those_of_the_benchmark(tmp_path):
     folder = vstar(tmp_path / "v")
     benchmark = boxed(tmp_path, {"id": "relative_position/sa_0", "targets": [[OTHER]]}, path=folder)
