@@ -238,6 +238,17 @@ def test_what_is_there_is_not_asked_again(work, whole):
     assert content(work) == whole.content
 
 
+def test_of_two_records_of_a_rollout_the_first_one_decides(work, whole):
+    shutil.copytree(whole.work.output, work.output)
+    [path] = journals(work)
+    header, *records = map(json.loads, path.read_text().splitlines())
+    others = [header, *(record | {"messages": "[]", "ending": "cut"} for record in records)]
+    (path.parent / "zz.jsonl").write_text("".join(json.dumps(each) + "\n" for each in others))
+    assert evaluate(work) == 0
+    assert turns(work) == 0
+    assert content(work) == whole.content
+
+
 def test_further_budgets_conditions_and_benchmarks_ask_only_what_is_new(work, whole):
     assert evaluate(work, "--conditions", "no_tool") == 0
     assert turns(work) == 9 * 2

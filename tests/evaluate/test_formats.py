@@ -677,6 +677,13 @@ def test_targets_of_the_row_itself_and_of_the_question_come_first(tmp_path):
         )
 
 
+def test_of_several_rows_with_targets_the_first_one_speaks_for_the_others(tmp_path):
+    found = boxed(tmp_path, {"index": 3, "targets": [INNER]}, {"index": 1, "targets": [OTHER]})
+    assert [targets(question) for question in found.questions[:4]] == [
+        [[box]] for box in (INNER, OTHER, INNER, INNER)
+    ]
+
+
 def test_targets_do_not_hold_for_another_picture(tmp_path):
     for name in "ab":
         (tmp_path / f"{name}.png").write_bytes(picture())
@@ -686,6 +693,18 @@ def test_targets_do_not_hold_for_another_picture(tmp_path):
         tmp_path, {"id": "a", "targets": [INNER]}, path=write_lines(tmp_path / "rows.jsonl", rows)
     )
     assert [targets(question) for question in benchmark.questions] == [[[INNER]], None]
+
+
+def test_targets_of_a_question_hold_for_all_its_pictures(tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.png").write_bytes(picture())
+    common = {"question": "What?", "answer": "KR", "x_question": "q"}
+    path = write_lines(
+        tmp_path / "rows.jsonl", [common | {"id": name, "image": f"{name}.png"} for name in "ab"]
+    )
+    question_id = read(tmp_path, path).questions[0].question_id
+    benchmark = boxed(tmp_path, {"question_id": question_id, "targets": [INNER]}, path=path)
+    assert [targets(question) for question in benchmark.questions] == [[[INNER]], [[INNER]]]
 
 
 def test_targets_replace_those_of_the_benchmark(tmp_path):

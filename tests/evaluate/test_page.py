@@ -1,6 +1,8 @@
+import base64
 import html as entities
 import json
 import re
+import zlib
 
 import pytest
 
@@ -193,6 +195,12 @@ def test_a_rare_outcome_is_not_lost_in_a_large_evaluation():
     assert 1234 in choose(columns_of(made), 10)
 
 
+def test_of_alike_rollouts_the_checksum_of_the_row_decides():
+    names = [str(number) for number in range(20)]
+    places = choose(columns_of([rollout(row_id=name) for name in names]), 3)
+    assert [names[place] for place in places] == sorted(names, key=lambda name: zlib.crc32(name.encode()))[:3]
+
+
 def test_all_are_shown_where_they_are_few():
     columns = columns_of(rollouts(questions=1))
     assert sorted(choose(columns, 300)) == list(range(len(columns["row_id"])))
@@ -206,6 +214,9 @@ def test_pictures_are_bounded_and_shared(tmp_path):
     assert len(whole["rollouts"]) == whole["count"] == len(made)
     different = {picture for each in made for picture in each["thumbnails"]}
     assert len(whole["pictures"]) == len(different)
+    pictures = [base64.b64decode(picture) for picture in whole["pictures"]]
+    for found, each in zip(whole["rollouts"], made, strict=True):
+        assert [pictures[number] for number in found["pictures"]] == each["thumbnails"]
     room = 3 * max(map(len, different))
     some = examples_of(folder, columns, picture_bytes=room)
     assert 0 < len(some["rollouts"]) < len(made)

@@ -182,6 +182,19 @@ def test_a_run_killed_at_any_byte_of_its_journal_goes_on_to_the_same_file(work, 
         assert sorted(asked(work) + kept) == sorted(whole[1])
 
 
+def test_of_two_journals_with_an_answer_the_first_one_decides(work, whole):
+    assert select(work) == 0
+    [path] = journals(work)
+    header, *records = map(json.loads, path.read_text().splitlines())
+    others = [header, *(record | {"answer": "another"} for record in records)]
+    (path.parent / "zz.jsonl").write_text("".join(json.dumps(each) + "\n" for each in others))
+    (work.folder / "selected.jsonl").unlink()
+    work.log.unlink()
+    assert select(work) == 0
+    assert asked(work) == []
+    assert output(work) == whole[0]
+
+
 def test_another_comparison_takes_the_answers_that_are_there(work, whole):
     assert select(work) == 0
     work.log.unlink()

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +14,8 @@ from lfpc_trl import cli
 from lfpc_trl.data.rows import read_rows
 from lfpc_trl.errors import InterruptedRun, UserError
 from lfpc_trl.pictures.sizes import shown_size
-from lfpc_trl.synthesize.contents import LENGTH, LETTERS, draw_text, find_objects
-from lfpc_trl.synthesize.questions import KINDS, ask, plan_signs, unused
+from lfpc_trl.synthesize.contents import LENGTH, LETTERS, Object, draw_text, find_objects
+from lfpc_trl.synthesize.questions import KINDS, _objects, ask, plan_signs, unused
 from lfpc_trl.synthesize.run import Settings, make_scene, synthesize
 from lfpc_trl.synthesize.scene import COLOURS, PLATE, SHAPES, Plan, draw_signs
 
@@ -77,6 +78,16 @@ def test_the_innermost_box_of_an_object_holds_what_is_seen_of_it(objects):
             ink, (x1, y1, x2, y2) = sign.boxes[0], sign.boxes[1]
             seen = (abs(pixels[y1:y2, x1:x2].astype(int) - PLATE) > 20).any(-1)
             assert abs(np.add(around(seen), (x1, y1, x1, y1)) - ink).max() <= 1
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_of_objects_with_one_name_the_first_drawn_is_taken(seed):
+    made = [
+        Object(name, Path(f"{number}.png"), None) for number, name in enumerate(["cup", "jug", "cup", "jug"])
+    ]
+    drawn = [made[place] for place in np.random.default_rng(seed).permutation(len(made))]
+    expected = [drawn[0], next(each for each in drawn if each.name != drawn[0].name)]
+    assert _objects(np.random.default_rng(seed), made, 2) == expected
 
 
 def test_boxes_are_nested_and_signs_do_not_touch():

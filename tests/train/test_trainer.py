@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import math
+import os
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -196,6 +197,20 @@ def test_endings_that_do_not_exist_are_refused(compact_dir, rows, tmp_path):
         make_trainer(compact_dir, rows, tmp_path, mask_endings=("overlong",))
     with pytest.raises(ValueError, match="mask_truncated_completions must be False"):
         make_trainer(compact_dir, rows, tmp_path, config={"mask_truncated_completions": True})
+
+
+@pytest.mark.filterwarnings("ignore:You are using 'environment_factory':UserWarning")
+@pytest.mark.parametrize(("before", "after"), [(None, "1"), ("0", "0")])
+def test_a_user_decides_whether_trl_announces_its_experiments(
+    compact_dir, rows, tmp_path, monkeypatch, before, after
+):
+    monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "to be put back")
+    if before is None:
+        monkeypatch.delenv("TRL_EXPERIMENTAL_SILENCE")
+    else:
+        monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", before)
+    make_trainer(compact_dir, rows, tmp_path)
+    assert os.environ["TRL_EXPERIMENTAL_SILENCE"] == after
 
 
 # --- what TRL would let pass -------------------------------------------------------------------------

@@ -139,7 +139,7 @@ def _asked(columns: Columns) -> dict[str, tuple[dict[str, dict[str, Any]], set[i
     names = ("benchmark", "budget", "row_id", *_CONTENT)
     for benchmark, budget, row, *content in zip(*(columns[name] for name in names), strict=True):
         rows, budgets = found.setdefault(benchmark, ({}, set()))
-        rows.setdefault(row, dict(zip(_CONTENT, content, strict=True)))
+        rows[row] = dict(zip(_CONTENT, content, strict=True))  # the same for each of its rollouts
         budgets.add(budget)
     return found
 
