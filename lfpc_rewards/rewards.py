@@ -579,5 +579,7 @@ def _crop_list(row: Any, i: int) -> list[Any]:
     if not isinstance(row, list | tuple):
         raise TypeError(f"crops[{i}] must be a list of boxes, got {type(row).__name__}")
     if len(row) == 4 and all(map(_is_number, row)):
-        raise ValueError(f"crops[{i}] must be a list of boxes, got the single box {list(row)}: put it in a list")
+        raise ValueError(
+            f"crops[{i}] must be a list of boxes, got the single box {list(row)}: put it in a list"
+        )
     return list(row)

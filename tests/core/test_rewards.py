@@ -280,8 +280,8 @@ def test_an_array_of_one_box_per_rollout_is_one_crop_each(kind):
     boxes = np.array([B1, B2, [0, 0, 9, 9], [60, 60, 40, 40]], kind)
     expected = lr.grounding_reward([[box] for box in boxes.tolist()], [[B1]] * 4, SIZE)
     assert expected[0] == 1
-    for crops in (boxes, list(boxes), boxes[:, None], np.asfortranarray(boxes)):
-        assert lr.grounding_reward(crops, [[B1]] * 4, SIZE).tolist() == expected.tolist()
+    for form in (boxes, list(boxes), boxes[:, None], np.asfortranarray(boxes)):
+        assert lr.grounding_reward(form, [[B1]] * 4, SIZE).tolist() == expected.tolist()
     total = lr.lfpc_reward([WELL] * 4, ["B"] * 4, crops=boxes, targets=[[B1]] * 4, image_sizes=SIZE)
     assert total.tolist() == pytest.approx(0.8 + expected)
 
@@ -297,7 +297,9 @@ def test_a_box_without_the_list_around_it_is_refused(box):
 
 @pytest.mark.parametrize("shape", [(5,), (2, 5), (3,), (1, 1, 4), (4, 1)])
 def test_an_array_that_holds_no_boxes_is_refused(shape):
-    with pytest.raises(ValueError, match=r"crops\[0\] must be boxes \(n, 4\) or one box \(4,\), got an array"):
+    with pytest.raises(
+        ValueError, match=r"crops\[0\] must be boxes \(n, 4\) or one box \(4,\), got an array"
+    ):
         lr.grounding_reward([np.ones(shape)], [[B1]], SIZE)
 
 
