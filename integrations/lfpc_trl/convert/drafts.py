@@ -18,7 +18,7 @@ from lfpc_trl.errors import DataError
 from lfpc_trl.pictures.boxes import clip_rounding, count_upright, turn_upright
 from lfpc_trl.pictures.sizes import Size
 
-Layout = Literal["xyxy", "xywh", "xyxy-1", "xyxy-1000", "xywh-100"]
+Layout = Literal["xyxy", "xywh", "xyxy-1", "xywh-1", "xyxy-1000", "xywh-1000", "xywh-100"]
 """What the four numbers of a box mean: two corners, or corner and size; in pixels of the picture, or as a
 fraction of its width and height out of 1, 1000 or 100 (percent)."""
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
@@ -137,7 +137,9 @@ def original_boxes(boxes: object, layout: Layout, picture: Picture, *, upright: 
     size = picture.size if upright else picture.header.stored
     frame, parts = {
         "xyxy-1": (Frame.RELATIVE, 1),
+        "xywh-1": (Frame.RELATIVE, 1),
         "xyxy-1000": (Frame.RELATIVE_1000, 1),
+        "xywh-1000": (Frame.RELATIVE_1000, 1),
         "xywh-100": (Frame.RELATIVE, 100),
     }.get(layout, (Frame.ORIGINAL, 1))
     kind: Literal["xyxy", "xywh"] = "xywh" if layout.startswith("xywh") else "xyxy"
