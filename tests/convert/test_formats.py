@@ -141,12 +141,85 @@ def test_coco_asks_which_category_is_there(tmp_path):
     assert (row.id, row.question) == ("139-85", coco.QUESTION)
     assert row.regions[0].tolist() == [[236.98, 142.51, 261.68, 212.01]]
     assert row.choices["ABCD".index(row.answer[0])] == "clock"
-    assert set(row.choices) == {"clock", "dog", "bottle"}  # the dog is on no picture of the file
+    assert set(row.choices) == {"clock", "dog"}  # nothing is annotated as a bottle: perhaps it is no class
     assert [entry["reason"] for entry in entries] == [
         "an instance must not be a crowd, got iscrowd 1",
         "a category must have one instance on the picture, got 2",
         "annotations must belong to a picture, got image_id 140",
     ]
+
+
+def coco_of(tmp_path, categories, *pictures):
+    """A file of categories (name: supercategory) with, for each picture, the ids of the boxes on it."""
+    data = {
+        "images": [{"id": i, "file_name": "a.jpg"} for i in range(len(pictures))],
+        "categories": [
+            {"id": i, "name": name} | ({} if parent is None else {"supercategory": parent})
+            for i, (name, parent) in enumerate(categories)
+        ],
+        "annotations": [
+            {"image_id": i, "category_id": category, "bbox": [10, 10, 50, 50]}
+            for i, found in enumerate(pictures)
+            for category in found
+        ],
+    }
+    published.add_picture(tmp_path / "a.jpg")
+    path = tmp_path / "coco.json"
+    path.write_text(json.dumps(data))
+    return path
+
+
+ROOT = [("road-things", "none"), ("sign", "road-things"), ("car", "road-things")]
+SAME = [("sign", "none"), ("sign", "sign"), ("car", "sign")]
+DEEP = [("vehicle", "thing"), ("car", "vehicle"), ("Taxi", "car"), ("dog", "animal"), ("thing", None)]
+OFFERED = {  # categories, ids on each picture, what each row offers (the right one first)
+    "a root that nothing is annotated with": (ROOT, [[1], [2], [1, 2]], [{"sign", "car"}, {"car", "sign"}]),
+    "a root with the name of a class": (SAME, [[1], [2], [1, 2]], [{"sign", "car"}, {"car", "sign"}]),
+    "a parent": (DEEP, [[1], [0], [3]], [{"car", "dog"}, {"vehicle", "dog"}, {"dog", "vehicle", "car"}]),
+    "a grandparent": (
+        DEEP,
+        [[2], [0], [3]],
+        [{"Taxi", "dog"}, {"vehicle", "dog"}, {"dog", "vehicle", "Taxi"}],
+    ),
+    "equal names": (
+        [("cup", None), ("Cup ", None), ("bus", None), ("BUS", None)],
+        [[0], [2], [1], [3]],
+        [{"cup", "bus"}, {"bus", "cup"}, {"Cup ", "bus"}, {"BUS", "cup"}],
+    ),
+    "its own parent": ([("cup", "cup"), ("bus", "cup")], [[0], [1]], []),
+    "a circle": (
+        [("cup", "bus"), ("bus", "cup"), ("dog", None)],
+        [[0], [2]],
+        [{"cup", "dog"}, {"dog", "cup", "bus"}],
+    ),
+}
+OFFERED["a circle"][2][1].discard("bus")  # on no picture
+
+
+@pytest.mark.parametrize("name", OFFERED)
+def test_only_what_is_surely_absent_is_offered(tmp_path, name):
+    categories, pictures, offered = OFFERED[name]
+    rows, _ = run(tmp_path, coco_of(tmp_path, categories, *pictures), "coco")
+    assert [set(row.choices) for row in rows] == offered
+    for row in rows:
+        assert len({choice.strip().casefold() for choice in row.choices}) == len(row.choices)
+        right = row.choices["ABCD".index(row.answer[0])]
+        assert right == categories[int(row.id.partition("-")[2])][0]
+
+
+@pytest.mark.parametrize("found", [[0, 1], [0, 2], [3, 4]])
+def test_what_is_on_a_picture_twice_is_no_question(tmp_path, found):
+    categories = [
+        ("vehicle", None),
+        ("car", "vehicle"),
+        ("taxi", "car"),
+        ("cup", None),
+        ("CUP", None),
+        ("dog", None),
+    ]
+    _, entries = run(tmp_path, coco_of(tmp_path, categories, found, [5]), "coco")
+    assert f"0-{found[0]}" in [entry["id"] for entry in entries]
+    assert entries[0]["reason"] == "a category must have one instance on the picture, got 2"
 
 
 def test_the_right_options_of_coco_are_not_always_in_one_place():
