@@ -1,5 +1,7 @@
 """Every published layout becomes rows that say the same; what cannot become a row says why."""
 
+import base64
+import csv
 import json
 import re
 
@@ -9,6 +11,7 @@ from lfpc_trl.convert import coco
 from lfpc_trl.convert.formats import FORMATS, LOOK
 from lfpc_trl.convert.run import convert
 from lfpc_trl.convert.text import plain_answers, plain_question, question_with_choices, split_choices
+from lfpc_trl.convert.verl import only_picture
 from lfpc_trl.data.rows import read_rows
 from lfpc_trl.errors import DataError
 from tests.convert import published
@@ -308,6 +311,136 @@ def test_an_option_may_look_like_several():
     assert split_choices("Is A. Smith on the sign?") is None
 
 
+B1, B2 = [10, 20, 110, 220], [200, 20, 310, 220]
+ASK = published.ASK
+CUP = LOOK.format("the cup")
+SEEN = "Answer with the word seen once you see it clearly."
+SOLUTIONS = {  # prompt, solution, question and regions; or the reason
+    "a box": (ASK + "the cup.", B1, (CUP, [[B1]])),
+    "a box as text": (ASK + "the cup", "[10, 20, 110, 220]", (CUP, [[B1]])),
+    "a box between tags": (ASK + "the cup", "<answer> [10, 20, 110, 220] </answer>", (CUP, [[B1]])),
+    "several": (ASK + "the cup", [B1, B2], (CUP, [[B1], [B2]])),
+    "several as text": (ASK + "the cup", f"{[B1, B2]}", (CUP, [[B1], [B2]])),
+    "an object": (ASK + "the cup", {"bbox_2d": B1}, (CUP, [[B1]])),
+    "an object as text": (ASK + "the cup", '{"bbox_2d": [10, 20, 110, 220]}', (CUP, [[B1]])),
+    "a fenced block": (
+        ASK + "the cup",
+        f"```json\n{json.dumps([{'bbox_2d': B1, 'label': 'cup'}, {'bbox_2d': B2, 'label': 'cup'}])}\n```",
+        (CUP, [[B1], [B2]]),
+    ),
+    "a fenced block with words around": (ASK + "the cup", "Here:\n```\n[10,20,110,220]\n```", (CUP, [[B1]])),
+    "as Python writes it": (ASK + "the cup", "[{'bbox': [10, 20, 110, 220]}]", (CUP, [[B1]])),
+    "two points": (ASK + "the cup", "(10, 20), (110, 220)", (CUP, [[B1]])),
+    "a free prompt": ("Detect all cups. Report JSON.", [B1, B2], (f"Detect all cups. {SEEN}", [[B1], [B2]])),
+    "a question": ("Where is the cup?", B1, (f"Where is the cup? {SEEN}", [[B1]])),
+    "a free prompt without an end": ("Locate the cup", B1, (f"Locate the cup. {SEEN}", [[B1]])),
+    "the box of": (
+        "Please provide the bounding box coordinates of the cup in JSON format.",
+        B1,
+        (CUP, [[B1]]),
+    ),
+    "only about the form": ("Report bbox coordinates in JSON.", B1, "problem must say what to look for, got"),
+    "nothing": (ASK + "the cup", [], "solution must be an answer in words, or boxes"),
+    "nothing as text": (ASK + "the cup", "[]", "solution must be an answer in words, or boxes"),
+    "two numbers": ("Which two numbers?", [3, 5], "solution must be an answer in words, or boxes"),
+    "five numbers": (ASK + "the cup", "[[10, 20, 110, 220, 0.9]]", "solution must be an answer in words"),
+    "points": (ASK + "the cup", "[[10, 20], [110, 220]]", "solution must be an answer in words"),
+    "six numbers": (ASK + "the cup", "(1, 2), (3, 4), (5, 6)", "solution must be an answer in words"),
+    "another notation": (
+        ASK + "the cup",
+        "<box>(10,20),(110,220)</box>",
+        "solution must be an answer in words",
+    ),
+    "an object without a box": (ASK + "the cup", '{"label": "cup"}', "solution must be an answer in words"),
+    "broken JSON": (ASK + "the cup", '[{"bbox_2d": [10, 20, 110', "solution must be an answer in words"),
+    "two pictures": ("<image><image>What?", "a cup", "a question must have one picture, got 2 times <image>"),
+}
+
+
+@pytest.mark.parametrize("lines", [False, True])
+@pytest.mark.parametrize("name", SOLUTIONS)
+def test_solutions_of_vlm_r1_that_are_boxes_are_never_answers_in_words(tmp_path, name, lines):
+    question, solution, expected = SOLUTIONS[name]
+    published.add_picture(tmp_path / "a.jpg")
+    record = {"image": "a.jpg", "problem": question, "solution": solution}
+    if lines:
+        talk = [{"from": "system", "value": "Be brief."}, {"from": "human", "value": question}]
+        record = {"image": "a.jpg", "conversations": [*talk, {"from": "gpt", "value": solution}]}
+    rows, entries = run(tmp_path, published.write_lines(tmp_path / "a.jsonl", record), "vlm-r1")
+    if isinstance(expected, str):
+        assert rows == []
+        assert entries[0]["reason"].startswith(expected)
+    else:
+        [row] = rows
+        assert (row.question, row.answer) == (expected[0], ("seen",))
+        assert [region.tolist() for region in row.regions] == expected[1]
+
+
+@pytest.mark.parametrize(("solution", "answer"), [
+    ("0", "0"), ("[0, 5]", "[0, 5]"), ("(3, 5)", "(3, 5)"), (7, "7"), ("<answer> a cup </answer>", "a cup"),
+    ("A box (small), [red]", "A box (small), [red]"),
+])  # fmt: skip
+def test_solutions_of_vlm_r1_in_words_stay_answers(tmp_path, solution, answer):
+    published.add_picture(tmp_path / "a.jpg")
+    record = {"image": "a.jpg", "problem": "What is it?", "solution": solution}
+    [row], _ = run(tmp_path, published.write_lines(tmp_path / "a.jsonl", record), "vlm-r1")
+    assert (row.question, row.answer, row.regions) == ("What is it?", (answer,), None)
+
+
+def test_a_conversation_of_several_rounds_is_refused(tmp_path):
+    published.add_picture(tmp_path / "a.jpg")
+    talk = [{"from": role, "value": "What?"} for role in ("human", "gpt") * 2]
+    path = published.write_lines(tmp_path / "a.jsonl", {"image": "a.jpg", "conversations": talk})
+    _, [entry] = run(tmp_path, path, "vlm-r1")
+    assert entry["reason"] == "conversations must be one question and its answer, got 4 turns"
+
+
+ONE, OTHER = (base64.b64encode(published.picture_bytes(seed=seed)).decode() for seed in (0, 1))
+CELLS = {  # what stands in the cell: number of pictures, or None for the reason of a cell that cannot be read
+    "one": (ONE, 1),
+    "one in lines": (base64.encodebytes(published.picture_bytes(seed=0)).decode(), 1),
+    "a list of one": (f"['{ONE}']", 1),
+    "two, as Python writes it": (f"['{ONE}', '{OTHER}']", 2),
+    "two, as JSON writes it": (json.dumps([ONE, OTHER]), 2),
+    "two between commas": (f"{ONE},{OTHER}", None),
+    "two between bars": (f"{ONE}|{OTHER}", None),
+    "none": ("[]", 0),
+}
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_cell_of_several_pictures_is_never_read_as_its_first(tmp_path, name):
+    cell, count = CELLS[name]
+    path = published.treebench(tmp_path)
+    text = path.read_text(encoding="utf-8").splitlines()
+    rows = list(csv.DictReader(text, delimiter="\t"))
+    rows[0]["image"] = cell
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0], delimiter="\t")
+        writer.writeheader()
+        writer.writerow(rows[0])
+    rows, entries = run(tmp_path, path, "treebench")
+    if count == 1:
+        assert rows[0].image.read_bytes() == published.picture_bytes(seed=0)
+    elif count is None:
+        assert entries[0]["reason"].startswith("image must be base64, got")
+    else:
+        assert entries[0]["reason"] == f"a question must have one picture, got {count}"
+
+
+@pytest.mark.parametrize(
+    "images", [["a.jpg", "b.jpg"], "['a.jpg', 'b.jpg']", '["a.jpg", "b.jpg"]', [{"path": "a.jpg"}] * 2]
+)
+def test_several_pictures_of_a_record_are_refused(images):
+    with pytest.raises(DataError, match="a question must have one picture, got 2"):
+        only_picture(images)
+
+
+def test_a_path_may_begin_with_a_bracket():
+    assert only_picture("[draft] a.jpg").path == "[draft] a.jpg"
+    assert only_picture("['a.jpg']").path == "a.jpg"
+
+
 ANSWERS = [
     ("a text", "red", ["red"]),
     ("a number", 3, ["3"]),
@@ -317,6 +450,9 @@ ANSWERS = [
     ("a box that never ends", r"\boxed{B", [r"\boxed{B"]),
     ("several", [r"\boxed{a}", "b"], ["a", "b"]),
     ("a list in a box", r"\boxed{['a', 'b', 'a']}", ["a", "b"]),
+    ("an interval", "[0, 5]", ["[0, 5]"]),
+    ("an interval in a box", r"\boxed{[0, 5]}", ["[0, 5]"]),
+    ("a list of texts that is written out", "['a', 'b']", ["['a', 'b']"]),
     ("brackets that are no list", "[open]", ["[open]"]),
     ("a list of lists", "[[1, 2]]", ["[[1, 2]]"]),
 ]
