@@ -329,7 +329,7 @@ def grounding_reward(
 
     Args:
         crops: (B,) rows of zero or more boxes, xyxy in pixels of the original image. Ragged; an entry
-            may be None.
+            may be None. An array (B, 4) is one crop for each rollout.
         targets: (B,) rows of nested boxes (n, 4) from inner to outer, or a list of such regions, or
             None: the term does not apply. Or `Targets` with B rows, checked and packed before.
         image_sizes: (B, 2) width and height of the original images, or one (2,) for all. None with
@@ -344,8 +344,9 @@ def grounding_reward(
         (B,) in [0, 1], NaN where the row has no target; or the five parts.
 
     Raises:
-        ValueError: A target is bad (see `Targets`), the lengths differ, sizes are missing, or an
-            option is out of its range.
+        ValueError: A target is bad (see `Targets`), the lengths differ, sizes are missing, an option is out
+            of its range, a row of crops is a list of four numbers where a list of boxes is meant, or an
+            array that holds no boxes.
         TypeError: A row of crops is not a list.
 
     Source:
@@ -356,6 +357,8 @@ def grounding_reward(
         >>> sign = [[40, 40, 60, 60], [20, 20, 80, 80]]
         >>> grounding_reward([[[40, 40, 60, 60]], [], [[60, 60, 40, 40]]], [sign] * 3, (100, 100))
         array([1., 0., 0.])
+        >>> grounding_reward(np.array([[40, 40, 60, 60], [60, 60, 40, 40]]), [sign] * 2, (100, 100))
+        array([1., 0.])
         >>> grounding_reward([[[0, 0, 9, 9]], [[0, 0, 9, 9]]], [None, sign], (100, 100)).round(3)
         array([  nan, 0.272])
         >>> parts = grounding_reward([[[40, 40, 58, 60]]], [sign], (100, 100), return_parts=True)
@@ -546,17 +549,37 @@ def _crops_of(columns: Columns, which: str | None) -> _Packed:
 
 
 def _pack_crops(crops: Sequence[RowCrops]) -> _Packed:
-    packed = pack_rows(crops, four_numbers)
+    packed = pack_rows(crops, _crop_numbers)
     if packed is None:
         packed = pack_rows([_crop_list(row, i) for i, row in enumerate(crops)], four_numbers)
     return cast("_Packed", packed)
 
 
+def _crop_numbers(box: Any) -> tuple[float, ...] | None:
+    """`four_numbers`, but None for a bare number: its row may be one box without the list around it."""
+    return None if _is_number(box) else four_numbers(box)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+
+
 def _crop_list(row: Any, i: int) -> list[Any]:
+    """The boxes of a rollout. An array has a shape and so is read in full; a list of numbers is refused."""
     if row is None:
         return []
     if isinstance(row, np.ndarray):
-        return list(row.tolist())
+        if row.dtype.kind not in "iuf" or row.size == 0:
+            return list(row.tolist())
+        if row.ndim > 2 or row.shape[-1:] != (4,):
+            raise ValueError(
+                f"crops[{i}] must be boxes (n, 4) or one box (4,), got an array of shape {row.shape}"
+            )
+        return list(row.reshape(-1, 4).tolist())
     if not isinstance(row, list | tuple):
         raise TypeError(f"crops[{i}] must be a list of boxes, got {type(row).__name__}")
+    if len(row) == 4 and all(map(_is_number, row)):
+        raise ValueError(
+            f"crops[{i}] must be a list of boxes, got the single box {list(row)}: put it in a list"
+        )
     return list(row)

@@ -1,5 +1,7 @@
 """Every published layout becomes rows that say the same; what cannot become a row says why."""
 
+import base64
+import csv
 import json
 import re
 
@@ -9,6 +11,7 @@ from lfpc_trl.convert import coco
 from lfpc_trl.convert.formats import FORMATS, LOOK
 from lfpc_trl.convert.run import convert
 from lfpc_trl.convert.text import plain_answers, plain_question, question_with_choices, split_choices
+from lfpc_trl.convert.verl import only_picture
 from lfpc_trl.data.rows import read_rows
 from lfpc_trl.errors import DataError
 from tests.convert import published
@@ -141,12 +144,85 @@ def test_coco_asks_which_category_is_there(tmp_path):
     assert (row.id, row.question) == ("139-85", coco.QUESTION)
     assert row.regions[0].tolist() == [[236.98, 142.51, 261.68, 212.01]]
     assert row.choices["ABCD".index(row.answer[0])] == "clock"
-    assert set(row.choices) == {"clock", "dog", "bottle"}  # the dog is on no picture of the file
+    assert set(row.choices) == {"clock", "dog"}  # nothing is annotated as a bottle: perhaps it is no class
     assert [entry["reason"] for entry in entries] == [
         "an instance must not be a crowd, got iscrowd 1",
         "a category must have one instance on the picture, got 2",
         "annotations must belong to a picture, got image_id 140",
     ]
+
+
+def coco_of(tmp_path, categories, *pictures):
+    """A file of categories (name: supercategory) with, for each picture, the ids of the boxes on it."""
+    data = {
+        "images": [{"id": i, "file_name": "a.jpg"} for i in range(len(pictures))],
+        "categories": [
+            {"id": i, "name": name} | ({} if parent is None else {"supercategory": parent})
+            for i, (name, parent) in enumerate(categories)
+        ],
+        "annotations": [
+            {"image_id": i, "category_id": category, "bbox": [10, 10, 50, 50]}
+            for i, found in enumerate(pictures)
+            for category in found
+        ],
+    }
+    published.add_picture(tmp_path / "a.jpg")
+    path = tmp_path / "coco.json"
+    path.write_text(json.dumps(data))
+    return path
+
+
+ROOT = [("road-things", "none"), ("sign", "road-things"), ("car", "road-things")]
+SAME = [("sign", "none"), ("sign", "sign"), ("car", "sign")]
+DEEP = [("vehicle", "thing"), ("car", "vehicle"), ("Taxi", "car"), ("dog", "animal"), ("thing", None)]
+OFFERED = {  # categories, ids on each picture, what each row offers (the right one first)
+    "a root that nothing is annotated with": (ROOT, [[1], [2], [1, 2]], [{"sign", "car"}, {"car", "sign"}]),
+    "a root with the name of a class": (SAME, [[1], [2], [1, 2]], [{"sign", "car"}, {"car", "sign"}]),
+    "a parent": (DEEP, [[1], [0], [3]], [{"car", "dog"}, {"vehicle", "dog"}, {"dog", "vehicle", "car"}]),
+    "a grandparent": (
+        DEEP,
+        [[2], [0], [3]],
+        [{"Taxi", "dog"}, {"vehicle", "dog"}, {"dog", "vehicle", "Taxi"}],
+    ),
+    "equal names": (
+        [("cup", None), ("Cup ", None), ("bus", None), ("BUS", None)],
+        [[0], [2], [1], [3]],
+        [{"cup", "bus"}, {"bus", "cup"}, {"Cup ", "bus"}, {"BUS", "cup"}],
+    ),
+    "its own parent": ([("cup", "cup"), ("bus", "cup")], [[0], [1]], []),
+    "a circle": (
+        [("cup", "bus"), ("bus", "cup"), ("dog", None)],
+        [[0], [2]],
+        [{"cup", "dog"}, {"dog", "cup", "bus"}],
+    ),
+}
+OFFERED["a circle"][2][1].discard("bus")  # on no picture
+
+
+@pytest.mark.parametrize("name", OFFERED)
+def test_only_what_is_surely_absent_is_offered(tmp_path, name):
+    categories, pictures, offered = OFFERED[name]
+    rows, _ = run(tmp_path, coco_of(tmp_path, categories, *pictures), "coco")
+    assert [set(row.choices) for row in rows] == offered
+    for row in rows:
+        assert len({choice.strip().casefold() for choice in row.choices}) == len(row.choices)
+        right = row.choices["ABCD".index(row.answer[0])]
+        assert right == categories[int(row.id.partition("-")[2])][0]
+
+
+@pytest.mark.parametrize("found", [[0, 1], [0, 2], [3, 4]])
+def test_what_is_on_a_picture_twice_is_no_question(tmp_path, found):
+    categories = [
+        ("vehicle", None),
+        ("car", "vehicle"),
+        ("taxi", "car"),
+        ("cup", None),
+        ("CUP", None),
+        ("dog", None),
+    ]
+    _, entries = run(tmp_path, coco_of(tmp_path, categories, found, [5]), "coco")
+    assert f"0-{found[0]}" in [entry["id"] for entry in entries]
+    assert entries[0]["reason"] == "a category must have one instance on the picture, got 2"
 
 
 def test_the_right_options_of_coco_are_not_always_in_one_place():
@@ -173,7 +249,9 @@ LAYOUTS = {
     "xyxy": [10, 20, 110, 220],
     "xywh": [10, 20, 100, 200],
     "xyxy-1": [10 / 320, 20 / 240, 110 / 320, 220 / 240],
+    "xywh-1": [10 / 320, 20 / 240, 100 / 320, 200 / 240],
     "xyxy-1000": [10 / 0.32, 20 / 0.24, 110 / 0.32, 220 / 0.24],
+    "xywh-1000": [10 / 0.32, 20 / 0.24, 100 / 0.32, 200 / 0.24],
     "xywh-100": [10 / 3.2, 20 / 2.4, 100 / 3.2, 200 / 2.4],
 }
 
@@ -233,6 +311,136 @@ def test_an_option_may_look_like_several():
     assert split_choices("Is A. Smith on the sign?") is None
 
 
+B1, B2 = [10, 20, 110, 220], [200, 20, 310, 220]
+ASK = published.ASK
+CUP = LOOK.format("the cup")
+SEEN = "Answer with the word seen once you see it clearly."
+SOLUTIONS = {  # prompt, solution, question and regions; or the reason
+    "a box": (ASK + "the cup.", B1, (CUP, [[B1]])),
+    "a box as text": (ASK + "the cup", "[10, 20, 110, 220]", (CUP, [[B1]])),
+    "a box between tags": (ASK + "the cup", "<answer> [10, 20, 110, 220] </answer>", (CUP, [[B1]])),
+    "several": (ASK + "the cup", [B1, B2], (CUP, [[B1], [B2]])),
+    "several as text": (ASK + "the cup", f"{[B1, B2]}", (CUP, [[B1], [B2]])),
+    "an object": (ASK + "the cup", {"bbox_2d": B1}, (CUP, [[B1]])),
+    "an object as text": (ASK + "the cup", '{"bbox_2d": [10, 20, 110, 220]}', (CUP, [[B1]])),
+    "a fenced block": (
+        ASK + "the cup",
+        f"```json\n{json.dumps([{'bbox_2d': B1, 'label': 'cup'}, {'bbox_2d': B2, 'label': 'cup'}])}\n```",
+        (CUP, [[B1], [B2]]),
+    ),
+    "a fenced block with words around": (ASK + "the cup", "Here:\n```\n[10,20,110,220]\n```", (CUP, [[B1]])),
+    "as Python writes it": (ASK + "the cup", "[{'bbox': [10, 20, 110, 220]}]", (CUP, [[B1]])),
+    "two points": (ASK + "the cup", "(10, 20), (110, 220)", (CUP, [[B1]])),
+    "a free prompt": ("Detect all cups. Report JSON.", [B1, B2], (f"Detect all cups. {SEEN}", [[B1], [B2]])),
+    "a question": ("Where is the cup?", B1, (f"Where is the cup? {SEEN}", [[B1]])),
+    "a free prompt without an end": ("Locate the cup", B1, (f"Locate the cup. {SEEN}", [[B1]])),
+    "the box of": (
+        "Please provide the bounding box coordinates of the cup in JSON format.",
+        B1,
+        (CUP, [[B1]]),
+    ),
+    "only about the form": ("Report bbox coordinates in JSON.", B1, "problem must say what to look for, got"),
+    "nothing": (ASK + "the cup", [], "solution must be an answer in words, or boxes"),
+    "nothing as text": (ASK + "the cup", "[]", "solution must be an answer in words, or boxes"),
+    "two numbers": ("Which two numbers?", [3, 5], "solution must be an answer in words, or boxes"),
+    "five numbers": (ASK + "the cup", "[[10, 20, 110, 220, 0.9]]", "solution must be an answer in words"),
+    "points": (ASK + "the cup", "[[10, 20], [110, 220]]", "solution must be an answer in words"),
+    "six numbers": (ASK + "the cup", "(1, 2), (3, 4), (5, 6)", "solution must be an answer in words"),
+    "another notation": (
+        ASK + "the cup",
+        "<box>(10,20),(110,220)</box>",
+        "solution must be an answer in words",
+    ),
+    "an object without a box": (ASK + "the cup", '{"label": "cup"}', "solution must be an answer in words"),
+    "broken JSON": (ASK + "the cup", '[{"bbox_2d": [10, 20, 110', "solution must be an answer in words"),
+    "two pictures": ("<image><image>What?", "a cup", "a question must have one picture, got 2 times <image>"),
+}
+
+
+@pytest.mark.parametrize("lines", [False, True])
+@pytest.mark.parametrize("name", SOLUTIONS)
+def test_solutions_of_vlm_r1_that_are_boxes_are_never_answers_in_words(tmp_path, name, lines):
+    question, solution, expected = SOLUTIONS[name]
+    published.add_picture(tmp_path / "a.jpg")
+    record = {"image": "a.jpg", "problem": question, "solution": solution}
+    if lines:
+        talk = [{"from": "system", "value": "Be brief."}, {"from": "human", "value": question}]
+        record = {"image": "a.jpg", "conversations": [*talk, {"from": "gpt", "value": solution}]}
+    rows, entries = run(tmp_path, published.write_lines(tmp_path / "a.jsonl", record), "vlm-r1")
+    if isinstance(expected, str):
+        assert rows == []
+        assert entries[0]["reason"].startswith(expected)
+    else:
+        [row] = rows
+        assert (row.question, row.answer) == (expected[0], ("seen",))
+        assert [region.tolist() for region in row.regions] == expected[1]
+
+
+@pytest.mark.parametrize(("solution", "answer"), [
+    ("0", "0"), ("[0, 5]", "[0, 5]"), ("(3, 5)", "(3, 5)"), (7, "7"), ("<answer> a cup </answer>", "a cup"),
+    ("A box (small), [red]", "A box (small), [red]"),
+])  # fmt: skip
+def test_solutions_of_vlm_r1_in_words_stay_answers(tmp_path, solution, answer):
+    published.add_picture(tmp_path / "a.jpg")
+    record = {"image": "a.jpg", "problem": "What is it?", "solution": solution}
+    [row], _ = run(tmp_path, published.write_lines(tmp_path / "a.jsonl", record), "vlm-r1")
+    assert (row.question, row.answer, row.regions) == ("What is it?", (answer,), None)
+
+
+def test_a_conversation_of_several_rounds_is_refused(tmp_path):
+    published.add_picture(tmp_path / "a.jpg")
+    talk = [{"from": role, "value": "What?"} for role in ("human", "gpt") * 2]
+    path = published.write_lines(tmp_path / "a.jsonl", {"image": "a.jpg", "conversations": talk})
+    _, [entry] = run(tmp_path, path, "vlm-r1")
+    assert entry["reason"] == "conversations must be one question and its answer, got 4 turns"
+
+
+ONE, OTHER = (base64.b64encode(published.picture_bytes(seed=seed)).decode() for seed in (0, 1))
+CELLS = {  # what stands in the cell: number of pictures, or None for the reason of a cell that cannot be read
+    "one": (ONE, 1),
+    "one in lines": (base64.encodebytes(published.picture_bytes(seed=0)).decode(), 1),
+    "a list of one": (f"['{ONE}']", 1),
+    "two, as Python writes it": (f"['{ONE}', '{OTHER}']", 2),
+    "two, as JSON writes it": (json.dumps([ONE, OTHER]), 2),
+    "two between commas": (f"{ONE},{OTHER}", None),
+    "two between bars": (f"{ONE}|{OTHER}", None),
+    "none": ("[]", 0),
+}
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_cell_of_several_pictures_is_never_read_as_its_first(tmp_path, name):
+    cell, count = CELLS[name]
+    path = published.treebench(tmp_path)
+    text = path.read_text(encoding="utf-8").splitlines()
+    rows = list(csv.DictReader(text, delimiter="\t"))
+    rows[0]["image"] = cell
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0], delimiter="\t")
+        writer.writeheader()
+        writer.writerow(rows[0])
+    rows, entries = run(tmp_path, path, "treebench")
+    if count == 1:
+        assert rows[0].image.read_bytes() == published.picture_bytes(seed=0)
+    elif count is None:
+        assert entries[0]["reason"].startswith("image must be base64, got")
+    else:
+        assert entries[0]["reason"] == f"a question must have one picture, got {count}"
+
+
+@pytest.mark.parametrize(
+    "images", [["a.jpg", "b.jpg"], "['a.jpg', 'b.jpg']", '["a.jpg", "b.jpg"]', [{"path": "a.jpg"}] * 2]
+)
+def test_several_pictures_of_a_record_are_refused(images):
+    with pytest.raises(DataError, match="a question must have one picture, got 2"):
+        only_picture(images)
+
+
+def test_a_path_may_begin_with_a_bracket():
+    assert only_picture("[draft] a.jpg").path == "[draft] a.jpg"
+    assert only_picture("['a.jpg']").path == "a.jpg"
+
+
 ANSWERS = [
     ("a text", "red", ["red"]),
     ("a number", 3, ["3"]),
@@ -242,6 +450,9 @@ ANSWERS = [
     ("a box that never ends", r"\boxed{B", [r"\boxed{B"]),
     ("several", [r"\boxed{a}", "b"], ["a", "b"]),
     ("a list in a box", r"\boxed{['a', 'b', 'a']}", ["a", "b"]),
+    ("an interval", "[0, 5]", ["[0, 5]"]),
+    ("an interval in a box", r"\boxed{[0, 5]}", ["[0, 5]"]),
+    ("a list of texts that is written out", "['a', 'b']", ["['a', 'b']"]),
     ("brackets that are no list", "[open]", ["[open]"]),
     ("a list of lists", "[[1, 2]]", ["[[1, 2]]"]),
 ]

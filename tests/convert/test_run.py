@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
@@ -144,6 +145,26 @@ def test_the_command_prints_the_counts(folder, capsys):
         "  1 x a question must have one picture",
         "  1 x id must be unique",
     ]
+
+
+def test_a_conversion_without_a_row_is_no_success(folder, capsys):
+    bad = [GOOD | {"image": "gone.jpg"}, GOOD | {"image": "away.jpg"}, GOOD | {"answer": ""}]
+    path = published.write_lines(folder / "rows.jsonl", *bad)
+    arguments = ["convert", "--from", "rows", "--input", str(path), "--output", str(folder / "out.jsonl")]
+    assert cli.main(arguments) == 2
+    said = capsys.readouterr()
+    assert "rejected: 3" in said.out
+    assert said.err.splitlines()[-1] == (
+        "lfpc: error: none of the 3 records became a row, 2 because image must exist; "
+        f"see {folder / 'out.rejects.jsonl'}"
+    )
+
+
+def test_a_conversion_of_nothing_is_no_success(folder, capsys):
+    path = published.write_lines(folder / "rows.jsonl")
+    arguments = ["convert", "--from", "rows", "--input", str(path), "--output", str(folder / "out.jsonl")]
+    assert cli.main(arguments) == 2
+    assert "rows.jsonl: there are no records" in capsys.readouterr().err
 
 
 def test_formulas_and_sentences_are_counted(folder, capsys):
@@ -319,6 +340,59 @@ def test_the_last_annotation_counts_and_its_text_areas_replace_the_data():
     assert draft.answer == ["KR", "K.R."]
     del task["annotations"]
     assert label_studio.from_label_studio(task).regions == [[[4, 4, 5, 5]]]
+
+
+def test_json_min_says_the_same_as_the_whole_export(folder):
+    whole = json.loads(published.label_studio(folder).read_text())[:1]
+    [task] = whole
+    results = task["annotations"][0]["result"]
+    flat = {
+        "id": 1,
+        **task["data"],
+        "box": [each["value"] | {"original_width": 320, "original_height": 240} for each in results],
+        "annotator": 1,
+        "annotation_id": 1001,
+        "created_at": "2021-03-09T21:52:49.513742Z",
+        "updated_at": "2021-03-09T21:52:49.513742Z",
+        "lead_time": 4.2,
+    }
+    records = [flat, flat | {"id": 2, "answer": {"text": ["KR", "K.R."]}}, flat | {"id": 3, "box": []}]
+    rows = []
+    for name, tasks in (("whole", whole), ("min", records)):
+        path = published.write_json(folder / f"{name}.json", tasks)
+        convert([path], folder / "out" / f"{name}.jsonl", source="label-studio")
+        rows += read_rows(folder / "out" / f"{name}.jsonl")
+    expected, same, accepted, bare = rows
+    assert [region.tolist() for region in same.regions] == [region.tolist() for region in expected.regions]
+    assert (same.question, same.answer, same.image) == (expected.question, expected.answer, expected.image)
+    assert accepted.answer == ("KR", "K.R.")
+    assert bare.regions is None
+
+
+def test_a_rotated_rectangle_of_json_min_is_refused():
+    task = {"image": "a.jpg", "question": "What?", "answer": "KR"}
+    box = {"x": 1, "y": 1, "width": 5, "height": 5, "rotation": 30, "rectanglelabels": ["B1"]}
+    with pytest.raises(DataError, match="a rectangle must not be rotated"):
+        label_studio.from_label_studio(task | {"box": [box]})
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("name", ["street signs/café n°1.jpg", "100% a+b.jpg", "a%20b.jpg"])
+def test_percent_encoded_paths_of_label_studio_are_found(tmp_path, name, flat):
+    published.add_picture(tmp_path / "media" / name)
+    data = {"image": f"/data/local-files/?d={quote(name)}", "question": "What?", "answer": "KR"}
+    path = published.write_json(tmp_path / "tasks.json", [data if flat else {"data": data}])
+    summary = convert([path], tmp_path / "out.jsonl", source="label-studio", images=tmp_path / "media")
+    assert (summary.converted, summary.rejected) == (1, 0)
+
+
+def test_a_percent_encoded_path_does_not_lead_outside(tmp_path):
+    published.add_picture(tmp_path / "secret.jpg")
+    (tmp_path / "media").mkdir()
+    task = {"data": {"image": "/data/local-files/?d=%2e%2e/secret.jpg", "question": "What?", "answer": "KR"}}
+    path = published.write_json(tmp_path / "tasks.json", [task])
+    summary = convert([path], tmp_path / "out.jsonl", source="label-studio", images=tmp_path / "media")
+    assert (summary.converted, summary.rejected) == (0, 1)
 
 
 def test_a_region_that_lost_its_innermost_box_is_refused():

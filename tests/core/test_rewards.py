@@ -275,6 +275,39 @@ def test_crops_may_be_arrays_and_tuples():
     assert lr.grounding_reward(forms, [[B1]] * 6, SIZE).tolist() == expected
 
 
+@pytest.mark.parametrize("kind", [np.int64, np.float32, np.float64])
+def test_an_array_of_one_box_per_rollout_is_one_crop_each(kind):
+    boxes = np.array([B1, B2, [0, 0, 9, 9], [60, 60, 40, 40]], kind)
+    expected = lr.grounding_reward([[box] for box in boxes.tolist()], [[B1]] * 4, SIZE)
+    assert expected[0] == 1
+    for form in (boxes, list(boxes), boxes[:, None], np.asfortranarray(boxes)):
+        assert lr.grounding_reward(form, [[B1]] * 4, SIZE).tolist() == expected.tolist()
+    total = lr.lfpc_reward([WELL] * 4, ["B"] * 4, crops=boxes, targets=[[B1]] * 4, image_sizes=SIZE)
+    assert total.tolist() == pytest.approx(0.8 + expected)
+
+
+@pytest.mark.parametrize("box", [B1, tuple(B1), [40.0, 40.5, 60, 60], list(np.array(B1))])
+def test_a_box_without_the_list_around_it_is_refused(box):
+    message = r"crops\[1\] must be a list of boxes, got the single box \[.*\]: put it in a list"
+    with pytest.raises(ValueError, match=message):
+        lr.grounding_reward([[B1], box], [[B1]] * 2, SIZE)
+    with pytest.raises(ValueError, match=message):
+        lr.lfpc_reward([WELL] * 2, ["B"] * 2, crops=[[B1], box], targets=[[B1]] * 2, image_sizes=SIZE)
+
+
+@pytest.mark.parametrize("shape", [(5,), (2, 5), (3,), (1, 1, 4), (4, 1)])
+def test_an_array_that_holds_no_boxes_is_refused(shape):
+    with pytest.raises(
+        ValueError, match=r"crops\[0\] must be boxes \(n, 4\) or one box \(4,\), got an array"
+    ):
+        lr.grounding_reward([np.ones(shape)], [[B1]], SIZE)
+
+
+def test_bare_numbers_that_make_no_box_are_bad_crops():
+    rows = [[7], [7, 7, 7], [7, 7, 7, 7, 7], [True] * 4, [7, 7, 7, None], [7, B1]]
+    assert lr.grounding_reward(rows, [[B1]] * 6, SIZE).tolist() == [0, 0, 0, 0, 0, 1]
+
+
 def test_options_and_lengths_are_checked():
     with pytest.raises(ValueError, match='reduce must be "best", "last", "first" or "mean", got \'max\''):
         lr.grounding_reward([], [], SIZE, reduce="max")

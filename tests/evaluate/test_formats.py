@@ -406,6 +406,22 @@ def test_vlmevalkits_table_is_read(tmp_path):
     assert {question.category for question in benchmark.questions} == {"single"}
 
 
+@pytest.mark.parametrize("written", [list, str, json.dumps])
+@pytest.mark.parametrize("suffix", [".tsv", ".jsonl", ".parquet"])
+def test_a_cell_of_several_pictures_is_refused(tmp_path, written, suffix):
+    rows = [{name: row[name] for name in row if name != "cycle_category"} for row in hr_rows(1)][:1]
+    rows[0]["image"] = written([rows[0]["image"]] * 2)
+    path = tmp_path / f"bench{suffix}"
+    if suffix == ".tsv":
+        write_tsv(path, rows)
+    elif suffix == ".jsonl":
+        write_lines(path, rows)
+    else:
+        write_parquet(path, rows)
+    with pytest.raises(DataError, match="row 1: a question must have one picture, got 2"):
+        read(tmp_path, path)
+
+
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 def test_own_rows_are_read(tmp_path, suffix):
     (tmp_path / "a.png").write_bytes(picture())

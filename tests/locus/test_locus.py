@@ -19,6 +19,7 @@ from lfpc_trl.locus.evaluation import context_suppression, find_cues, suppress_c
 from lfpc_trl.locus.task import CueFormat, CuePrompt, CueReward
 from lfpc_trl.models.processors import factor, load_processor
 from lfpc_trl.models.weights import load_model
+from lfpc_trl.pictures.originals import load_original
 from lfpc_trl.rollouts.crop_tool import CropSettings
 from lfpc_trl.train.check_data import check_data
 from lfpc_trl.train.preflight import preflight
@@ -120,6 +121,153 @@ def test_a_file_that_is_no_coco_file_is_refused(tmp_path):
     path.write_text('{"images": []}')
     with pytest.raises(DataError, match=r"no file of COCO annotations \(KeyError: 'annotations'\)"):
         list(boxes_of_coco(path, tmp_path))
+
+
+RED, BLUE = (100, 600, 150, 650), (400, 100, 520, 220)
+"""Squares on the upright picture of 600 x 800 pixels."""
+
+
+def turned_photo(folder, orientation, *, boxes, said):
+    """A picture as a phone stores it, and a COCO file of its two squares.
+
+    Args:
+        folder: where they go.
+        orientation: of EXIF.
+        boxes: "stored" or "upright": the pixels that the boxes count on.
+        said: the same of the size in the file; None leaves it out.
+    """
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}
+    upright = Image.new("RGB", (600, 800), (90, 100, 110))
+    upright.paste((255, 0, 0), RED)
+    upright.paste((0, 0, 255), BLUE)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = upright if orientation == 1 else upright.transpose(Image.Transpose(undo[orientation]))
+    stored.save(folder / "phone.png", exif=exif)
+    shown = np.asarray(stored if boxes == "stored" else upright).astype(int)
+    annotations = []
+    for category, channel in ((1, 0), (2, 2)):
+        y, x = np.nonzero(shown[..., channel] == 255)
+        box = [int(x.min()), int(y.min()), int(np.ptp(x)) + 1, int(np.ptp(y)) + 1]
+        annotations += [{"image_id": 1, "category_id": category, "bbox": box}] * 7
+    width, height = (stored if said == "stored" else upright).size
+    size = {} if said is None else {"width": width, "height": height}
+    images = [{"id": 1, "file_name": "phone.png"} | size]
+    path = folder / "coco.json"
+    path.write_text(json.dumps({"images": images, "annotations": annotations}))
+    return path
+
+
+TURNED = [(each, "stored", said) for each in range(1, 9) for said in ("stored", None)]
+# The size tells of upright boxes only where the picture lies on its side.
+TURNED += [(each, "upright", "upright") for each in (1, 5, 6, 7, 8)]
+
+
+@pytest.mark.parametrize(("orientation", "boxes", "said"), TURNED)
+def test_cues_of_a_turned_picture_show_what_was_annotated(tmp_path, orientation, boxes, said):
+    path = turned_photo(tmp_path, orientation, boxes=boxes, said=said)
+    found = list(boxes_of_coco(path, tmp_path))
+    assert {source.box for source in found} == {RED, BLUE}
+    rows = build_cues(found).rows
+    assert len(rows) == 10
+    for row in rows:
+        x0, y0, x1, y1 = cue_box(row)
+        part = np.asarray(load_original(row.image))[y0:y1, x0:x1].reshape(-1, 3)
+        squares = [(part == colour).all(1).mean() for colour in ((255, 0, 0), (0, 0, 255))]
+        assert max(squares) > 0.6, (row.regions, squares)
+        assert min(x1 - x0, y1 - y0) >= 50
+
+
+def test_boxes_of_a_resized_copy_are_left_out(tmp_path):
+    path = turned_photo(tmp_path, 6, boxes="stored", said="stored")
+    data = json.loads(path.read_text())
+    data["images"][0] |= {"width": 400, "height": 300}
+    path.write_text(json.dumps(data))
+    with pytest.raises(
+        DataError, match=r"coco.json annotation 1: boxes must be for this picture of \[600, 800\]"
+    ):
+        list(boxes_of_coco(path, tmp_path))
+
+
+UNUSABLE = {  # annotation: what is said of it
+    "outside": (
+        {"bbox": [990, 100, 80, 50]},
+        "bbox must lie inside the picture (a.png, 1000 x 800 pixels), got",
+    ),
+    "far outside": ({"bbox": [5000, 5000, 80, 50]}, "bbox must lie inside the picture"),
+    "three numbers": ({"bbox": [1, 2, 3]}, "an annotation must have a bbox of four numbers"),
+    "no box": ({"bbox": None}, "an annotation must have a bbox of four numbers"),
+    "texts": ({"bbox": ["1", "2", "30", "40"]}, "an annotation must have a bbox of four numbers"),
+    "not a number": ({"bbox": [float("nan"), 2, 30, 40]}, "bbox must be [x, y, width, height], finite"),
+    "inverted": ({"bbox": [500, 400, -80, -50]}, "bbox must be [x, y, width, height], finite"),
+    "no picture of that id": ({"image_id": 9}, "and the image_id of a picture"),
+    "a missing picture": ({"image_id": 4}, "image must be readable, got"),
+    "a picture that is a strip": ({"image_id": 5}, "image must be less than 200 times as long as wide"),
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_an_annotation_that_cannot_be_used_is_named_and_the_rest_goes_on(tmp_path, capsys, name):
+    change, reason = UNUSABLE[name]
+    tiny.make_picture(tmp_path / "a.png", SIZE)
+    tiny.make_picture(tmp_path / "strip.png", (2000, 10))
+    boxes = [[5 * i, 5 * i, 80, 50] for i in range(7)] + [[5 * i, 9, 200, 100] for i in range(3)]
+    annotations = [{"image_id": 3, "bbox": box} for box in boxes]
+    annotations.insert(4, {"image_id": 3, "bbox": [1, 2, 30, 40]} | change)
+    images = [
+        {"id": 3, "file_name": "a.png"},
+        {"id": 4, "file_name": "b.png"},
+        {"id": 5, "file_name": "strip.png"},
+    ]
+    data = tmp_path / "coco.json"
+    data.write_text(json.dumps({"images": images, "annotations": annotations}))
+    out = tmp_path / "cues.jsonl"
+    assert cli.main(["locus-data", "--data", str(data), "--images", str(tmp_path), "--output", str(out)]) == 0
+    said = capsys.readouterr()
+    assert f"left out: {data} annotation 5: " in said.err
+    assert reason in said.err
+    assert "left out: 1" in said.out
+    assert len(read_rows(out)) == 10
+    with pytest.raises(DataError, match="annotation 5: "):
+        list(boxes_of_coco(data, tmp_path))
+
+
+def test_a_box_that_sticks_out_by_a_rounding_is_clipped(tmp_path):
+    tiny.make_picture(tmp_path / "a.png", SIZE)
+    data = tmp_path / "coco.json"
+    annotation = {"image_id": 3, "bbox": [-0.6, 750.2, 80, 50.7]}
+    data.write_text(json.dumps({"images": [{"id": 3, "file_name": "a.png"}], "annotations": [annotation]}))
+    [source] = boxes_of_coco(data, tmp_path)
+    assert source.box == pytest.approx((0, 750.2, 79.4, 800))
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        (995, 100, 1095, 200),  # 5 pixels are left in the picture
+        (100, -90, 200, 10),
+        (1100, 100, 1200, 200),  # none
+        (1100, 900, 1200, 1000),
+    ],
+)
+def test_only_the_part_inside_the_picture_counts_as_a_side(tmp_path, box):
+    image = tiny.make_picture(tmp_path / "a.png", SIZE)
+    given = [Source(image, SIZE, box)] * 20
+    cues = build_cues(sources(tmp_path) + given)
+    assert cues.counts["too thin"] == 20
+    for row in cues.rows:
+        x0, y0, x1, y1 = cue_box(row)
+        assert min(x1 - x0, y1 - y0) >= 16
+
+
+def test_a_strip_that_no_row_may_hold_is_too_thin(tmp_path):
+    wide = (4000, 1000)
+    image = tiny.make_picture(tmp_path / "wide.png", wide)
+    strips = [Source(image, wide, (10, 10, 10 + 16 * 99, 26)) for _ in range(20)]
+    others = [Source(image, wide, (10, 10, 110, 110)), Source(image, wide, (10, 10, 400, 310))] * 7
+    cues = build_cues([*strips, *others])
+    assert cues.counts["too thin"] == 20
+    assert cues.counts["tiny cues"] == 7
 
 
 # --- what is shown and scored ------------------------------------------------------------------------

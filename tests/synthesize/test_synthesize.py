@@ -14,7 +14,7 @@ from lfpc_trl import cli
 from lfpc_trl.data.rows import read_rows
 from lfpc_trl.errors import InterruptedRun, UserError
 from lfpc_trl.pictures.sizes import shown_size
-from lfpc_trl.synthesize.contents import LENGTH, LETTERS, Object, draw_text, find_objects
+from lfpc_trl.synthesize.contents import LENGTH, LETTERS, Object, draw_object, draw_text, find_objects
 from lfpc_trl.synthesize.questions import KINDS, _objects, ask, plan_signs, unused
 from lfpc_trl.synthesize.run import Settings, make_scene, synthesize
 from lfpc_trl.synthesize.scene import COLOURS, PLATE, SHAPES, Plan, draw_signs
@@ -352,6 +352,60 @@ def test_objects_of_a_coco_file(tmp_path):
     for sign in scene.signs:
         x1, y1, x2, y2 = sign.boxes[0]
         assert np.abs(picture[y1:y2, x1:x2] - (200, 10, 10)).max() < 12
+
+
+@pytest.mark.parametrize("counts_on", ["stored", "upright"])
+def test_objects_of_a_turned_photograph_are_cut_where_they_stand(tmp_path, counts_on):
+    colours = [(220, 20, 20), (20, 220, 20), (20, 20, 220), (220, 220, 20)]
+    places = [(10, 20, 50, 80), (100, 20, 150, 90), (20, 200, 80, 250), (120, 220, 190, 280)]
+    upright = Image.new("RGB", (200, 300), (128, 128, 128))
+    for colour, place in zip(colours, places, strict=True):
+        upright.paste(colour, place)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.png", exif=exif)
+    # A quarter turn to the left: what was at (x, y) is at (y, 200 - x).
+    boxes = [
+        [y1, 200 - x2, y2 - y1, x2 - x1] if counts_on == "stored" else [x1, y1, x2 - x1, y2 - y1]
+        for x1, y1, x2, y2 in places
+    ]
+    boxes.append([-40, 50, 60, 60])  # 20 pixels of it lie inside
+    width, height = (300, 200) if counts_on == "stored" else (200, 300)
+    coco = {
+        "images": [{"id": 1, "file_name": "a.png", "width": width, "height": height}],
+        "annotations": [{"image_id": 1, "category_id": i, "bbox": box} for i, box in enumerate(boxes)],
+        "categories": [{"id": i, "name": f"kind {i}"} for i in range(5)],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    found, bad = find_objects(tmp_path / "coco.json", 0)
+    assert bad == []
+    assert [item.name for item in found] == [f"kind {i}" for i in range(4)]
+    for item, colour, place in zip(found, colours, places, strict=True):
+        assert item.box == place
+        drawn = np.asarray(draw_object(item, 60).convert("RGB")).astype(int)
+        assert np.abs(drawn - colour).max() < 8
+        assert (drawn.shape[0] > drawn.shape[1]) == (place[3] - place[1] > place[2] - place[0])
+
+
+def test_objects_of_a_resized_copy_are_left_out(tmp_path):
+    Image.new("RGB", (300, 200), (200, 10, 10)).save(tmp_path / "a.jpg")
+    Image.new("RGB", (300, 200), (200, 10, 10)).save(tmp_path / "b.jpg")
+    coco = {
+        "images": [
+            {"id": 1, "file_name": "a.jpg"},
+            {"id": 2, "file_name": "b.jpg", "width": 900, "height": 600},
+        ],
+        "annotations": [
+            {"image_id": image, "category_id": i, "bbox": [10, 10, 50, 50]}
+            for image in (1, 2)
+            for i in range(4)
+        ],
+        "categories": [{"id": i, "name": f"kind {i}"} for i in range(4)],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    found, bad = find_objects(tmp_path / "coco.json", 0)
+    assert {item.path.name for item in found} == {"a.jpg"}
+    assert [path.name for path in bad] == ["b.jpg"]
 
 
 MISUSES = [

@@ -4,6 +4,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lfpc_trl.errors import UserError
+
+if TYPE_CHECKING:
+    from lfpc_trl.convert.run import Summary
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -41,7 +47,11 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Convert; prints the counts."""
+    """Convert; prints the counts.
+
+    Raises:
+        UserError: no record became a row.
+    """
     args = make_parser().parse_args(arguments)
     from lfpc_trl.convert.run import convert
 
@@ -64,3 +74,12 @@ def main(arguments: Sequence[str]) -> None:
         print(f"  {count} x {reason}")
     if summary.need_judge:
         print(f"answers that are formulas or sentences, for a judge: {summary.need_judge}")
+    if not summary.converted:
+        raise UserError(_nothing(summary, args.input, rejects))
+
+
+def _nothing(summary: "Summary", inputs: Sequence[Path], rejects: Path) -> str:
+    if not summary.rejected:
+        return f"{inputs[0]}: there are no records"
+    [(reason, count)] = summary.reasons.most_common(1)
+    return f"none of the {summary.rejected} records became a row, {count} because {reason}; see {rejects}"

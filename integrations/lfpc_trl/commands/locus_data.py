@@ -1,10 +1,14 @@
 """`lfpc locus-data`: rows of LOCUS from any boxes."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from lfpc_trl.errors import UserError
+
+_SHOWN = 20
+"""Annotations that cannot be used and are named one by one."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -43,13 +47,20 @@ def main(arguments: Sequence[str]) -> None:
 
     if args.output.suffix not in SUFFIXES:
         raise UserError(f"{args.output}: rows are written to a .jsonl or .parquet file")
+    left_out: list[str] = []
     if args.images is None:
         sources = list(boxes_of_rows(read_rows(args.data, require_targets=True)))
     else:
-        sources = list(boxes_of_coco(args.data, args.images))
+        sources = list(boxes_of_coco(args.data, args.images, left_out.append))
+    for line in left_out[:_SHOWN]:
+        print(f"left out: {line}", file=sys.stderr)
+    if len(left_out) > _SHOWN:
+        print(f"left out: {len(left_out) - _SHOWN} more", file=sys.stderr)
     cues = build_cues(sources, count=args.count, seed=args.seed)
     write_rows(cues.rows, args.output)
     for name, value in cues.counts.items():
         print(f"{name}: {value}")
+    if left_out:
+        print(f"left out: {len(left_out)}")
     if cues.note:
         print(f"note: {cues.note}")

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str]) -> None:
     """Train, or start the processes that do; prints a line per step."""
+    from lfpc_trl.data.frames import warning_of
     from lfpc_trl.data.rows import read_rows, with_shown_tokens
     from lfpc_trl.train import launch
     from lfpc_trl.train.recipe import RecipeParser, parse, recipe_file, recipe_of
@@ -72,6 +74,9 @@ def main(arguments: Sequence[str]) -> None:
         print(describe(recipe, model_dir, rows, processes))
         return
     if not launch.is_launched():
+        boxes = warning_of(rows)
+        if boxes is not None:
+            print(f"warning: {boxes}", file=sys.stderr)
         check(recipe, model_dir, rows, processes=processes)
         command = launch.launch_command(recipe.launch, ["train", *arguments], cpu=cpu)
         if command is not None:

@@ -15,15 +15,14 @@ from lfpc_trl.convert.pictures import Picture, PictureStore
 from lfpc_trl.data.rows import Row, check_row
 from lfpc_trl.data.sources import one_line, short
 from lfpc_trl.errors import DataError
+from lfpc_trl.pictures.boxes import clip_rounding, count_upright, turn_upright
 from lfpc_trl.pictures.sizes import Size
 
-Layout = Literal["xyxy", "xywh", "xyxy-1", "xyxy-1000", "xywh-100"]
+Layout = Literal["xyxy", "xywh", "xyxy-1", "xywh-1", "xyxy-1000", "xywh-1000", "xywh-100"]
 """What the four numbers of a box mean: two corners, or corner and size; in pixels of the picture, or as a
 fraction of its width and height out of 1, 1000 or 100 (percent)."""
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
-_STICKS_OUT = 1.0
-"""Pixels by which a box may stick out of its picture and is clipped: annotations round. Our choice."""
 _DIGITS = 6
 """Decimals of a pixel that are kept, so that a box which went through percent and back is the same."""
 _ROUNDING = 3 * 10.0**-_DIGITS
@@ -103,7 +102,7 @@ def as_row_about(draft: Draft, picture: Picture, folder: Path, *, layout: Layout
         "shown_size": draft.shown_size,
     }
     if draft.regions is not None:
-        upright = draft.upright or _measured_upright(draft, picture)
+        upright = draft.upright or count_upright(draft.size, picture.header, picture.size)
         record["targets"] = [
             original_boxes(each, layout, picture, upright=upright).tolist() for each in draft.regions
         ]
@@ -115,21 +114,6 @@ def as_row_about(draft: Draft, picture: Picture, folder: Path, *, layout: Layout
     except (TypeError, ValueError, RecursionError) as error:  # a date or bytes in a Parquet column
         raise DataError(f"columns must hold what JSON can hold ({one_line(error)})") from None
     return check_row(record, folder, picture.size)
-
-
-def _measured_upright(draft: Draft, picture: Picture) -> bool:
-    """Whether the size that a source gives is the one after the EXIF rotation.
-
-    Raises:
-        DataError: it is neither: the boxes belong to another copy of the picture.
-    """
-    if draft.size is None or draft.size == picture.header.stored:
-        return False
-    if draft.size != picture.size:
-        raise DataError(
-            f"boxes must be for this picture of {list(picture.size)} pixels, got boxes for {list(draft.size)}"
-        )
-    return True
 
 
 def original_boxes(boxes: object, layout: Layout, picture: Picture, *, upright: bool) -> NDArray[np.float64]:
@@ -153,28 +137,20 @@ def original_boxes(boxes: object, layout: Layout, picture: Picture, *, upright: 
     size = picture.size if upright else picture.header.stored
     frame, parts = {
         "xyxy-1": (Frame.RELATIVE, 1),
+        "xywh-1": (Frame.RELATIVE, 1),
         "xyxy-1000": (Frame.RELATIVE_1000, 1),
+        "xywh-1000": (Frame.RELATIVE_1000, 1),
         "xywh-100": (Frame.RELATIVE, 100),
     }.get(layout, (Frame.ORIGINAL, 1))
     kind: Literal["xyxy", "xywh"] = "xywh" if layout.startswith("xywh") else "xyxy"
     corners = convert_boxes(np.array(numbers) / parts, kind, "xyxy")
     pixels = np.asarray(convert_frame(corners, frame, Frame.ORIGINAL, original_size=size), dtype=np.float64)
-    pixels = pixels.round(_DIGITS)
-    limit = np.array([*size, *size], dtype=np.float64)
-    clipped = pixels.clip(0, limit)
-    pixels = np.where(abs(clipped - pixels) <= _STICKS_OUT, clipped, pixels)
+    pixels = clip_rounding(pixels.round(_DIGITS), size)
     # Rounding may push an outer edge a millionth of a pixel inside an inner one.
     for inner, outer in itertools.pairwise(pixels):
         mended = np.concatenate([np.minimum(inner[:2], outer[:2]), np.maximum(inner[2:], outer[2:])])
         outer[:] = np.where(abs(mended - outer) <= _ROUNDING, mended, outer)
-    orientation = picture.header.orientation
-    if upright or orientation == 1:
-        return pixels
-    if picture.header.kind not in ("JPEG", "MPO", "PNG"):
-        raise DataError(
-            f"boxes need an upright picture or a JPEG or PNG, got a rotated {picture.header.kind}"
-        )
-    return _turned(pixels, orientation, size)
+    return pixels if upright else turn_upright(pixels, picture.header)
 
 
 def four_numbers(box: object) -> list[float]:
@@ -191,17 +167,3 @@ def four_numbers(box: object) -> list[float]:
         if len(numbers) == 4 and all(map(math.isfinite, numbers)):
             return numbers
     raise DataError(f"a box must be four finite numbers, got {short(box)}")
-
-
-_AXES = {2: "-x y", 3: "-x -y", 4: "x -y", 5: "y x", 6: "-y x", 7: "-y -x", 8: "y -x"}
-"""For every EXIF orientation: which axis of the stored picture runs to the right and which down on the
-upright one."""
-
-
-def _turned(boxes: NDArray[np.float64], orientation: int, stored: Size) -> NDArray[np.float64]:
-    """Boxes on the stored picture as boxes on the upright one."""
-    width, height = stored
-    x1, y1, x2, y2 = boxes.T
-    spans = {"x": (x1, x2), "-x": (width - x2, width - x1), "y": (y1, y2), "-y": (height - y2, height - y1)}
-    across, down = _AXES[orientation].split()
-    return np.stack([spans[across][0], spans[down][0], spans[across][1], spans[down][1]], axis=1)

@@ -3,6 +3,7 @@
 Where each layout was seen stands in docs/reference/converters.md.
 """
 
+import ast
 import json
 import re
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from lfpc_trl.convert.coco import from_coco, read_coco
 from lfpc_trl.convert.drafts import Draft, Layout, Place
 from lfpc_trl.convert.label_studio import from_label_studio
 from lfpc_trl.convert.text import (
+    MAX_LISTED,
     cell,
     listed_boxes,
     option_columns,
@@ -21,7 +23,7 @@ from lfpc_trl.convert.text import (
     question_with_choices,
     shuffle_options,
 )
-from lfpc_trl.convert.verl import from_verl, only_picture
+from lfpc_trl.convert.verl import from_verl, only_of_list, only_picture
 from lfpc_trl.data.sources import Numbered, Record, one_line, read_records, short
 from lfpc_trl.errors import DataError
 
@@ -115,40 +117,132 @@ def from_visualprobe(record: Record) -> Draft:
 
 
 _REFERRED = re.compile(r"this sentence describes:?\s*(.+)", re.DOTALL | re.IGNORECASE)
+_BOX_OF = re.compile(
+    r"(?:coordinates?|bounding box(?:es)?|bbox)\s+(?:of|for)\s+(.+?)"
+    r"(?:\s+in\s+(?:JSON|the form)\b|[.?!\n]|$)",
+    re.IGNORECASE,
+)
 LOOK = "Find this in the picture: {}. Answer with the word seen once you see it clearly."
 """What a referring expression becomes. It has a box and no answer in words, so every rollout can answer it,
 and the grounding reward alone tells them apart."""
+_SEEN = "Answer with the word seen once you see it clearly."
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
+_ABOUT_THE_FORM = re.compile(
+    r"\b(?:json|coordinates?|bounding box(?:es)?|bbox(?:_2d)?|output|format|report)\b", re.IGNORECASE
+)
+"""Words of a sentence that says how boxes are to be written."""
 
 
 def from_vlm_r1(record: Record) -> Draft:
     """VLM-R1: `problem, solution, image`, or JSON lines with `image, conversations`."""
     picture = only_picture(record.get("image"))
     question, solution = record.get("problem"), record.get("solution")
-    talk = record.get("conversations")
-    if isinstance(talk, list) and len(talk) == 2 and all(isinstance(turn, dict) for turn in talk):
-        question, solution = (turn.get("value") for turn in talk)
+    if "conversations" in record:
+        question, solution = _question_and_answer(record["conversations"])
     extras = {"x_id": _whole(record.get("id")), "x_source": record.get("dataset")}
-    box = _box_in(solution)
-    if box is None:
+    boxes = boxes_in(solution)
+    if boxes is None:
+        if isinstance(solution, str):
+            solution = _ANSWER_TAG.sub("", solution)
         return _open_or_choice(question, solution, picture, extras=extras)
-    found = _REFERRED.search(_text(question, "problem"))
-    caption = _whole(record.get("normal_caption")) or plain_question(found[1] if found else question)
     return Draft(
-        question=LOOK.format(caption.rstrip(". ")),
+        question=_look(plain_question(question), _whole(record.get("normal_caption"))),
         answer=["seen"],
         picture=picture,
-        regions=[[box]],
+        regions=[[box] for box in boxes],
         extras=extras,
     )
 
 
-def _box_in(solution: object) -> list[Any] | None:
+def _question_and_answer(talk: object) -> tuple[object, object]:
+    turns = [turn for turn in talk if isinstance(turn, dict)] if isinstance(talk, list) else []
+    turns = [turn for turn in turns if turn.get("from") != "system"]
+    if len(turns) != 2:
+        raise DataError(f"conversations must be one question and its answer, got {len(turns)} turns")
+    return turns[0].get("value"), turns[1].get("value")
+
+
+def _look(question: str, caption: str | None) -> str:
+    """What asks for a look: at what a caption or a referring prompt names, else the prompt's own words.
+
+    Raises:
+        DataError: the prompt says only how a box is to be written.
+    """
+    found = _REFERRED.search(question) or _BOX_OF.search(question)
+    caption = caption or (found[1] if found else None)
+    if caption is not None:
+        return LOOK.format(caption.strip().rstrip(". "))
+    sentences = [each.strip() for each in _SENTENCE.split(question) if not _ABOUT_THE_FORM.search(each)]
+    asked = " ".join(filter(None, sentences))
+    if not asked:
+        raise DataError(f"problem must say what to look for, got {short(question)}")
+    return f"{asked}{'' if asked[-1] in '.?!' else '.'} {_SEEN}"
+
+
+_ANSWER_TAG = re.compile(r"</?answer>")
+_FENCE = re.compile(r"```\w*\s*(.*?)\s*```", re.DOTALL)
+_NUMBER = re.compile(r"[-+]?\d+(?:\.\d*)?")
+_NUMBERS = re.compile(r"[(\[][\s\d.,;+\-()\[\]]*[)\]]")
+_BOX_WORDS = re.compile(r"bbox|<box>|box_start|bounding box", re.IGNORECASE)
+
+
+def boxes_in(solution: object) -> list[Any] | None:
+    """The boxes that a solution consists of; None if it is an answer in words.
+
+    Read are `[x1, y1, x2, y2]`, lists of such boxes, `{"bbox_2d": box}` and lists of these, as values or as
+    text, between `<answer>` tags or in a fenced block, and two points `(x1, y1), (x2, y2)`.
+
+    Raises:
+        DataError: it looks like boxes and is none of these.
+    """
+    refused = DataError(
+        f"solution must be an answer in words, or boxes [x1, y1, x2, y2], got {short(solution)}"
+    )
+    value, written = solution, False
     if isinstance(solution, str):
-        try:
-            solution = json.loads(solution.replace("<answer>", "").replace("</answer>", ""))
-        except (ValueError, RecursionError):
+        text = _ANSWER_TAG.sub("", solution).strip()
+        fence = _FENCE.search(text)
+        text = fence[1] if fence else text
+        written = fence is None
+        value = _value_in(text)
+        if value is None and _NUMBERS.fullmatch(text) and len(_NUMBER.findall(text)) >= 4:
+            value = [float(number) for number in _NUMBER.findall(text)]
+            if len(value) != 4:
+                raise refused
+        if not isinstance(value, list | dict):
+            if fence or _BOX_WORDS.search(text):
+                raise refused
             return None
-    return solution if isinstance(solution, list) and len(solution) == 4 else None
+    if isinstance(value, dict):
+        value = [value]
+    if not isinstance(value, list):
+        return None
+    if len(value) == 4 and not any(isinstance(each, list | dict | str) for each in value):
+        return [value]
+    if value and all(isinstance(each, list | dict) for each in value):
+        boxes = [_box_of(each) for each in value]
+        if all(isinstance(box, list) and len(box) == 4 for box in boxes):
+            return boxes
+        raise refused
+    if (written and value) or (value and all(isinstance(each, str) for each in value)):
+        return None  # such as an interval that is written out, or several accepted answers
+    raise refused
+
+
+def _value_in(text: str) -> Any:
+    """The JSON or Python value that a text is; None for anything else."""
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(text) if len(text) <= MAX_LISTED and text[:1] in "[{" else None
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+    return None
+
+
+def _box_of(item: list[Any] | dict[str, Any]) -> Any:
+    if isinstance(item, dict):
+        return next((item[name] for name in ("bbox_2d", "bbox", "box_2d", "box") if name in item), None)
+    return item
 
 
 # --- evaluation sets ---------------------------------------------------------------------------------
@@ -202,7 +296,7 @@ def from_vstar(record: Record, key: str | None = None) -> Draft:
 
 def from_treebench(record: Record) -> Draft:
     """`index, image` (base64), `question, A, B, ..., answer, category, target_instances` (boxes, as text)."""
-    return from_choice_table(record, Place(base64=_text(record.get("image"), "image")))
+    return from_choice_table(record, Place(base64=_text(only_of_list(record.get("image")), "image")))
 
 
 def from_choice_table(record: Record, picture: Place) -> Draft:

@@ -1,6 +1,7 @@
 """Label Studio's tasks: rectangles in percent, read from exports and written as pre-annotations.
 
-A task holds `image`, `question`, `answer` and `choices` in `data`. Nesting comes from the boxes: a box
+An export is the JSON of whole tasks, or JSON-MIN, in which a task is flat and each control tag is a field. A
+task holds `image`, `question`, `answer` and `choices` in `data`. Nesting comes from the boxes: a box
 without another one inside is the innermost box of a region, and every box around it belongs to that region.
 Exported rectangles are named `r1b1` (region 1, innermost box), `r1b2`, ...; where all names still have that
 form, they decide.
@@ -10,6 +11,7 @@ import json
 import re
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -40,7 +42,12 @@ The outer box grows to hold it. Our choice: 0.04 pixels at 4K, so it forgives ro
 
 
 def from_label_studio(record: Record) -> Draft:
-    """A task with its last annotation that was not cancelled; its last prediction if it has none."""
+    """A task with its last annotation that was not cancelled; its last prediction if it has none.
+
+    A task without `data` is one of JSON-MIN.
+    """
+    if "data" not in record and "image" in record:
+        record = _whole_task(record)
     data = record.get("data")
     if not isinstance(data, dict):
         raise DataError(f"a task must have data, got {short(data)}")
@@ -63,6 +70,30 @@ def from_label_studio(record: Record) -> Draft:
         upright=True,  # browsers turn a picture by its EXIF tag before anybody draws on it
         shown_size=data.get("shown_size"),
         extras={name: value for name, value in data.items() if name in METADATA or name.startswith("x_")},
+    )
+
+
+def _whole_task(flat: Record) -> Record:
+    """A task of JSON-MIN as the other export has it: rectangles and text areas are fields by their names."""
+    results: list[Record] = []
+    data: Record = {}
+    for name, value in flat.items():
+        if _are_rectangles(value):
+            results += [
+                {"type": "rectanglelabels", "value": each, "image_rotation": each.get("image_rotation")}
+                for each in value
+            ]
+        else:
+            text = value["text"] if isinstance(value, dict) and set(value) == {"text"} else value
+            data[name] = text
+    return {"data": data, "annotations": [{"result": results}]}
+
+
+def _are_rectangles(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(each, dict) and {"x", "y", "width", "height"} <= set(each) for each in value)
     )
 
 
@@ -149,8 +180,8 @@ def _by_containment(boxes: list[list[float]], rectangles: list[Record]) -> list[
 class LabelStudioWriter:
     """Writes rows as a JSON array of tasks; targets become pre-annotations that a person corrects.
 
-    `data.image` is the picture's path behind `/data/local-files/?d=`, relative to the folder of the output:
-    serve that folder with Label Studio's local storage.
+    `data.image` is the picture's path behind `/data/local-files/?d=`, percent-encoded and relative to the
+    folder of the output: serve that folder with Label Studio's local storage.
 
     Args:
         path: of the new file.
@@ -166,7 +197,7 @@ class LabelStudioWriter:
         """Add a row."""
         record = as_record(row, self._folder)
         data = {name: value for name, value in record.items() if name != "targets"}
-        data["image"] = f"/data/local-files/?d={record['image']}"
+        data["image"] = f"/data/local-files/?d={quote(record['image'])}"
         task: dict[str, Any] = {"data": data}
         if row.regions is not None:
             result = [

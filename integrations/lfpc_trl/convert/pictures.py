@@ -9,6 +9,7 @@ import tempfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from lfpc_trl.data.sources import one_line, short
 from lfpc_trl.errors import DataError
@@ -81,8 +82,9 @@ class PictureStore:
     def add_base64(self, text: str) -> Picture:
         """Keep a picture that came as base64, with or without `data:image/...;base64,` before it."""
         try:
+            # Strictly: otherwise the first of several pictures between commas would be taken for all of them.
             data = base64.b64decode(
-                text.partition(",")[2] if text.startswith("data:") else text, validate=False
+                "".join((text.partition(",")[2] if text.startswith("data:") else text).split()), validate=True
             )
         except (binascii.Error, ValueError) as error:
             raise DataError(f"image must be base64, got {short(text)} ({one_line(error)})") from None
@@ -92,7 +94,8 @@ class PictureStore:
         """Keep the picture at a path: as a hard link where the file system can, as a copy elsewhere.
 
         Args:
-            text: the path, absolute or relative to the root; `file://` before it is dropped.
+            text: the path, absolute or relative to the root; `file://` before it is dropped. Where no such
+                file is, percent-encoding (`%20`), as addresses have it, is undone.
             skip: try without this many of the first folders too, for data whose paths name their own folder.
         """
         if "://" in text and not text.startswith("file://"):
@@ -123,6 +126,7 @@ class PictureStore:
             raise DataError(f"image must be a path, got {short(text)}")
         parts = Path(text).parts
         tries = [Path(text)] + ([Path(*parts[skip:])] if 0 < skip < len(parts) and parts[0] != "/" else [])
+        tries += [Path(unquote(str(path))) for path in tries if "%" in text and "%00" not in text]
         for path in tries:
             try:
                 found = (self._root / path).resolve()  # links are followed before the comparison

@@ -38,6 +38,8 @@ def plain_question(text: object) -> str:
     """A question without picture tokens and without a system's own instructions."""
     if not isinstance(text, str):
         raise DataError(f"question must be a text, got {short(text)}")
+    if text.count("<image>") > 1:
+        raise DataError(f"a question must have one picture, got {text.count('<image>')} times <image>")
     text = _SENTENCES.sub("", _CUTS.sub("", text.replace("<image>", "")))
     return _LEAD.sub("", text).strip()
 
@@ -99,11 +101,14 @@ def check_single(answer: Sequence[str], options: Sequence[str]) -> None:
 def plain_answers(value: object) -> list[str]:
     r"""Accepted answers: a text, a number or a list of them, each inside `\boxed{...}` or not.
 
-    A box that holds a Python list, as Pixel-Reasoner writes several accepted answers, gives its items.
+    A box that holds a Python list of texts, as Pixel-Reasoner writes several accepted answers, gives its
+    items. Any other list is the answer: an interval, a point.
 
     Example:
         >>> plain_answers([r"\boxed{['12', 'twelve']}"])
         ['12', 'twelve']
+        >>> plain_answers("[0, 5]")
+        ['[0, 5]']
         >>> plain_answers(r"\boxed{\frac{1}{2}}")
         ['\\frac{1}{2}']
     """
@@ -112,7 +117,8 @@ def plain_answers(value: object) -> list[str]:
         if isinstance(item, bool) or not isinstance(item, str | int | float):
             raise DataError(f"answer must be a text or a list of texts, got {short(value)}")
         text = _unboxed(str(item)).strip()
-        found += _listed(text) or [text]
+        boxed = text != str(item).strip()
+        found += (listed_texts(text) if boxed else None) or [text]
     if not all(found) or not found:
         raise DataError(f"answer must be a text that is not empty, got {short(value)}")
     return list(dict.fromkeys(found))
@@ -131,16 +137,21 @@ def _unboxed(text: str) -> str:
     return text
 
 
-def _listed(text: str) -> list[str] | None:
-    if not text.startswith("["):
+_MOST_LISTED = 1000
+"""Items of a list that stands in a text: `ast.literal_eval` builds a tree of them. Our choice."""
+
+
+def listed_texts(text: str) -> list[str] | None:
+    """The items of a list of texts that is written as one text, in Python or JSON; None for anything else."""
+    if not text.lstrip().startswith("[") or text.count(",") >= _MOST_LISTED:
         return None
     try:
-        items = ast.literal_eval(text)
+        items = ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return None
-    if not isinstance(items, list) or not all(isinstance(item, str | int | float) for item in items):
+    if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
         return None
-    return [str(item).strip() for item in items]
+    return [item.strip() for item in items]
 
 
 def needs_judge(answer: Sequence[str]) -> bool:
@@ -150,7 +161,7 @@ def needs_judge(answer: Sequence[str]) -> bool:
 
 # --- tables ------------------------------------------------------------------------------------------
 
-_MAX_LISTED = 100_000
+MAX_LISTED = 100_000
 """Characters of a list that stands in a cell: `ast.literal_eval` builds a tree of it. Our choice."""
 _LEAD_LETTER = r"(?:\({0}\)|{0}[.):])\s*(?=\S)"
 
@@ -202,7 +213,7 @@ def listed_boxes(record: Mapping[str, Any], name: str) -> list[Any] | None:
     if not isinstance(boxes, list):
         text = cell(record, name) or "[]"
         try:
-            boxes = ast.literal_eval(text) if len(text) <= _MAX_LISTED else None
+            boxes = ast.literal_eval(text) if len(text) <= MAX_LISTED else None
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             boxes = None
         if not isinstance(boxes, list):

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from lfpc_trl.convert.drafts import Draft, Place
-from lfpc_trl.convert.text import plain_answers, plain_question, question_with_choices
+from lfpc_trl.convert.text import listed_texts, plain_answers, plain_question, question_with_choices
 from lfpc_trl.data.rows import Row, as_record
 from lfpc_trl.data.sources import Record, short
 from lfpc_trl.errors import DataError
@@ -88,10 +88,7 @@ def only_picture(images: object) -> Place:
     Raises:
         DataError: there is none, or more than one: a row is one question about one picture.
     """
-    if isinstance(images, list):
-        if len(images) != 1:
-            raise DataError(f"a question must have one picture, got {len(images)}")
-        [images] = images
+    images = only_of_list(images)
     if isinstance(images, dict):
         data, path = images.get("bytes"), images.get("path") or images.get("image")
         images = data or path
@@ -100,6 +97,22 @@ def only_picture(images: object) -> Place:
     if isinstance(images, str) and images:
         return Place(base64=images) if images.startswith("data:") else Place(path=images)
     raise DataError(f"a question must have a picture, got {short(images)}")
+
+
+def only_of_list(images: object) -> object:
+    """The item of a list of one, also of a list that is written as text, as in the cells of VLMEvalKit.
+
+    Raises:
+        DataError: a list of none, or of several: reading its first picture would change the question.
+    """
+    if isinstance(images, str) and images.lstrip().startswith("["):
+        listed = listed_texts(images)
+        images = images if listed is None else listed
+    if isinstance(images, list):
+        if len(images) != 1:
+            raise DataError(f"a question must have one picture, got {len(images)}")
+        [images] = images
+    return images
 
 
 # --- writing -----------------------------------------------------------------------------------------

@@ -94,6 +94,18 @@ class Problem(NamedTuple):
         return f"{self.place}: {self.rule}"
 
 
+class Sample(NamedTuple):
+    """A target as its file has it, before it is checked.
+
+    Attributes:
+        box: four numbers; the innermost of its region.
+        size: (width, height) of the picture.
+    """
+
+    box: Sequence[float]
+    size: Size
+
+
 def in_one_line(problems: Sequence[Problem]) -> str:
     """The first of several problems, with the number of the others."""
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -127,12 +139,15 @@ def read_rows(path: str | Path, *, require_targets: bool = False) -> list[Row]:
     return rows
 
 
-def scan_rows(path: str | Path, *, require_targets: bool = False) -> tuple[list[Row], list[Problem]]:
+def scan_rows(
+    path: str | Path, *, require_targets: bool = False, samples: list[Sample] | None = None
+) -> tuple[list[Row], list[Problem]]:
     """Read and check a data file, and collect what is wrong instead of stopping at it.
 
     Args:
         path: as for `read_rows`.
         require_targets: as for `read_rows`.
+        samples: gets the innermost box of every region, of bad rows too, whatever it counts in.
 
     Returns:
         The good rows, and one problem for every bad one, both in file order.
@@ -149,6 +164,8 @@ def scan_rows(path: str | Path, *, require_targets: bool = False) -> tuple[list[
         place = f"{path} row {number}"
         try:
             raw = _decoded(record) if isinstance(record, bytes) else record
+            if samples is not None:
+                samples += _samples(raw, path.parent, picture_size)
             row = _check_row(raw, number, path.parent, picture_size, require_targets=require_targets)
             if row.id in first_use:
                 raise _RuleError(f"id must be unique, got {row.id!r} as in row {first_use[row.id]}")
@@ -221,6 +238,30 @@ def _records(path: Path) -> Iterator[tuple[int, bytes | dict[str, Any]]]:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 yield number, line
+
+
+def _samples(raw: dict[str, Any], folder: Path, picture_size: Callable[[Path], Size]) -> list[Sample]:
+    """The innermost boxes of a row of which nothing is checked yet: those that can be read."""
+    targets, image = raw.get("targets"), raw.get("image")
+    if not isinstance(targets, list) or not targets or not isinstance(image, str):
+        return []
+    try:
+        size = picture_size((folder / image).absolute())
+    except (_RuleError, ValueError):  # a path with a NUL
+        return []
+    regions = targets if _are_several(targets) else [targets]
+    boxes = [region[0] for region in regions if isinstance(region, list) and region]
+    return [Sample(box, size) for box in boxes if _is_box(box)]
+
+
+def _are_several(targets: list[Any]) -> bool:
+    """Whether targets are regions and not one: the depth tells."""
+    first = targets[0]
+    return isinstance(first, list) and bool(first) and isinstance(first[0], list)
+
+
+def _is_box(box: object) -> bool:
+    return isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))
 
 
 def _decoded(line: bytes) -> dict[str, Any]:
@@ -335,14 +376,12 @@ def _regions(value: object, size: Size) -> tuple[Boxes, ...]:
     shape_rule = "targets must be a list of boxes [x1, y1, x2, y2], inner to outer, or a list of such lists"
     if not isinstance(value, list) or not value:
         raise _RuleError(f"{shape_rule}, got {_short(value)}")
-    first = value[0]
-    several = isinstance(first, list) and bool(first) and isinstance(first[0], list)
     regions = []
-    for region in value if several else [value]:
+    for region in value if _are_several(value) else [value]:
         if not isinstance(region, list) or not region:
             raise _RuleError(f"{shape_rule}, got {_short(value)}")
         for box in region:
-            if not isinstance(box, list) or len(box) != 4 or not all(_is_number(side) for side in box):
+            if not _is_box(box):
                 raise _RuleError(f"{shape_rule}, got {_short(box)}")
             _check_target(box, size)
         boxes = np.array(region, dtype=np.float64)

@@ -14,7 +14,7 @@ from lfpc_trl.convert import drafts
 from lfpc_trl.convert.drafts import Draft, Place
 from lfpc_trl.convert.formats import from_choice_table, from_vstar, read_vstar
 from lfpc_trl.convert.text import cell, plain_question, split_choices
-from lfpc_trl.convert.verl import only_picture
+from lfpc_trl.convert.verl import only_of_list, only_picture
 from lfpc_trl.data.sources import Record, one_line, read_records, short
 from lfpc_trl.errors import DataError
 
@@ -95,7 +95,8 @@ def _from_hr_bench(record: Record, source: Source) -> Item:
 
 
 def _picture(image: object, source: Source) -> Place:
-    """A picture as base64, as bytes, as `{bytes, path}`, or as the index of an earlier row."""
+    """A picture as base64, as bytes, as `{bytes, path}`, or as the index of an earlier row; one of them."""
+    image = only_of_list(image)
     if not isinstance(image, str) or not image.strip():
         return _inside(image)
     if len(image) > _MAX_REFERENCE:

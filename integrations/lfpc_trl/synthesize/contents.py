@@ -4,16 +4,17 @@ import functools
 import math
 import random
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from lfpc_trl.data.sources import read_members
 from lfpc_trl.errors import UserError
-from lfpc_trl.pictures.originals import check_picture
+from lfpc_trl.pictures.boxes import count_upright, turn_upright
+from lfpc_trl.pictures.originals import check_picture, read_header
 from lfpc_trl.pictures.sizes import Size
 
 LETTERS = "ACDEFHJKLMNPRTUVWXY34679"
@@ -104,7 +105,8 @@ def find_objects(path: Path, seed: int) -> tuple[list[Object], list[Path]]:
     """The objects of a folder of cut-outs, or of a COCO file: at most 5,000, chosen by the seed.
 
     A cut-out's name is that of its file without a number at its end: `red-mug_2.png` is a "red mug". The
-    pictures of a COCO file stand beside it; crowds and instances below 24 pixels are left out.
+    pictures of a COCO file stand beside it; crowds and instances of which less than 24 pixels lie inside
+    their picture are left out.
 
     Returns:
         The objects, and the files that are no readable pictures.
@@ -158,28 +160,53 @@ def _from_coco(path: Path, seed: int) -> tuple[list[Object], list[Path]]:
         chosen = _chosen(boxes(), seed)
         wanted = {image for image, _, _ in chosen}
         files = {
-            item["id"]: path.parent / item["file_name"]
+            item["id"]: (path.parent / item["file_name"], (item.get("width"), item.get("height")))
             for member, item in read_members(path)
             if member == "images" and item["id"] in wanted
         }
         # A path that leads out of the folder is no better than a broken picture.
         root = path.parent.resolve()
-        bad = {
-            file
-            for file in files.values()
-            if not file.resolve().is_relative_to(root) or not _is_picture(file)
-        }
+        turns, bad = {}, set()
+        for image, (file, said) in files.items():
+            turn = _turn_of(file, said) if file.resolve().is_relative_to(root) else None
+            if turn is None:
+                bad.add(file)
+            else:
+                turns[image] = turn
         return [
-            Object(names[category], files[image], _whole(*box))
+            Object(names[category], files[image][0], whole)
             for image, category, box in chosen
-            if image in files and files[image] not in bad
+            if image in turns and (whole := turns[image](*box)) is not None
         ], sorted(bad)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: objects must be a folder or a COCO file, got {error!r}") from None
 
 
-def _whole(x: float, y: float, width: float, height: float) -> tuple[int, int, int, int]:
-    return math.floor(x), math.floor(y), math.ceil(x + width), math.ceil(y + height)
+Whole = tuple[int, int, int, int]
+Turn = Callable[[float, float, float, float], Whole | None]
+
+
+def _turn_of(file: Path, said: Size) -> Turn | None:
+    """How the boxes of a picture, [x, y, width, height], become boxes of the upright one in whole pixels.
+
+    A box of which less than `_LEAST_SIDE` lies inside the picture becomes None, and so does all of a picture
+    that cannot be read, or of which the boxes are those of another copy.
+    """
+    try:
+        size, header = check_picture(file), read_header(file)
+        upright = count_upright(said if all(said) else None, header, size)
+        turn_upright(np.zeros((1, 4)), header)
+    except Exception:  # Pillow's decoders raise what they like on damaged files
+        return None
+
+    def turn(x: float, y: float, width: float, height: float) -> Whole | None:
+        box = np.array([[x, y, x + width, y + height]], dtype=np.float64)
+        x1, y1, x2, y2 = (box if upright else turn_upright(box, header))[0].tolist()
+        left, top = max(math.floor(x1), 0), max(math.floor(y1), 0)
+        right, bottom = min(math.ceil(x2), size[0]), min(math.ceil(y2), size[1])
+        return (left, top, right, bottom) if min(right - left, bottom - top) >= _LEAST_SIDE else None
+
+    return turn
 
 
 def find_pictures(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -207,8 +234,7 @@ def object_room(height: int) -> Size:
 
 def draw_object(item: Object, height: int) -> Image.Image:
     """An object, fitted into its room; every edge of the picture holds something of it."""
-    with Image.open(item.path) as file:
-        picture = file.convert("RGBA")
+    picture = _upright(item.path)
     left, top, right, bottom = item.box or _seen_box(item.path) or (0, 0, *picture.size)
     picture = picture.crop(
         (max(left, 0), max(top, 0), min(right, picture.width), min(bottom, picture.height))
@@ -219,9 +245,14 @@ def draw_object(item: Object, height: int) -> Image.Image:
     return picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
+def _upright(path: Path) -> Image.Image:
+    """A picture with its transparency, after its EXIF rotation."""
+    with Image.open(path) as file:
+        return ImageOps.exif_transpose(file).convert("RGBA")
+
+
 @functools.lru_cache(maxsize=_MOST_OBJECTS)
 def _seen_box(path: Path) -> tuple[int, int, int, int] | None:
     """Around what of a cut-out is not transparent; None if all of it is."""
-    with Image.open(path) as file:
-        alpha = file.convert("RGBA").getchannel("A")
+    alpha = _upright(path).getchannel("A")
     return alpha.point([0] * _SEEN + [255] * (256 - _SEEN)).getbbox()

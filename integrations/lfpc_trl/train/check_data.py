@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lfpc_rewards import Frame, answers_match, convert_frame, grounding_reward
-from lfpc_trl.data.rows import Boxes, Problem, Row, scan_rows, with_shown_tokens
+from lfpc_trl.data.frames import frame_warning
+from lfpc_trl.data.rows import Boxes, Problem, Row, Sample, scan_rows, with_shown_tokens
 from lfpc_trl.errors import DataError
 from lfpc_trl.locus.cues import check_cue, cue_box
 from lfpc_trl.locus.task import CuePrompt, score_cues
@@ -105,7 +106,9 @@ def check_data(
     """
     crops = crops or CropSettings(frame=Frame.ORIGINAL, factor=28)
     grounding = grounding or GroundingSettings()
-    rows, problems = scan_rows(path, require_targets=stage == 2)
+    samples: list[Sample] = []
+    rows, problems = scan_rows(path, require_targets=stage == 2, samples=samples)
+    frame = frame_warning(path, samples)
     total = len(rows) + len(problems)
     if shown_tokens is not None:
         rows = with_shown_tokens(rows, shown_tokens, factor=crops.factor)
@@ -134,6 +137,7 @@ def check_data(
         known = set(problems)
         problems += [problem for problem in report.problems if problem not in known]
     warnings = {
+        "boxes that may not be pixels": [] if frame is None else [frame],
         "perfect crops that earn little": [each.warning for each in played if each.warning is not None],
         "asked twice": _duplicates(rows, asked),
         "the question holds its answer": _leaks(rows),

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from lfpc_rewards.parsing import is_image
-from lfpc_trl.data.rows import Row
+from lfpc_trl.data.frames import warning_of
+from lfpc_trl.data.rows import Problem, Row
 from lfpc_trl.errors import UserError
 from lfpc_trl.locus.task import CuePrompt
 from lfpc_trl.models import families, processors
@@ -199,7 +200,7 @@ def describe(recipe: Recipe, model_dir: Path, rows: Sequence[Row], processes: in
         "settings": _yaml(recipe),
         "amounts": _amounts(recipe, len(rows), processes),
         "memory per process, estimated, at worst": "\n".join(map(_line, needs)),
-        "preflight": _preflight(report, method),
+        "preflight": _preflight(report, method, warning_of(rows)),
         "first prompt": first_prompt(processor, rows[0], crops, method),
     }
     return "\n\n".join(f"# {title}\n{text}" for title, text in sections.items())
@@ -239,14 +240,15 @@ def _line(need: Need) -> str:
     return f"{need.where:<8}{need.what:<60}{need.nbytes / scale:8.1f} {unit}"
 
 
-def _preflight(report: PreflightReport, method: str) -> str:
+def _preflight(report: PreflightReport, method: str, boxes: Problem | None) -> str:
+    warnings = report.warnings + ([] if boxes is None else [boxes])
     rollout = "with one crop at its largest" if method == "lfpc" else "of one answer"
     return "\n".join(
         [
             f"longest prompt       {report.longest_prompt:,} tokens ({report.longest_row})",
             f"shortest rollout     {report.rollout_tokens:,} tokens {rollout}",
             f"pictures decoded     {report.decoded:,}: their tokens equal their features",
-            *(f"warning              {warning}" for warning in report.warnings),
+            *(f"warning              {warning}" for warning in warnings),
         ]
     )
 
