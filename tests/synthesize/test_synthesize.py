@@ -313,7 +313,7 @@ def test_objects_on_photographs(tmp_path, objects, capsys):
 def test_names_of_cut_outs_come_from_their_files(objects):
     found, bad = find_objects(objects, 0)
     assert {item.name for item in found} == {"red apple", "blue cup", "star", "leaf", "stone", "boat"}
-    assert [path.name for path in bad] == ["broken.png", "nothing.png"]
+    assert [each.path.name for each in bad] == ["broken.png", "nothing.png"]
 
 
 def test_objects_of_a_coco_file(tmp_path):
@@ -335,7 +335,7 @@ def test_objects_of_a_coco_file(tmp_path):
     (tmp_path / "coco.json").write_text(json.dumps(coco))
     found, bad = find_objects(tmp_path / "coco.json", 0)
     assert sorted(item.name for item in found) == ["bus", "cat", "cup", "dog"]
-    assert [path.name for path in bad] == ["secret.jpg"]
+    assert [each.path.name for each in bad] == ["secret.jpg"]
     [scene] = scenes("spatial", 1, objects=tuple(found))
     picture = np.asarray(scene.picture).astype(int)
     for sign in scene.signs:
@@ -352,7 +352,7 @@ MISUSES = [
     ("the same kind twice", ["--questions", "single,single"], "--questions must be some of"),
     ("no size", ["--size", "4K"], "--size must be as 3840x2160, or as-background, got '4K'"),
     ("a tiny size", ["--size", "100x100"], "--size must be at least 256 x 256"),
-    ("a giant size", ["--size", "99999x99999"], "at most 268435456 pixels"),
+    ("a giant size", ["--size", "99999x99999"], "at most 201326592 pixels"),
     ("no range", ["--target-pixels", "7"], "--target-pixels must be as 2-6, got '7'"),
     ("an empty range", ["--target-pixels", "7-6"], "--target-pixels must be two heights above 0, got 7-6"),
     ("unreadable words", ["--target-pixels", "1-2"], "targets must be 10 pixels high at least, got 2.1"),

@@ -11,9 +11,10 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from lfpc_trl.data.sources import read_members
+from lfpc_trl.data.sources import one_line, read_members
 from lfpc_trl.errors import UserError
-from lfpc_trl.pictures.originals import check_picture
+from lfpc_trl.pictures.opening import LeftOut, find_picture_files
+from lfpc_trl.pictures.originals import check_picture, load_cut_out
 from lfpc_trl.pictures.sizes import Size
 
 LETTERS = "ACDEFHJKLMNPRTUVWXY34679"
@@ -28,7 +29,6 @@ _MOST_OBJECTS = 5000
 _LEAST_SIDE = 24
 _SEEN = 128
 """Alpha from which a pixel belongs to an object."""
-_PHOTOS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 
 
 Item = TypeVar("Item")
@@ -100,14 +100,14 @@ def draw_text(text: str, height: int) -> Image.Image:
 # --- objects -----------------------------------------------------------------------------------------
 
 
-def find_objects(path: Path, seed: int) -> tuple[list[Object], list[Path]]:
+def find_objects(path: Path, seed: int) -> tuple[list[Object], list[LeftOut]]:
     """The objects of a folder of cut-outs, or of a COCO file: at most 5,000, chosen by the seed.
 
     A cut-out's name is that of its file without a number at its end: `red-mug_2.png` is a "red mug". The
     pictures of a COCO file stand beside it; crowds and instances below 24 pixels are left out.
 
     Returns:
-        The objects, and the files that are no readable pictures.
+        The objects, and the files that are left out.
 
     Raises:
         UserError: there are fewer than four different names.
@@ -131,11 +131,12 @@ def _chosen(items: Iterable[Item], seed: int) -> list[Item]:
     return chosen
 
 
-def _cut_outs(folder: Path, seed: int) -> tuple[list[Object], list[Path]]:
+def _cut_outs(folder: Path, seed: int) -> tuple[list[Object], list[LeftOut]]:
     good, bad = find_pictures(folder)
     chosen = _chosen((Object(_name(path), path, None) for path in good), seed)
-    empty = [item.path for item in chosen if _seen_box(item.path) is None]
-    return [item for item in chosen if item.path not in empty], sorted([*bad, *empty])
+    empty = {item.path for item in chosen if _seen_box(item.path) is None}
+    bad += [LeftOut(path, "all of it is transparent") for path in empty]
+    return [item for item in chosen if item.path not in empty], sorted(bad)
 
 
 def _name(path: Path) -> str:
@@ -143,7 +144,7 @@ def _name(path: Path) -> str:
     return " ".join(words).strip().lower() or path.stem
 
 
-def _from_coco(path: Path, seed: int) -> tuple[list[Object], list[Path]]:
+def _from_coco(path: Path, seed: int) -> tuple[list[Object], list[LeftOut]]:
     """Two passes: the boxes first, then the files of those that were chosen; neither is held as a whole."""
     names: dict[int, str] = {}
 
@@ -165,15 +166,19 @@ def _from_coco(path: Path, seed: int) -> tuple[list[Object], list[Path]]:
         # A path that leads out of the folder is no better than a broken picture.
         root = path.parent.resolve()
         bad = {
-            file
+            file: reason
             for file in files.values()
-            if not file.resolve().is_relative_to(root) or not _is_picture(file)
+            if (
+                reason := _fault(file)
+                if file.resolve().is_relative_to(root)
+                else f"outside the folder {str(root)!r}"
+            )
         }
         return [
             Object(names[category], files[image], _whole(*box))
             for image, category, box in chosen
             if image in files and files[image] not in bad
-        ], sorted(bad)
+        ], [LeftOut(*each) for each in sorted(bad.items())]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: objects must be a folder or a COCO file, got {error!r}") from None
 
@@ -182,22 +187,24 @@ def _whole(x: float, y: float, width: float, height: float) -> tuple[int, int, i
     return math.floor(x), math.floor(y), math.ceil(x + width), math.ceil(y + height)
 
 
-def find_pictures(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The pictures of a folder and its folders, by name: those that can be read, and those that cannot."""
-    good: list[Path] = []
-    bad: list[Path] = []
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in _PHOTOS:
-            (good if _is_picture(path) else bad).append(path)
-    return good, bad
+def find_pictures(folder: Path) -> tuple[list[Path], list[LeftOut]]:
+    """The pictures of a folder and its folders, by name: those that can be read, and those that cannot.
+
+    Files without the suffix of a picture are passed over; `find_picture_files` names them.
+    """
+    files, _ = find_picture_files(folder)
+    faults = {path: _fault(path) for path in files}
+    bad = [LeftOut(path, reason) for path, reason in faults.items() if reason]
+    return [path for path in files if not faults[path]], bad
 
 
-def _is_picture(path: Path) -> bool:
+def _fault(path: Path) -> str:
+    """Why a file cannot be read as a picture; empty if it can."""
     try:
         check_picture(path)
-    except Exception:  # Pillow's decoders raise what they like on damaged files
-        return False
-    return True
+    except Exception as error:  # Pillow's decoders raise what they like on damaged files
+        return one_line(error) or type(error).__name__
+    return ""
 
 
 def object_room(height: int) -> Size:
@@ -207,12 +214,10 @@ def object_room(height: int) -> Size:
 
 def draw_object(item: Object, height: int) -> Image.Image:
     """An object, fitted into its room; every edge of the picture holds something of it."""
-    with Image.open(item.path) as file:
-        picture = file.convert("RGBA")
-    left, top, right, bottom = item.box or _seen_box(item.path) or (0, 0, *picture.size)
-    picture = picture.crop(
-        (max(left, 0), max(top, 0), min(right, picture.width), min(bottom, picture.height))
-    )
+    if item.box is None:
+        picture = load_cut_out(item.path).crop(_seen_box(item.path))
+    else:
+        picture = load_cut_out(item.path, item.box)
     room = object_room(height)
     scale = min(room[0] / picture.width, room[1] / picture.height)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
@@ -222,6 +227,5 @@ def draw_object(item: Object, height: int) -> Image.Image:
 @functools.lru_cache(maxsize=_MOST_OBJECTS)
 def _seen_box(path: Path) -> tuple[int, int, int, int] | None:
     """Around what of a cut-out is not transparent; None if all of it is."""
-    with Image.open(path) as file:
-        alpha = file.convert("RGBA").getchannel("A")
+    alpha = load_cut_out(path).getchannel("A")
     return alpha.point([0] * _SEEN + [255] * (256 - _SEEN)).getbbox()
