@@ -292,6 +292,7 @@ def test_objects_on_photographs(tmp_path, objects, capsys):
     Image.new("RGB", (1400, 900), (9, 120, 60)).save(backgrounds / "green.png")
     Image.new("RGB", (200, 100)).save(backgrounds / "small.png")
     (backgrounds / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    (backgrounds / "notes.txt").touch()
     words = ["--backgrounds", backgrounds, "--objects", objects, "--size", "as-background"]
     assert (
         command(
@@ -307,6 +308,7 @@ def test_objects_on_photographs(tmp_path, objects, capsys):
     for name in ("cut.jpg: left out, no readable picture", "nothing.png: left out, no readable picture"):
         assert name in errors
     assert "broken.png: left out, no readable picture" in errors
+    assert "photos: left out 1 file: notes.txt (not the suffix of a picture that is read)\n" in errors
     assert "small.png: left out, too small for --target-pixels 6-9" in errors
 
 

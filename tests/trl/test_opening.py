@@ -251,7 +251,8 @@ child = os.fork()
 if child == 0:
     signal.alarm(20)
     originals.to_rgb = real
-    sizes = [np.asarray(picture).shape, originals.load_original(path).size, originals.load_original(other).size]
+    sizes = [np.asarray(picture).shape]
+    sizes += [originals.load_original(each).size for each in (path, other)]
     sizes.append(np.asarray(LazyImage(Part(str(other), other.stat().st_size, (28, 28))).start()).shape)
     print(sizes, flush=True)
     os._exit(0)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from lfpc_trl.annotate.journal import Change, Content, Journal
 from lfpc_trl.data.rows import Row, as_record, check_row, check_targets, read_rows
 from lfpc_trl.errors import DataError, UserError
-from lfpc_trl.pictures.opening import find_picture_files, formats_in_words, in_one_line
+from lfpc_trl.pictures.opening import find_picture_files, in_one_line, readable_suffixes
 from lfpc_trl.pictures.sizes import Size
 
 
@@ -62,7 +63,7 @@ class Project:
             self.left_out = in_one_line(source, others) if others else None
             if not files:
                 more = "" if self.left_out is None else f"; {self.left_out}"
-                raise UserError(f"{source}: holds no pictures ({formats_in_words()}){more}")
+                raise UserError(f"{source}: holds no pictures ({', '.join(readable_suffixes())}){more}")
             self.items = _items_of_folder(source, files)
         else:
             self.items = _items_of_file(source)

@@ -2,8 +2,8 @@
 
 Pillow's own conversion cuts 16-bit and float values off at 255 and paints what is transparent in whatever
 colour lies below it. Here, as in the processors of transformers and qwen-vl-utils, what is transparent
-stands on white; grey of 16 bits is its high byte, as Pillow reads RGB of 16 bits; floats are times 255. Colour
-profiles are not applied, as in those processors.
+stands on white; grey of 16 bits is its high byte, as Pillow reads RGB of 16 bits; floats are times 255.
+Colour profiles are not applied, as in those processors.
 """
 
 from collections.abc import Iterator
@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-ON_WHITE = "transparent, put on white"
-HIGH_BYTE = "16-bit grey, by its high byte"
-TIMES_255 = "float, times 255"
-FIRST_FRAME = "several frames, the first"
+ON_WHITE = "alpha onto white"
+HIGH_BYTE = "16-bit grey to 8 bits"
+TIMES_255 = "floats to 8 bits"
+FIRST_FRAME = "first of several frames"
 
 _PLAIN = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr")
 _ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")

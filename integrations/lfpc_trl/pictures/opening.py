@@ -1,7 +1,7 @@
 """Files as pictures: which are opened, which are not, and the only place that opens them.
 
 A file is known by its content, whatever it is called. Its format must be one of `FORMATS`: Pillow knows more,
-and hands some of them (EPS) to other programs. It must be a regular file: a pipe or a device would wait for ever.
+and hands some of them (EPS) to other programs. It must be a regular file: a pipe or a device would never end.
 """
 
 import importlib.util
@@ -12,12 +12,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image, features
+from PIL import Image, UnidentifiedImageError, features
 
 MAX_PIXELS = 16_384 * 12_288
-"""Pixels above which a picture is refused by its header, before it is decoded: 201 million, those of the largest
-phone cameras. Pillow holds 4 bytes for each, so the largest picture takes 0.8 GB, and twice that while it is
-read. Our choice."""
+"""Pixels above which a picture is refused by its header, before it is decoded: 201 million, those of the
+largest phone cameras. Pillow holds 4 bytes for each, so the largest picture takes 0.8 GB, and 1 to 2 GB while
+it is read (measured; most for a progressive JPEG). Our choice."""
 
 FORMATS: dict[str, tuple[str, ...]] = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
@@ -88,14 +88,14 @@ def open_picture(path: Path) -> Image.Image:
     """Open a picture and read its header; its pixels are decoded when they are asked for.
 
     Raises:
-        OSError: no regular file, not of a format in `FORMATS`, or larger than `MAX_PIXELS`; the reason says which.
+        OSError: no regular file, not of `FORMATS`, or larger than `MAX_PIXELS`; the reason says which.
     """
     check_file(path)
     try:
         image = Image.open(path, formats=readable_formats())
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise OSError(f"the picture claims more than {MAX_PIXELS} pixels") from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise OSError(f"cannot identify image file: {_why_not(path)}") from None
     try:
         _check_header(image)
@@ -114,19 +114,14 @@ def _check_header(image: Image.Image) -> None:
         raise OSError("a camera's raw file, of which only the small preview could be read: develop it first")
 
 
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
+
+
 def _why_not(path: Path) -> str:
     """The name of the format of a file that is not read, as far as its first bytes tell."""
     with path.open("rb") as file:
         start = file.read(16)
-    if start[4:8] == b"ftyp" and start[8:12] in (
-        b"heic",
-        b"heix",
-        b"heim",
-        b"heis",
-        b"hevc",
-        b"mif1",
-        b"msf1",
-    ):
+    if start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS:
         return _MISSING.get("HEIF", "HEIC that is damaged")
     if start[4:8] == b"ftyp" and start[8:12] in (b"avif", b"avis"):
         return _MISSING.get("AVIF", "AVIF that is damaged")
@@ -134,11 +129,9 @@ def _why_not(path: Path) -> str:
     for kind in guesses:
         if kind in FORMATS:
             return f"{kind} that is damaged, or of a kind that Pillow cannot read"
-    return (
-        f"{guesses[0]} is not among the formats that are read"
-        if guesses
-        else "no picture of a format that is read"
-    )
+    if guesses:
+        return f"{guesses[0]} is not among the formats that are read"
+    return "no picture of a format that is read"
 
 
 def _guesses(start: bytes) -> list[str]:
@@ -147,10 +140,9 @@ def _guesses(start: bytes) -> list[str]:
     return [kind for kind, (_, accept) in Image.OPEN.items() if accept is not None and accept(start) is True]
 
 
-def formats_in_words() -> str:
-    """The formats that can be read here, for people."""
-    names = {"WEBP": "WebP", "JPEG2000": "JPEG 2000", "HEIF": "HEIC"}
-    return ", ".join(names.get(kind, kind) for kind in readable_formats())
+def readable_suffixes() -> tuple[str, ...]:
+    """The suffixes of the files of a folder that are taken for pictures."""
+    return tuple(suffix for kind in readable_formats() for suffix in FORMATS[kind])
 
 
 # --- folders -----------------------------------------------------------------------------------------
@@ -168,7 +160,7 @@ def find_picture_files(folder: Path) -> tuple[list[Path], list[LeftOut]]:
 
     Nothing is opened. Names that begin with a dot are passed over.
     """
-    read = {suffix for kind in readable_formats() for suffix in FORMATS[kind]}
+    read = readable_suffixes()
     missing = {suffix: why for kind, why in _MISSING.items() for suffix in FORMATS[kind]}
     found: list[Path] = []
     left_out: list[LeftOut] = []
@@ -186,7 +178,7 @@ def find_picture_files(folder: Path) -> tuple[list[Path], list[LeftOut]]:
 
 
 def in_one_line(folder: Path, left_out: Iterable[LeftOut]) -> str:
-    """What was left out of a folder and why: one example of each reason and suffix, and how many there are."""
+    """What was left out of a folder and why: one example of each reason and suffix, and how many."""
     groups: dict[tuple[str, str], list[str]] = {}
     for path, reason in left_out:
         groups.setdefault((reason, path.suffix.lower()), []).append(path.relative_to(folder).as_posix())

@@ -42,7 +42,7 @@ class _Room:
 
     @contextmanager
     def for_picture(self, size: Size) -> Iterator[None]:
-        """Hold the memory that a picture of this size needs while it is read: as it is stored, and as it is kept."""
+        """Hold what a picture of this size needs while it is read: its pixels as stored, and as kept."""
         needed = 2 * PIXEL_BYTES * size[0] * size[1]
         with self._changed:
             self._changed.wait_for(lambda: not self._taken or self._taken + needed <= self._max_bytes)
@@ -81,9 +81,7 @@ class PictureCache:
         _CACHES.add(self)
 
     def start_anew(self) -> None:
-        """Forget everything: so in a forked process, where a lock may be held, and a picture decoded, by a thread
-        that does not exist there.
-        """
+        """Forget everything: so in a forked process, which lacks the threads that hold locks and decode."""
         self._entries: OrderedDict[_Key, Future[Image.Image]] = OrderedDict()
         self._gone: weakref.WeakValueDictionary[_Key, Image.Image] = weakref.WeakValueDictionary()
         self._lock = threading.Lock()
@@ -239,8 +237,8 @@ def read_header(path: Path) -> Header:
     """The header of a picture; nothing is decoded.
 
     Raises:
-        OSError: missing, not a regular file, not a picture of a known format, of colours that have no rule, or
-            larger than `MAX_PIXELS`.
+        OSError: missing, no regular file, of no known format, larger than `MAX_PIXELS`, or of colours that
+            have no rule.
     """
     with open_picture(path) as image:
         return Header(image.format or "", image.size, _orientation(image), conversions(image))
