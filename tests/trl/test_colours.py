@@ -64,6 +64,19 @@ def patched(data, tag, old, new):
     return data.replace(entry, struct.pack("<HHIHH", tag, 3, 1, new, 0))
 
 
+def tiff_of_12_bits(levels):
+    """A TIFF of grey with 12 bits by hand; Pillow cannot write one."""
+    bits = "".join(f"{level:012b}" for level in levels.ravel())
+    pixels = int(bits, 2).to_bytes(len(bits) // 8, "big")
+    start = 8 + 2 + 9 * 12 + 4
+    shorts = {256: WIDE, 257: HIGH, 258: 12, 259: 1, 262: 1, 277: 1, 278: HIGH}
+    entries = {tag: struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in shorts.items()}
+    longs = {273: start, 279: len(pixels)}
+    entries |= {tag: struct.pack("<HHII", tag, 4, 1, value) for tag, value in longs.items()}
+    body = b"".join(entries[tag] for tag in sorted(entries))
+    return b"II*\0" + struct.pack("<IH", 8, 9) + body + bytes(4) + pixels
+
+
 DARK, MIDDLE, LIGHT = 8000, 20_000, 45_000
 BY_HIGH_BYTE = [(31,) * 3, (78,) * 3, (175,) * 3]
 LETTER = [(255,) * 3, (0,) * 3, (255,) * 3]  # black between transparent
@@ -118,6 +131,7 @@ CASES = [  # id, file, what is seen at the thirds, how it was converted
         BY_HIGH_BYTE,
         [HIGH_BYTE],
     ),
+    ("grey of 12 bits, TIFF", tiff_of_12_bits(BARS16 >> 4), BY_HIGH_BYTE, [HIGH_BYTE]),
     (
         "grey of 16 bits, JPEG 2000",
         saved(Image.fromarray(BARS16.astype(np.uint16)), "JPEG2000"),
