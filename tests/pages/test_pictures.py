@@ -45,6 +45,14 @@ def test_a_picture_on_its_side_is_cut_as_it_is_seen(tmp_path):
     assert opened(tile(tmp_path / "turned.jpg", 0, 0, 1)).size == (300, 88)
 
 
+def test_a_tile_shows_the_colours_that_the_model_gets(tmp_path):
+    Image.new("RGBA", (300, 200)).save(tmp_path / "clear.png")
+    Image.new("I;16", (300, 200), 78 * 256).save(tmp_path / "grey.png")
+    for name, level in (("clear", 255), ("grey", 78)):
+        shown = np.asarray(opened(tile(tmp_path / f"{name}.png", 0, 0, 0)), dtype=int)
+        assert np.abs(shown - level).max() <= 1, name
+
+
 OUTSIDE = [(0, 4, 0), (0, 0, 3), (3, 1, 0), (0, -1, 0), (0, 0, -1), (-1, 0, 0), (13, 0, 0), (0, 10**9, 0)]
 
 

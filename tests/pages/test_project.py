@@ -6,6 +6,7 @@ import pytest
 
 from lfpc_trl.annotate.journal import Content
 from lfpc_trl.annotate.project import Project, journal_path
+from lfpc_trl.commands.annotate import main
 from lfpc_trl.data.rows import read_rows, write_rows
 from lfpc_trl.errors import DataError, UserError
 from tests.pages.conftest import SIGN, noise, write_rows_file
@@ -96,6 +97,26 @@ def test_a_folder_of_pictures_is_a_start(folder, tmp_path):
 
 def test_a_folder_without_pictures_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"holds no pictures \(.jpg, "):
+        Project(tmp_path)
+
+
+def test_what_is_left_out_of_a_folder_is_said_in_one_line(folder, capsys):
+    noise().save(folder / "d.gif")
+    (folder / "drawing.svg").write_text("<svg/>")
+    project = Project(folder)
+    assert "d.gif" in [item.id for item in project.items]
+    assert project.left_out == (
+        f"{folder}: left out 2 files: drawing.svg (not the suffix of a picture that is read), "
+        "notes.txt (not the suffix of a picture that is read)"
+    )
+    with pytest.raises(UserError, match="no row is done"):
+        main([str(folder), "--export", str(folder / "out.jsonl")])
+    assert project.left_out in capsys.readouterr().err.splitlines()
+
+
+def test_a_folder_of_which_everything_is_left_out_says_so(tmp_path):
+    (tmp_path / "labels.txt").touch()
+    with pytest.raises(UserError, match=r"holds no pictures \(.*\); .* left out 1 file: labels.txt \("):
         Project(tmp_path)
 
 

@@ -274,7 +274,7 @@ def test_many_threads_decode_a_picture_once(tmp_path):
 
 def test_the_cache_keeps_the_pictures_used_last_within_its_bytes(tmp_path):
     paths = [make_picture(tmp_path / f"{name}.png", (100, 100)) for name in "abc"]
-    cache = PictureCache(max_bytes=2 * 100 * 100 * 3)
+    cache = PictureCache(max_bytes=2 * 100 * 100 * originals.PIXEL_BYTES)
     for path in (paths[0], paths[1], paths[0], paths[2], paths[0]):
         cache.load(path)
     assert cache.decodes == 3  # b was dropped, a was kept

@@ -303,6 +303,7 @@ def test_objects_on_photographs(tmp_path, objects, capsys):
     Image.new("RGB", (1400, 900), (9, 120, 60)).save(backgrounds / "green.png")
     Image.new("RGB", (200, 100)).save(backgrounds / "small.png")
     (backgrounds / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    (backgrounds / "notes.txt").touch()
     words = ["--backgrounds", backgrounds, "--objects", objects, "--size", "as-background"]
     assert (
         command(
@@ -318,13 +319,14 @@ def test_objects_on_photographs(tmp_path, objects, capsys):
     for name in ("cut.jpg: left out, no readable picture", "nothing.png: left out, no readable picture"):
         assert name in errors
     assert "broken.png: left out, no readable picture" in errors
+    assert "photos: left out 1 file: notes.txt (not the suffix of a picture that is read)\n" in errors
     assert "small.png: left out, too small for --target-pixels 6-9" in errors
 
 
 def test_names_of_cut_outs_come_from_their_files(objects):
     found, bad = find_objects(objects, 0)
     assert {item.name for item in found} == {"red apple", "blue cup", "star", "leaf", "stone", "boat"}
-    assert [path.name for path in bad] == ["broken.png", "nothing.png"]
+    assert [each.path.name for each in bad] == ["broken.png", "nothing.png"]
 
 
 def test_objects_of_a_coco_file(tmp_path):
@@ -346,7 +348,7 @@ def test_objects_of_a_coco_file(tmp_path):
     (tmp_path / "coco.json").write_text(json.dumps(coco))
     found, bad = find_objects(tmp_path / "coco.json", 0)
     assert sorted(item.name for item in found) == ["bus", "cat", "cup", "dog"]
-    assert [path.name for path in bad] == ["secret.jpg"]
+    assert [each.path.name for each in bad] == ["secret.jpg"]
     [scene] = scenes("spatial", 1, objects=tuple(found))
     picture = np.asarray(scene.picture).astype(int)
     for sign in scene.signs:
@@ -405,7 +407,9 @@ def test_objects_of_a_resized_copy_are_left_out(tmp_path):
     (tmp_path / "coco.json").write_text(json.dumps(coco))
     found, bad = find_objects(tmp_path / "coco.json", 0)
     assert {item.path.name for item in found} == {"a.jpg"}
-    assert [path.name for path in bad] == ["b.jpg"]
+    [left_out] = bad
+    assert left_out.path.name == "b.jpg"
+    assert "300" in left_out.reason
 
 
 MISUSES = [
@@ -417,7 +421,7 @@ MISUSES = [
     ("the same kind twice", ["--questions", "single,single"], "--questions must be some of"),
     ("no size", ["--size", "4K"], "--size must be as 3840x2160, or as-background, got '4K'"),
     ("a tiny size", ["--size", "100x100"], "--size must be at least 256 x 256"),
-    ("a giant size", ["--size", "99999x99999"], "at most 268435456 pixels"),
+    ("a giant size", ["--size", "99999x99999"], "at most 201326592 pixels"),
     ("no range", ["--target-pixels", "7"], "--target-pixels must be as 2-6, got '7'"),
     ("an empty range", ["--target-pixels", "7-6"], "--target-pixels must be two heights above 0, got 7-6"),
     ("unreadable words", ["--target-pixels", "1-2"], "targets must be 10 pixels high at least, got 2.1"),

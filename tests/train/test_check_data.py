@@ -335,6 +335,28 @@ def test_figures_about_the_rows(folder):
     assert figures["innermost_share_of_picture"] == {"min": 0.0625, "median": 0.15625, "max": 0.25}
 
 
+def test_pictures_that_are_converted_to_be_seen_are_counted_in_one_line(folder, capsys):
+    Image.new("I;16", (224, 168), 20_000).save(folder / "grey.png")
+    Image.new("RGBA", (224, 168)).save(folder / "clear.png")
+    Image.new("RGBA", (224, 168)).save(folder / "empty.webp")
+    names = ("a.png", "grey.png", "clear.png", "empty.webp", "clear.png")
+    path = write(folder, *(GOOD | {"image": name, "question": f"{n}?"} for n, name in enumerate(names)))
+    assert cli.main(["check-data", "--data", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "rows: 5, bad: 0" in lines
+    assert "converted pictures: 16-bit grey to 8 bits 1, alpha onto white 2" in lines
+
+
+def test_a_picture_whose_colours_have_no_rule_is_bad(folder):
+    Image.new("F", (224, 168), 900.0).save(folder / "float.tif")
+    Image.new("I", (224, 168), 70_000).save(folder / "whole.tif")
+    report = check_data(write(folder, GOOD, GOOD | {"image": "float.tif"}, GOOD | {"image": "whole.tif"}))
+    reasons = [problem.rule.partition(" (")[2] for problem in report.problems]
+    assert reasons[0].startswith("float values must lie in 0 to 1 to be seen as they are meant")
+    assert reasons[1].startswith("whole numbers of 32 or signed 16 bits have no known range or meaning")
+    assert len(reasons) == 2
+
+
 # --- with a model, and the command -------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,8 @@ from typing import Any
 from lfpc_trl.annotate.journal import Change, Content, Journal
 from lfpc_trl.data.rows import Row, as_record, check_row, check_targets, read_rows
 from lfpc_trl.errors import DataError, UserError
+from lfpc_trl.pictures.opening import find_picture_files, in_one_line, readable_suffixes
 from lfpc_trl.pictures.sizes import Size
-
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
-"""Suffixes of the files of a folder that are annotated."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +51,22 @@ class Project:
     Attributes:
         source: the data file or the folder.
         items: in the order of the file, or of the names.
+        left_out: one line about the files of a folder that are no pictures; None where there are none.
         journal: `SOURCE.annotations.jsonl`.
     """
 
     def __init__(self, source: Path) -> None:
         self.source = source
-        self.items = _items_of_folder(source) if source.is_dir() else _items_of_file(source)
+        self.left_out: str | None = None
+        if source.is_dir():
+            files, others = find_picture_files(source)
+            self.left_out = in_one_line(source, others) if others else None
+            if not files:
+                more = "" if self.left_out is None else f"; {self.left_out}"
+                raise UserError(f"{source}: holds no pictures ({', '.join(readable_suffixes())}){more}")
+            self.items = _items_of_folder(source, files)
+        else:
+            self.items = _items_of_file(source)
         self.number = {item.id: number for number, item in enumerate(self.items)}
         self.journal = Journal(journal_path(source))
         for change in self.journal.latest.values():
@@ -184,11 +193,8 @@ def _whole(side: float) -> float:
     return int(side) if side == int(side) else side
 
 
-def _items_of_folder(folder: Path) -> list[Item]:
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in PICTURES and path.name[0] != ".")
-    names = sorted(path.relative_to(folder).as_posix() for path in found)
-    if not names:
-        raise UserError(f"{folder}: holds no pictures ({', '.join(PICTURES)})")
+def _items_of_folder(folder: Path, files: Sequence[Path]) -> list[Item]:
+    names = sorted(path.relative_to(folder).as_posix() for path in files)
     items, problems = [], []
     for name in names:
         try:

@@ -44,6 +44,8 @@ def main(arguments: Sequence[str]) -> None:
     from lfpc_trl.annotate.project import Project
 
     project = Project(args.source)
+    if project.left_out:
+        print(project.left_out, file=sys.stderr)
     if project.journal.skipped:
         print(
             f"{project.journal.path}: skipped {project.journal.skipped} line(s) that hold no change, "

@@ -51,6 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> None:
     """Make the data set; prints where its rows are."""
     args = make_parser().parse_args(arguments)
+    from lfpc_trl.pictures.opening import find_picture_files, in_one_line
     from lfpc_trl.pictures.originals import check_picture
     from lfpc_trl.synthesize.contents import find_objects, find_pictures
     from lfpc_trl.synthesize.questions import KINDS
@@ -70,8 +71,12 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"--questions must be some of {','.join(KINDS)}, got {args.questions!r}")
     photos, bad = find_pictures(args.backgrounds) if args.backgrounds else ([], [])
     objects, unread = find_objects(args.objects, args.seed) if args.objects else ([], [])
-    for path in bad + unread:
-        print(f"{path}: left out, no readable picture", file=sys.stderr)
+    for folder in (args.backgrounds, args.objects):
+        _, others = find_picture_files(folder) if folder and folder.is_dir() else ([], [])
+        if others:
+            print(in_one_line(folder, others), file=sys.stderr)
+    for path, reason in bad + unread:
+        print(f"{path}: left out, no readable picture ({reason})", file=sys.stderr)
     settings = Settings(
         size=size,
         kinds=kinds,

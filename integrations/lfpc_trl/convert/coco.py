@@ -81,7 +81,7 @@ class _Classes:
         """Names of the categories that are surely not on a picture, each once."""
         seen = {self.key(number) for number in present}
         related = set().union(*(self._above.get(number, ()) for number in present))
-        found = {}
+        found: dict[int | str, str] = {}
         for number in self._annotated:
             if number not in related and not self._above[number] & set(present):
                 found.setdefault(self.key(number), self.names[number])

@@ -13,22 +13,12 @@ from urllib.parse import unquote
 
 from lfpc_trl.data.sources import one_line, short
 from lfpc_trl.errors import DataError
+from lfpc_trl.pictures.opening import FORMATS, check_file, readable_formats
 from lfpc_trl.pictures.originals import Header, check_picture, read_header
 from lfpc_trl.pictures.sizes import Size
 
-SUFFIXES = {
-    "JPEG": ".jpg",
-    "MPO": ".jpg",
-    "PNG": ".png",
-    "WEBP": ".webp",
-    "TIFF": ".tif",
-    "BMP": ".bmp",
-    "GIF": ".gif",
-}
-"""The formats that are tried, whatever a file is called, and the suffix it gets. Pillow knows more, and some
-of them start other programs (EPS)."""
-_TRIED = tuple(kind for kind in SUFFIXES if kind != "MPO")
-"""Pillow opens MPO (a JPEG of several pictures) as JPEG."""
+SUFFIXES = {kind: FORMATS[kind][0] for kind in readable_formats()} | {"MPO": ".jpg"}
+"""The formats that are kept, whatever a file is called, and the suffix it gets."""
 _REMEMBERED = 4096
 
 
@@ -105,6 +95,7 @@ class PictureStore:
             return self._seen[text]
         source = self._find(text.removeprefix("file://"), skip)
         try:
+            check_file(source)
             with source.open("rb") as file:
                 target = self._place(hashlib.file_digest(file, "sha256").hexdigest())
             found = self._known(target)
@@ -130,7 +121,7 @@ class PictureStore:
         for path in tries:
             try:
                 found = (self._root / path).resolve()  # links are followed before the comparison
-                exists = found.is_file()
+                exists = found.exists() and not found.is_dir()
             except (OSError, RuntimeError) as error:  # a name too long, a loop of links
                 raise DataError(f"image must be readable, got {short(text)} ({error.args[-1]})") from None
             if not found.is_relative_to(self._root):
@@ -156,7 +147,7 @@ class PictureStore:
     def _adopt(self, new: Path, target: Path, what: str) -> Picture:
         """Check a file and give it its name."""
         try:
-            header = read_header(new, _TRIED)
+            header = read_header(new)
             size = check_picture(new)
         except Exception as error:  # Pillow's decoders raise what they like on damaged files
             new.unlink()

@@ -23,6 +23,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont
 
+from lfpc_trl.pictures.originals import load_original
+
 PICTURE_SIZE = (1092, 728)
 """Width and height of the demo's pictures, in pixels."""
 
@@ -71,9 +73,7 @@ class Scene:
 def _photo(name: str) -> Image.Image:
     import skimage
 
-    path = Path(skimage.__file__).parent / "data" / _FILES[name]
-    with Image.open(path) as photo:
-        return photo.convert("RGB")
+    return load_original(Path(skimage.__file__).parent / "data" / _FILES[name])
 
 
 @functools.cache

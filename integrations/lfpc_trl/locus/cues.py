@@ -155,7 +155,7 @@ def _source_of(
     if isinstance(found, DataError):
         raise found
     header, size = found
-    upright = count_upright(said if all(said) else None, header, size)  # type: ignore[arg-type]
+    upright = count_upright(said if all(said) else None, header, size)
     box = clip_rounding(np.array([[x, y, x + width, y + height]]), size if upright else header.stored)
     if not np.isfinite(box).all() or width < 0 or height < 0:
         raise DataError(f"bbox must be [x, y, width, height], finite, got {sides}")

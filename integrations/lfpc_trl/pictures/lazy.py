@@ -86,11 +86,13 @@ class LazyImage(Image.Image):
         self._mode, self._size, self.readonly = "RGB", recipe.size, 1
         self.recipe = recipe
         self._announced: Future[Image.Image] | None = None
+        self._process = 0
 
     def start(self) -> Self:
         """Have the pixels made in the background. A failure is raised where the pixels are used."""
         if isinstance(self.recipe, Part):
             self._announced = _WORKERS.submit(self.recipe.path, self.recipe.make)
+            self._process = os.getpid()
         return self
 
     @property
@@ -98,7 +100,10 @@ class LazyImage(Image.Image):
         """Pillow's handle of the pixels."""
         if self._im is None:
             announced = self._announced
-            self._im = (self.recipe.make() if announced is None else announced.result()).im
+            if announced is None or self._process != os.getpid():  # its thread is elsewhere
+                self._im = self.recipe.make().im
+            else:
+                self._im = announced.result().im
             self._announced = None
         return super().im
 
@@ -128,6 +133,10 @@ class _Workers:
     """Jobs in threads. Those about one file run one after another: none waits for another's decode."""
 
     def __init__(self) -> None:
+        self.start_anew()
+
+    def start_anew(self) -> None:
+        """Forget all jobs: so in a forked process, where the threads do not exist."""
         self._waiting: dict[str, deque[tuple[Future[Image.Image], Callable[[], Image.Image]]]] = {}
         self._lock = threading.Lock()
         self._threads: ThreadPoolExecutor | None = None
@@ -165,3 +174,5 @@ def _cores() -> int:
 
 
 _WORKERS = _Workers()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_WORKERS.start_anew)

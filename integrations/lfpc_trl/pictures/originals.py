@@ -4,26 +4,59 @@ The original is the picture after its EXIF rotation: so every viewer shows it, a
 """
 
 import mmap
+import os
 import threading
-import warnings
 import weakref
 from collections import OrderedDict
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image, ImageOps
+from PIL import Image
 
+from lfpc_trl.pictures.colours import conversions, to_rgb, to_rgba
+from lfpc_trl.pictures.opening import MAX_PIXELS, check_file, open_picture
 from lfpc_trl.pictures.sizes import Size, show
 
-MAX_PIXELS = 1 << 28
-"""Pixels above which a picture is refused by its header, before it is decoded: 268 million, so that 8K and
-the 200 megapixels of a phone pass and a small file that claims gigapixels does not. Our choice."""
+PIXEL_BYTES = 4
+"""Bytes of memory in which Pillow holds an RGB pixel."""
 
-# Pillow's own limit would warn at 89 and refuse at 179 million pixels.
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-warnings.simplefilter("error", Image.DecompressionBombWarning)
 
+class _Room:
+    """Memory for pictures that are being read; one that does not fit waits until it does.
+
+    Args:
+        max_bytes: a single picture is let in alone even above it.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self.start_anew()
+
+    def start_anew(self) -> None:
+        """Nothing is being read: so in a new process, where the threads that read do not exist."""
+        self._taken = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def for_picture(self, size: Size) -> Iterator[None]:
+        """Hold what a picture of this size needs while it is read: its pixels as stored, and as kept."""
+        needed = 2 * PIXEL_BYTES * size[0] * size[1]
+        with self._changed:
+            self._changed.wait_for(lambda: not self._taken or self._taken + needed <= self._max_bytes)
+            self._taken += needed
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= needed
+                self._changed.notify_all()
+
+
+_ROOM = _Room(2 * PIXEL_BYTES * MAX_PIXELS)
+"""One of the largest pictures, or many small ones, in all threads together."""
 
 _Key = tuple[str, int, int, Size | None]
 """Path, time of change, length of the file, size at which it is shown."""
@@ -38,12 +71,17 @@ class PictureCache:
     is found again as long as someone holds it.
 
     Args:
-        max_bytes: bound on the pixels held, 3 bytes each.
+        max_bytes: bound on the pixels held, 4 bytes each.
     """
 
     def __init__(self, max_bytes: int = 1 << 30) -> None:
         self.max_bytes = max_bytes
         self.decodes = 0
+        self.start_anew()
+        _CACHES.add(self)
+
+    def start_anew(self) -> None:
+        """Forget everything: so in a forked process, which lacks the threads that hold locks and decode."""
         self._entries: OrderedDict[_Key, Future[Image.Image]] = OrderedDict()
         self._gone: weakref.WeakValueDictionary[_Key, Image.Image] = weakref.WeakValueDictionary()
         self._lock = threading.Lock()
@@ -57,7 +95,7 @@ class PictureCache:
         Raises:
             OSError: the file is missing or is not a picture that can be decoded.
         """
-        stat = path.stat()
+        stat = check_file(path)
         key = (str(path), stat.st_mtime_ns, stat.st_size, size)
         with self._lock:
             future = self._entries.get(key)
@@ -93,7 +131,7 @@ class PictureCache:
 
 
 def _nbytes(image: Image.Image) -> int:
-    return image.width * image.height * 3
+    return image.width * image.height * PIXEL_BYTES
 
 
 # Formats whose rotation stands in the header that is read on opening. One function reads it for sizes and for
@@ -116,20 +154,48 @@ def _orientation(image: Image.Image) -> int:
     return value if value in _TURNS else 1
 
 
-def _open(path: Path, kinds: tuple[str, ...] | None = None) -> Image.Image:
-    try:
-        return Image.open(path, formats=kinds)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise OSError(f"the picture claims more than {MAX_PIXELS} pixels") from None
+def _turn_of(image: Image.Image) -> Image.Transpose | None:
+    """How a picture is turned to be upright."""
+    if image.format in _HEADER_FORMATS:
+        return _TURNS.get(_orientation(image))
+    image.load()  # Pillow turns a TIFF while it loads it
+    return _TURNS.get(image.getexif().get(0x0112, 1))
 
 
 def _decode(path: Path) -> Image.Image:
-    with _open(path) as image:
-        if image.format not in _HEADER_FORMATS:
-            return ImageOps.exif_transpose(image).convert("RGB")
-        turn = _TURNS.get(_orientation(image))
-        pixels = image.convert("RGB")
+    with open_picture(path) as image, _ROOM.for_picture(image.size):
+        turn = _turn_of(image)
+        pixels = to_rgb(image)
+        image.close()  # its pixels make room for those of the turned picture
         return pixels if turn is None else pixels.transpose(turn)
+
+
+def load_cut_out(path: Path) -> Image.Image:
+    """A picture with its transparency, as RGBA and upright; not kept.
+
+    Args:
+        path: the file.
+
+    Raises:
+        OSError: the file is missing or is not a picture that can be decoded.
+    """
+    with open_picture(path) as image, _ROOM.for_picture(image.size):
+        turn = _turn_of(image)
+        pixels = to_rgba(image)
+        return pixels if turn is None else pixels.transpose(turn)
+
+
+_CACHES: weakref.WeakSet[PictureCache] = weakref.WeakSet()
+
+
+def _start_anew_in_child() -> None:
+    _ROOM.start_anew()
+    for cache in list(_CACHES):
+        cache.start_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew_in_child)
 
 
 _PICTURES = PictureCache()
@@ -152,25 +218,24 @@ class Header(NamedTuple):
         kind: Pillow's name of the format, whatever the file's suffix is.
         stored: (width, height) as stored, before the EXIF rotation.
         orientation: the EXIF orientation, 1 (upright) to 8.
+        conversions: how its colours become RGB, where that is more than unpacking them.
     """
 
     kind: str
     stored: Size
     orientation: int
+    conversions: tuple[str, ...] = ()
 
 
-def read_header(path: Path, kinds: tuple[str, ...] | None = None) -> Header:
+def read_header(path: Path) -> Header:
     """The header of a picture; nothing is decoded.
 
-    Args:
-        path: the file.
-        kinds: the formats that may be tried, in Pillow's names; all by default.
-
     Raises:
-        OSError: missing, not a picture of these kinds, or larger than `MAX_PIXELS`.
+        OSError: missing, no regular file, of no known format, larger than `MAX_PIXELS`, or of colours that
+            have no rule.
     """
-    with _open(path, kinds) as image:
-        return Header(image.format or "", image.size, _orientation(image))
+    with open_picture(path) as image:
+        return Header(image.format or "", image.size, _orientation(image), conversions(image))
 
 
 def check_picture(path: Path) -> Size:
@@ -180,14 +245,13 @@ def check_picture(path: Path) -> Size:
     short is found at the price of reading the file. Other formats are decoded: their files hold no check.
 
     Raises:
-        OSError: missing, not a picture, or cut short.
+        OSError: as for `read_header`, or cut short, or floats outside 0 to 1.
     """
-    kind, (width, height), orientation = read_header(path)
+    kind, (width, height), orientation, _ = read_header(path)
     if kind not in _HEADER_FORMATS:
-        with _open(path) as image:
-            return ImageOps.exif_transpose(image).size
+        return _decode(path).size
     if kind == "PNG":
-        with _open(path) as image:
+        with open_picture(path) as image:
             try:
                 image.verify()
             except SyntaxError as error:  # Pillow's word for a broken chunk

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
-from lfpc_trl.data.sources import read_members
+from lfpc_trl.data.sources import one_line, read_members
 from lfpc_trl.errors import UserError
 from lfpc_trl.pictures.boxes import count_upright, turn_upright
-from lfpc_trl.pictures.originals import check_picture, read_header
+from lfpc_trl.pictures.opening import LeftOut, find_picture_files
+from lfpc_trl.pictures.originals import check_picture, load_cut_out, read_header
 from lfpc_trl.pictures.sizes import Size
 
 LETTERS = "ACDEFHJKLMNPRTUVWXY34679"
@@ -29,7 +30,6 @@ _MOST_OBJECTS = 5000
 _LEAST_SIDE = 24
 _SEEN = 128
 """Alpha from which a pixel belongs to an object."""
-_PHOTOS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 
 
 Item = TypeVar("Item")
@@ -101,7 +101,7 @@ def draw_text(text: str, height: int) -> Image.Image:
 # --- objects -----------------------------------------------------------------------------------------
 
 
-def find_objects(path: Path, seed: int) -> tuple[list[Object], list[Path]]:
+def find_objects(path: Path, seed: int) -> tuple[list[Object], list[LeftOut]]:
     """The objects of a folder of cut-outs, or of a COCO file: at most 5,000, chosen by the seed.
 
     A cut-out's name is that of its file without a number at its end: `red-mug_2.png` is a "red mug". The
@@ -109,7 +109,7 @@ def find_objects(path: Path, seed: int) -> tuple[list[Object], list[Path]]:
     their picture are left out.
 
     Returns:
-        The objects, and the files that are no readable pictures.
+        The objects, and the files that are left out.
 
     Raises:
         UserError: there are fewer than four different names.
@@ -133,11 +133,12 @@ def _chosen(items: Iterable[Item], seed: int) -> list[Item]:
     return chosen
 
 
-def _cut_outs(folder: Path, seed: int) -> tuple[list[Object], list[Path]]:
+def _cut_outs(folder: Path, seed: int) -> tuple[list[Object], list[LeftOut]]:
     good, bad = find_pictures(folder)
     chosen = _chosen((Object(_name(path), path, None) for path in good), seed)
-    empty = [item.path for item in chosen if _seen_box(item.path) is None]
-    return [item for item in chosen if item.path not in empty], sorted([*bad, *empty])
+    empty = {item.path for item in chosen if _seen_box(item.path) is None}
+    bad += [LeftOut(path, "all of it is transparent") for path in empty]
+    return [item for item in chosen if item.path not in empty], sorted(bad)
 
 
 def _name(path: Path) -> str:
@@ -145,7 +146,7 @@ def _name(path: Path) -> str:
     return " ".join(words).strip().lower() or path.stem
 
 
-def _from_coco(path: Path, seed: int) -> tuple[list[Object], list[Path]]:
+def _from_coco(path: Path, seed: int) -> tuple[list[Object], list[LeftOut]]:
     """Two passes: the boxes first, then the files of those that were chosen; neither is held as a whole."""
     names: dict[int, str] = {}
 
@@ -166,18 +167,20 @@ def _from_coco(path: Path, seed: int) -> tuple[list[Object], list[Path]]:
         }
         # A path that leads out of the folder is no better than a broken picture.
         root = path.parent.resolve()
-        turns, bad = {}, set()
+        turns: dict[int, Turn] = {}
+        bad: dict[Path, str] = {}
         for image, (file, said) in files.items():
-            turn = _turn_of(file, said) if file.resolve().is_relative_to(root) else None
-            if turn is None:
-                bad.add(file)
+            inside = file.resolve().is_relative_to(root)
+            turn = _turn_of(file, said) if inside else f"outside the folder {str(root)!r}"
+            if isinstance(turn, str):
+                bad[file] = turn
             else:
                 turns[image] = turn
         return [
             Object(names[category], files[image][0], whole)
             for image, category, box in chosen
             if image in turns and (whole := turns[image](*box)) is not None
-        ], sorted(bad)
+        ], [LeftOut(*each) for each in sorted(bad.items())]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: objects must be a folder or a COCO file, got {error!r}") from None
 
@@ -186,18 +189,23 @@ Whole = tuple[int, int, int, int]
 Turn = Callable[[float, float, float, float], Whole | None]
 
 
-def _turn_of(file: Path, said: Size) -> Turn | None:
+def _turn_of(file: Path, said: Size) -> Turn | str:
     """How the boxes of a picture, [x, y, width, height], become boxes of the upright one in whole pixels.
 
-    A box of which less than `_LEAST_SIDE` lies inside the picture becomes None, and so does all of a picture
-    that cannot be read, or of which the boxes are those of another copy.
+    A box of which less than `_LEAST_SIDE` lies inside the picture becomes None.
+
+    Returns:
+        The function, or why there is none: a picture that cannot be read, or of which the boxes are those of
+        another copy.
     """
+    if fault := _fault(file):
+        return fault
     try:
         size, header = check_picture(file), read_header(file)
         upright = count_upright(said if all(said) else None, header, size)
         turn_upright(np.zeros((1, 4)), header)
-    except Exception:  # Pillow's decoders raise what they like on damaged files
-        return None
+    except (ValueError, OSError, UserError) as error:
+        return one_line(error)
 
     def turn(x: float, y: float, width: float, height: float) -> Whole | None:
         box = np.array([[x, y, x + width, y + height]], dtype=np.float64)
@@ -209,22 +217,24 @@ def _turn_of(file: Path, said: Size) -> Turn | None:
     return turn
 
 
-def find_pictures(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The pictures of a folder and its folders, by name: those that can be read, and those that cannot."""
-    good: list[Path] = []
-    bad: list[Path] = []
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in _PHOTOS:
-            (good if _is_picture(path) else bad).append(path)
-    return good, bad
+def find_pictures(folder: Path) -> tuple[list[Path], list[LeftOut]]:
+    """The pictures of a folder and its folders, by name: those that can be read, and those that cannot.
+
+    Files without the suffix of a picture are passed over; `find_picture_files` names them.
+    """
+    files, _ = find_picture_files(folder)
+    faults = {path: _fault(path) for path in files}
+    bad = [LeftOut(path, reason) for path, reason in faults.items() if reason]
+    return [path for path in files if not faults[path]], bad
 
 
-def _is_picture(path: Path) -> bool:
+def _fault(path: Path) -> str:
+    """Why a file cannot be read as a picture; empty if it can."""
     try:
         check_picture(path)
-    except Exception:  # Pillow's decoders raise what they like on damaged files
-        return False
-    return True
+    except Exception as error:  # Pillow's decoders raise what they like on damaged files
+        return one_line(error) or type(error).__name__
+    return ""
 
 
 def object_room(height: int) -> Size:
@@ -234,25 +244,15 @@ def object_room(height: int) -> Size:
 
 def draw_object(item: Object, height: int) -> Image.Image:
     """An object, fitted into its room; every edge of the picture holds something of it."""
-    picture = _upright(item.path)
-    left, top, right, bottom = item.box or _seen_box(item.path) or (0, 0, *picture.size)
-    picture = picture.crop(
-        (max(left, 0), max(top, 0), min(right, picture.width), min(bottom, picture.height))
-    )
+    picture = load_cut_out(item.path).crop(item.box or _seen_box(item.path))
     room = object_room(height)
     scale = min(room[0] / picture.width, room[1] / picture.height)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     return picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
-def _upright(path: Path) -> Image.Image:
-    """A picture with its transparency, after its EXIF rotation."""
-    with Image.open(path) as file:
-        return ImageOps.exif_transpose(file).convert("RGBA")
-
-
 @functools.lru_cache(maxsize=_MOST_OBJECTS)
 def _seen_box(path: Path) -> tuple[int, int, int, int] | None:
     """Around what of a cut-out is not transparent; None if all of it is."""
-    alpha = _upright(path).getchannel("A")
+    alpha = load_cut_out(path).getchannel("A")
     return alpha.point([0] * _SEEN + [255] * (256 - _SEEN)).getbbox()

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from lfpc_trl.errors import InterruptedRun, UserError
-from lfpc_trl.pictures.originals import MAX_PIXELS
+from lfpc_trl.pictures.opening import MAX_PIXELS
 from lfpc_trl.pictures.sizes import Size, shown_size
 from lfpc_trl.synthesize.backgrounds import draw_background
 from lfpc_trl.synthesize.contents import Object

@@ -6,6 +6,7 @@ answer key: the real crop tool cuts its targets, the scoring of the training rea
 LOCUS is answered with its own box.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -29,6 +30,7 @@ from lfpc_trl.errors import DataError
 from lfpc_trl.locus.cues import check_cue, cue_box
 from lfpc_trl.locus.task import CuePrompt, score_cues
 from lfpc_trl.pictures.crops import BoxError, crop_box
+from lfpc_trl.pictures.originals import read_header
 from lfpc_trl.pictures.sizes import Size, tokens_of
 from lfpc_trl.rollouts.crop_tool import CropEnvironment, CropSettings
 from lfpc_trl.rollouts.prompts import Message
@@ -445,6 +447,7 @@ def _statistics(rows: Sequence[Row], earned: Sequence[float], crops: CropSetting
         "smallest_picture": list(pixels[0]) if pixels else None,
         "median_picture": list(pixels[len(pixels) // 2]) if pixels else None,
         "largest_picture": list(pixels[-1]) if pixels else None,
+        "converted_pictures": _converted(rows),
         "rows_with_shown_size": len(shown),
         "rows_shown_in_full": sum(_is_shown_in_full(row, crops.factor) for row in shown),
         "shown_tokens": _counts(tokens_of(row.shown_size or (0, 0), crops.factor) for row in shown),
@@ -457,6 +460,15 @@ def _statistics(rows: Sequence[Row], earned: Sequence[float], crops: CropSetting
         "innermost_share_of_picture": _spread([_share(region[0], size) for region, size in regions]),
         "perfect_crop_earns": _spread([each for each in earned if not math.isnan(each)]),
     }
+
+
+def _converted(rows: Sequence[Row]) -> dict[str, int]:
+    """How many pictures are shown otherwise than their files hold them, by what is done to them."""
+    found: Counter[str] = Counter()
+    for path in dict.fromkeys(row.image for row in rows):
+        with contextlib.suppress(OSError):  # a picture that is gone has a problem of its own
+            found.update(read_header(path).conversions)
+    return dict(sorted(found.items()))
 
 
 def _share(box: Any, size: Size) -> float:
