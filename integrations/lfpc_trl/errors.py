@@ -1,5 +1,8 @@
 """Errors that are meant for the person who runs a command, not for a traceback."""
 
+import difflib
+from pathlib import Path
+
 
 class UserError(Exception):
     """Something the user can put right: one clear line. The command line prints it and exits with 2."""
@@ -16,3 +19,23 @@ class InterruptedRun(Exception):  # noqa: N818 - not an error
 def first_line(error: BaseException) -> str:
     """The first line of an error's text, its class where it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def not_found(path: Path, what: str = "file") -> UserError:
+    """An error for a path that is not there, with the name beside it that was probably meant."""
+    try:
+        names = [each.name for each in path.parent.iterdir()]
+    except OSError:
+        names = []
+    near = difflib.get_close_matches(path.name, names, n=1)
+    hint = f", did you mean {str(path.with_name(near[0]))!r}?" if near and path.name else ""
+    return DataError(f"{path}: no such {what}{hint}")
+
+
+def how_to_install(extra: str = "") -> str:
+    """The command that installs an extra: the distribution is on no index, so pip needs its folder."""
+    return (
+        f"in the folder of the clone: pip install '.[{extra}]'"
+        if extra
+        else ("in the folder of the clone: pip install .")
+    )

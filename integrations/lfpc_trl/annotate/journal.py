@@ -18,6 +18,7 @@ from typing import Any, Literal, cast, get_args
 from filelock import FileLock
 
 from lfpc_trl.errors import DataError
+from lfpc_trl.files import sync_folder
 
 Status = Literal["open", "done", "skipped", "flagged"]
 STATUSES: tuple[Status, ...] = get_args(Status)
@@ -201,7 +202,7 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
         if is_new:
-            _sync_folder(self.path.parent)
+            sync_folder(self.path.parent)
         self._read()
         return change
 
@@ -240,13 +241,3 @@ def _of_line(line: bytes) -> Change | None:
         return Change(**place, revision=int(record["revision"]), content=Content.parse(record))
     except (ValueError, TypeError, KeyError, DataError):
         return None
-
-
-def _sync_folder(folder: Path) -> None:
-    """The name of a new file is on the disk only when its folder is; Windows has no such call."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -3,7 +3,6 @@
 Where each layout was seen stands in docs/reference/converters.md.
 """
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +23,7 @@ from lfpc_trl.convert.text import (
 from lfpc_trl.convert.verl import from_verl, only_picture
 from lfpc_trl.data.sources import Numbered, Record, one_line, read_records, short
 from lfpc_trl.errors import DataError
+from lfpc_trl.json_values import parse_json
 
 
 class Format(NamedTuple):
@@ -145,8 +145,8 @@ def from_vlm_r1(record: Record) -> Draft:
 def _box_in(solution: object) -> list[Any] | None:
     if isinstance(solution, str):
         try:
-            solution = json.loads(solution.replace("<answer>", "").replace("</answer>", ""))
-        except (ValueError, RecursionError):
+            solution = parse_json(solution.replace("<answer>", "").replace("</answer>", ""))
+        except ValueError:
             return None
     return solution if isinstance(solution, list) and len(solution) == 4 else None
 
@@ -160,8 +160,8 @@ def read_vstar(path: Path) -> Numbered:
         raise DataError(f"{path}: V* is a folder with a JSON file beside every picture")
     for number, file in enumerate(sorted(path.rglob("*.json")), start=1):
         try:
-            record = json.loads(file.read_bytes())
-        except (ValueError, RecursionError, OSError) as error:
+            record = parse_json(file.read_bytes())
+        except (ValueError, OSError) as error:
             yield number, DataError(f"{file.name} must be JSON, got {one_line(error)}")
             continue
         pictures = sorted(each for each in file.parent.glob(f"{file.stem}.*") if each.suffix != ".json")

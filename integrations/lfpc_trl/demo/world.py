@@ -23,6 +23,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont
 
+from lfpc_trl.files import write_whole
+
 PICTURE_SIZE = (1092, 728)
 """Width and height of the demo's pictures, in pixels."""
 
@@ -173,4 +175,4 @@ def make_pictures(
             }
             rows.append(json.dumps(row) + "\n")
         yield image
-    (directory / f"{name}.jsonl").write_text("".join(rows), encoding="utf-8")
+    write_whole(directory / f"{name}.jsonl", "".join(rows))

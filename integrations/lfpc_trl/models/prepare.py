@@ -17,6 +17,7 @@ from transformers import AutoProcessor, AutoTokenizer
 from transformers.utils import is_torchvision_available
 
 from lfpc_trl.errors import UserError
+from lfpc_trl.json_values import parse_json
 from lfpc_trl.models.processors import factor, load_processor, vision_token_ids
 
 Weights = Literal["link", "copy"]
@@ -138,7 +139,7 @@ def _difference(name: str, before: Any, after: Any) -> str:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes())
     except FileNotFoundError:
         return {}
     except ValueError as error:

@@ -24,6 +24,7 @@ from pyarrow import parquet
 
 from lfpc_rewards import coverage_matrix, grounding_reward, iou_matrix
 from lfpc_trl.errors import DataError, UserError
+from lfpc_trl.json_values import parse_json
 from lfpc_trl.pictures.crops import PixelBox
 from lfpc_trl.runs.directory import read_metrics
 
@@ -305,8 +306,8 @@ def crop_scores(columns: dict[str, Any]) -> list[dict[str, float | None]]:
 def conversation(text: str) -> list[dict[str, Any]]:
     """A conversation for display: a list of role and parts, whatever the file holds."""
     try:
-        messages = json.loads(text)
-    except ValueError:
+        messages = parse_json(text)
+    except (ValueError, TypeError):
         messages = text
     if not isinstance(messages, list):
         messages = [{"role": "unreadable", "content": str(text)}]
