@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> None:
 
     from lfpc_trl.annotate.project import Project
 
-    project = Project(args.source)
+    project = Project(args.source, leave_out=args.export is not None)
     if project.journal.skipped:
         print(
             f"{project.journal.path}: skipped {project.journal.skipped} line(s) that hold no change, "
@@ -75,11 +75,12 @@ def _export(project, output: Path) -> None:  # type: ignore[no-untyped-def]
 
     if output.exists():
         raise UserError(f"{output}: already exists")
-    rows = project.finished()
+    rows, refused = project.exported()
     unfinished = project.unfinished()
-    for line in unfinished:
+    for line in (*project.unusable, *refused, *unfinished):
         print(line, file=sys.stderr)
     if not rows:
         raise UserError(f"{project.source}: no row is done, nothing to export")
     write_rows(rows, output)
-    print(f"{output}: {len(rows)} rows, left out {len(unfinished)}")
+    lost = f" (and {len(refused)} that are done but cannot be used, see above)" if refused else ""
+    print(f"{output}: {len(rows)} rows, left out {len(unfinished)}{lost}")

@@ -208,6 +208,13 @@ def check_row(
     return row
 
 
+def row_problems(record: dict[str, Any], folder: Path, size: Size) -> list[str]:
+    """Every rule that one row breaks, each as "rule, got X"; the arguments are those of `check_row`."""
+    broken: list[str] = []
+    _check_row(record, 1, folder, lambda _: size, broken, require_targets=False)
+    return broken
+
+
 def check_targets(value: object, size: Size) -> tuple[Boxes, ...]:
     """Check the column `targets` alone, for a picture of `size`.
 
