@@ -1,7 +1,13 @@
 """Errors that are meant for the person who runs a command, not for a traceback."""
 
 import difflib
+import platform
+import shutil
 from pathlib import Path
+
+CPU_TORCH = (
+    "without a GPU, install PyTorch's CPU build first, see pytorch.org/get-started: the other one is 6 GB"
+)
 
 
 class UserError(Exception):
@@ -33,9 +39,11 @@ def not_found(path: Path, what: str = "file") -> UserError:
 
 
 def how_to_install(extra: str = "") -> str:
-    """The command that installs an extra: the distribution is on no index, so pip needs its folder."""
-    return (
-        f"in the folder of the clone: pip install '.[{extra}]'"
-        if extra
-        else ("in the folder of the clone: pip install .")
-    )
+    """What installs the package with an extra: it is on no index, so pip needs the folder of the clone."""
+    what = f"'.[{extra}]'" if extra else "."
+    return f"in the folder of your clone: pip install {what}"
+
+
+def brings_cuda() -> bool:
+    """Whether pip's torch brings gigabytes of CUDA to a machine without a GPU that it could use."""
+    return platform.system() == "Linux" and shutil.which("nvidia-smi") is None

@@ -8,6 +8,8 @@ writes over it.
 
 import contextlib
 import os
+import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,3 +82,41 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+# --- what a killed process leaves --------------------------------------------------------------------
+
+
+def scratch_prefix(name: str) -> str:
+    """How temporary files of this process begin: they tell whose they are, for `clear_scratch`."""
+    return f".{name}-{socket.gethostname()}-{os.getpid()}-"
+
+
+def clear_scratch(folder: Path, name: str) -> None:
+    """Remove the temporary files and folders that processes of this machine left when they were killed.
+
+    Args:
+        folder: where they lie.
+        name: as in `scratch_prefix`.
+    """
+    for path in folder.glob(f".{name}-*"):
+        host, _, rest = path.name.removeprefix(f".{name}-").rpartition("-")[0].rpartition("-")
+        if rest.isdecimal() and (host != socket.gethostname() or _runs(int(rest))):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    """Whether a process of this machine still runs; where that cannot be asked, it does."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)  # sends nothing
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

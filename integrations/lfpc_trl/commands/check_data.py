@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lfpc_trl.errors import UserError
 from lfpc_trl.files import write_whole
+from lfpc_trl.options import Parser
 
 if TYPE_CHECKING:
     from lfpc_trl.train.check_data import DataReport
@@ -19,7 +20,7 @@ _SHOWN = 5
 
 def make_parser() -> argparse.ArgumentParser:
     """The options."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="lfpc check-data",
         description="List every bad row with its rule, and what else a training should know of its data.",
         allow_abbrev=False,

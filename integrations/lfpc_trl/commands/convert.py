@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lfpc_trl.options import Parser
+
 
 def make_parser() -> argparse.ArgumentParser:
     """The options."""
@@ -12,7 +14,7 @@ def make_parser() -> argparse.ArgumentParser:
     from lfpc_trl.convert.formats import FORMATS
     from lfpc_trl.convert.run import TARGETS
 
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="lfpc convert",
         description="Convert data of other systems to rows, or rows to what others read.",
         allow_abbrev=False,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lfpc_trl.errors import UserError
 from lfpc_trl.jobs import running
+from lfpc_trl.options import Parser
 
 if TYPE_CHECKING:
     from lfpc_trl.data.rows import Row
@@ -21,7 +22,7 @@ _LISTED = 20
 
 def make_parser() -> argparse.ArgumentParser:
     """The options."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="lfpc select-resolution",
         description="Choose per row how coarsely its picture is shown in stage 1. "
         "A run that was stopped goes on when the same command is given again.",

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from lfpc_trl.data.sources import one_line, short
 from lfpc_trl.errors import DataError
+from lfpc_trl.files import clear_scratch, scratch_prefix
 from lfpc_trl.pictures.originals import Header, check_picture, read_header
 from lfpc_trl.pictures.sizes import Size
 
@@ -29,6 +30,7 @@ of them start other programs (EPS)."""
 _TRIED = tuple(kind for kind in SUFFIXES if kind != "MPO")
 """Pillow opens MPO (a JPEG of several pictures) as JPEG."""
 _REMEMBERED = 4096
+_NEW = "new"
 
 
 class Picture(NamedTuple):
@@ -59,6 +61,8 @@ class PictureStore:
         self._below = below
         self._root = root.resolve()
         self._seen: OrderedDict[str, Picture] = OrderedDict()
+        for each in (folder / below).glob("??"):
+            clear_scratch(each, _NEW)
 
     def add_bytes(self, data: bytes) -> Picture:
         """Keep a picture that came as bytes.
@@ -70,7 +74,7 @@ class PictureStore:
         found = self._known(target)
         if found is None:
             target.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=target.parent, prefix=".new-")
+            handle, name = tempfile.mkstemp(dir=target.parent, prefix=scratch_prefix(_NEW))
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
             new = Path(name)
@@ -107,7 +111,7 @@ class PictureStore:
             found = self._known(target)
             if found is None:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                with tempfile.TemporaryDirectory(dir=target.parent, prefix=".new-") as scratch:
+                with tempfile.TemporaryDirectory(dir=target.parent, prefix=scratch_prefix(_NEW)) as scratch:
                     new = Path(scratch) / "picture"
                     _link(source, new)
                     found = self._adopt(new, target, short(text))

@@ -34,7 +34,7 @@ def read_columns(output: Path, names: Sequence[str] = COLUMNS) -> Columns:
         try:
             missing = set(names) - set(parquet.read_schema(file).names)
             table = None if missing else parquet.read_table(file, columns=list(names))
-        except (OSError, ValueError) as error:  # Arrow's own errors are of these kinds
+        except (OSError, ValueError, OverflowError) as error:  # Arrow's own errors are of these kinds
             raise DataError(f"{file}: not a readable Parquet file ({str(error)[:120]})") from None
         if table is None:
             raise DataError(f"{file}: not of an evaluation, has no column {min(missing)}")

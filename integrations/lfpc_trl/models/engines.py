@@ -19,7 +19,7 @@ from PIL import Image
 from transformers import AutoConfig, GenerationConfig, LogitsProcessor
 
 from lfpc_trl.doctor import MATRIX, is_in
-from lfpc_trl.errors import UserError
+from lfpc_trl.errors import UserError, how_to_install
 from lfpc_trl.models.processors import factor, load_processor, vision_token_ids
 from lfpc_trl.models.weights import default_device, load_model
 from lfpc_trl.pictures.sizes import tokens_of
@@ -223,7 +223,7 @@ def check_vllm() -> None:
     try:
         version = importlib.metadata.version("vllm")
     except importlib.metadata.PackageNotFoundError:
-        raise UserError("vllm not installed; install with: pip install 'lfpc-rewards[vllm]'") from None
+        raise UserError(f"vllm not installed; {how_to_install('vllm')}") from None
     if not is_in(version, supported):
         raise UserError(f"vllm must be {supported}, got {version}")
 

@@ -174,6 +174,14 @@ def last_checkpoint(output_dir: str | Path) -> Path | None:
     return None
 
 
+def clear_leftovers(output_dir: Path) -> None:
+    """Remove what a kill left of files that safetensors was writing."""
+    for folder in (output_dir, output_dir / "adapter", *output_dir.glob("checkpoint-*")):
+        for path in folder.glob(".tmp*"):
+            if path.is_file():
+                path.unlink()
+
+
 def last_step(output_dir: str | Path) -> int:
     """The last step of a run that is safe in a checkpoint, 0 without one."""
     checkpoint, manifest = last_checkpoint(output_dir), read_manifest(output_dir)

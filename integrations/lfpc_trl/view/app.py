@@ -107,9 +107,11 @@ class _Viewer:
                 "original": self._original(columns["row_id"], size),
                 "messages": conversation(columns["messages"]),
                 "thumbnails": len(columns.get("thumbnails") or ()),
-                "boxes": columns.get("boxes") or [],
+                "boxes": _finite_boxes(columns.get("boxes") or []),
                 "box_scores": crop_scores(columns),
-                "targets": columns.get("targets"),
+                "targets": None
+                if columns.get("targets") is None
+                else [_finite_boxes(region or []) for region in columns["targets"]],
                 "scores": {name: _finite(value) for name, value in columns.get("scores") or ()},
                 "advantage": _finite(columns.get("advantage")),
                 "ending": columns.get("ending"),
@@ -166,6 +168,11 @@ def _series(run: Run) -> dict[str, Any]:
         "step": [line["step"] for line in lines],
         "series": {name: [_finite(line.get(name)) for line in lines] for name in names},
     }
+
+
+def _finite_boxes(boxes: Sequence[Sequence[float]]) -> list[list[float]]:
+    """The boxes that a page can draw."""
+    return [list(box) for box in boxes if all(map(math.isfinite, box))]
 
 
 def _finite(value: Any) -> float | None:
