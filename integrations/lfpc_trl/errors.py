@@ -27,15 +27,19 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def not_found(path: Path, what: str = "file") -> UserError:
-    """An error for a path that is not there, with the name beside it that was probably meant."""
+def did_you_mean(path: Path) -> str:
+    """The end of an error about a path that is not there: the name beside it that was probably meant."""
     try:
         names = [each.name for each in path.parent.iterdir()]
     except OSError:
         names = []
     near = difflib.get_close_matches(path.name, names, n=1)
-    hint = f", did you mean {str(path.with_name(near[0]))!r}?" if near and path.name else ""
-    return DataError(f"{path}: no such {what}{hint}")
+    return f", did you mean {str(path.with_name(near[0]))!r}?" if near and path.name else ""
+
+
+def not_found(path: Path, what: str = "file") -> UserError:
+    """An error for a path that is not there."""
+    return DataError(f"{path}: no such {what}{did_you_mean(path)}")
 
 
 def how_to_install(extra: str = "") -> str:

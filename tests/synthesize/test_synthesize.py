@@ -442,7 +442,10 @@ def test_another_command_does_not_go_on_with_it(tmp_path):
     with pytest.raises(RuntimeError):
         synthesize(tmp_path / "out", 4, SMALL, progress=stop_after(2))
     before = tree(tmp_path / "out")
-    for rows, settings, change in ((5, SMALL, "rows was 4 and is 5"), (4, SMALL._replace(seed=1), "seed was 0")):
+    for rows, settings, change in (
+        (5, SMALL, "rows was 4 and is 5"),
+        (4, SMALL._replace(seed=1), "seed was 0"),
+    ):
         with pytest.raises(UserError, match=f"holds an unfinished data set of other settings, {change}"):
             synthesize(tmp_path / "out", rows, settings)
     assert tree(tmp_path / "out") == before

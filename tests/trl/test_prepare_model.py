@@ -289,7 +289,7 @@ def hostile(source, tmp_path):
 
 def test_code_of_a_checkpoint_stays_behind_and_is_named(hostile, tmp_path):
     changes = prepare.prepare_model(hostile, tmp_path / "out")
-    assert not names_in(tmp_path / "out") & {"modeling_evil.py", "training_args.bin", "optimizer.pt"}
+    assert not set(names_in(tmp_path / "out")) & {"modeling_evil.py", "training_args.bin", "optimizer.pt"}
     for path in (tmp_path / "out").glob("*.json"):
         assert "auto_map" not in path.read_text(), path.name
     said = {change.file: change.what for change in changes}
@@ -323,7 +323,11 @@ NO_WEIGHTS = [
     ("a pickle", lambda f: only(f, "pytorch_model.bin"), "holds pickled weights alone .pytorch_model.bin."),
     ("a pickle of arguments", lambda f: only(f, "training_args.bin"), "pickled weights alone"),
     ("an adapter", lambda f: only(f, "adapter_config.json", b"{}"), "holds an adapter alone"),
-    ("another name", lambda f: only(f, "consolidated.safetensors"), "holds no weights, neither model.safetensors"),
+    (
+        "another name",
+        lambda f: only(f, "consolidated.safetensors"),
+        "holds no weights, neither model.safetensors",
+    ),
     ("no tensors", empty_safetensors, "holds no weights, its files are empty"),
     ("cut short", cut, "model.safetensors: not readable"),
     ("outside", outside, "its files must stand beside it, got '../model.safetensors'"),

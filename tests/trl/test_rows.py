@@ -34,17 +34,17 @@ BAD = [  # id, the record, what the line says
     (
         "half a surrogate pair",
         GOOD | {"question": "\ud83d?"},
-        "question must be text without halves of surrog",
+        "question cannot be written down, it must be text without halves of surrog",
     ),
     (
         "half a pair among answers",
         GOOD | {"answer": ["A", "\udc00"]},
-        "answer must be text without halves of",
+        "answer cannot be written down, it must be text without halves of",
     ),
     (
         "half a pair carried along",
         GOOD | {"x_note": {"a": "\ud83d"}},
-        "x_note must be text without halves of",
+        "x_note cannot be written down, it must be text without halves of",
     ),
     ("half a pair in a name", GOOD | {"x_\ud83d": 1}, r"name of a column must be .*, got 'x_.ud83d'"),
     (
@@ -331,4 +331,5 @@ def test_a_column_that_no_line_of_json_can_hold_is_found_when_it_is_read(folder)
     import pyarrow as pa
 
     _, [problem] = scan_rows(parquet_with(folder, "x_time", [0], pa.timestamp("ms")))
-    assert problem.rule == "x_time must be plain JSON (texts, numbers, lists, objects), got datetime"
+    assert problem.rule.startswith("x_time cannot be written down, it must be plain JSON (texts, numbers, ")
+    assert problem.rule.endswith(", got datetime")

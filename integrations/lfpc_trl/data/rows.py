@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lfpc_rewards import answers_match
-from lfpc_trl.errors import DataError, not_found
+from lfpc_trl.errors import DataError, did_you_mean
 from lfpc_trl.files import whole_file
 from lfpc_trl.json_values import not_plain, parse_json
 from lfpc_trl.pictures.crops import MAX_CROP_ASPECT
@@ -168,8 +168,9 @@ def scan_rows(path: str | Path, *, require_targets: bool = False) -> tuple[list[
         with _collected(broken):
             raw = _decoded(record)
             row = _check_row(raw, number, path.parent, picture_size, broken, require_targets=require_targets)
-        if row is not None and row.id in first_use:
-            broken.append(f"id must be unique, got {row.id!r} as in row {first_use[row.id]}")
+        with _collected(broken):
+            if row is not None and row.id in first_use:
+                raise _RuleError(f"id must be unique, got {row.id!r} as in row {first_use[row.id]}")
         if row is None or broken:
             problems += [Problem(place, rule) for rule in broken]
             continue
@@ -230,7 +231,7 @@ def check_targets(value: object, size: Size) -> tuple[Boxes, ...]:
 def _records(path: Path) -> Iterator[tuple[int, bytes | dict[str, Any] | _RuleError]]:
     """The rows of a file with their numbers, as columns by name; those of JSONL as undecoded lines."""
     if not path.exists():
-        raise not_found(path)
+        raise DataError(f"{path}: no such file{did_you_mean(path)}")
     if path.suffix not in SUFFIXES or not path.is_file():
         raise DataError(f"{path}: data must be a .jsonl or .parquet file")
     if path.suffix == ".parquet":
@@ -339,18 +340,15 @@ def _check_row(
     carried = [name for name in raw if name in METADATA or name.startswith("x_")]
     for name, value in raw.items():
         with _collected(broken):
-            if not_plain(name) is not None:
-                raise _RuleError(f"the name of a column must be {not_plain(name)}, got {_short(name)}")
-            if name not in COLUMNS and name not in carried:
-                raise _RuleError(_unknown_column(name))
-            wanted = not_plain(value)
-            if wanted is not None:
-                raise _RuleError(f"{name} must be {wanted}, got {_kind(value)}")
+            _check_column(name, value, known=name in COLUMNS or name in carried)
     if broken:  # what follows could not even print such values
         return None
     # A Parquet column has a value in every row: there, absent is None.
     given = {name: value for name, value in raw.items() if value is not None}
-    broken += [f"{name} is missing" for name in ("question", "answer", "image") if name not in given]
+    for name in ("question", "answer", "image"):
+        with _collected(broken):
+            if name not in given:
+                raise _RuleError(f"{name} is missing")
     question, identifier, size, regions, shown = "", str(number), None, None, None
     choices: tuple[str, ...] | None = None
     answer: tuple[str, ...] = ()
@@ -396,19 +394,25 @@ def _check_row(
     )
 
 
-def _unknown_column(name: str) -> str:
-    """Why there is no such column, with the one that was probably meant."""
+def _check_column(name: str, value: object, *, known: bool) -> None:
+    """Refuse an unknown column, with the one that was probably meant, and a value that JSON cannot keep."""
+    wanted = not_plain(name)
+    if wanted is not None:
+        raise _RuleError(f"the name of a column must be {wanted}, got {_short(name)}")
     plain = name.lower()
-    near = [ours for ours, others in _OTHER_NAMES.items() if plain in others]
-    near = near or difflib.get_close_matches(plain, COLUMNS, n=1)
-    rule = f"unknown column {_short(name)}"
-    if plain in _CONVERSATIONS:
-        return (
-            f"{rule}: a row holds 'question' and 'answer', no conversation; 'lfpc convert' makes rows of the "
-            "formats that it knows"
+    if not known and plain in _CONVERSATIONS:
+        raise _RuleError(
+            f"unknown column {name!r}: a row holds 'question' and 'answer', no conversation; 'lfpc convert' "
+            "makes rows of the formats that it knows"
         )
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    return f"{rule}{hint}; a column to carry along starts with 'x_'"
+    if not known:
+        near = [ours for ours, others in _OTHER_NAMES.items() if plain in others]
+        near = near or difflib.get_close_matches(plain, COLUMNS, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise _RuleError(f"unknown column {name!r}{hint}; a column to carry along starts with 'x_'")
+    wanted = not_plain(value)
+    if wanted is not None:
+        raise _RuleError(f"{name} cannot be written down, it must be {wanted}, got {_kind(value)}")
 
 
 def _kind(value: object) -> str:

@@ -145,7 +145,9 @@ def _content_of(configuration: Path) -> dict[str, Any]:
         raise UserError(f"{configuration}: no configuration of accelerate, it must hold settings and values")
     for key, value in content.items():
         if key not in (*_KEYS, *_OFF_ALONE):
-            raise UserError(f"{configuration}: no configuration of accelerate for a training here, it holds {key!r}")
+            raise UserError(
+                f"{configuration}: no configuration of accelerate for a training here, it holds {key!r}"
+            )
         if key in _OFF_ALONE and value:
             raise UserError(f"{configuration}: {key} must be empty or false, got {str(value)[:60]!r}")
     deepspeed = content.get("deepspeed_config") or {}
