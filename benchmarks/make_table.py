@@ -1,6 +1,6 @@
 """Measure the core against its peers and write the table of benchmarks/README.md.
 
-    pip install "lfpc-rewards[bench]"
+    pip install ".[bench]"
     python benchmarks/make_table.py    # minutes; --quick for a look, --only TEXT for some rows
 
 Everything runs in one process on one thread, through the public functions with their checks, warmed up.

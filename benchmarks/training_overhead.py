@@ -1,6 +1,6 @@
 """Measure what this project adds to a training step beside the model's own work.
 
-    pip install "lfpc-rewards[demo]"
+    pip install ".[demo]"
     python benchmarks/training_overhead.py           # a few minutes; prints Markdown tables
 
 Bytes and decodes are counted, times are medians over rounds in which the contenders take turns. The share of

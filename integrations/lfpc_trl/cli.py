@@ -4,13 +4,16 @@ A command is a module of `lfpc_trl.commands` with `make_parser()`, for `--help` 
 `main(arguments)`. It is imported when it runs: torch and TRL take seconds.
 """
 
+import difflib
+import errno
 import importlib
+import importlib.metadata
 import importlib.util
 import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from lfpc_trl.errors import InterruptedRun, UserError
+from lfpc_trl.errors import CPU_TORCH, InterruptedRun, UserError, brings_cuda, how_to_install
 
 
 class Command(NamedTuple):
@@ -27,6 +30,7 @@ class Command(NamedTuple):
     needs: tuple[str, ...]
 
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _TRAINING = ("PIL", "torch", "transformers", "trl")
 _PAGES = ("PIL", "filelock", "pyarrow", "starlette", "uvicorn")
 _DATA = ("PIL", "pyarrow")
@@ -68,14 +72,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name in ("-h", "--help"):
         print(_help())
         return 0
+    if name in ("-V", "--version"):
+        print(f"lfpc {_version()}")
+        return 0
     if name not in COMMANDS:
-        problem = "a command is needed" if name is None else f"unknown command {name!r}"
+        near = difflib.get_close_matches(name or "", COMMANDS, n=1)
+        hint = f", did you mean {near[0]}?" if near else ""
+        problem = "a command is needed" if name is None else f"unknown command {name!r}{hint}"
         print(f"{_help()}\n\nlfpc: error: {problem}", file=sys.stderr)
         return 2
     try:
         load(name).main(arguments[1:])
     except UserError as error:
         print(f"lfpc: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"lfpc: error: cannot write, {error.strerror}{where}", file=sys.stderr)
         return 2
     except InterruptedRun as interrupted:
         print(f"lfpc: interrupted; {interrupted}", file=sys.stderr)
@@ -96,9 +111,18 @@ def load(name: str) -> Any:
     missing = [package for package in command.needs if importlib.util.find_spec(package) is None]
     if missing:
         raise UserError(
-            f"{', '.join(missing)} not installed; install with: pip install 'lfpc-rewards[{command.extra}]'"
+            f"{', '.join(missing)} not installed; {how_to_install(command.extra)}"
+            + (f" ({CPU_TORCH})" if "torch" in missing and brings_cuda() else "")
         )
     return importlib.import_module(f"lfpc_trl.commands.{name.replace('-', '_')}")
+
+
+def _version() -> str:
+    """Of the installed distribution; a source folder that is not installed has none."""
+    try:
+        return importlib.metadata.version("lfpc-rewards")
+    except importlib.metadata.PackageNotFoundError:
+        return "of a source folder that is not installed"
 
 
 def _help() -> str:
@@ -111,7 +135,7 @@ def _help() -> str:
             "",
             *(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()),
             "",
-            "lfpc COMMAND --help shows its options.",
+            "lfpc COMMAND --help shows its options, lfpc --version the version.",
         ]
     )
 

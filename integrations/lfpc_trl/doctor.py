@@ -1,7 +1,7 @@
 """Is this machine fit to train on? One line per thing that has to be right.
 
-Beside the standard library only `versions` is imported, and torch is asked in a process of its own: whatever
-is missing or broken must end in a line, never in a traceback.
+Beside the standard library only `versions` and our errors are imported, and torch is asked in a process of
+its own: whatever is missing or broken must end in a line, never in a traceback.
 """
 
 import importlib.metadata
@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from lfpc_trl.errors import CPU_TORCH, brings_cuda, how_to_install
 from lfpc_trl.versions import MATRIX, Package, distribution, is_in
 from lfpc_trl.versions import installed as _installed
 
@@ -110,9 +111,11 @@ def check_version(package: Package, version: str | None) -> Check:
     if version is None and package.extra is None:
         return Check("ok", package.name, f"not installed ({package.note})")
     if version is None:
-        extra = f"[{package.extra}]" if package.extra else ""
-        level: Level = "warning" if extra else "problem"
-        return Check(level, package.name, "not installed", f"pip install 'lfpc-rewards{extra}'")
+        level: Level = "warning" if package.extra else "problem"
+        advice = how_to_install(package.extra or "")
+        if package.name == "torch" and brings_cuda():
+            advice += f"; {CPU_TORCH}"
+        return Check(level, package.name, "not installed", advice)
     if not is_in(version, package.supported):
         advice = f"pip install '{package.name}{package.supported}'"
         return Check("problem", package.name, f"{version} is not supported", advice)

@@ -1,5 +1,14 @@
 """Errors that are meant for the person who runs a command, not for a traceback."""
 
+import difflib
+import platform
+import shutil
+from pathlib import Path
+
+CPU_TORCH = (
+    "without a GPU, install PyTorch's CPU build first, see pytorch.org/get-started: the other one is 6 GB"
+)
+
 
 class UserError(Exception):
     """Something the user can put right: one clear line. The command line prints it and exits with 2."""
@@ -16,3 +25,29 @@ class InterruptedRun(Exception):  # noqa: N818 - not an error
 def first_line(error: BaseException) -> str:
     """The first line of an error's text, its class where it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def did_you_mean(path: Path) -> str:
+    """The end of an error about a path that is not there: the name beside it that was probably meant."""
+    try:
+        names = [each.name for each in path.parent.iterdir()]
+    except OSError:
+        names = []
+    near = difflib.get_close_matches(path.name, names, n=1)
+    return f", did you mean {str(path.with_name(near[0]))!r}?" if near and path.name else ""
+
+
+def not_found(path: Path, what: str = "file") -> UserError:
+    """An error for a path that is not there."""
+    return DataError(f"{path}: no such {what}{did_you_mean(path)}")
+
+
+def how_to_install(extra: str = "") -> str:
+    """What installs the package with an extra: it is on no index, so pip needs the folder of the clone."""
+    what = f"'.[{extra}]'" if extra else "."
+    return f"in the folder of your clone: pip install {what}"
+
+
+def brings_cuda() -> bool:
+    """Whether pip's torch brings gigabytes of CUDA to a machine without a GPU that it could use."""
+    return platform.system() == "Linux" and shutil.which("nvidia-smi") is None

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +63,13 @@ def train(tmp_path, *options, config="cpu-stage1", **columns):
         (["--steps", "0"], {}, "steps must be at least 1"),
         (["--steps", "many"], {}, "argument --steps: invalid int value: 'many'"),
         (["--setps", "3"], {}, "unknown setting setps, did you mean steps?"),
+        (["--lr", "3"], {}, "unknown setting lr, did you mean learning_rate?"),
+        (["--num-epochs", "3"], {}, "unknown setting num_epochs, did you mean steps?"),
+        (
+            ["--trust_remote_code", "true"],
+            {},
+            "trust_remote_code cannot be set: no code of a model directory",
+        ),
         (["--max_steps", "3"], {}, "max_steps cannot be set: it follows from steps"),
         (["--config", "lora-1x24gb-stage1"], {}, "--config is given twice"),
         (["--num_processes", "3"], {}, "must be a multiple of per_device_train_batch_size times processes"),
@@ -114,7 +122,7 @@ def test_without_the_training_extra_it_is_named(monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "trl" else name)
     assert cli.main(["train"]) == 2
     assert capsys.readouterr().err == (
-        "lfpc: error: trl not installed; install with: pip install 'lfpc-rewards[trl]'\n"
+        "lfpc: error: trl not installed; in the folder of your clone: pip install '.[trl]'\n"
     )
 
 
@@ -126,7 +134,12 @@ def test_train_needs_a_recipe_a_model_data_and_an_output(capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "problem"), [([], "a command is needed"), (["dance"], "unknown command 'dance'")]
+    ("arguments", "problem"),
+    [
+        ([], "a command is needed"),
+        (["dance"], "unknown command 'dance'"),
+        (["anotate"], "unknown command 'anotate', did you mean annotate?"),
+    ],
 )
 def test_without_a_known_command_all_are_listed(arguments, problem, capsys):
     assert cli.main(arguments) == 2
@@ -172,3 +185,49 @@ def test_select_resolution_never_overwrites(tmp_path, capsys):
     (tmp_path / "out.jsonl").write_text("")
     assert select(tmp_path, tmp_path) == 2
     assert "already exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("system", "driver", "told"), [("Linux", None, True), ("Linux", "/nvidia-smi", False)]
+)
+def test_without_a_gpu_the_small_build_of_torch_is_named_before_the_large_one_comes(
+    monkeypatch, capsys, system, driver, told
+):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "torch" else name)
+    monkeypatch.setattr("platform.system", lambda: system)
+    monkeypatch.setattr("shutil.which", lambda _: driver)
+    assert cli.main(["train"]) == 2
+    assert ("PyTorch's CPU build first, see pytorch.org/get-started" in capsys.readouterr().err) == told
+
+
+@pytest.mark.parametrize("option", ["--version", "-V"])
+def test_the_version_is_told(capsys, option):
+    assert cli.main([option]) == 0
+    assert capsys.readouterr().out.startswith("lfpc ")
+
+
+def test_nothing_tells_to_install_what_is_on_no_index():
+    root = Path(cli.__file__).parents[2]
+    places = [*root.glob("integrations/**/*.py"), *root.glob("benchmarks/**/*"), *root.glob("docs/**/*.md")]
+    told = [path for path in places if path.is_file() and b"lfpc-rewards[" in path.read_bytes()]
+    assert told == []
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"), [("--modle", "--model"), ("--batch_size", "--batch-size"), ("--out", "--output")]
+)
+def test_an_unknown_option_comes_with_the_one_that_was_meant(capsys, given, meant):
+    with pytest.raises(SystemExit) as stopped:
+        select(Path(), Path(), given, "3")
+    assert stopped.value.code == 2
+    assert f"unrecognized arguments: {given} 3 (did you mean {meant}?)" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line(monkeypatch, capsys):
+    def full(_):
+        raise OSError(28, "No space left on device", "journal.jsonl")
+
+    monkeypatch.setattr(cli, "load", full)
+    assert cli.main(["eval"]) == 2
+    said = "lfpc: error: cannot write, No space left on device (journal.jsonl)\n"
+    assert capsys.readouterr().err == said

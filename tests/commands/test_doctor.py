@@ -261,6 +261,8 @@ def test_it_runs_where_nothing_is_installed():
     assert "Traceback" not in done.stderr
     assert done.stderr.startswith("lfpc: error: this machine has problems: numpy, numba")
     assert re.search(
-        r"^warning +torch +not installed: pip install 'lfpc-rewards\[trl\]'$", done.stdout, re.MULTILINE
+        r"^warning +torch +not installed: in the folder of your clone: pip install '\.\[trl\]'",
+        done.stdout,
+        re.MULTILINE,
     )
     assert re.search(r"^ok +vllm +not installed", done.stdout, re.MULTILINE)

@@ -1,6 +1,8 @@
 """A whole conversion: counts, rejects, both directions, and memory that does not grow."""
 
 import json
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -457,3 +459,62 @@ def test_memory_does_not_grow_with_the_number_of_records(folder, suffix):
     # differs by version, fill up within the first thousands; behind them nothing may be added.
     assert peaks[count] - peaks[0] < (60_000 if suffix == ".parquet" else 6_000), peaks
     assert peaks[count] - peaks[count // 2] < 3_000, peaks
+
+
+# --- after a kill ------------------------------------------------------------------------------------
+
+KILLED = {
+    "while it wrote": ["new.jsonl.part", "new.rejects.jsonl.part"],
+    "while it wrote, by an older version": ["new.jsonl.part", "new.rejects.jsonl"],
+    "while it gave its files their names": ["new.jsonl.part", "new.rejects.jsonl"],
+}
+
+
+@pytest.mark.parametrize("left", KILLED.values(), ids=KILLED)
+@pytest.mark.parametrize("bad", [True, False])
+def test_the_same_command_starts_over_after_a_kill(folder, left, bad):
+    path = folder / "rows.jsonl"
+    published.write_lines(path, GOOD, *([GOOD | {"answer": []}] if bad else []))
+    out = folder / "out"
+    out.mkdir()
+    for name in left:
+        (out / name).write_text('{"half a li')
+    summary = convert([path], out / "new.jsonl", source="rows")
+    assert (summary.converted, summary.rejected) == (1, int(bad))
+    files = {each.name for each in out.iterdir()} - {"images"}
+    assert files == {"new.jsonl", "new.rejects.jsonl"} if bad else {"new.jsonl"}
+    assert len(read_rows(out / "new.jsonl")) == 1
+
+
+def test_a_rejects_file_of_somebody_else_is_left_alone(folder):
+    (folder / "new.rejects.jsonl").write_text("mine")
+    with pytest.raises(UserError, match=r"new.rejects.jsonl: already exists"):
+        convert([folder / "rows.jsonl"], folder / "new.jsonl", source="rows")
+    assert (folder / "new.rejects.jsonl").read_text() == "mine"
+
+
+def test_a_full_disk_leaves_no_file_under_the_final_name(folder, monkeypatch):
+    path = folder / "rows.jsonl"
+    published.write_lines(path, GOOD)
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        convert([path], folder / "out" / "new.jsonl", source="rows")
+    assert not (folder / "out" / "new.jsonl").exists()
+
+
+@pytest.mark.parametrize("name", [".new-abc123", f".new-{socket.gethostname()}-4194305-abc"])
+def test_what_a_kill_left_beside_pictures_is_removed(folder, name):
+    path = folder / "rows.jsonl"
+    published.write_lines(path, GOOD)
+    left = folder / "out" / "images" / "ab" / name
+    left.mkdir(parents=True)
+    (left / "picture").write_bytes(b"half")
+    other = left.with_name(f".new-elsewhere-{os.getpid()}-abc")
+    other.write_bytes(b"of a machine that shares the disk")
+    convert([path], folder / "out" / "new.jsonl", source="rows")
+    assert not left.exists()
+    assert other.exists()

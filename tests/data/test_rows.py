@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from lfpc_trl.data.rows import Row, read_rows, rows_digest, with_shown_tokens, write_rows
+from lfpc_trl.data.rows import Row, read_rows, rows_digest, scan_rows, with_shown_tokens, write_rows
 from lfpc_trl.errors import DataError
 from tests.tiny import make_picture, make_rows
 
@@ -29,7 +29,47 @@ def write(folder, *records):
     return path
 
 
+DEEP = "[" * 200_000 + "]" * 200_000
 BAD = [  # id, the record, what the line says
+    (
+        "half a surrogate pair",
+        GOOD | {"question": "\ud83d?"},
+        "question cannot be written down, it must be text without halves of surrog",
+    ),
+    (
+        "half a pair among answers",
+        GOOD | {"answer": ["A", "\udc00"]},
+        "answer cannot be written down, it must be text without halves of",
+    ),
+    (
+        "half a pair carried along",
+        GOOD | {"x_note": {"a": "\ud83d"}},
+        "x_note cannot be written down, it must be text without halves of",
+    ),
+    ("half a pair in a name", GOOD | {"x_\ud83d": 1}, r"name of a column must be .*, got 'x_.ud83d'"),
+    (
+        "deep row",
+        json.dumps(GOOD)[:-1] + f', "x_note": {DEEP}}}',
+        "must be JSON, got nested more than 64 deep",
+    ),
+    ("deep targets", json.dumps(GOOD)[:-1] + f', "targets": {DEEP}}}', "got nested more than 64 deep"),
+    (
+        "size beyond all",
+        GOOD | {"shown_size": [1e8, 1e8]},
+        "shown_size must have at most 16777216 pixels, got",
+    ),
+    (
+        "size of a thread",
+        GOOD | {"shown_size": [20000, 10]},
+        "shown_size must be less than 200 times as long",
+    ),
+    (
+        "messages",
+        GOOD | {"messages": []},
+        "unknown column 'messages': a row holds 'question' and 'answer', no con",
+    ),
+    ("bbox", GOOD | {"bbox": [1, 2, 3, 4]}, "unknown column 'bbox' .did you mean 'targets'"),
+    ("Solution", GOOD | {"Solution": "A"}, "unknown column 'Solution' .did you mean 'answer'"),
     ("missing image", GOOD | {"image": "gone.png"}, "image must exist, got '.*gone.png'"),
     ("image is a folder", GOOD | {"image": "."}, "image must be readable"),
     ("image cut short", GOOD | {"image": "broken.png"}, "image must be readable, got '.*broken.png'"),
@@ -214,3 +254,82 @@ def test_the_digest_ignores_the_folder_and_sees_every_value(tmp_path):
 def test_one_budget_for_all_rows(folder):
     row = with_shown_tokens(read_rows(write(folder, GOOD)), 12, factor=28)[0]
     assert row.shown_size == (112, 84)
+
+
+# --- all problems of a row, one of a file ------------------------------------------------------------
+
+
+def test_all_problems_of_a_row_at_once(folder):
+    record = {"question": "", "answer": [], "image": "gone.png", "id": [1], "shown_size": [0, 5]}
+    rows, problems = scan_rows(write(folder, GOOD, record | {"choices": ["A"]}))
+    assert len(rows) == 1
+    assert {problem.place.rpartition(" ")[2] for problem in problems} == {"2"}
+    assert [problem.rule.split(" must")[0] for problem in problems] == [
+        *("question", "image", "answer", "choices", "id", "shown_size")
+    ]
+
+
+def test_every_unknown_column_of_a_row_is_named(folder):
+    _, problems = scan_rows(write(folder, GOOD | {"bbox": 1, "gt": 2}))
+    assert ["'bbox'" in problems[0].rule, "'gt'" in problems[1].rule] == [True, True]
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("start", ["", "\ufeff", "\n\n"])
+def test_an_array_in_a_file_of_lines_is_one_error(folder, indent, start):
+    path = write(folder, start + json.dumps([GOOD] * 40, indent=indent))
+    with pytest.raises(DataError) as caught:
+        scan_rows(path)
+    assert str(caught.value) == (
+        f"{path}: holds one JSON array, got '[' at its start; write each row on a line of its own, for "
+        "example with: jq -c '.[]' rows.jsonl"
+    )
+
+
+def test_an_object_over_many_lines_is_one_error(folder):
+    with pytest.raises(DataError, match=r"each row must stand on one line, got '\{' alone on the first"):
+        scan_rows(write(folder, json.dumps(GOOD, indent=1)))
+
+
+@pytest.mark.parametrize("first", ["[1]", "[1", "{"])
+def test_one_bad_line_does_not_make_an_array(folder, first):
+    path = write(folder, GOOD, first, GOOD)
+    rows, problems = scan_rows(path)
+    assert len(rows) == 2
+    assert [problem.place for problem in problems] == [f"{path} row 2"]
+
+
+def test_a_file_that_is_not_there_and_one_beside_it(folder):
+    path = write(folder, GOOD)
+    with pytest.raises(DataError, match=r"rows\.json: no such file, did you mean '.*rows.jsonl'"):
+        read_rows(path.with_suffix(".json"))
+    with pytest.raises(DataError, match=r"elsewhere: no such file$"):
+        read_rows(folder / "elsewhere")
+
+
+def parquet_with(folder, column, values, kind):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    table = pa.table({name: [GOOD[name]] * len(values) for name in GOOD})
+    table = table.append_column(column, pa.array(values, kind))
+    parquet.write_table(table, folder / "rows.parquet")
+    return folder / "rows.parquet"
+
+
+def test_a_timestamp_out_of_range_is_a_problem_of_its_row(folder):
+    import pyarrow as pa
+
+    path = parquet_with(folder, "x_time", [None, 2**62, None], pa.timestamp("ms"))
+    rows, problems = scan_rows(path)
+    assert [row.id for row in rows] == ["1", "3"]
+    assert [problem.place for problem in problems] == [f"{path} row 2"]
+    assert "each value must be one that Python can hold" in problems[0].rule
+
+
+def test_a_column_that_no_line_of_json_can_hold_is_found_when_it_is_read(folder):
+    import pyarrow as pa
+
+    _, [problem] = scan_rows(parquet_with(folder, "x_time", [0], pa.timestamp("ms")))
+    assert problem.rule.startswith("x_time cannot be written down, it must be plain JSON (texts, numbers, ")
+    assert problem.rule.endswith(", got datetime")

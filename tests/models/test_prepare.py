@@ -3,12 +3,14 @@
 import json
 import os
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
 import torch
 from jinja2 import nodes
 from PIL import Image
+from safetensors.torch import save_file
 from transformers import AutoTokenizer, GenerationConfig
 from transformers.utils.chat_template_utils import _compile_jinja_template
 from trl import chat_template_utils as trl_templates
@@ -269,3 +271,89 @@ def test_the_command_says_what_changed(source, tmp_path, capsys):
     assert lines[-1] == f"prepared model: {tmp_path / 'out'}"
     command.main(["--model", str(tmp_path / "out"), "--output", str(tmp_path / "again")])
     assert "nothing to change" in capsys.readouterr().out
+
+
+# --- code and pickles --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hostile(source, tmp_path):
+    """A good model that brings code: files, keys that name them, and pickles."""
+    folder = shutil.copytree(source, tmp_path / "hostile")
+    for name in ("modeling_evil.py", "training_args.bin", "optimizer.pt"):
+        (folder / name).write_bytes(b"import os")
+    for name in ("config.json", "tokenizer_config.json", "preprocessor_config.json"):
+        edit(folder / name, auto_map={"AutoModel": "modeling_evil.Evil"})
+    return folder
+
+
+def test_code_of_a_checkpoint_stays_behind_and_is_named(hostile, tmp_path):
+    changes = prepare.prepare_model(hostile, tmp_path / "out")
+    assert not set(names_in(tmp_path / "out")) & {"modeling_evil.py", "training_args.bin", "optimizer.pt"}
+    for path in (tmp_path / "out").glob("*.json"):
+        assert "auto_map" not in path.read_text(), path.name
+    said = {change.file: change.what for change in changes}
+    assert said["modeling_evil.py"] == "left out, code of the checkpoint"
+    assert said["training_args.bin"] == "left out, a pickle can run programs"
+    assert said["config.json"] == "auto_map left out, it names code of the checkpoint"
+    assert prepare.planned_changes(tmp_path / "out") == []
+
+
+def only(folder, name, content=b"\x80\x04."):
+    """The folder with this file in place of its weights."""
+    (folder / "model.safetensors").unlink()
+    (folder / name).write_bytes(content)
+
+
+def empty_safetensors(folder):
+    save_file({}, folder / "model.safetensors")
+
+
+def cut(folder):
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
+
+
+def outside(folder):
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../model.safetensors"}}')
+
+
+NO_WEIGHTS = [
+    ("a pickle", lambda f: only(f, "pytorch_model.bin"), "holds pickled weights alone .pytorch_model.bin."),
+    ("a pickle of arguments", lambda f: only(f, "training_args.bin"), "pickled weights alone"),
+    ("an adapter", lambda f: only(f, "adapter_config.json", b"{}"), "holds an adapter alone"),
+    (
+        "another name",
+        lambda f: only(f, "consolidated.safetensors"),
+        "holds no weights, neither model.safetensors",
+    ),
+    ("no tensors", empty_safetensors, "holds no weights, its files are empty"),
+    ("cut short", cut, "model.safetensors: not readable"),
+    ("outside", outside, "its files must stand beside it, got '../model.safetensors'"),
+]
+
+
+@pytest.mark.parametrize(("_", "damage", "message"), NO_WEIGHTS, ids=[case[0] for case in NO_WEIGHTS])
+def test_a_directory_without_weights_is_one_line_wherever_it_is_read(source, tmp_path, _, damage, message):
+    folder = shutil.copytree(source, tmp_path / "model")
+    damage(folder)
+    for read in (
+        weights.check_weights,
+        weights.load_model,
+        lambda each: prepare.prepare_model(each, tmp_path / "out"),
+    ):
+        with pytest.raises(UserError, match=message):
+            read(folder)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+
+
+def test_what_a_killed_preparation_left_is_removed(source, tmp_path):
+    left = tmp_path / f".out-{socket.gethostname()}-4194305-abc"  # above the largest number of a process
+    left.mkdir()
+    (left / "model.safetensors").write_bytes(b"half")
+    (tmp_path / ".out-abcdefgh").mkdir()  # as older versions called them
+    mine = tmp_path / f".out-{socket.gethostname()}-{os.getpid()}-abc"
+    mine.mkdir()
+    prepare.prepare_model(source, tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [mine.name, "out"]

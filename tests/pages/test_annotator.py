@@ -178,3 +178,37 @@ def test_a_picture_that_changed_gets_other_addresses(client, rows_file):
     before = client.get("/api/items/0").json()["state"]
     noise(seed=9).save(rows_file.parent / "picture-0.png")
     assert client.get("/api/items/0").json()["state"] != before
+
+
+HOSTILE = [
+    ("half a pair as annotator", json.dumps(change(annotator="ann \ud83d")), 200),
+    ("half a pair as question", json.dumps(change(question="\ud83d")), 200),
+    ("half a pair as status", json.dumps(change(status="\ud83d")), 422),
+    ("endless brackets", '{"base": 0, "annotator": "ann", "content": ' + "[" * 200_000, 422),
+    ("endless boxes", json.dumps(change())[:-2] + ', "targets": ' + "[" * 900 + "]" * 900 + "}}", 422),
+    ("a number of 5000 digits", '{"base": ' + "9" * 5000 + "}", 422),
+]
+
+
+@pytest.mark.parametrize(("_", "body", "status"), HOSTILE, ids=[case[0] for case in HOSTILE])
+def test_a_hostile_change_is_told_or_saved(client, _, body, status):
+    headers = {"content-type": "application/json"}
+    answer = client.post("/api/items/0", content=body, headers=headers)
+    assert answer.status_code == status
+    assert client.get("/api/items/0").status_code == 200
+    assert client.get("/api/project").status_code == 200
+
+
+def test_a_number_beyond_all_in_an_address_is_refused(client):
+    assert client.get("/api/changes", params={"seen": "9" * 5000}).status_code == 414
+    assert client.get(f"/api/items/{'9' * 5000}").status_code == 414
+    assert client.get(f"/api/items/{'9' * 300}").status_code == 404
+
+
+def test_a_journal_that_is_removed_while_it_is_served_is_told(client, rows_file):
+    assert client.post("/api/items/0", json=change()).status_code == 200
+    rows_file.with_name("rows.jsonl.annotations.jsonl").unlink()
+    for answer in (client.get("/api/project"), client.post("/api/items/1", json=change())):
+        assert answer.status_code == 422
+        assert "was removed by another program" in answer.text
+    assert not rows_file.with_name("rows.jsonl.annotations.jsonl").exists()

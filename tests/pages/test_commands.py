@@ -12,7 +12,7 @@ from lfpc_trl import cli
 from lfpc_trl.annotate.journal import Content
 from lfpc_trl.annotate.project import Project
 from lfpc_trl.data.rows import read_rows
-from tests.pages.conftest import ENVIRONMENT, SIGN, trajectory, write_trajectories
+from tests.pages.conftest import ENVIRONMENT, SIGN, noise, trajectory, write_trajectories
 
 
 @pytest.fixture
@@ -36,6 +36,65 @@ def test_finished_rows_are_exported_and_the_others_listed(half_done, tmp_path, c
     assert (row.id, row.regions[0].tolist()) == ("q1", SIGN)
 
 
+def test_a_broken_picture_does_not_hold_up_the_others_and_its_row_is_named(half_done, tmp_path, capsys):
+    out = tmp_path / "boxes.jsonl"
+    (tmp_path / "picture-0.png").write_bytes(b"no picture")
+    assert cli.main(["annotate", str(half_done), "--export", str(out)]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{out}: 1 rows, left out 1\n"
+    assert said.err.startswith(f"{half_done} row 1: image must be readable, got ")
+    assert [row.id for row in read_rows(out)] == ["q1"]
+
+
+@pytest.mark.parametrize("as_folder", [False, True])
+def test_a_row_that_is_done_is_named_when_its_picture_is_gone(half_done, tmp_path, capsys, as_folder):
+    source, name = half_done, "q2"
+    targets = (tuple(map(tuple, SIGN)),)
+    if as_folder:
+        source, name = tmp_path / "pictures", "picture-2.png"
+        source.mkdir()
+        for number in (1, 2):
+            (source / f"picture-{number}.png").write_bytes((tmp_path / f"picture-{number}.png").read_bytes())
+    project = Project(source)
+    for item in project.items[-2:]:
+        done = Content("What is it?", ("KR",), None, targets, "done")
+        project.save(item, project.revision(item), "ann", done)
+    project.items[-1].image.unlink()
+    out = tmp_path / "boxes.jsonl"
+    assert cli.main(["annotate", str(source), "--export", str(out)]) == 0
+    said = capsys.readouterr()
+    assert f"row {name}: done, but it cannot be exported" in said.err
+    assert "picture-2.png" in said.err
+    assert "(and 1 that are done but cannot be used, see above)" in said.out
+    assert len(read_rows(out)) == 1
+
+
+def test_a_row_that_no_longer_fits_its_picture_is_named_and_the_others_are_exported(
+    half_done, tmp_path, capsys
+):
+    project = Project(half_done)
+    targets = (tuple(map(tuple, SIGN)),)
+    project.save(project.items[0], 0, "ann", Content("What is 0?", ("KR",), None, targets, "done"))
+    noise((150, 120)).save(tmp_path / "picture-0.png")
+    out = tmp_path / "boxes.jsonl"
+    assert cli.main(["annotate", str(half_done), "--export", str(out)]) == 0
+    assert "row q0: targets must lie inside the picture (150 x 120 pixels)" in capsys.readouterr().err
+    assert [row.id for row in read_rows(out)] == ["q1"]
+
+
+def test_a_full_disk_leaves_no_half_of_an_export(half_done, tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    out = tmp_path / "boxes.jsonl"
+    assert cli.main(["annotate", str(half_done), "--export", str(out)]) == 2
+    assert capsys.readouterr().err.endswith(
+        f"lfpc: error: {out}: cannot be written (No space left on device)\n"
+    )
+    assert not [path for path in tmp_path.iterdir() if "boxes.jsonl" in path.name]
+
+
 def test_an_export_overwrites_nothing(half_done, tmp_path, capsys):
     (tmp_path / "boxes.jsonl").write_text("mine")
     assert cli.main(["annotate", str(half_done), "--export", str(tmp_path / "boxes.jsonl")]) == 2
@@ -52,7 +111,10 @@ def test_a_line_that_was_cut_short_is_reported(half_done, tmp_path, capsys):
 
 BAD = [
     ("no source", ["annotate", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
-    ("another suffix", ["annotate", "rows.csv"], "rows.csv: data must be a .jsonl or .parquet file"),
+    ("another suffix", ["annotate", "notes.csv"], "notes.csv: data must be a .jsonl or .parquet file"),
+    ("a name", ["annotate", "row.jsonl"], "row.jsonl: no such file or folder, did you mean 'rows.jsonl'?"),
+    ("no folder", ["annotate", "nowhere/"], "nowhere: no such file or folder"),
+    ("a folder", ["annotate", "night-picture/"], "night-picture: no such file or folder, did you mean 'ni"),
     (
         "no budget",
         ["annotate", "rows.jsonl", "--shown-tokens", "0"],
@@ -85,6 +147,8 @@ def test_what_the_user_can_put_right_is_one_line(
     rows_file, tmp_path, monkeypatch, capsys, _, arguments, message
 ):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.csv").write_text("a,b")
+    (tmp_path / "night-pictures").mkdir()
     if "t.parquet" in arguments:
         write_trajectories(tmp_path / "t.parquet", [trajectory()])
     if "done.jsonl" in arguments:

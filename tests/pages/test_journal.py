@@ -125,6 +125,47 @@ def test_a_file_that_got_shorter_is_not_read_on(path):
         journal.refresh()
 
 
+def lose(path):
+    path.unlink()
+
+
+def lose_its_folder(path):
+    path.parent.rename(path.parent.with_name("elsewhere"))
+
+
+def replace(path):
+    other = path.with_name("other")
+    other.write_bytes(path.read_bytes() * 2)
+    other.replace(path)
+
+
+def rewrite(path):
+    text = path.read_text().replace("by ann", "by nobody")
+    with path.open("r+") as file:
+        file.write(text * 2)
+
+
+@pytest.mark.parametrize("act", [lose, lose_its_folder, replace, rewrite])
+def test_a_file_that_is_no_longer_what_was_read_takes_no_change(tmp_path, act):
+    path = tmp_path / "project" / "rows.jsonl.annotations.jsonl"
+    path.parent.mkdir()
+    journal = Journal(path)
+    append(journal, question="by ann")
+    act(path)
+    for ask in (journal.refresh, lambda: append(journal, base=1, question="by ben")):
+        with pytest.raises(DataError, match=r"annotations\.jsonl"):
+            ask()
+    assert journal.latest["q0"].content.question == "by ann"
+    assert not path.exists() or "by ben" not in path.read_text()
+
+
+def test_a_file_that_is_not_there_yet_may_come(path):
+    ann, ben = Journal(path), Journal(path)
+    append(ann, question="by ann")
+    ben.refresh()
+    assert ben.latest["q0"].content.question == "by ann"
+
+
 def test_a_file_that_cannot_be_written_is_told(tmp_path):
     folder = tmp_path / "gone"
     folder.mkdir()

@@ -87,6 +87,7 @@ def test_a_folder_of_pictures_is_a_start(folder, tmp_path):
     sentences = [problem.sentence for problem in project.problems(project.items[0], Content())]
     assert sentences == [
         "targets are needed for stage 2, got none",
+        "question must be a text that is not empty, got ''",
         "answer must be a text or a list of texts, got []",
     ]
     finish(project, 2, question="What is it?", answer=("noise",))

@@ -2,12 +2,17 @@
 
 import json
 import math
+import re
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from lfpc_trl.data.rows import read_rows
+from lfpc_trl.errors import DataError
 from lfpc_trl.html.server import Access
-from lfpc_trl.runs.reading import Run
+from lfpc_trl.runs.directory import keep_metrics_until, read_metrics
+from lfpc_trl.runs.reading import Run, crops_by_row
 from lfpc_trl.view.app import PAGE, make_viewer
 from tests.pages.conftest import SIGN, client_of, jpeg, noise, trajectory, write_trajectories
 
@@ -193,3 +198,90 @@ def test_a_run_that_goes_on_is_seen(tmp_path):
     [run] = client.get("/api/runs").json()["runs"]
     assert (run["count"], run["generation"], run["steps"]) == (2, 2, [1, 2])
     assert client.get("/api/curves").json()["runs"][0]["step"] == [1]
+
+
+# --- trajectories of other programs ------------------------------------------------------------------
+
+
+def retyped(tmp_path, column, values, kind=None):
+    """A file of trajectories in which one column has other values."""
+    path = write_trajectories(tmp_path / "t.parquet", [trajectory() for _ in values])
+    table = parquet.read_table(path)
+    number = table.column_names.index(column)
+    parquet.write_table(table.set_column(number, column, pa.array(values, kind)), path)
+    return path
+
+
+BAD_COLUMNS = [
+    ("a text as step", "step", ["one"], None, "column step must hold whole numbers, got string"),
+    ("a text as rollout", "rollout", ["1"], None, "column rollout must hold whole numbers, got string"),
+    ("boxes of three", "boxes", [[[1, 2, 3]]], None, "boxes must hold lists of 4 numbers, got [1, 2, 3]"),
+    (
+        "half a box",
+        "boxes",
+        [[[1, 2, 3, None]]],
+        None,
+        "boxes must hold lists of 4 numbers, got [1, 2, 3, None]",
+    ),
+    ("boxes of texts", "boxes", [["1,2,3,4"]], None, "column boxes must hold lists of boxes"),
+    (
+        "targets of three",
+        "targets",
+        [[[[1, 2, 3]]]],
+        pa.list_(pa.list_(pa.list_(pa.float64()))),
+        "targets must",
+    ),
+    ("one region", "targets", [[[1, 2, 3, 4]]], None, "column targets must hold lists of lists of boxes"),
+    ("a size of one", "image_size", [[640]], None, "image_size must hold lists of 2 numbers, got [640]"),
+    ("a reward in words", "reward", ["much"], None, "column reward must hold numbers, got string"),
+    ("messages as values", "messages", [[1]], None, "column messages must hold texts"),
+    ("scores as texts", "scores", ["{}"], None, "column scores must hold a number per name"),
+]
+
+
+@pytest.mark.parametrize(
+    ("_", "column", "values", "kind", "message"), BAD_COLUMNS, ids=[case[0] for case in BAD_COLUMNS]
+)
+def test_columns_of_another_kind_are_named(tmp_path, _, column, values, kind, message):
+    path = retyped(tmp_path, column, values, kind)
+    with pytest.raises(DataError, match=re.escape(f"{path}: {message}")):
+        Run(path)
+
+
+def test_boxes_of_three_cannot_be_proposed(tmp_path):
+    with pytest.raises(DataError, match="boxes must hold lists of 4 numbers"):
+        crops_by_row(retyped(tmp_path, "boxes", [[[1, 2, 3]]]))
+
+
+def every_page(client, count):
+    pages = ["/api/runs", "/api/curves", "/api/runs/0/list", "/api/runs/0/list?order=reward"]
+    return [client.get(page).status_code for page in pages] + [
+        client.get(f"/api/runs/0/trajectories/{position}").status_code for position in range(count)
+    ]
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_numbers_that_json_lacks_are_shown_as_none(tmp_path, value):
+    columns = {"reward": value, "advantage": value, "scores": [("accuracy", value)]}
+    client = viewer(write_trajectories(tmp_path / "t.parquet", [trajectory(**columns)]))
+    assert every_page(client, 1) == [200] * 5
+    found = client.get("/api/runs/0/trajectories/0").json()
+    assert (found["reward"], found["advantage"], found["scores"]["accuracy"]) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    "messages", ['[{"role": "user", "content": "\\ud83d"}]', "[" * 200_000, "[" * 500 + "]" * 500]
+)
+def test_halves_of_pairs_and_endless_brackets_are_shown(tmp_path, messages):
+    client = viewer(write_trajectories(tmp_path / "t.parquet", [trajectory(messages=messages)]))
+    assert every_page(client, 1) == [200] * 5
+
+
+def test_a_text_as_step_of_the_metrics_is_no_point_of_a_curve(tmp_path):
+    write_trajectories(tmp_path / "trajectories" / "step-000001.parquet", [trajectory()])
+    lines = ['{"step": "one", "reward": 1}', '{"step": 1, "reward": 2}', '{"reward": 3}', "[" * 200_000]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    [run] = viewer(tmp_path).get("/api/curves").json()["runs"]
+    assert run["step"] == [1]
+    keep_metrics_until(tmp_path, 1)
+    assert read_metrics(tmp_path) == [{"step": 1, "reward": 2}]

@@ -469,3 +469,58 @@ def test_an_interrupted_run_says_what_is_there(tmp_path):
 def test_signs_that_do_not_fit_are_an_error_of_the_user():
     with pytest.raises(UserError, match="do not fit"):
         draw_signs(np.random.default_rng(0), Image.new("RGB", (300, 300)), [Plan("red", "oval", "ACDE", 200)])
+
+
+# --- after a kill ------------------------------------------------------------------------------------
+
+
+def tree(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def stop_after(count):
+    def progress(done):
+        if done == count:
+            raise RuntimeError("killed")
+
+    return progress
+
+
+@pytest.mark.parametrize("damage", ["nothing", "half a row", "no settings", "before the first row"])
+def test_the_same_command_goes_on_after_a_kill(tmp_path, damage):
+    synthesize(tmp_path / "whole", 4, SMALL)
+    output = tmp_path / "out"
+    with pytest.raises(RuntimeError):
+        synthesize(output, 4, SMALL, progress=stop_after(2))
+    if damage == "half a row":
+        with (output / "rows.jsonl.part").open("a") as file:
+            file.write('{"id": "0-0000')
+    if damage == "no settings":  # as an older version left it
+        (output / ".unfinished.json").unlink()
+    if damage == "before the first row":
+        (output / "rows.jsonl.part").unlink()
+    seen = []
+    synthesize(output, 4, SMALL, progress=seen.append)
+    assert tree(output) == tree(tmp_path / "whole")
+    assert seen == ([3, 4] if damage in ("nothing", "half a row") else [1, 2, 3, 4])
+
+
+def test_another_command_does_not_go_on_with_it(tmp_path):
+    with pytest.raises(RuntimeError):
+        synthesize(tmp_path / "out", 4, SMALL, progress=stop_after(2))
+    before = tree(tmp_path / "out")
+    for rows, settings, change in (
+        (5, SMALL, "rows was 4 and is 5"),
+        (4, SMALL._replace(seed=1), "seed was 0"),
+    ):
+        with pytest.raises(UserError, match=f"holds an unfinished data set of other settings, {change}"):
+            synthesize(tmp_path / "out", rows, settings)
+    assert tree(tmp_path / "out") == before
+
+
+def test_a_finished_data_set_is_not_begun_again(tmp_path):
+    synthesize(tmp_path / "out", 1, SMALL)
+    with pytest.raises(UserError, match="not a new or empty folder"):
+        synthesize(tmp_path / "out", 1, SMALL)

@@ -1,6 +1,7 @@
 """How many processes, and the command that starts them."""
 
 import sys
+from importlib import resources
 
 import pytest
 
@@ -99,3 +100,54 @@ def test_gpus_that_are_not_there_are_refused_before_anything_is_loaded(monkeypat
         launch_command(LaunchSettings(accelerate_config="zero3"), ARGUMENTS, cpu=False)
     with pytest.raises(UserError, match="accelerate_config zero3 needs GPUs"):
         launch_command(LaunchSettings(accelerate_config="zero3"), ARGUMENTS, cpu=True)
+
+
+# --- accelerate obeys every key of its file ----------------------------------------------------------
+
+KEYS = [
+    ("env: {PATH: /tmp}", "for a training here, it holds 'env'"),
+    ("command_file: run.sh", "for a training here, it holds 'command_file'"),
+    ("commands: [run]", "for a training here, it holds 'commands'"),
+    ("mpirun_config: {mpirun_hostfile: hosts}", "mpirun_config must be empty or false"),
+    ("tpu_use_sudo: true", "tpu_use_sudo must be empty or false"),
+    ("tpu_env: [A=B]", "tpu_env must be empty or false"),
+    (
+        "compute_environment: AMAZON_SAGEMAKER",
+        "compute_environment must be LOCAL_MACHINE, got 'AMAZON_SAGEMAKER'",
+    ),
+    (
+        "deepspeed_config: {deepspeed_multinode_launcher: pdsh}",
+        "deepspeed_multinode_launcher must be standard",
+    ),
+    ("deepspeed_config: {deepspeed_hostfile: hosts}", "settings without deepspeed_hostfile"),
+    ("- a list", "must hold settings and values"),
+    ("[" * 2000, "no configuration of accelerate"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), KEYS, ids=[case[0][:30] for case in KEYS])
+def test_a_configuration_that_starts_other_programs_is_refused(tmp_path, text, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text if text[0] in "-[" else f"num_processes: 2\n{text}\n")
+    for launch in (LaunchSettings(accelerate_config=str(path)),):
+        with pytest.raises(UserError, match=message):
+            processes_of(launch)
+
+
+def test_also_when_the_number_of_processes_is_given(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: True)
+    monkeypatch.setattr("torch.accelerator.device_count", lambda: 8)
+    path = tmp_path / "mine.yaml"
+    path.write_text("command_file: run.sh\n")
+    with pytest.raises(UserError, match="for a training here, it holds 'command_file'"):
+        launch_command(LaunchSettings(accelerate_config=str(path), num_processes=2), ARGUMENTS, cpu=False)
+
+
+def test_every_configuration_that_trl_ships_is_allowed(tmp_path):
+    folder = resources.files("trl") / "accelerate_configs"
+    files = [file for file in folder.iterdir() if file.name.endswith(".yaml")]
+    assert files
+    for file in files:
+        copy = tmp_path / file.name
+        copy.write_text(file.read_text())
+        assert processes_of(LaunchSettings(accelerate_config=str(copy))) == 8

@@ -232,3 +232,18 @@ def test_the_rows_of_a_run_can_come_from_parquet(data_file, tmp_path):
     rows = read_rows(data_file)
     write_rows(rows, tmp_path / "rows.parquet")
     assert rows_digest(read_rows(tmp_path / "rows.parquet")) == rows_digest(rows)
+
+
+def test_a_finished_run_whose_weights_are_gone_is_no_trained_model(finished, taught_dir, rows, tmp_path):
+    output = shutil.copytree(finished[0].output_dir, tmp_path / "out")
+    (output / "model.safetensors").unlink()
+    refused("holds no weights", STAGE_2, taught_dir, rows, output, resume=True)
+
+
+def test_what_a_kill_left_in_a_checkpoint_is_removed(tmp_path):
+    left = [tmp_path / ".tmpAbC1", tmp_path / "checkpoint-2" / ".tmpAbC2", tmp_path / "adapter" / ".tmpAbC3"]
+    for path in (*left, tmp_path / "checkpoint-2" / "model.safetensors"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"half")
+    run_directory.clear_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["model.safetensors"]

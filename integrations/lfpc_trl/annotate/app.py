@@ -1,7 +1,6 @@
 """What the page of `lfpc annotate` asks its server for."""
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +10,16 @@ from PIL import Image
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from lfpc_rewards import Frame
-from lfpc_trl.annotate.journal import Change, Conflict, Content
+from lfpc_trl.annotate.journal import Change, Conflict, Content, writable
 from lfpc_trl.annotate.project import Item, Problem, Project
 from lfpc_trl.errors import DataError
-from lfpc_trl.html.server import Access, make_app
+from lfpc_trl.html.server import Access, Answer, make_app
 from lfpc_trl.html.tiles import encoded, numbered, readable, tile_route
+from lfpc_trl.json_values import parse_json
 from lfpc_trl.pictures.crops import BoxError, PixelBox, crop_box, cut
 from lfpc_trl.pictures.sizes import Size, show, shown_size, tokens_of
 
@@ -89,7 +89,7 @@ class _Annotator:
         project = self.project
         project.journal.refresh()
         seen = len(project.journal.changes)
-        return JSONResponse(
+        return Answer(
             {
                 "source": project.source.name,
                 "journal": project.journal.path.name,
@@ -120,7 +120,7 @@ class _Annotator:
         fresh = project.journal.changes[int(seen) if seen.isdecimal() else 0 :]
         numbers = sorted({project.number[change.row] for change in fresh if change.row in project.number})
         summaries = {number: self._summary(project.items[number]) for number in numbers}
-        return JSONResponse({"seen": len(project.journal.changes), "items": summaries})
+        return Answer({"seen": len(project.journal.changes), "items": summaries})
 
     def _find(self, request: Request) -> Item:
         return numbered(self.project.items, request.path_params["number"])
@@ -131,7 +131,7 @@ class _Annotator:
         project.journal.refresh()
         content = project.content(item)
         size = self.view.overview_size(item)
-        return JSONResponse(
+        return Answer(
             {
                 "id": item.id,
                 "image": item.name,
@@ -148,7 +148,7 @@ class _Annotator:
         """Save a change; 409 with the other version where somebody else was first."""
         item = self._find(request)
         try:
-            body = json.loads(await request.body())
+            body = parse_json(await request.body())
         except ValueError:
             raise DataError("a change must be JSON") from None
         return await run_in_threadpool(self._save, item, body)
@@ -161,14 +161,14 @@ class _Annotator:
             raise DataError("a change needs a whole number 'base' and the name of its 'annotator'")
         content = Content.parse(body.get("content"))
         try:
-            change, problems = self.project.save(item, base, annotator.strip(), content)
+            change, problems = self.project.save(item, base, writable(annotator.strip()), content)
         except Conflict as conflict:
             latest = conflict.latest
             problems = self.project.problems(item, latest.content)
-            return JSONResponse(
+            return Answer(
                 {**_state(latest, latest.content), "problems": _problems(problems)}, status_code=409
             )
-        return JSONResponse({**_state(change, content), "problems": _problems(problems)})
+        return Answer({**_state(change, content), "problems": _problems(problems)})
 
     def overview(self, request: Request) -> Response:
         """The picture as the model sees it first."""

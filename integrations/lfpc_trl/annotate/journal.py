@@ -7,7 +7,6 @@ lets one of them at a time read what is new and append.
 """
 
 import dataclasses
-import json
 import os
 import threading
 from dataclasses import dataclass
@@ -18,9 +17,14 @@ from typing import Any, Literal, cast, get_args
 from filelock import FileLock
 
 from lfpc_trl.errors import DataError
+from lfpc_trl.files import sync_folder
+from lfpc_trl.json_values import json_line, parse_json
 
 Status = Literal["open", "done", "skipped", "flagged"]
 STATUSES: tuple[Status, ...] = get_args(Status)
+_AGAIN = "nothing is saved any more; put the file back in its place and start again"
+_REMEMBERED = 4096
+"""Bytes before the place up to which the file was read. They tell whether it was rewritten. Our choice."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,12 @@ class Content:
 def _text(value: object, name: str) -> str:
     if not isinstance(value, str):
         raise DataError(f"{name} must be a text, got {value!r}")
-    # Half a surrogate pair is a legal text in JSON and cannot be written as UTF-8.
-    return value.encode("utf-8", "replace").decode()
+    return writable(value)
+
+
+def writable(text: str) -> str:
+    """A text with question marks for halves of surrogate pairs: legal in JSON, impossible in UTF-8."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _list(value: object, name: str) -> list[Any]:
@@ -150,6 +158,8 @@ class Journal:
         self.latest: dict[str, Change] = {}
         self.skipped = 0
         self._offset = 0
+        self._file: tuple[int, int] | None = None
+        self._last = b""
         self._thread_lock = threading.Lock()
         self._file_lock = FileLock(f"{path}.lock")
         self.refresh()
@@ -158,7 +168,7 @@ class Journal:
         """Read what other servers have appended.
 
         Raises:
-            DataError: the file is shorter than it was: somebody rewrote it.
+            DataError: the file is gone, is another one, or no longer holds what was read.
         """
         with self._thread_lock:
             self._read()
@@ -178,7 +188,7 @@ class Journal:
 
         Raises:
             Conflict: the row has another revision by now; nothing is written.
-            DataError: the file cannot be written.
+            DataError: the file cannot be written, or is not the one that was read.
         """
         try:
             with self._thread_lock, self._file_lock:
@@ -201,18 +211,28 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
         if is_new:
-            _sync_folder(self.path.parent)
+            sync_folder(self.path.parent)
         self._read()
         return change
 
     def _read(self) -> bool:
         """Read the whole lines from `_offset` on; whether something follows them."""
-        if not self.path.exists():
-            return False
-        with self.path.open("rb") as file:
-            if file.seek(0, os.SEEK_END) < self._offset:
-                raise DataError(f"{self.path}: was cut short by another program; start again")
-            file.seek(self._offset)
+        try:
+            file = self.path.open("rb")
+        except FileNotFoundError:
+            if self._file is None:
+                return False
+            raise DataError(f"{self.path}: was removed by another program; {_AGAIN}") from None
+        with file:
+            found = os.fstat(file.fileno())
+            if self._file not in (None, (found.st_dev, found.st_ino)):
+                raise DataError(f"{self.path}: was replaced by another program; {_AGAIN}")
+            if found.st_size < self._offset:
+                raise DataError(f"{self.path}: was cut short by another program; {_AGAIN}")
+            file.seek(self._offset - len(self._last))
+            if file.read(len(self._last)) != self._last:
+                raise DataError(f"{self.path}: was rewritten by another program; {_AGAIN}")
+            self._file = found.st_dev, found.st_ino
             data = file.read()
         end = data.rfind(b"\n") + 1
         for line in data[:end].splitlines():
@@ -223,30 +243,22 @@ class Journal:
             elif line.strip():
                 self.skipped += 1
         self._offset += end
+        if end:
+            self._last = data[max(0, end - _REMEMBERED) : end]
         return end < len(data)
 
 
 def _as_line(change: Change) -> bytes:
     record = {name: getattr(change, name) for name in ("row", "image", "revision", "annotator", "time")}
-    return json.dumps(record | change.content.as_record(), ensure_ascii=False).encode() + b"\n"
+    return json_line(record | change.content.as_record())
 
 
 def _of_line(line: bytes) -> Change | None:
     try:
-        record = json.loads(line)
+        record = parse_json(line)
         place = {name: record[name] for name in ("row", "image", "annotator", "time")}
         if not all(isinstance(value, str) for value in place.values()):
             return None
         return Change(**place, revision=int(record["revision"]), content=Content.parse(record))
     except (ValueError, TypeError, KeyError, DataError):
         return None
-
-
-def _sync_folder(folder: Path) -> None:
-    """The name of a new file is on the disk only when its folder is; Windows has no such call."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lfpc_trl.annotate.journal import Change, Content, Journal
-from lfpc_trl.data.rows import Row, as_record, check_row, check_targets, read_rows
-from lfpc_trl.errors import DataError, UserError
+from lfpc_trl.data.rows import Row, as_record, check_row, check_targets, row_problems, scan_rows
+from lfpc_trl.errors import DataError, UserError, not_found
 from lfpc_trl.pictures.opening import find_picture_files, in_one_line, readable_suffixes
 from lfpc_trl.pictures.sizes import Size
 
@@ -53,10 +53,18 @@ class Project:
         items: in the order of the file, or of the names.
         left_out: one line about the files of a folder that are no pictures; None where there are none.
         journal: `SOURCE.annotations.jsonl`.
+        unusable: a line for every row and every picture that was left out.
+
+    Args:
+        source: the data file or the folder.
+        leave_out: leave out what cannot be used instead of refusing everything. So work that is done is not
+            held up by one broken picture.
     """
 
-    def __init__(self, source: Path) -> None:
+    def __init__(self, source: Path, *, leave_out: bool = False) -> None:
         self.source = source
+        if not source.exists():
+            raise not_found(source, "file or folder")
         self.left_out: str | None = None
         if source.is_dir():
             files, others = find_picture_files(source)
@@ -64,21 +72,26 @@ class Project:
             if not files:
                 more = "" if self.left_out is None else f"; {self.left_out}"
                 raise UserError(f"{source}: holds no pictures ({', '.join(readable_suffixes())}){more}")
-            self.items = _items_of_folder(source, files)
+            items, self.unusable = _items_of_folder(source, files)
         else:
-            self.items = _items_of_file(source)
-        self.number = {item.id: number for number, item in enumerate(self.items)}
+            items, self.unusable = _items_of_file(source)
         self.journal = Journal(journal_path(source))
-        for change in self.journal.latest.values():
-            self._check_picture(change)
-
-    def _check_picture(self, change: Change) -> None:
-        number = self.number.get(change.row)
-        if number is not None and self.items[number].name != change.image:
-            raise DataError(
-                f"{self.journal.path}: row {change.row} was annotated on {change.image}, "
-                f"but in {self.source} it shows {self.items[number].name}; give the rows an id of their own"
-            )
+        names = {item.id: item.name for item in items}
+        moved = {
+            change.row: f"{self.journal.path}: row {change.row} was annotated on {change.image}, "
+            f"but in {source} it shows {names[change.row]}; give the rows an id of their own"
+            for change in self.journal.latest.values()
+            if change.row in names and names[change.row] != change.image
+        }
+        if not leave_out:
+            if self.unusable:
+                more = f" (and {len(self.unusable) - 1} more)" if len(self.unusable) > 1 else ""
+                raise DataError(self.unusable[0] + more)
+            for sentence in moved.values():
+                raise DataError(sentence)
+        self.unusable += moved.values()
+        self.items = [item for item in items if item.id not in moved]
+        self.number = {item.id: number for number, item in enumerate(self.items)}
 
     def content(self, item: Item) -> Content:
         """The row as it is now."""
@@ -100,13 +113,8 @@ class Project:
                 check_targets([[list(box) for box in region]], item.size)
             except DataError as error:
                 found.append(Problem(str(error), number))
-        try:
-            check_row(
-                self._record(item, dataclasses.replace(content, targets=())), item.image.parent, item.size
-            )
-        except DataError as error:
-            found.append(Problem(str(error)))
-        return found
+        record = self._record(item, dataclasses.replace(content, targets=()))
+        return found + [Problem(each) for each in row_problems(record, item.image.parent, item.size)]
 
     def _record(self, item: Item, content: Content) -> dict[str, Any]:
         record: dict[str, Any] = {
@@ -141,7 +149,20 @@ class Project:
         Raises:
             DataError: a row that is done breaks a rule.
         """
+        rows, refused = self.exported()
+        if refused:
+            raise DataError(refused[0])
+        return rows
+
+    def exported(self) -> tuple[list[Row], list[str]]:
+        """The rows that are done, in order, checked; and a line for every other one that was called done."""
         rows = []
+        refused = [
+            f"row {change.row}: done, but it cannot be exported, {self.source} has no usable row of this id "
+            f"(its picture was {change.image})"
+            for change in self.journal.latest.values()
+            if change.content.status == "done" and change.row not in self.number
+        ]
         for number, item in enumerate(self.items, start=1):
             content = self.content(item)
             if content.status == "done":
@@ -149,9 +170,10 @@ class Project:
                 try:
                     row = check_row(record, item.image.parent, item.size, number=number, require_targets=True)
                 except DataError as error:
-                    raise DataError(f"row {item.id}: {error}") from None
+                    refused.append(f"row {item.id}: {error}")
+                    continue
                 rows.append(row)
-        return rows
+        return rows, refused
 
     def unfinished(self) -> list[str]:
         """A line for every row that is not done: its status, and what is missing or the annotator's note."""
@@ -174,10 +196,12 @@ def journal_path(source: Path) -> Path:
     return source.with_name(f"{source.resolve().name}.annotations.jsonl")
 
 
-def _items_of_file(path: Path) -> list[Item]:
+def _items_of_file(path: Path) -> tuple[list[Item], list[str]]:
+    """The rows of a file, and every problem of the others."""
     items = []
     folder = path.parent.absolute()
-    for row in read_rows(path):
+    rows, problems = scan_rows(path)
+    for row in rows:
         record = as_record(row, folder)
         targets = tuple(
             tuple(tuple(map(_whole, box)) for box in region.tolist()) for region in row.regions or ()
@@ -185,7 +209,7 @@ def _items_of_file(path: Path) -> list[Item]:
         # A row that comes with targets is finished unless somebody changes it.
         start = Content(row.question, row.answer, row.choices, targets, "done" if targets else "open")
         items.append(Item(row.id, row.image, record["image"], row.size, start, row.extras, row.shown_size))
-    return items
+    return items, list(map(str, problems))
 
 
 def _whole(side: float) -> float:
@@ -193,7 +217,8 @@ def _whole(side: float) -> float:
     return int(side) if side == int(side) else side
 
 
-def _items_of_folder(folder: Path, files: Sequence[Path]) -> list[Item]:
+def _items_of_folder(folder: Path, files: Sequence[Path]) -> tuple[list[Item], list[str]]:
+    """The pictures of a folder, and a line for every one that cannot be read."""
     names = sorted(path.relative_to(folder).as_posix() for path in files)
     items, problems = [], []
     for name in names:
@@ -204,7 +229,4 @@ def _items_of_folder(folder: Path, files: Sequence[Path]) -> list[Item]:
             problems.append(f"{folder / name}: {error}")
             continue
         items.append(Item(name, row.image, name, row.size, Content(), {}, None))
-    if problems:
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise DataError(problems[0] + more)
-    return items
+    return items, problems

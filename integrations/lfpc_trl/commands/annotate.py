@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lfpc_trl.errors import UserError
+from lfpc_trl.options import Parser
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The options."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="lfpc annotate",
         description="Draw nested target boxes on the originals, on a local page.",
         allow_abbrev=False,
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str]) -> None:
 
     from lfpc_trl.annotate.project import Project
 
-    project = Project(args.source)
+    project = Project(args.source, leave_out=args.export is not None)
     if project.left_out:
         print(project.left_out, file=sys.stderr)
     if project.journal.skipped:
@@ -77,11 +78,12 @@ def _export(project, output: Path) -> None:  # type: ignore[no-untyped-def]
 
     if output.exists():
         raise UserError(f"{output}: already exists")
-    rows = project.finished()
+    rows, refused = project.exported()
     unfinished = project.unfinished()
-    for line in unfinished:
+    for line in (*project.unusable, *refused, *unfinished):
         print(line, file=sys.stderr)
     if not rows:
         raise UserError(f"{project.source}: no row is done, nothing to export")
     write_rows(rows, output)
-    print(f"{output}: {len(rows)} rows, left out {len(unfinished)}")
+    lost = f" (and {len(refused)} that are done but cannot be used, see above)" if refused else ""
+    print(f"{output}: {len(rows)} rows, left out {len(unfinished)}{lost}")

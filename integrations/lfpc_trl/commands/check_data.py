@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lfpc_trl.errors import UserError
+from lfpc_trl.files import write_whole
+from lfpc_trl.options import Parser
 
 if TYPE_CHECKING:
     from lfpc_trl.train.check_data import DataReport
@@ -18,7 +20,7 @@ _SHOWN = 5
 
 def make_parser() -> argparse.ArgumentParser:
     """The options."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="lfpc check-data",
         description="List every bad row with its rule, and what else a training should know of its data.",
         allow_abbrev=False,
@@ -104,7 +106,7 @@ def main(arguments: Sequence[str]) -> None:
     if done:
         print(file=sys.stderr)
     if args.json is not None:
-        args.json.write_text(json.dumps(_record(report), indent=1) + "\n", encoding="utf-8")
+        write_whole(args.json, json.dumps(_record(report), indent=1) + "\n")
     print("\n".join(_lines(report, args.method)))
     if report.bad_rows:
         raise UserError(f"{args.data}: {report.bad_rows} of {report.rows} rows are bad")

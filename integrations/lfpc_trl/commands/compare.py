@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lfpc_trl.errors import UserError
+from lfpc_trl.options import Parser
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The options."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="lfpc compare",
         description="Compare evaluations over the same questions: tables, paired differences, one page.",
         allow_abbrev=False,

@@ -11,6 +11,8 @@ from lfpc_trl.errors import UserError
 if TYPE_CHECKING:
     from lfpc_trl.convert.run import Summary
 
+from lfpc_trl.options import Parser
+
 
 def make_parser() -> argparse.ArgumentParser:
     """The options."""
@@ -18,7 +20,7 @@ def make_parser() -> argparse.ArgumentParser:
     from lfpc_trl.convert.formats import FORMATS
     from lfpc_trl.convert.run import TARGETS
 
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="lfpc convert",
         description="Convert data of other systems to rows, or rows to what others read.",
         allow_abbrev=False,

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lfpc_trl.errors import InterruptedRun
+from lfpc_trl.options import Parser
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The options."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="lfpc demo",
         description="Train both stages on a small model on this machine and write a report.",
         allow_abbrev=False,

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from lfpc_trl.doctor import diagnose
 from lfpc_trl.errors import UserError
+from lfpc_trl.options import Parser
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The options."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="lfpc doctor",
         description="Look at versions, GPU, disk and settings of this machine; changes nothing.",
         allow_abbrev=False,

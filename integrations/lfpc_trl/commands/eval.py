@@ -1,7 +1,6 @@
 """`lfpc eval`: how good a model is on benchmarks, and whether its answers come from its crops."""
 
 import argparse
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from lfpc_trl.errors import UserError
 from lfpc_trl.jobs import running
+from lfpc_trl.jobs.clock import Clock
+from lfpc_trl.options import Parser
 
 if TYPE_CHECKING:
     from lfpc_trl.evaluate.questions import Benchmark
@@ -27,7 +28,7 @@ JOURNALS, PICTURES = "journal", "pictures"
 
 def make_parser() -> argparse.ArgumentParser:
     """The options."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="lfpc eval",
         description="Evaluate a model on benchmarks: its answers, its crops, and what becomes of the answers "
         "when the crops are replaced. A run that was stopped goes on when the same command is given again.",
@@ -75,8 +76,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str]) -> None:
     """Evaluate; prints where the results are."""
-    start = time.monotonic()
     args = make_parser().parse_args(arguments)
+    clock = Clock(args.output / JOURNALS)
     shard = _check_options(args)
     # Rows first: reading them needs no torch, so a mistake in the data shows at once.
     benchmarks = _read_benchmarks(args)
@@ -108,13 +109,13 @@ def main(arguments: Sequence[str]) -> None:
         )
     if items:
         make = MakeRecords(args.engine, args.model, limits, crops, settings, args.threads)
-        _ask(args, make, items, header, shard, before=len(records))
+        _ask(args, make, items, header, shard, before=len(records), clock=clock)
     if shard is not None:
         print(f"shard {args.shard}: {len(mine)} pictures done; next: the other shards, then --merge")
         return
     records = read_records(journals, header, plan)
     write_results(args.output, plan, records, crops)
-    write_json(args.output / EVALUATION, _about(args, plan, header, time.monotonic() - start))
+    write_json(args.output / EVALUATION, _about(args, plan, header, clock.total()))
     write_outputs(args.output)
     print(f"tables: {args.output / TABLES}")
     print(f"page: {args.output / PAGE}")
@@ -304,6 +305,7 @@ def _ask(
     header: Mapping[str, Any],
     shard: running.Shard | None,
     before: int,
+    clock: Clock,
 ) -> None:
     """Make the rollouts of all items, writing down every one.
 
@@ -329,17 +331,22 @@ def _ask(
         if isinstance(outcome, Failure):
             failures.append(outcome)
             return
+        clock.tick()
         rollouts, pictures = rollouts + 1, pictures + outcome.last
         progress.show(rollouts, f"rollouts {rollouts}/{total}, pictures {pictures}/{len(items)}")
 
     at_a_time = -(-2 * make.settings.batch_size * len(items) // total)
-    running.write_down(
-        running.outcomes(args, make, items, at_a_time=at_a_time),
-        running.journal_in(args.output / JOURNALS, shard),
-        header,
-        take,
-        lambda: f"{before + rollouts} rollouts",
-    )
+    clock.note()
+    try:
+        running.write_down(
+            running.outcomes(args, make, items, at_a_time=at_a_time),
+            running.journal_in(args.output / JOURNALS, shard),
+            header,
+            take,
+            lambda: f"{before + rollouts} rollouts",
+        )
+    finally:
+        clock.note()
     running.check_finished(failures, "picture")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lfpc_trl.errors import UserError
+from lfpc_trl.options import Parser
 
 _SHOWN = 20
 """Annotations that cannot be used and are named one by one."""
@@ -13,7 +14,7 @@ _SHOWN = 20
 
 def make_parser() -> argparse.ArgumentParser:
     """The options."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="lfpc locus-data",
         description="Make rows for LOCUS: parts of pictures that are to be found again.",
         allow_abbrev=False,

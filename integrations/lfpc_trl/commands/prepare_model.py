@@ -4,10 +4,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from lfpc_trl.options import Parser
+
 
 def make_parser() -> argparse.ArgumentParser:
     """The options."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="lfpc prepare-model",
         description="Write a copy of a model directory that vLLM and other tools load as `lfpc train` does.",
         allow_abbrev=False,

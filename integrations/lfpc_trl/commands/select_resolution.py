@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lfpc_trl.errors import UserError
 from lfpc_trl.jobs import running
+from lfpc_trl.options import Parser
 
 if TYPE_CHECKING:
     from lfpc_trl.data.rows import Row
@@ -21,7 +22,7 @@ _LISTED = 20
 
 def make_parser() -> argparse.ArgumentParser:
     """The options."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="lfpc select-resolution",
         description="Choose per row how coarsely its picture is shown in stage 1. "
         "A run that was stopped goes on when the same command is given again.",
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str]) -> None:
     shard = _check_options(args)
     ladder = _ladder(args)
 
-    from lfpc_trl.data.rows import read_rows
+    from lfpc_trl.data.rows import read_rows, write_rows
     from lfpc_trl.select.ladder import comparison, select_by_answers, select_by_rule
 
     same = comparison(args.same_answer)
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str]) -> None:
     ladders = [ladder.sizes(row.size, factor=side, limit=MAX_IMAGE_TOKENS) for row in rows]
     if args.method != "answer":
         selection = select_by_rule(rows, ladders, method=args.method, factor=side, seed=args.seed)
-        _write(selection.rows, args.output)
+        write_rows(selection.rows, args.output)
         _print_levels(selection)
         return
     check_questions(rows, processor.family.vision_tokens.values())
@@ -91,7 +92,7 @@ def main(arguments: Sequence[str]) -> None:
         print(f"shard {args.shard}: {len(rows[mine])} rows answered; next: the other shards, then --merge")
         return
     selection = select_by_answers(rows, ladders, answers, factor=side, same=same)
-    _write(selection.rows, args.output)
+    write_rows(selection.rows, args.output)
     _print_levels(selection)
     at_full = {row.id: answers[row.id, sizes[0]] for row, sizes in zip(rows, ladders, strict=True)}
     _print_flagged(selection, at_full)
@@ -214,15 +215,6 @@ def _ask(
 
 
 # --- the outcome -------------------------------------------------------------------------------------
-
-
-def _write(rows: "Sequence[Row]", output: Path) -> None:
-    """Write the rows so that a kill leaves no half of a file."""
-    from lfpc_trl.data.rows import write_rows
-
-    fresh = output.with_name(f".{output.name}")  # beside the output: paths of pictures are relative to it
-    write_rows(rows, fresh)
-    fresh.replace(output)
 
 
 def _print_levels(selection: "Selection") -> None:

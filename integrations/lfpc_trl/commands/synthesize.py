@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lfpc_trl.errors import UserError
+from lfpc_trl.options import Parser
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The options."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="lfpc synthesize",
         description="Make pictures of signs, and questions about them with nested boxes.",
         allow_abbrev=False,

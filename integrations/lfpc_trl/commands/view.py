@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lfpc_trl.errors import UserError
+from lfpc_trl.options import Parser
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The options."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="lfpc view",
         description="Look at trajectories and curves of a run, or of two side by side, on a local page.",
         allow_abbrev=False,

@@ -4,7 +4,6 @@ Where each layout was seen stands in docs/reference/converters.md.
 """
 
 import ast
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +25,7 @@ from lfpc_trl.convert.text import (
 from lfpc_trl.convert.verl import from_verl, only_of_list, only_picture
 from lfpc_trl.data.sources import Numbered, Record, one_line, read_records, short
 from lfpc_trl.errors import DataError
+from lfpc_trl.json_values import parse_json
 
 
 class Format(NamedTuple):
@@ -231,7 +231,7 @@ def boxes_in(solution: object) -> list[Any] | None:
 
 def _value_in(text: str) -> Any:
     """The JSON or Python value that a text is; None for anything else."""
-    for read in (json.loads, ast.literal_eval):
+    for read in (parse_json, ast.literal_eval):
         try:
             return read(text) if len(text) <= MAX_LISTED and text[:1] in "[{" else None
         except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -254,8 +254,8 @@ def read_vstar(path: Path) -> Numbered:
         raise DataError(f"{path}: V* is a folder with a JSON file beside every picture")
     for number, file in enumerate(sorted(path.rglob("*.json")), start=1):
         try:
-            record = json.loads(file.read_bytes())
-        except (ValueError, RecursionError, OSError) as error:
+            record = parse_json(file.read_bytes())
+        except (ValueError, OSError) as error:
             yield number, DataError(f"{file.name} must be JSON, got {one_line(error)}")
             continue
         pictures = sorted(each for each in file.parent.glob(f"{file.stem}.*") if each.suffix != ".json")

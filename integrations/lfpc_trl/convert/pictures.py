@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 from lfpc_trl.data.sources import one_line, short
 from lfpc_trl.errors import DataError
+from lfpc_trl.files import clear_scratch, scratch_prefix
 from lfpc_trl.pictures.opening import FORMATS, check_file, readable_formats
 from lfpc_trl.pictures.originals import Header, check_picture, read_header
 from lfpc_trl.pictures.sizes import Size
@@ -20,6 +21,7 @@ from lfpc_trl.pictures.sizes import Size
 SUFFIXES = {kind: FORMATS[kind][0] for kind in readable_formats()} | {"MPO": ".jpg"}
 """The formats that are kept, whatever a file is called, and the suffix it gets."""
 _REMEMBERED = 4096
+_NEW = "new"
 
 
 class Picture(NamedTuple):
@@ -50,6 +52,8 @@ class PictureStore:
         self._below = below
         self._root = root.resolve()
         self._seen: OrderedDict[str, Picture] = OrderedDict()
+        for each in (folder / below).glob("??"):
+            clear_scratch(each, _NEW)
 
     def add_bytes(self, data: bytes) -> Picture:
         """Keep a picture that came as bytes.
@@ -61,7 +65,7 @@ class PictureStore:
         found = self._known(target)
         if found is None:
             target.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=target.parent, prefix=".new-")
+            handle, name = tempfile.mkstemp(dir=target.parent, prefix=scratch_prefix(_NEW))
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
             new = Path(name)
@@ -101,7 +105,7 @@ class PictureStore:
             found = self._known(target)
             if found is None:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                with tempfile.TemporaryDirectory(dir=target.parent, prefix=".new-") as scratch:
+                with tempfile.TemporaryDirectory(dir=target.parent, prefix=scratch_prefix(_NEW)) as scratch:
                     new = Path(scratch) / "picture"
                     _link(source, new)
                     found = self._adopt(new, target, short(text))

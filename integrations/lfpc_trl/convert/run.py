@@ -20,7 +20,8 @@ from lfpc_trl.convert.text import needs_judge
 from lfpc_trl.convert.verl import VerlWriter
 from lfpc_trl.data.rows import Row, as_record
 from lfpc_trl.data.sources import Record
-from lfpc_trl.errors import DataError, InterruptedRun, UserError
+from lfpc_trl.errors import DataError, InterruptedRun, UserError, not_found
+from lfpc_trl.files import clear_scratch, publish, scratch_prefix
 
 TARGETS = {"rows": ".jsonl", "verl": ".parquet", "label-studio": ".json"}
 """What is written, and the suffix of its file."""
@@ -66,10 +67,11 @@ class _RowsWriter:
 
 
 class _Rejects:
-    """The rejects file; it exists only if something was rejected."""
+    """The part of the rejects file; it exists only if something was rejected."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path = _part(path)
+        self._path.unlink(missing_ok=True)
         self._files = contextlib.ExitStack()
         self._file: Any = None
 
@@ -97,6 +99,11 @@ class _Ids:
 
     def close(self) -> None:
         self._table.close()
+
+
+def _part(path: Path) -> Path:
+    """Where a file is written before it gets its name. One that is there is of a run that was stopped."""
+    return path.with_name(path.name + ".part")
 
 
 def convert(
@@ -131,12 +138,15 @@ def convert(
     rejects = rejects or output.with_suffix(".rejects.jsonl")
     _check(inputs, output, rejects, source=source, to=to, images=images, layout=layout)
     output.parent.mkdir(parents=True, exist_ok=True)
-    part = output.with_name(output.name + ".part")
+    part = _part(output)
+    rejects.unlink(missing_ok=True)  # of a run that was killed while it gave its files their names
     summary, broken = Summary(), []
     with contextlib.ExitStack() as stack:
         folder = output.parent
         if to == "verl":  # its pictures are inside the file
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=folder, prefix=".pictures-")))
+            clear_scratch(folder, "pictures")
+            scratch = tempfile.TemporaryDirectory(dir=folder, prefix=scratch_prefix("pictures"))
+            folder = Path(stack.enter_context(scratch))
         writer = stack.enter_context(contextlib.closing(_writer(to, part, data_source)))
         refused = stack.enter_context(contextlib.closing(_Rejects(rejects)))
         ids = stack.enter_context(contextlib.closing(_Ids()))
@@ -152,8 +162,12 @@ def convert(
                 except DataError as error:
                     broken.append(str(error))
         except KeyboardInterrupt:
-            raise InterruptedRun(f"the first {summary.converted} rows are in {part}") from None
-    part.replace(output)
+            raise InterruptedRun(
+                f"the first {summary.converted} rows are in {part}; the same command starts over"
+            ) from None
+    if summary.rejected:
+        publish(_part(rejects), rejects)
+    publish(part, output)
     if broken:
         raise UserError(f"{broken[0]}; {summary.converted} rows are in {output}")
     return summary
@@ -227,12 +241,11 @@ def _check(
         raise UserError(f"one side must be rows, got --from {source} --to {to}: convert to rows first")
     if output.suffix != TARGETS[to]:
         raise UserError(f"{output}: {to} is written to a {TARGETS[to]} file")
-    for path in (output, rejects):
-        if path.exists():
-            raise UserError(f"{path}: already exists")
+    if output.exists() or (rejects.exists() and not _part(output).exists()):
+        raise UserError(f"{output if output.exists() else rejects}: already exists")
     for path in inputs:
         if not path.exists():
-            raise UserError(f"{path}: no such file")
+            raise not_found(path)
     if images is not None and not images.is_dir():
         raise UserError(f"{images}: no such folder")
     if layout is not None and FORMATS[source].layout is None:

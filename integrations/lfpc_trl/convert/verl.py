@@ -13,6 +13,7 @@ from lfpc_trl.convert.text import listed_texts, plain_answers, plain_question, q
 from lfpc_trl.data.rows import Row, as_record
 from lfpc_trl.data.sources import Record, short
 from lfpc_trl.errors import DataError
+from lfpc_trl.json_values import parse_json
 from lfpc_trl.rollouts.prompts import question_text
 
 _GROUP = 16
@@ -46,7 +47,7 @@ def from_verl(record: Record) -> Draft:
 
 def _own(record: Record, extra: Record) -> Draft:
     try:
-        row = json.loads(extra["lfpc"])
+        row = parse_json(extra["lfpc"])
         return Draft(
             question=row["question"],
             answer=row["answer"],

@@ -13,6 +13,8 @@
 Columns that `lfpc select-resolution` adds and columns whose name starts with `x_` are carried along.
 """  # noqa: E501 - a table row cannot be wrapped
 
+import codecs
+import contextlib
 import dataclasses
 import difflib
 import functools
@@ -30,7 +32,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lfpc_rewards import answers_match
-from lfpc_trl.errors import DataError
+from lfpc_trl.errors import DataError, did_you_mean
+from lfpc_trl.files import whole_file
+from lfpc_trl.json_values import not_plain, parse_json
 from lfpc_trl.pictures.crops import MAX_CROP_ASPECT
 from lfpc_trl.pictures.originals import check_picture
 from lfpc_trl.pictures.sizes import MAX_ASPECT, Size, shown_size
@@ -43,6 +47,18 @@ METADATA = ("selected_level", "diverged", "right_at_full")
 """Columns that our own tools write beside a row and that no training reads."""
 SUFFIXES = (".jsonl", ".parquet")
 _LARGEST = sys.float_info.max
+MAX_SHOWN_PIXELS = 16384 * 32**2
+"""Pixels of the largest `shown_size`: the most visual tokens that a model is shown, of the largest side."""
+_CONVERSATIONS = ("messages", "prompt", "conversation", "conversations", "completion")
+_OTHER_NAMES = {
+    "question": ("query", "problem", "instruction", "text"),
+    "answer": ("solution", "label", "gt", "ground_truth", "response"),
+    "image": ("images", "image_path", "img", "file", "file_name", "picture"),
+    "choices": ("options", "candidates"),
+    "targets": ("bbox", "bboxes", "box", "boxes", "regions"),
+    "id": ("qid", "question_id", "idx", "index", "uid"),
+}
+"""Columns as other data sets call them."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -150,7 +166,7 @@ def scan_rows(
         samples: gets the innermost box of every region, of bad rows too, whatever it counts in.
 
     Returns:
-        The good rows, and one problem for every bad one, both in file order.
+        The good rows, and every problem of the bad ones, both in file order.
 
     Raises:
         DataError: the file cannot be read at all, or holds no rows.
@@ -162,15 +178,18 @@ def scan_rows(
     picture_size = functools.cache(_picture_size)  # many rows may ask about one picture
     for number, record in _records(path):
         place = f"{path} row {number}"
-        try:
-            raw = _decoded(record) if isinstance(record, bytes) else record
+        broken: list[str] = []
+        row = None
+        with _collected(broken):
+            raw = _decoded(record)
             if samples is not None:
                 samples += _samples(raw, path.parent, picture_size)
-            row = _check_row(raw, number, path.parent, picture_size, require_targets=require_targets)
-            if row.id in first_use:
+            row = _check_row(raw, number, path.parent, picture_size, broken, require_targets=require_targets)
+        with _collected(broken):
+            if row is not None and row.id in first_use:
                 raise _RuleError(f"id must be unique, got {row.id!r} as in row {first_use[row.id]}")
-        except _RuleError as error:
-            problems.append(Problem(place, str(error)))
+        if row is None or broken:
+            problems += [Problem(place, rule) for rule in broken]
             continue
         first_use[row.id] = number
         rows.append(dataclasses.replace(row, place=place))
@@ -197,13 +216,21 @@ def check_row(
         require_targets: refuse a row without `targets`.
 
     Raises:
-        DataError: "rule, got X", without the file and the row.
+        DataError: "rule, got X" for the first rule that it breaks, without the file and the row.
     """
-    try:
-        read_size = _picture_size if size is None else lambda _: size
-        return _check_row(record, number, folder, read_size, require_targets=require_targets)
-    except _RuleError as error:
-        raise DataError(str(error)) from None
+    read_size = _picture_size if size is None else lambda _: size
+    broken: list[str] = []
+    row = _check_row(record, number, folder, read_size, broken, require_targets=require_targets)
+    if row is None:
+        raise DataError(broken[0])
+    return row
+
+
+def row_problems(record: dict[str, Any], folder: Path, size: Size) -> list[str]:
+    """Every rule that one row breaks, each as "rule, got X"; the arguments are those of `check_row`."""
+    broken: list[str] = []
+    _check_row(record, 1, folder, lambda _: size, broken, require_targets=False)
+    return broken
 
 
 def check_targets(value: object, size: Size) -> tuple[Boxes, ...]:
@@ -218,12 +245,12 @@ def check_targets(value: object, size: Size) -> tuple[Boxes, ...]:
         raise DataError(str(error)) from None
 
 
-def _records(path: Path) -> Iterator[tuple[int, bytes | dict[str, Any]]]:
+def _records(path: Path) -> Iterator[tuple[int, bytes | dict[str, Any] | _RuleError]]:
     """The rows of a file with their numbers, as columns by name; those of JSONL as undecoded lines."""
-    if path.suffix not in SUFFIXES:
+    if not path.exists():
+        raise DataError(f"{path}: no such file{did_you_mean(path)}")
+    if path.suffix not in SUFFIXES or not path.is_file():
         raise DataError(f"{path}: data must be a .jsonl or .parquet file")
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
     if path.suffix == ".parquet":
         import pyarrow as pa
         from pyarrow import parquet
@@ -232,8 +259,9 @@ def _records(path: Path) -> Iterator[tuple[int, bytes | dict[str, Any]]]:
             table = parquet.read_table(path)
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path}: not a readable Parquet file ({_one_line(error)})") from None
-        yield from enumerate(table.to_pylist(), start=1)
+        yield from enumerate(_records_of(table), start=1)
         return
+    _check_lines(path)
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
@@ -264,9 +292,62 @@ def _is_box(box: object) -> bool:
     return isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))
 
 
-def _decoded(line: bytes) -> dict[str, Any]:
+def _records_of(table: Any) -> Iterator[dict[str, Any] | _RuleError]:
+    """The rows of a Parquet table; a value that Python cannot hold (the year 300,000) spoils one row."""
+    for batch in table.to_batches(max_chunksize=1024):
+        try:
+            yield from batch.to_pylist()
+            continue
+        except (ValueError, OverflowError):  # of some row: nothing was yielded yet
+            pass
+        for i in range(len(batch)):
+            try:
+                yield from batch.slice(i, 1).to_pylist()
+            except (ValueError, OverflowError) as error:
+                yield _RuleError(f"each value must be one that Python can hold ({_one_line(error)})")
+
+
+def _check_lines(path: Path) -> None:
+    """Refuse one JSON value over many lines: each of them would be a bad row.
+
+    Raises:
+        DataError: the file holds one array, or one object that does not end on its line.
+    """
+    with path.open("rb") as file:
+        first = next((line for line in file if line.strip()), b"").strip().removeprefix(codecs.BOM_UTF8)
+        alone = not any(line.strip() for line in file)
+        try:
+            value = parse_json(first)
+        except ValueError:
+            value = None
+        is_array = first.startswith(b"[") and (
+            value is None or (isinstance(value, list) and alone and any(isinstance(x, dict) for x in value))
+        )
+        is_object = first == b"{" and value is None and not alone
+    if is_array:
+        raise DataError(
+            f"{path}: holds one JSON array, got '[' at its start; write each row on a line of its own, "
+            f"for example with: jq -c '.[]' {path.name}"
+        )
+    if is_object:
+        raise DataError(
+            f"{path}: each row must stand on one line, got '{{' alone on the first; "
+            f"join them, for example with: jq -c . {path.name}"
+        )
+
+
+def _decoded(line: bytes | dict[str, Any] | _RuleError) -> dict[str, Any]:
+    """The columns of a row.
+
+    Raises:
+        _RuleError: there are none.
+    """
+    if isinstance(line, _RuleError):
+        raise line
+    if isinstance(line, dict):
+        return line
     try:
-        raw = json.loads(line)
+        raw = parse_json(line)
     except ValueError as error:  # bad JSON and bad UTF-8 alike
         raise _RuleError(f"each line must be JSON, got {_one_line(error)}") from None
     if not isinstance(raw, dict):
@@ -274,49 +355,115 @@ def _decoded(line: bytes) -> dict[str, Any]:
     return raw
 
 
+@contextlib.contextmanager
+def _collected(broken: list[str]) -> Iterator[None]:
+    """Adds the rule that the block breaks to the others."""
+    try:
+        yield
+    except _RuleError as error:
+        broken.append(str(error))
+
+
 def _check_row(
     raw: dict[str, Any],
     number: int,
     folder: Path,
     picture_size: Callable[[Path], Size],
+    broken: list[str],
     *,
     require_targets: bool,
-) -> Row:
+) -> Row | None:
+    """The row, or None with every rule that it breaks added to `broken`.
+
+    A rule that cannot be looked at, because another one is broken before it, is not reported: the targets
+    of a picture that cannot be read.
+    """
     carried = [name for name in raw if name in METADATA or name.startswith("x_")]
-    for name in raw:
-        if name not in COLUMNS and name not in carried:
-            near = difflib.get_close_matches(name, COLUMNS, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise _RuleError(f"unknown column {name!r}{hint}; a column to carry along starts with 'x_'")
+    for name, value in raw.items():
+        with _collected(broken):
+            _check_column(name, value, known=name in COLUMNS or name in carried)
+    if broken:  # what follows could not even print such values
+        return None
     # A Parquet column has a value in every row: there, absent is None.
+    given = {name: value for name, value in raw.items() if value is not None}
     for name in ("question", "answer", "image"):
-        if raw.get(name) is None:
-            raise _RuleError(f"{name} is missing")
-    choices = raw.get("choices")
-    image = (folder / _text(raw["image"], "image")).absolute()
-    size = picture_size(image)
-    if max(size) >= MAX_ASPECT * min(size):
-        raise _RuleError(f"image must be less than {MAX_ASPECT:g} times as long as wide, got {list(size)}")
-    regions = None if raw.get("targets") is None else _regions(raw["targets"], size)
-    if regions is None and require_targets:
-        raise _RuleError("targets are needed for stage 2, got none")
-    if choices is not None:
-        choices = _texts(choices, "choices")
-        if not 2 <= len(choices) <= 26:
-            raise _RuleError(f"choices must be 2 to 26 texts, got {len(choices)}")
-    answer = _texts([raw["answer"]] if isinstance(raw["answer"], str) else raw["answer"], "answer")
-    _check_answer(answer, choices)
+        with _collected(broken):
+            if name not in given:
+                raise _RuleError(f"{name} is missing")
+    question, identifier, size, regions, shown = "", str(number), None, None, None
+    choices: tuple[str, ...] | None = None
+    answer: tuple[str, ...] = ()
+    image = folder
+    with _collected(broken):
+        question = _text(given.get("question", "-"), "question")
+    with _collected(broken):
+        if "image" in given:
+            image = (folder / _text(given["image"], "image")).absolute()
+            size = picture_size(image)
+            _check_aspect("image", size)
+    with _collected(broken):
+        if "targets" in given and size is not None:
+            regions = _regions(given["targets"], size)
+        elif "targets" not in given and require_targets:
+            raise _RuleError("targets are needed for stage 2, got none")
+    with _collected(broken):
+        if "answer" in given:
+            value = given["answer"]
+            answer = _texts([value] if isinstance(value, str) else value, "answer")
+    with _collected(broken):
+        if "choices" in given:
+            choices = _texts(given["choices"], "choices")
+            if not 2 <= len(choices) <= 26:
+                raise _RuleError(f"choices must be 2 to 26 texts, got {len(choices)}")
+        _check_answer(answer, choices)
+    with _collected(broken):
+        identifier = _identifier(given.get("id"), number)
+    with _collected(broken):
+        shown = _shown(given["shown_size"]) if "shown_size" in given else None
+    if broken or size is None:
+        return None
     return Row(
-        id=_identifier(raw.get("id"), number),
-        question=_text(raw["question"], "question"),
+        id=identifier,
+        question=question,
         answer=answer,
         choices=choices,
         image=image,
         size=size,
         regions=regions,
-        shown_size=None if raw.get("shown_size") is None else _shown(raw["shown_size"]),
-        extras={name: raw[name] for name in carried if raw[name] is not None},
+        shown_size=shown,
+        extras={name: given[name] for name in carried if name in given},
     )
+
+
+def _check_column(name: str, value: object, *, known: bool) -> None:
+    """Refuse an unknown column, with the one that was probably meant, and a value that JSON cannot keep."""
+    wanted = not_plain(name)
+    if wanted is not None:
+        raise _RuleError(f"the name of a column must be {wanted}, got {_short(name)}")
+    plain = name.lower()
+    if not known and plain in _CONVERSATIONS:
+        raise _RuleError(
+            f"unknown column {name!r}: a row holds 'question' and 'answer', no conversation; 'lfpc convert' "
+            "makes rows of the formats that it knows"
+        )
+    if not known:
+        near = [ours for ours, others in _OTHER_NAMES.items() if plain in others]
+        near = near or difflib.get_close_matches(plain, COLUMNS, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise _RuleError(f"unknown column {name!r}{hint}; a column to carry along starts with 'x_'")
+    wanted = not_plain(value)
+    if wanted is not None:
+        raise _RuleError(f"{name} cannot be written down, it must be {wanted}, got {_kind(value)}")
+
+
+def _kind(value: object) -> str:
+    """What a value is, in a message that may not hold it."""
+    return "such a text" if isinstance(value, str) else type(value).__name__
+
+
+def _check_aspect(name: str, size: Size) -> None:
+    if max(size) >= MAX_ASPECT * min(size):
+        raise _RuleError(f"{name} must be less than {MAX_ASPECT:g} times as long as wide, got {list(size)}")
 
 
 def _check_answer(answer: tuple[str, ...], choices: tuple[str, ...] | None) -> None:
@@ -361,7 +508,11 @@ def _shown(value: object) -> Size:
     if isinstance(value, list) and len(value) == 2:
         width, height = value
         if all(_is_number(side) and side == int(side) and side >= 1 for side in value):
-            return int(width), int(height)
+            size = int(width), int(height)
+            if size[0] * size[1] > MAX_SHOWN_PIXELS:
+                raise _RuleError(f"shown_size must have at most {MAX_SHOWN_PIXELS} pixels, got {list(size)}")
+            _check_aspect("shown_size", size)
+            return size
     raise _RuleError(f"shown_size must be [width, height] in whole pixels, got {_short(value)}")
 
 
@@ -441,8 +592,11 @@ def as_record(row: Row, folder: Path | None = None) -> dict[str, Any]:
 def write_rows(rows: Sequence[Row], path: str | Path) -> None:
     """Write rows as JSONL or Parquet, by the suffix; `read_rows` of the file gives the same rows.
 
+    The file appears whole or not at all.
+
     Raises:
         DataError: the suffix is neither.
+        UserError: the file cannot be written.
     """
     path = Path(path)
     if path.suffix not in SUFFIXES:
@@ -456,9 +610,11 @@ def write_rows(rows: Sequence[Row], path: str | Path) -> None:
         # A column may start late (extras differ by row): every record names every column.
         names = list(dict.fromkeys(name for record in records for name in record))
         full = [{name: record.get(name) for name in names} for record in records]
-        parquet.write_table(pa.Table.from_pylist(full), path)
+        table = pa.Table.from_pylist(full)
+        with whole_file(path) as draft:
+            parquet.write_table(table, draft)
         return
-    with path.open("w", encoding="utf-8") as file:
+    with whole_file(path) as draft, draft.open("w", encoding="utf-8") as file:
         for record in records:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
 

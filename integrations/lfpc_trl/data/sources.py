@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lfpc_trl.errors import DataError
+from lfpc_trl.json_values import MAX_DEPTH, is_deep, parse_json
 
 Record = dict[str, Any]
 Numbered = Iterator[tuple[int, Record | DataError]]
@@ -40,6 +41,8 @@ def read_records(path: Path) -> Numbered:
 
 
 def _object(value: object) -> Record | DataError:
+    if is_deep(value):
+        return DataError(f"each record must be nested at most {MAX_DEPTH} deep")
     if isinstance(value, dict):
         return value
     return DataError(f"each record must be a JSON object, got {short(value)}")
@@ -70,8 +73,8 @@ def _lines(path: Path) -> Numbered:
 
 def _line(line: bytes) -> Record | DataError:
     try:
-        return _object(json.loads(line))
-    except (ValueError, RecursionError) as error:  # bad JSON, bad UTF-8, endless brackets
+        return _object(parse_json(line))
+    except ValueError as error:  # bad JSON, bad UTF-8, endless brackets
         return DataError(f"each line must be JSON in UTF-8, got {short(line)} ({one_line(error)})")
 
 
@@ -219,13 +222,15 @@ def _batch(batch: Any) -> Iterator[Record | DataError]:
     try:
         yield from batch.to_pylist()
         return
-    except UnicodeDecodeError:  # some row of these; nothing was yielded yet
+    except (ValueError, OverflowError):  # some row of these; nothing was yielded yet
         pass
     for i in range(len(batch)):
         try:
             yield from batch.slice(i, 1).to_pylist()
         except UnicodeDecodeError as error:
             yield DataError(f"text must be UTF-8, got {short(error.object)}")
+        except (ValueError, OverflowError) as error:  # a timestamp in the year 300,000
+            yield DataError(f"each value must be one that Python can hold, got another ({one_line(error)})")
 
 
 def _table(path: Path) -> Numbered:

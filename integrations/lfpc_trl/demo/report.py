@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lfpc_trl.evaluate.in_process import Trajectory
+from lfpc_trl.files import write_whole
 from lfpc_trl.html.standalone import COLOURS, draw, jpeg_url, template
 from lfpc_trl.pictures.originals import load_original
 from lfpc_trl.pictures.sizes import show
@@ -210,7 +211,7 @@ def write_report(
         settings={name: _plain(value) for name, value in (settings or {}).items()},
         notes=list(notes),
     )
-    path.write_text(html, encoding="utf-8")
+    write_whole(path, html)
     return path
 
 

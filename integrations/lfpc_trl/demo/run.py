@@ -29,6 +29,7 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from lfpc_trl.errors import UserError
+from lfpc_trl.files import whole_file, write_whole
 
 MANIFEST = "demo.json"
 WORKERS = 2
@@ -106,7 +107,7 @@ def _prepare(output: Path, manifest: dict[str, Any], resume: bool) -> None:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output}: the output directory must be new or empty")
     output.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(manifest) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(manifest) + "\n")
 
 
 # --- the steps, each run in a worker process ---------------------------------------------------------
@@ -374,7 +375,8 @@ class Demo:
         target = self.output / "warm"
         target.mkdir(exist_ok=True)
         for file in source.iterdir():
-            (target / file.name).write_bytes(file.read_bytes())
+            with whole_file(target / file.name) as draft:
+                draft.write_bytes(file.read_bytes())
 
     def _run_plan(self, pool: ProcessPoolExecutor, plan: Mapping[str, Any], messages: Any) -> None:
         waiting = dict(plan)
@@ -421,7 +423,7 @@ class Demo:
         results["selection"] = self.outcomes["selection"]
         results["seconds"] = {name: round(value, 1) for name, value in self.seconds.items()}
         text = json.dumps(results, indent=1) + "\n"
-        (self.output / "results.json").write_text(text, encoding="utf-8")
+        write_whole(self.output / "results.json", text)
         write_report(
             self.output / "report.html",
             results=results,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lfpc_trl.errors import UserError
-from lfpc_trl.evaluate.outputs import PAGE, TABLES, read_about, read_columns, write_whole
+from lfpc_trl.evaluate.outputs import PAGE, TABLES, read_about, read_columns
 from lfpc_trl.evaluate.page import comparison_story, render
 from lfpc_trl.evaluate.summary import (
     COLUMNS,
@@ -19,6 +19,7 @@ from lfpc_trl.evaluate.summary import (
     summarise,
 )
 from lfpc_trl.evaluate.tables import Table, change_tables, tables, to_markdown
+from lfpc_trl.files import write_whole
 
 COMPARISON = "comparison.json"
 """File with the figures of all evaluations and their differences."""

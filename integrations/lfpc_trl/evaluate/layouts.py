@@ -3,7 +3,6 @@
 Where each layout was seen stands in docs/reference/benchmarks.md.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from lfpc_trl.convert.text import cell, plain_question, split_choices
 from lfpc_trl.convert.verl import only_of_list, only_picture
 from lfpc_trl.data.sources import Record, one_line, read_records, short
 from lfpc_trl.errors import DataError
+from lfpc_trl.json_values import parse_json
 
 Placed = Iterator[tuple[str, Record | DataError]]
 """Records, or why one cannot be read, each with its file and row."""
@@ -188,8 +188,8 @@ def _boxes_beside(picture: Path) -> list[object] | None:
     if not path.is_file():
         return None
     try:
-        boxes = json.loads(path.read_bytes())["bbox"]
-    except (ValueError, RecursionError, OSError, KeyError, TypeError) as error:
+        boxes = parse_json(path.read_bytes())["bbox"]
+    except (ValueError, OSError, KeyError, TypeError) as error:
         raise DataError(f"{path.name} must be a JSON object with bbox, got {one_line(error)}") from None
     if not isinstance(boxes, list):
         raise DataError(f"bbox must be a list of boxes, got {short(boxes)} in {path.name}")

@@ -12,6 +12,8 @@ from lfpc_trl.evaluate.examples import examples_of
 from lfpc_trl.evaluate.page import render, story_of
 from lfpc_trl.evaluate.summary import COLUMNS, POOR_OVERLAP, Columns, summarise
 from lfpc_trl.evaluate.tables import tables, to_markdown
+from lfpc_trl.files import write_whole
+from lfpc_trl.json_values import parse_json
 from lfpc_trl.runs.reading import parts
 
 EVALUATION, TABLES, PAGE = "evaluation.json", "tables.md", "report.html"
@@ -32,7 +34,7 @@ def read_columns(output: Path, names: Sequence[str] = COLUMNS) -> Columns:
         try:
             missing = set(names) - set(parquet.read_schema(file).names)
             table = None if missing else parquet.read_table(file, columns=list(names))
-        except (OSError, ValueError) as error:  # Arrow's own errors are of these kinds
+        except (OSError, ValueError, OverflowError) as error:  # Arrow's own errors are of these kinds
             raise DataError(f"{file}: not a readable Parquet file ({str(error)[:120]})") from None
         if table is None:
             raise DataError(f"{file}: not of an evaluation, has no column {min(missing)}")
@@ -51,7 +53,7 @@ def read_about(output: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{output}: holds no {EVALUATION}: not the output of a finished lfpc eval")
     try:
-        about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        about: dict[str, Any] = parse_json(path.read_bytes())
     except ValueError as error:
         raise DataError(f"{path}: not JSON ({error})") from None
     return about
@@ -101,10 +103,3 @@ def write_outputs(output: Path, *, poor_overlap: float = POOR_OVERLAP) -> dict[s
     text = json.dumps(about | {"figures": figures}, indent=1, ensure_ascii=False)
     write_whole(output / EVALUATION, text + "\n")
     return figures
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file, or leave the one that is there."""
-    fresh = path.with_name(path.name + ".tmp")
-    fresh.write_text(text, encoding="utf-8", errors="replace")
-    fresh.replace(path)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lfpc_trl.data.rows import Row
 from lfpc_trl.evaluate.questions import Benchmark, Question
 from lfpc_trl.evaluate.records import Key, Plan
+from lfpc_trl.files import whole_file
 from lfpc_trl.jobs.journal import Record
 from lfpc_trl.pictures.sizes import tokens_of
 from lfpc_trl.rollouts.crop_tool import CropSettings
@@ -96,13 +97,14 @@ def write_results(
     files = []
     for number, benchmark in enumerate(plan.benchmarks, start=1):
         path = folder / f"{number:02d}-{_safe(benchmark.name)}.parquet"
-        fresh = path.with_suffix(".tmp")
-        with parquet.ParquetWriter(fresh, results_schema(), compression="zstd") as writer:
+        with (
+            whole_file(path) as draft,
+            parquet.ParquetWriter(draft, results_schema(), compression="zstd") as writer,
+        ):
             found = _rollouts(plan, benchmark, records)
             while together := list(itertools.islice(found, ROWS_TOGETHER)):
                 columns = _columns(together, overviews, crops, grounding)
                 writer.write_table(pa.Table.from_pylist(columns, schema=results_schema()))
-        fresh.replace(path)
         files.append(path)
     for path in [*folder.glob("*.parquet"), *folder.glob("*.tmp")]:
         if path not in files:

@@ -14,6 +14,7 @@ from a data file is put into the page as text; even if it were not, its script w
 
 import contextlib
 import ipaddress
+import json
 import secrets
 import socket
 import sys
@@ -21,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from http.cookies import SimpleCookie
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import uvicorn
@@ -28,7 +30,7 @@ from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -39,6 +41,8 @@ SHARED = Path(__file__).parent / "static"
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 MAX_BODY = 1 << 20
 """Bytes of one posted change; our choice. A row with a thousand boxes has 50 kB."""
+MAX_ADDRESS = 4000
+"""Characters of a path or of what follows its question mark; our choice."""
 
 _HEADERS = {
     "content-security-policy": (
@@ -122,6 +126,9 @@ class _Guard:
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
+        # Python refuses whole numbers of more than 4300 digits, by an error that no route expects.
+        if max(len(scope["path"]), len(scope["query_string"])) > MAX_ADDRESS:
+            return PlainTextResponse(f"An address has at most {MAX_ADDRESS} characters.", 414)
         if not self.access.knows(host):
             return PlainTextResponse("This server does not go by that name.", 421)
         # Cookies do not tell ports apart: two pages on one machine need two names.
@@ -160,6 +167,17 @@ def _cookie(headers: Headers, name: str) -> str:
     return "" if morsel is None else str(morsel.value)
 
 
+class Answer(JSONResponse):
+    """Values for the page, whatever a file held: half a surrogate pair as its escape."""
+
+    def render(self, content: Any) -> bytes:
+        """The body."""
+        try:
+            return super().render(content)
+        except UnicodeEncodeError:
+            return json.dumps(content, allow_nan=False).encode()
+
+
 def make_app(access: Access, static: Path, routes: Sequence[BaseRoute]) -> Starlette:
     """The application of one page.
 
@@ -185,7 +203,7 @@ def make_app(access: Access, static: Path, routes: Sequence[BaseRoute]) -> Starl
 
 
 def _told(request: Request, error: Exception) -> Response:  # noqa: ARG001 - Starlette passes it
-    return PlainTextResponse(str(error), 422)
+    return PlainTextResponse(str(error).encode("utf-8", "replace").decode(), 422)
 
 
 def serve(app: ASGIApp, access: Access, port: int) -> None:

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from lfpc_trl.errors import UserError
+from lfpc_trl.json_values import json_line, parse_json
 
 try:
     import fcntl
@@ -61,7 +62,7 @@ def _read(path: Path, header: Mapping[str, Any]) -> tuple[list[Record], int]:
     lines = []
     for number, line in enumerate(data[:whole].splitlines(), start=1):
         try:
-            value = json.loads(line)
+            value = parse_json(line)
         except ValueError:
             value = None
         if not isinstance(value, dict):
@@ -115,7 +116,7 @@ class Journal:
     def append(self, records: Iterable[Record]) -> None:
         """Write records down; they survive a kill when this returns."""
         for record in records:
-            self._file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+            self._file.write(json_line(record))
         self._file.flush()
         if time.monotonic() - self._synced > _SYNC_SECONDS:
             os.fsync(self._file.fileno())

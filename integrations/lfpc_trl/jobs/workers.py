@@ -18,7 +18,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
-from lfpc_trl.errors import UserError
+from lfpc_trl.errors import UserError, how_to_install
 
 
 class Piece(NamedTuple):
@@ -243,7 +243,7 @@ def run_on_ray(make: MakeWork, items: Mapping[str, Any], *, workers: int, at_a_t
         import ray
         import ray.data
     except ImportError:
-        raise UserError("ray[data] not installed; install with: pip install 'lfpc-rewards[ray]'") from None
+        raise UserError(f"ray[data] not installed; {how_to_install('ray')}") from None
     if not ray.is_initialized():
         ray.init()
     context = ray.data.DataContext.get_current()

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from transformers import AutoConfig, GenerationConfig, LogitsProcessor
 
-from lfpc_trl.errors import UserError
+from lfpc_trl.errors import UserError, how_to_install
 from lfpc_trl.models.processors import factor, load_processor, vision_token_ids
 from lfpc_trl.models.weights import default_device, load_model
 from lfpc_trl.pictures.sizes import tokens_of
@@ -221,7 +221,7 @@ def check_vllm() -> None:
     [supported] = [package.supported for package in MATRIX if package.name == "vllm"]
     version = installed("vllm")
     if version is None:
-        raise UserError("vllm not installed; install with: pip install 'lfpc-rewards[vllm]'")
+        raise UserError(f"vllm not installed; {how_to_install('vllm')}")
     if not is_in(version, supported):
         raise UserError(f"vllm must be {supported}, got {version}")
 

@@ -1,6 +1,5 @@
 """Families of models: everything that differs between them."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from transformers.models.qwen3_vl import Qwen3VLProcessor
 
 from lfpc_rewards import Frame
 from lfpc_trl.errors import UserError
+from lfpc_trl.json_values import parse_json
 
 _QWEN_TOKENS = {
     "image_token": "<|image_pad|>",
@@ -78,7 +78,7 @@ def family_of(model_dir: str | Path) -> ModelFamily:
     config = Path(model_dir) / "config.json"
     supported = " and ".join(family.name for family in FAMILIES)
     try:
-        content = json.loads(config.read_text(encoding="utf-8"))
+        content = parse_json(config.read_bytes())
     except FileNotFoundError:
         raise UserError(f"{model_dir}: not a model directory, it has no config.json") from None
     except (OSError, ValueError) as error:

@@ -17,14 +17,18 @@ from transformers import AutoProcessor, AutoTokenizer
 from transformers.utils import is_torchvision_available
 
 from lfpc_trl.errors import UserError
+from lfpc_trl.files import clear_scratch, scratch_prefix
+from lfpc_trl.json_values import parse_json
 from lfpc_trl.models.processors import factor, load_processor, vision_token_ids
+from lfpc_trl.models.weights import PICKLED, check_weights
 
 Weights = Literal["link", "copy"]
 
 TEMPLATE_FILE = "chat_template.jinja"
 _OLD_TEMPLATE_FILE = "chat_template.json"
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
-_INDEX = "model.safetensors.index.json"
+_WEIGHTS = (".safetensors", ".gguf")
+_NAMES_OF_CODE = ("auto_map", "custom_pipelines")
+"""Keys of settings that name Python files which a tool may run."""
 _PLAIN_SAMPLING = {
     "do_sample": True,
     "temperature": 1.0,
@@ -64,13 +68,13 @@ def planned_changes(model_dir: str | Path) -> list[Change]:
 
 
 def _planned(model_dir: Path, processor: Any) -> list[Change]:
-    changes = _template_changes(model_dir, processor.chat_template)
+    changes = _code_changes(model_dir) + _template_changes(model_dir, processor.chat_template)
     changes += _limit_changes(model_dir, dict(processor.image_processor.size))
     before = _read_json(model_dir / "tokenizer_config.json")
     after = _without_template(before) | {"response_template": processor.tokenizer.response_template}
     changes += _json_change(model_dir / "tokenizer_config.json", before, after)
     before = _read_json(model_dir / "generation_config.json")
-    after = {key: value for key, value in before.items() if key not in _OTHER_SAMPLING}
+    after = {key: value for key, value in _without_code(before).items() if key not in _OTHER_SAMPLING}
     after |= _PLAIN_SAMPLING | {"suppress_tokens": vision_token_ids(processor)}
     return changes + _json_change(model_dir / "generation_config.json", before, after)
 
@@ -81,16 +85,37 @@ def _limit_changes(model_dir: Path, size: dict[str, int]) -> list[Change]:
     before, outer = _read_json(flat), _read_json(whole)
     after = _without_template(outer)
     nested = after.get("image_processor")
-    changes = _json_change(flat, before, _with_size(before, size))
+    changes = _json_change(flat, before, _with_size(_without_code(before), size))
     if isinstance(nested, dict):
-        after["image_processor"] = _with_size(nested, size)
+        after["image_processor"] = _with_size(_without_code(nested), size)
         if not before:  # the stock processor finds its settings for videos there
             changes.append(Change(flat.name, "added", _json_text(after["image_processor"])))
     return changes + _json_change(whole, outer, after)
 
 
+def _code_changes(model_dir: Path) -> list[Change]:
+    """What could run when the copy is loaded stays behind: nothing of ours needs it."""
+    changes = [
+        Change(
+            path.name,
+            "left out, code of the checkpoint"
+            if path.suffix == ".py"
+            else "left out, a pickle can run programs",
+            None,
+        )
+        for path in sorted(model_dir.iterdir())
+        if path.is_file() and not path.name.startswith(".") and path.suffix in (".py", *PICKLED)
+    ]
+    before = _read_json(model_dir / "config.json")
+    return changes + _json_change(model_dir / "config.json", before, _without_code(before))
+
+
+def _without_code(settings: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key not in _NAMES_OF_CODE}
+
+
 def _without_template(settings: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in settings.items() if key != "chat_template"}
+    return {key: value for key, value in _without_code(settings).items() if key != "chat_template"}
 
 
 def _template_changes(model_dir: Path, template: str) -> list[Change]:
@@ -129,6 +154,8 @@ def _json_text(content: dict[str, Any]) -> str:
 def _difference(name: str, before: Any, after: Any) -> str:
     if name == "image_processor":  # nested in processor_config.json: its limits are what changes
         return _difference("size", before.get("size"), after["size"])
+    if name in _NAMES_OF_CODE:
+        return f"{name} left out, it names code of the checkpoint"
     if after is None:
         return f"{name} left out" if name == "chat_template" else f"{name} {before!r} left out"
     if before is None or name == "response_template":
@@ -138,7 +165,7 @@ def _difference(name: str, before: Any, after: Any) -> str:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes())
     except FileNotFoundError:
         return {}
     except ValueError as error:
@@ -172,10 +199,11 @@ def prepare_model(
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
         raise UserError(f"{output_dir}: the output directory must be new or empty")
     processor = load_processor(model_dir)
-    _check_weights(model_dir)
+    check_weights(model_dir)
     changes = _planned(model_dir, processor)
     output_dir.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{output_dir.name}-", dir=output_dir.parent))
+    clear_scratch(output_dir.parent, output_dir.name)
+    folder = Path(tempfile.mkdtemp(prefix=scratch_prefix(output_dir.name), dir=output_dir.parent))
     try:
         folder.chmod(0o755)
         _write(model_dir, folder, {change.file: change.content for change in changes}, weights)
@@ -185,17 +213,6 @@ def prepare_model(
         shutil.rmtree(folder)
         raise
     return changes
-
-
-def _check_weights(model_dir: Path) -> None:
-    """Refuse a download that stopped half way."""
-    index = _read_json(model_dir / _INDEX).get("weight_map")
-    needed = sorted(set(index.values())) if isinstance(index, dict) else []
-    for name in needed:
-        if not (model_dir / name).is_file():
-            raise UserError(f"{model_dir}: its weights are incomplete, {name} is missing")
-    if not needed and not any(path.suffix in _WEIGHTS for path in model_dir.iterdir()):
-        raise UserError(f"{model_dir}: holds no weights")
 
 
 def _write(model_dir: Path, folder: Path, contents: dict[str, str | None], weights: Weights) -> None:

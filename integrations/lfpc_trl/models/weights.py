@@ -5,11 +5,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
 
 from lfpc_trl.errors import UserError, first_line
+from lfpc_trl.json_values import parse_json
 from lfpc_trl.models.families import family_of
 
+INDEX = "model.safetensors.index.json"
+PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+"""Suffixes of files whose reading can run programs."""
 _WHAT_A_MODEL_IS = (
     *("config.json", "*.safetensors", "chat_template*", "*preprocessor_config.json", "processor_config.json"),
     *("tokenizer*", "vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json"),
@@ -55,6 +60,48 @@ def default_device() -> str:
     return "cpu" if accelerator is None else accelerator.type
 
 
+def check_weights(model_dir: str | Path) -> None:
+    """Refuse a directory whose weights cannot be read, or only by running what a pickle holds.
+
+    The headers of the files are read, no weight is.
+
+    Raises:
+        UserError: no weights, some of them are missing or damaged, or they are pickled.
+    """
+    folder = Path(model_dir)
+    names = ["model.safetensors"]
+    index = folder / INDEX
+    if index.is_file():
+        try:
+            names = sorted(set(parse_json(index.read_bytes())["weight_map"].values()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{index}: not readable ({first_line(error)})") from None
+        if not all(isinstance(name, str) and Path(name).name == name for name in names):
+            raise UserError(f"{index}: its files must stand beside it, got {names[0]!r}")
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing and index.is_file():
+        raise UserError(f"{folder}: its weights are incomplete, {missing[0]} is missing")
+    if missing:
+        pickled = sorted(path.name for path in folder.glob("*") if path.suffix in PICKLED)
+        if pickled:
+            raise UserError(
+                f"{folder}: holds pickled weights alone ({pickled[0]}), and reading a pickle can run "
+                "programs; save the model with safetensors"
+            )
+        if (folder / "adapter_config.json").is_file():
+            raise UserError(f"{folder}: holds an adapter alone; merge it into its model first")
+        raise UserError(f"{folder}: holds no weights, neither model.safetensors nor {INDEX}")
+    tensors = 0
+    for name in names:
+        try:
+            with safe_open(folder / name, "pt") as file:
+                tensors += len(file.keys())
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{folder / name}: not readable ({first_line(error)})") from None
+    if not tensors:
+        raise UserError(f"{folder}: holds no weights, its files are empty")
+
+
 def load_model(
     model_dir: str | Path,
     *,
@@ -75,12 +122,13 @@ def load_model(
         UserError: not a supported model, or weights that cannot be loaded.
     """
     family_of(model_dir)
+    check_weights(model_dir)
     try:
         config = AutoConfig.from_pretrained(model_dir)
         model = AutoModelForImageTextToText.from_pretrained(
-            model_dir, config=config, dtype=dtype, attn_implementation=attention
+            model_dir, config=config, dtype=dtype, attn_implementation=attention, use_safetensors=True
         )
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise UserError(f"{model_dir}: its weights cannot be loaded ({first_line(error)})") from error
     return model if device is None else model.to(device)
 

@@ -15,6 +15,8 @@ from typing import Any
 
 from lfpc_trl.data.rows import Row, rows_digest
 from lfpc_trl.errors import UserError
+from lfpc_trl.files import write_whole
+from lfpc_trl.json_values import parse_json
 
 MANIFEST, METRICS_FILE = "manifest.json", "metrics.jsonl"
 _PACKAGES = (
@@ -140,18 +142,16 @@ def read_manifest(directory: str | Path) -> dict[str, Any] | None:
     """
     path = Path(directory) / MANIFEST
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(parse_json(path.read_bytes()))
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise UserError(f"{path}: not readable ({error})") from None
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write through a second file, so that a kill leaves the old or the new content."""
-    fresh = path.with_suffix(".tmp")
-    fresh.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    fresh.replace(path)
+    """Write a file of the run: a kill leaves the old or the new content."""
+    write_whole(path, json.dumps(content, indent=1) + "\n")
 
 
 # --- checkpoints -------------------------------------------------------------------------------------
@@ -167,11 +167,19 @@ def last_checkpoint(output_dir: str | Path) -> Path | None:
     checkpoints = [path for path in Path(output_dir).glob("checkpoint-*") if path.name[11:].isdigit()]
     for checkpoint in sorted(checkpoints, key=checkpoint_step, reverse=True):
         try:
-            json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+            parse_json((checkpoint / "trainer_state.json").read_bytes())
         except (OSError, ValueError):
             continue
         return checkpoint
     return None
+
+
+def clear_leftovers(output_dir: Path) -> None:
+    """Remove what a kill left of files that safetensors was writing."""
+    for folder in (output_dir, output_dir / "adapter", *output_dir.glob("checkpoint-*")):
+        for path in folder.glob(".tmp*"):
+            if path.is_file():
+                path.unlink()
 
 
 def last_step(output_dir: str | Path) -> int:
@@ -194,7 +202,7 @@ def read_metrics(output_dir: str | Path) -> list[dict[str, Any]]:
     lines = []
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            line = json.loads(text)
+            line = parse_json(text)
         except ValueError:
             continue
         if isinstance(line, dict):
@@ -204,10 +212,13 @@ def read_metrics(output_dir: str | Path) -> list[dict[str, Any]]:
 
 def keep_metrics_until(output_dir: Path, step: int) -> None:
     """Forget the steps after the checkpoint: they are about to be done again."""
-    kept = [line for line in read_metrics(output_dir) if line["step"] <= step]
-    (output_dir / METRICS_FILE).write_text(
-        "".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8"
-    )
+    kept = [line for line in read_metrics(output_dir) if _is_done(line.get("step"), step)]
+    write_whole(output_dir / METRICS_FILE, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def _is_done(value: object, step: int) -> bool:
+    """Whether a line is of a step up to this one; a line of another program may hold anything."""
+    return isinstance(value, int | float) and value <= step
 
 
 def append_metrics(output_dir: Path, line: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ import json
 import math
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -24,6 +24,7 @@ from pyarrow import parquet
 
 from lfpc_rewards import coverage_matrix, grounding_reward, iou_matrix
 from lfpc_trl.errors import DataError, UserError
+from lfpc_trl.json_values import parse_json
 from lfpc_trl.pictures.crops import PixelBox
 from lfpc_trl.runs.directory import read_metrics
 
@@ -278,11 +279,15 @@ def crops_by_row(path: Path, limit: int = 6) -> dict[str, list[PixelBox]]:
         raise UserError(f"{path}: holds no trajectories (.parquet)")
     found: dict[str, dict[PixelBox, float]] = defaultdict(dict)
     for file in parts(path):
-        for record in _read(file, ("row_id", "boxes", "reward")).to_pylist():
+        table = _read(file, ("row_id", "boxes", "reward"))
+        _check_lengths(file, "boxes", _column(table, "boxes"))
+        for record in table.to_pylist():
             reward = record.get("reward")
             for box in record.get("boxes") or ():
+                if not all(map(math.isfinite, box)):
+                    continue
                 key = (int(box[0]), int(box[1]), int(box[2]), int(box[3]))
-                value = -math.inf if reward is None else float(reward)
+                value = -math.inf if reward is None or math.isnan(reward) else float(reward)
                 before = found[record["row_id"]].get(key, -math.inf)
                 found[record["row_id"]][key] = max(value, before)
     return {
@@ -292,21 +297,21 @@ def crops_by_row(path: Path, limit: int = 6) -> dict[str, list[PixelBox]]:
 
 def crop_scores(columns: dict[str, Any]) -> list[dict[str, float | None]]:
     """For each delivered crop its best overlap with an innermost target and its best IoU with any target."""
-    boxes, targets = columns.get("boxes") or [], columns.get("targets") or []
+    boxes, targets = columns.get("boxes") or [], list(filter(None, columns.get("targets") or []))
     if not boxes or not targets:
         return [{"overlap": None, "iou": None} for _ in boxes]
     inner = np.array([region[0] for region in targets], dtype=float)
     every = np.array([box for region in targets for box in region], dtype=float)
     crops = np.array(boxes, dtype=float)
     overlaps, ious = coverage_matrix(crops, inner).max(axis=1), iou_matrix(crops, every).max(axis=1)
-    return [{"overlap": float(o), "iou": float(i)} for o, i in zip(overlaps, ious, strict=True)]
+    return [{"overlap": _number(o), "iou": _number(i)} for o, i in zip(overlaps, ious, strict=True)]
 
 
 def conversation(text: str) -> list[dict[str, Any]]:
     """A conversation for display: a list of role and parts, whatever the file holds."""
     try:
-        messages = json.loads(text)
-    except ValueError:
+        messages = parse_json(text)
+    except (ValueError, TypeError):
         messages = text
     if not isinstance(messages, list):
         messages = [{"role": "unreadable", "content": str(text)}]
@@ -346,10 +351,15 @@ def _calls(message: dict[str, Any]) -> list[Any]:
 
 def _read(file: Path, columns: Sequence[str]) -> pa.Table:
     with _named(file):
-        names = parquet.read_schema(file).names
+        schema = parquet.read_schema(file)
+        names = schema.names
         missing = [name for name in NEEDED if name not in names]
         if missing:
             raise DataError(f"{file}: not a file of trajectories, has no column {missing[0]}")
+        for name, (is_kind, wanted) in _KINDS.items():
+            kind = schema.field(name).type if name in names and names.count(name) == 1 else pa.null()
+            if not (pa.types.is_null(kind) or is_kind(kind)):
+                raise DataError(f"{file}: column {name} must hold {wanted}, got {str(kind)[:80]}")
         return parquet.read_table(file, columns=[name for name in columns if name in names])
 
 
@@ -358,14 +368,70 @@ def _named(file: Path) -> Iterator[None]:
     """Turns what Arrow says of a bad file into a line that names it."""
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         reason = " ".join(str(error).split())[:120]
         raise DataError(f"{file}: not a readable Parquet file ({reason})") from None
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def _list_of(is_part: Callable[[pa.DataType], bool]) -> Callable[[pa.DataType], bool]:
+    def is_list(kind: pa.DataType) -> bool:
+        types = pa.types
+        if not (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)):
+            return False
+        return types.is_null(kind.value_type) or is_part(kind.value_type)
+
+    return is_list
+
+
+def _is_scores(kind: pa.DataType) -> bool:
+    return pa.types.is_map(kind) and _is_text(kind.key_type) and _is_number(kind.item_type)
+
+
+_KINDS = {
+    "step": (pa.types.is_integer, "whole numbers"),
+    "rollout": (pa.types.is_integer, "whole numbers"),
+    "messages": (_is_text, "texts"),
+    "image": (_is_text, "texts"),
+    "boxes": (_list_of(_list_of(_is_number)), "lists of boxes"),
+    "targets": (_list_of(_list_of(_list_of(_is_number))), "lists of lists of boxes"),
+    "image_size": (_list_of(_is_number), "pairs of numbers"),
+    "thumbnails": (
+        _list_of(lambda kind: pa.types.is_binary(kind) or pa.types.is_large_binary(kind)),
+        "files",
+    ),
+    "scores": (_is_scores, "a number per name"),
+    "reward": (_is_number, "numbers"),
+    "advantage": (_is_number, "numbers"),
+}
+"""What a column must hold, in Arrow's types and in words; one of nulls alone may stand for any."""
+_LENGTHS = {"boxes": (1, 4), "targets": (2, 4), "image_size": (0, 2)}
+"""How many numbers the lists of a column hold at which depth."""
+
+
+def _check_lengths(file: Path, name: str, values: Sequence[Any] | None) -> None:
+    depth, wanted = _LENGTHS[name]
+    for value in values or ():
+        inner = [value]
+        for _ in range(depth):
+            inner = [each for outer in inner for each in outer or ()]
+        for each in inner:
+            if (each is not None or depth) and (len(each or ()) != wanted or None in each):
+                raise DataError(f"{file}: {name} must hold lists of {wanted} numbers, got {str(each)[:80]}")
 
 
 def _read_index(file: Path, number: int) -> _Index:
     table = _read(file, LIGHT)
     count = table.num_rows
+    for name in _LENGTHS:
+        _check_lengths(file, name, _column(table, name))
     boxes = _column(table, "boxes") or [[]] * count
     scores = [dict(each or ()) for each in _column(table, "scores") or [()] * count]
     return _Index(
@@ -417,7 +483,8 @@ def _float(value: Any) -> float:
 
 
 def _number(value: Any) -> float | None:
-    return None if math.isnan(value) else float(value)
+    """JSON has no NaN and no infinity."""
+    return float(value) if math.isfinite(value) else None
 
 
 def _mask(found: pa.Array) -> NDArray[np.bool_]:

@@ -17,6 +17,7 @@ from PIL import Image
 from lfpc_rewards import parse_completions
 from lfpc_rewards.parsing import is_image
 from lfpc_trl.data.rows import Row
+from lfpc_trl.files import whole_file
 from lfpc_trl.pictures.crops import PixelBox
 from lfpc_trl.pictures.lazy import LazyImage, Noise, Part
 from lfpc_trl.pictures.sizes import Size
@@ -144,9 +145,9 @@ class TrajectoryLog:
 
         self.directory.mkdir(parents=True, exist_ok=True)
         columns = [as_columns(trajectory) for trajectory in trajectories]
-        fresh = self._file(step).with_suffix(".tmp")
-        parquet.write_table(pa.Table.from_pylist(columns, schema=schema()), fresh, compression="zstd")
-        fresh.replace(self._file(step))
+        table = pa.Table.from_pylist(columns, schema=schema())
+        with whole_file(self._file(step)) as draft:
+            parquet.write_table(table, draft, compression="zstd")
 
     def forget_after(self, step: int) -> None:
         """Remove the files of later steps, which are about to be done again, and what a kill left half."""

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import multiprocessing
+import os
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,9 @@ import numpy as np
 from PIL import Image
 
 from lfpc_trl.errors import InterruptedRun, UserError
+from lfpc_trl.files import draft_of, publish, write_whole
+from lfpc_trl.jobs.journal import difference
+from lfpc_trl.json_values import parse_json
 from lfpc_trl.pictures.opening import MAX_PIXELS
 from lfpc_trl.pictures.sizes import Size, shown_size
 from lfpc_trl.synthesize.backgrounds import draw_background
@@ -24,6 +28,8 @@ FACTOR = 28
 LEAST_HEIGHT = 10
 """Pixels of the original below which a word is hard to read. Our choice."""
 _PER_FOLDER = 1000
+_PART, _UNFINISHED = "rows.jsonl.part", ".unfinished.json"
+"""Rows so far, and the settings of a run that is not finished."""
 
 
 class Settings(NamedTuple):
@@ -122,7 +128,8 @@ def synthesize(
     """Make a data set.
 
     Args:
-        output: a new or empty folder; gets `rows.jsonl` and `images/`.
+        output: a new or empty folder; gets `rows.jsonl` and `images/`. In one with a run of the same settings
+            that was stopped, it goes on.
         rows: number of pictures, each with one question.
         settings: everything else that decides about the rows.
         workers: processes; the rows do not depend on it.
@@ -134,33 +141,72 @@ def synthesize(
     Raises:
         UserError: a setting cannot be used, or the signs do not fit.
     """
-    _check(output, rows, settings, workers)
+    _check(rows, settings, workers)
+    about = {"rows": rows, **json.loads(json.dumps(settings._asdict(), default=str))}
+    _check_output(output, about)
     output.mkdir(parents=True, exist_ok=True)
-    part, path = output / "rows.jsonl.part", output / "rows.jsonl"
-    count = 0
+    part, path = output / _PART, output / "rows.jsonl"
+    count = _whole_lines(part) if (output / _UNFINISHED).is_file() else 0
+    write_whole(output / _UNFINISHED, json.dumps(about) + "\n")
     try:
-        with contextlib.closing(_made(output, rows, settings, workers)) as made, part.open("w") as file:
-            for count, row in enumerate(made, start=1):
+        with (
+            contextlib.closing(_made(output, range(count, rows), settings, workers)) as made,
+            part.open("a" if count else "w", encoding="utf-8") as file,
+        ):
+            for row in made:
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                file.flush()
+                count += 1
                 progress(count)
     except KeyboardInterrupt:
-        raise InterruptedRun(f"the first {count} rows are in {part}") from None
-    return part.replace(path)
+        raise InterruptedRun(f"the first {count} rows are in {part}; the same command goes on") from None
+    publish(part, path)
+    (output / _UNFINISHED).unlink()
+    return path
 
 
-def _made(output: Path, rows: int, settings: Settings, workers: int) -> Generator[dict[str, Any], None, None]:
+def _whole_lines(part: Path) -> int:
+    """How many rows a stopped run has written; a line that was cut off is removed."""
+    if not part.is_file():
+        return 0
+    data = part.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    os.truncate(part, whole)
+    return data[:whole].count(b"\n")
+
+
+def _check_output(output: Path, about: dict[str, Any]) -> None:
+    """Refuse a folder that holds anything but a stopped run of these settings."""
+    if not output.exists():
+        return
+    names = {path.name for path in output.iterdir()} if output.is_dir() else {""}
+    if not names <= {_PART, _UNFINISHED, draft_of(output / _UNFINISHED).name, "images"}:
+        raise UserError(f"{output}: not a new or empty folder")
+    if names and not names & {_PART, _UNFINISHED, draft_of(output / _UNFINISHED).name}:
+        raise UserError(f"{output}: not a new or empty folder")
+    if _UNFINISHED in names:
+        try:
+            before = parse_json((output / _UNFINISHED).read_bytes())
+        except ValueError as error:
+            raise UserError(f"{output / _UNFINISHED}: not readable ({error})") from None
+        changed = difference(before, about)
+        if changed is not None:
+            raise UserError(f"{output}: holds an unfinished data set of other settings, {changed}")
+
+
+def _made(
+    output: Path, numbers: range, settings: Settings, workers: int
+) -> Generator[dict[str, Any], None, None]:
     make = functools.partial(make_row, output, settings)
     if workers == 1:
-        yield from map(make, range(rows))
+        yield from map(make, numbers)
         return
     # A fresh interpreter each: a fork would share the locks of whatever else runs in this process.
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        yield from pool.imap(make, range(rows), chunksize=4)
+        yield from pool.imap(make, numbers, chunksize=4)
 
 
-def _check(output: Path, rows: int, settings: Settings, workers: int) -> None:
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"{output}: not a new or empty folder")
+def _check(rows: int, settings: Settings, workers: int) -> None:
     least, most = settings.target_pixels
     rules = [
         (rows >= 1, f"--rows must be at least 1, got {rows}"),

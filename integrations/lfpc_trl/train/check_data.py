@@ -111,7 +111,7 @@ def check_data(
     samples: list[Sample] = []
     rows, problems = scan_rows(path, require_targets=stage == 2, samples=samples)
     frame = frame_warning(path, samples)
-    total = len(rows) + len(problems)
+    total = len(rows) + len({problem.place for problem in problems})
     if shown_tokens is not None:
         rows = with_shown_tokens(rows, shown_tokens, factor=crops.factor)
     key: Callable[[Row], _Played] = functools.partial(_play_row, crops=crops, grounding=grounding)

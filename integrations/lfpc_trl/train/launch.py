@@ -8,8 +8,9 @@ import sys
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
-from lfpc_trl.errors import UserError
+from lfpc_trl.errors import UserError, first_line
 from lfpc_trl.train.recipe import LaunchSettings
 
 
@@ -101,8 +102,10 @@ def replace_process(command: Sequence[str]) -> None:
 
 
 def _configuration(launch: LaunchSettings) -> Path:
+    """The file of a configuration, checked if it is the user's."""
     name = launch.accelerate_config or ""
     if Path(name).is_file():
+        _content_of(Path(name))
         return Path(name)
     folder = resources.files("trl") / "accelerate_configs"
     names = sorted(
@@ -113,13 +116,54 @@ def _configuration(launch: LaunchSettings) -> Path:
     return Path(str(folder / f"{name}.yaml"))
 
 
-def _processes_in(configuration: Path) -> int:
+_KEYS = (
+    *("compute_environment", "debug", "distributed_type", "downcast_bf16", "dynamo_config"),
+    *("enable_cpu_affinity", "fp8_config", "fsdp_config", "deepspeed_config", "gpu_ids", "machine_rank"),
+    *("main_process_ip", "main_process_port", "main_training_function", "mixed_precision", "num_machines"),
+    *("num_processes", "parallelism_config", "rdzv_backend", "same_network", "use_cpu"),
+)
+"""Keys of accelerate that say how processes of this machine train together."""
+_OFF_ALONE = ("tpu_env", "tpu_use_cluster", "tpu_use_sudo", "mpirun_config", "megatron_lm_config")
+"""Keys that `accelerate config` writes too, and that must be empty: they start programs, or set variables."""
+_ONE_VALUE = {"compute_environment": "LOCAL_MACHINE", "main_training_function": "main"}
+_ONE_VALUE_OF_DEEPSPEED = {"deepspeed_multinode_launcher": "standard"}
+
+
+def _content_of(configuration: Path) -> dict[str, Any]:
+    """What a configuration of accelerate holds; accelerate obeys all of it, so all of it must be known.
+
+    Raises:
+        UserError: no configuration, or a key that starts other programs than this training.
+    """
     import yaml
 
     try:
         content = yaml.safe_load(configuration.read_text(encoding="utf-8"))
-        return int(content["num_processes"])
-    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
+        raise UserError(f"{configuration}: no configuration of accelerate ({first_line(error)})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{configuration}: no configuration of accelerate, it must hold settings and values")
+    for key, value in content.items():
+        if key not in (*_KEYS, *_OFF_ALONE):
+            raise UserError(
+                f"{configuration}: no configuration of accelerate for a training here, it holds {key!r}"
+            )
+        if key in _OFF_ALONE and value:
+            raise UserError(f"{configuration}: {key} must be empty or false, got {str(value)[:60]!r}")
+    deepspeed = content.get("deepspeed_config") or {}
+    if not isinstance(deepspeed, dict) or "deepspeed_hostfile" in deepspeed:
+        raise UserError(f"{configuration}: deepspeed_config must be settings without deepspeed_hostfile")
+    for settings, rules in ((content, _ONE_VALUE), (deepspeed, _ONE_VALUE_OF_DEEPSPEED)):
+        for key, only in rules.items():
+            if settings.get(key, only) != only:
+                raise UserError(f"{configuration}: {key} must be {only}, got {settings[key]!r}")
+    return content
+
+
+def _processes_in(configuration: Path) -> int:
+    try:
+        return int(_content_of(configuration)["num_processes"])
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{configuration}: no configuration of accelerate ({error})") from None
 
 

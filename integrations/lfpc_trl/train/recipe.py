@@ -60,6 +60,9 @@ REFUSED = {
     "use_transformers_continuous_batching": "TRL 1.16 has it for text models only",
     "use_transformers_paged": "TRL 1.16 has it for text models only",
     "auto_find_batch_size": "GRPO needs whole groups; lower per_device_train_batch_size",
+    "trust_remote_code": "no code of a model directory is run",
+    "model_init_kwargs": "the model is loaded by lfpc; see dtype and attn_implementation",
+    "hub_token": "nothing is uploaded, and a recipe is copied into the run's manifest",
     "load_in_4bit": "quantised weights have not been tried",
     "load_in_8bit": "quantised weights have not been tried",
     "bnb_4bit_quant_type": "quantised weights have not been tried",
@@ -80,6 +83,34 @@ REFUSED = {
 """Options of TRL that a recipe cannot hold, and why."""
 
 
+_MEANT = {
+    "lr": "learning_rate",
+    "batch_size": "per_device_train_batch_size",
+    "group_size": "num_generations",
+    "rollouts": "num_generations",
+    "samples": "num_generations",
+    "epochs": "steps",
+    "num_epochs": "steps",
+    "wd": "weight_decay",
+    "kl": "beta",
+    "kl_coef": "beta",
+    "clip": "epsilon",
+    "temp": "temperature",
+    "max_tokens": "response_tokens",
+    "max_new_tokens": "response_tokens",
+    "max_length": "trajectory_tokens",
+    "rank": "lora_r",
+    "lora_rank": "lora_r",
+    "gpus": "num_processes",
+    "nproc_per_node": "num_processes",
+    "vllm": "use_vllm",
+    "cpu": "use_cpu",
+    "lora": "use_peft",
+    "scheduler": "lr_scheduler_type",
+    "clip_grad": "max_grad_norm",
+    "wandb": "report_to",
+}
+"""Settings as people call them elsewhere. No two letters of "lr" are like those of "learning_rate"."""
 _ALWAYS_TOLD = (
     *("num_generations", "per_device_train_batch_size", "temperature", "top_p", "top_k", "learning_rate"),
     *("lr_scheduler_type", "weight_decay", "max_grad_norm", "beta", "entropy_coef", "epsilon", "delta"),
@@ -174,7 +205,9 @@ def refuse_option(name: str, known: Sequence[str] | Mapping[str, Any]) -> typing
     name = name.removeprefix("--").replace("-", "_")
     if name in REFUSED:
         raise UserError(f"{name} cannot be set: {REFUSED[name]}")
-    near = difflib.get_close_matches(name, list(known), n=1)
+    near = [_MEANT[name]] if name in _MEANT else difflib.get_close_matches(name, list(known), n=1)
+    if not near and len(name) > 3:
+        near = sorted((each for each in known if name in each), key=len)[:1]
     raise UserError(f"unknown setting {name}" + (f", did you mean {near[0]}?" if near else ""))
 
 

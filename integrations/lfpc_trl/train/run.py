@@ -62,7 +62,7 @@ _TRL_NAMES = {
     "learning_rate": "learning_rate",
 }
 """Our name in `metrics.jsonl`: TRL's name in its logs. No times, so that equal runs give equal files."""
-_NOT_COPIED = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".md", ".index.json", ".jsonl", ".tmp")
+_NOT_COPIED = (".safetensors", ".gguf", ".md", ".index.json", ".jsonl", ".tmp", ".py", *weights.PICKLED)
 _CONVERSATION = ("max_turns", "max_crops", "crop_tokens", "min_side")
 """What a model learns to expect of its crop tool; stage 2 must go on with what stage 1 had."""
 _DTYPES: dict[str, Any] = {
@@ -142,6 +142,7 @@ def train(
     checkpoint = None
     if resume:
         if run_directory.check_same(output_dir, manifest)["finished"]:
+            weights.check_weights(output_dir)  # they may have been moved since
             return TrainResult(output_dir, recipe.stage.steps, run_directory.read_metrics(output_dir))
         checkpoint = run_directory.last_checkpoint(output_dir)
     elif _is_main_process():  # the others may find what it has written meanwhile
@@ -154,6 +155,7 @@ def train(
     if _is_main_process():
         output_dir.mkdir(parents=True, exist_ok=True)
         run_directory.write_json(output_dir / MANIFEST, manifest)
+        run_directory.clear_leftovers(output_dir)
         run_directory.keep_metrics_until(output_dir, done)
         _trajectory_log(recipe, output_dir).forget_after(done)
     with _quiet():
@@ -227,6 +229,7 @@ def prove(recipe: Recipe, model_dir: Path, rows: Sequence[Row]) -> Any:
     Raises:
         UserError: naming the row, the setting or the file, and the rule.
     """
+    weights.check_weights(model_dir)
     if recipe.option("use_vllm"):
         check_prepared(model_dir)
     processor = processors.load_processor(model_dir)

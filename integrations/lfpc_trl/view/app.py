@@ -10,12 +10,12 @@ from starlette.applications import Starlette
 from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from lfpc_trl.data.rows import Row
 from lfpc_trl.errors import DataError
-from lfpc_trl.html.server import Access, make_app
+from lfpc_trl.html.server import Access, Answer, make_app
 from lfpc_trl.html.tiles import tile_route
 from lfpc_trl.runs.reading import Filter, Run, conversation, crop_scores
 
@@ -57,11 +57,11 @@ class _Viewer:
         """The runs and what their filters offer."""
         for run in self.runs:
             run.refresh()
-        return JSONResponse({"runs": [run.facts() for run in self.runs]})
+        return Answer({"runs": [run.facts() for run in self.runs]})
 
     def curves(self, request: Request) -> Response:  # noqa: ARG002 - Starlette passes it
         """Every number in the metrics of the runs, by name, against the step."""
-        return JSONResponse({"runs": [_series(run) for run in self.runs]})
+        return Answer({"runs": [_series(run) for run in self.runs]})
 
     def _run(self, request: Request) -> Run:
         number = int(request.path_params["run"])
@@ -77,7 +77,7 @@ class _Viewer:
         positions = run.select(_filter(asked), other)
         first = int(asked.get("from", "0")) if asked.get("from", "0").isdecimal() else 0
         page = [run.summary(int(position)) for position in positions[first : first + PAGE]]
-        return JSONResponse({"count": len(positions), "generation": run.generation, "page": page})
+        return Answer({"count": len(positions), "generation": run.generation, "page": page})
 
     def match(self, request: Request) -> Response:
         """The trajectory of the same row in another run."""
@@ -85,7 +85,7 @@ class _Viewer:
             request.query_params.get(name, "") for name in ("row_id", "step", "condition")
         )
         number = int(step) if step.isdecimal() else None
-        return JSONResponse({"position": self._run(request).match(row_id, number, condition)})
+        return Answer({"position": self._run(request).match(row_id, number, condition)})
 
     def _columns(self, request: Request) -> tuple[Run, int, dict[str, Any]]:
         run, position = self._run(request), request.path_params["position"]
@@ -97,7 +97,7 @@ class _Viewer:
         """One trajectory, without its pictures."""
         run, position, columns = self._columns(request)
         size = columns.get("image_size")
-        return JSONResponse(
+        return Answer(
             {
                 **run.summary(position),
                 "choices": columns.get("choices"),
@@ -107,9 +107,11 @@ class _Viewer:
                 "original": self._original(columns["row_id"], size),
                 "messages": conversation(columns["messages"]),
                 "thumbnails": len(columns.get("thumbnails") or ()),
-                "boxes": columns.get("boxes") or [],
+                "boxes": _finite_boxes(columns.get("boxes") or []),
                 "box_scores": crop_scores(columns),
-                "targets": columns.get("targets"),
+                "targets": None
+                if columns.get("targets") is None
+                else [_finite_boxes(region or []) for region in columns["targets"]],
                 "scores": {name: _finite(value) for name, value in columns.get("scores") or ()},
                 "advantage": _finite(columns.get("advantage")),
                 "ending": columns.get("ending"),
@@ -166,6 +168,11 @@ def _series(run: Run) -> dict[str, Any]:
         "step": [line["step"] for line in lines],
         "series": {name: [_finite(line.get(name)) for line in lines] for name in names},
     }
+
+
+def _finite_boxes(boxes: Sequence[Sequence[float]]) -> list[list[float]]:
+    """The boxes that a page can draw."""
+    return [list(box) for box in boxes if all(map(math.isfinite, box))]
 
 
 def _finite(value: Any) -> float | None:

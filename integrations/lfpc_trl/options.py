@@ -1,0 +1,25 @@
+"""The parser of the commands' options: an unknown one is refused with the one that was probably meant."""
+
+import argparse
+import difflib
+from typing import Any, NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """Argparse's, with suggestions."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's; what is left over is named with the nearest option."""
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            self.refuse(unknown)
+        return found
+
+    def refuse(self, unknown: list[str]) -> NoReturn:
+        """Say what is not known."""
+        known = [name for action in self._actions for name in action.option_strings]
+        word = unknown[0].partition("=")[0]
+        near = [name for name in known if word.startswith("--") and name.startswith(word)]
+        near = near or difflib.get_close_matches(word.replace("_", "-"), known, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
