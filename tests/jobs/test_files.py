@@ -4,12 +4,12 @@ import errno
 import json
 
 import pytest
-from tests.tiny import make_rows
 
 from lfpc_trl.data.rows import read_rows, write_rows
 from lfpc_trl.errors import UserError
 from lfpc_trl.files import draft_of, whole_file, write_whole
 from lfpc_trl.json_values import MAX_DEPTH, is_deep, json_line, not_plain, parse_json
+from tests.tiny import make_rows
 
 
 def disk_full_at(monkeypatch, place):
