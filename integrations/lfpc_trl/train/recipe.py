@@ -1,6 +1,6 @@
 """Recipes: everything that decides what a training run does, apart from its model and its data.
 
-A recipe is a flat YAML file, read with TRL's own parser; an option on the command line overrides the file.
+A recipe is a flat YAML file; TRL's own parser gets its values, and options on the command line override them.
 Its names are those of
 
 * `StageSettings`, what LFPC adds,
