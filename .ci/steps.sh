@@ -38,6 +38,8 @@ the_end() {
     rm -r "$notes"
 }
 trap the_end EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM # otherwise the end would see the status of the last command, which may be good
 
 # A browser for the tests of the pages; where it cannot be installed, those are skipped and say so.
 browser() {
