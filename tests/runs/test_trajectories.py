@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from lfpc_trl.errors import UserError
 from lfpc_trl.runs.trajectories import Trajectory, TrajectoryLog, read_trajectories
 
 ONE = Trajectory(
@@ -133,7 +134,7 @@ def test_a_failed_write_leaves_the_file_as_it_was(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(parquet, "write_table", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UserError, match=r"step-000001.parquet: cannot be written .disk full."):
         log.write(1, [BARE])
     assert read_trajectories(tmp_path) == [ONE]
 
