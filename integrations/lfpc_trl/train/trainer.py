@@ -5,6 +5,7 @@ and stops where TRL 1.16 would go on with a damaged batch.
 """
 
 import os
+import sys
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from lfpc_trl.rollouts.crop_tool import CropSettings, EnvironmentFactory
 from lfpc_trl.rollouts.prompts import Message
 from lfpc_trl.rollouts.transcript import ENDINGS, ending
 from lfpc_trl.runs.trajectories import Round, TrajectoryLog
+from lfpc_trl.train import group_step
+from lfpc_trl.train.groups import GroupedPictures, group_pictures, micro_batches
 
 
 class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -30,6 +33,8 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
             the mean and the deviation of their group, as in the code of Mini-o3 (arXiv 2509.07969), which
             masks what we call "over_turn" and "over_long".
         trajectories: where a sample of the rollouts is kept; None keeps none.
+        share_prompts: whether the prompt of a group is computed once, see `lfpc_trl.train.group_step`. Where that
+            cannot be, one line on stderr says why, and every rollout is computed by itself.
         **kwargs: TRL's.
 
     Raises:
@@ -43,6 +48,7 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
         environment_factory: EnvironmentFactory | None = None,
         mask_endings: Collection[str] = (),
         trajectories: TrajectoryLog | None = None,
+        share_prompts: bool = True,
         **kwargs: Any,
     ) -> None:
         unknown = sorted(set(mask_endings) - set(ENDINGS))
@@ -61,6 +67,11 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
         self._endings: list[str] = []
         self._crops = crops
         self._kept: Round | None = None
+        reason = group_step.prepare(self) if share_prompts else None
+        if reason is not None and self.accelerator.is_main_process:
+            print(f"lfpc: every rollout is computed by itself: {reason}", file=sys.stderr, flush=True)
+        shared = share_prompts and reason is None
+        self._group_step = group_step.GroupStep(self.accelerator) if shared else None
 
     # --- a turn ---
 
@@ -163,6 +174,66 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
             self._logs["prompt"].clear()
             self._logs["completion"].clear()
         return output
+
+    # --- the update ---
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        """The next micro batch. TRL shuffles the rollouts of a round; here groups stay together."""
+        if self._group_step is None or not self.model.training:
+            return super()._prepare_inputs(generation_batch)
+        micro_steps: int = self.args.steps_per_generation
+        if self._step % (micro_steps * self.num_iterations) == 0 or self._buffered_inputs is None:
+            scored = self._generate_and_score_completions(generation_batch)
+            prompts = [
+                ids[read]
+                for ids, read in zip(scored["prompt_ids"], scored["prompt_mask"].bool(), strict=True)
+            ]
+            pictures = self._pictures(prompts, scored, copy=True)
+            self._buffered_inputs = micro_batches(scored, pictures, micro_steps)
+        return self._buffered_inputs[self._step % micro_steps]
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        pictures = kwargs.get("pixel_values")
+        if self._group_step is None or pictures is None:
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, batch_size=batch_size, **kwargs
+            )
+        if not isinstance(pictures, GroupedPictures):
+            rows = zip(
+                input_ids[:, :-logits_to_keep], attention_mask[:, :-logits_to_keep].bool(), strict=True
+            )
+            pictures = self._pictures([ids[read] for ids, read in rows], kwargs)
+        log_probs, entropies = self._group_step.log_probs(
+            model,
+            input_ids,
+            attention_mask,
+            logits_to_keep,
+            pictures,
+            at_once=batch_size or len(input_ids),
+            weights_change=self.accelerator.sync_gradients,
+        )
+        return log_probs, entropies, None
+
+    def _pictures(
+        self, prompts: list[torch.Tensor], batch: dict[str, Any], *, copy: bool = False
+    ) -> GroupedPictures:
+        return group_pictures(
+            prompts,
+            batch["pixel_values"],
+            batch["image_grid_thw"],
+            batch["num_images"],
+            image_token_id=self._placeholder,
+            merge_size=self.processing_class.image_processor.merge_size,
+            copy=copy,
+        )
 
     def _is_logged(self) -> bool:
         return bool(self.model.training and self.accelerator.is_main_process)
