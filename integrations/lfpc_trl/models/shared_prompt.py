@@ -1,12 +1,12 @@
 """A prompt that is computed once, for all the completions that follow it.
 
 A token of a prompt sees what stands before it, never a completion. So one pass over the prompt (its pictures
-through the vision tower, its tokens through the layers) serves every completion: what a completion needs of it
-are the keys and values of each attention layer.
+through the vision tower, its tokens through the layers) serves every completion: what a completion needs of
+it are the keys and values of each attention layer.
 
-Completions are computed on a detached copy of these, some at a time, so that the activations of one batch are
-gone before the next begins. What their gradients owe the prompt gathers in that copy; the last batch stands on
-the keys and values themselves, and its backward pass takes all of it through the prompt, once.
+Completions are computed on a detached copy of these, some at a time, so that the activations of one batch
+are gone before the next begins. The gradients that they send to the prompt gather in that copy. The last
+batch stands on the keys and values themselves: its backward pass takes all of it through the prompt, once.
 """
 
 from typing import Any, NamedTuple
@@ -34,9 +34,12 @@ class Pixels(NamedTuple):
 class _Recorded(DynamicLayer):  # type: ignore[misc]
     """Lets keys and values through and keeps those of the first pass; checkpointing runs a layer twice."""
 
+    keys: Any
+    values: Any
+
     def update(self, key_states: Any, value_states: Any, *_: Any, **__: Any) -> tuple[Any, Any]:
-        if not self.is_initialized:
-            self.keys, self.values, self.is_initialized = key_states, value_states, True
+        if self.keys is None:
+            self.keys, self.values = key_states, value_states
         return key_states, value_states
 
     def get_seq_length(self) -> int:
@@ -105,9 +108,7 @@ class SharedPrompt:
         whole = torch.cat([self._ids.expand(rows, -1), ids], dim=1)
         attention = torch.cat([mask.new_ones(rows, len(self._ids)), mask], dim=1)
         grids = [grid for own in pictures for grid in (self._pictures.grid, own.grid)]
-        own = Pixels(
-            torch.cat([each.values for each in pictures]), torch.cat([each.grid for each in pictures])
-        )
+        values, grid = (torch.cat(each) for each in zip(*pictures, strict=True))
         start = len(self._ids) - 1
         return {
             "input_ids": whole[:, start:],
@@ -116,7 +117,7 @@ class SharedPrompt:
             "past_key_values": Cache(
                 layers=[_Shared(*each) for each in (self._states if last else self._copies)]
             ),
-            **own.arguments(),
+            **Pixels(values, grid).arguments(),
         }
 
     def _positions(self, ids: torch.Tensor, mask: torch.Tensor, grid: torch.Tensor) -> Any:
@@ -130,7 +131,11 @@ def _copy(states: torch.Tensor) -> torch.Tensor:
     if not states.requires_grad:
         return states
     copy = states.detach().float().requires_grad_()
-    states.register_hook(lambda own: own if copy.grad is None else own + copy.grad.to(own.dtype))
+
+    def with_gathered(own: torch.Tensor) -> torch.Tensor:
+        return own if copy.grad is None else own + copy.grad.to(own.dtype)
+
+    states.register_hook(with_gathered)  # type: ignore[no-untyped-call]
     return copy
 
 

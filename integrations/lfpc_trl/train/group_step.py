@@ -48,8 +48,8 @@ class GroupStep:
             weights_change: whether the weights change after this batch, so that no prompt may be kept.
 
         Returns:
-            Log-probabilities and, where the language head gives them, entropies: (rollouts, `completion`) each,
-            0 at padding.
+            Log-probabilities and, where the language head gives them, entropies: (rollouts, `completion`)
+            each, 0 at padding.
         """
         unwrapped = self._accelerator.unwrap_model(model)
         outputs = []

@@ -1,8 +1,8 @@
-"""Rollouts of a group kept together: which they are, their pictures once, and in which order they are learned from."""
+"""Rollouts of a group, kept together: which they are, their pictures once, and the order of learning."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, starmap
 from typing import Any, NamedTuple
 
 import torch
@@ -53,7 +53,8 @@ class GroupedPictures:
 
 
 def group_pictures(
-    prompts: Sequence[torch.Tensor],
+    prompt_ids: torch.Tensor,
+    prompt_mask: torch.Tensor,
     pixel_values: torch.Tensor,
     image_grid_thw: torch.Tensor,
     num_images: Sequence[int],
@@ -65,33 +66,35 @@ def group_pictures(
     """Find the groups in TRL's batch: neighbours whose prompts have the same tokens and the same pixels.
 
     Args:
-        prompts: the tokens of each rollout's prompt, without padding.
+        prompt_ids: (rollouts, tokens).
+        prompt_mask: (rollouts, tokens), 0 for padding.
         pixel_values: (patches, values of a patch), the pictures of all rollouts.
         image_grid_thw: (pictures, 3).
         num_images: pictures of each rollout.
         image_token_id: the token that stands for a visual token.
         merge_size: patches per side of a visual token.
-        copy: whether the pictures are copied, so that TRL's tensor, with a copy of the prompt's pictures for every
-            rollout, can be let go.
+        copy: whether pixels are copied. TRL's tensor, which holds the prompt's pictures once for every
+            rollout, can then be let go.
     """
     patches = image_grid_thw.prod(-1)
     ends = [0, *accumulate(patches.tolist())]
+    visual = (prompt_ids == image_token_id).sum(1).tolist()  # tokens of each prompt
+    read = prompt_ids.masked_fill(prompt_mask == 0, -1)
+
+    def pixels(start: int, stop: int) -> Pixels:
+        values = pixel_values[ends[start] : ends[stop]]
+        return Pixels(values.clone() if copy else values, image_grid_thw[start:stop])
+
     rollouts: list[RolloutPictures] = []
     first = 0
-    for place, (ids, count) in enumerate(zip(prompts, num_images, strict=True)):
+    for place, count in enumerate(num_images):
         last = first + count
-        tokens = int((ids == image_token_id).sum())
-        seen = (patches[first:last] // merge_size**2).cumsum(0)
-        split = first + int((seen <= tokens).sum())
-        prompt, own = (
-            Pixels(pixel_values[ends[start] : ends[stop]], image_grid_thw[start:stop])
-            for start, stop in ((first, split), (split, last))
-        )
-        if place and torch.equal(ids, prompts[place - 1]) and _equal(prompt, rollouts[-1].prompt):
+        tokens = (patches[first:last] // merge_size**2).cumsum(0)
+        split = first + int((tokens <= visual[place]).sum())
+        prompt = pixels(first, split)
+        if place and torch.equal(read[place], read[place - 1]) and _equal(prompt, rollouts[-1].prompt):
             prompt = rollouts[-1].prompt
-        elif copy:
-            prompt = Pixels(prompt.values.clone(), prompt.grid)
-        rollouts.append(RolloutPictures(prompt, Pixels(own.values.clone(), own.grid) if copy else own))
+        rollouts.append(RolloutPictures(prompt, pixels(split, last)))
         first = last
     return GroupedPictures(rollouts)
 
@@ -113,11 +116,9 @@ def micro_batches(batch: dict[str, Any], pictures: GroupedPictures, count: int) 
     """
     lengths = batch["completion_mask"].sum(1).tolist()
     firsts = [0, *(part.stop for part, goes_on in pictures.parts(len(lengths)) if not goes_on)]
-    order = [
-        place
-        for start, stop in pairwise(firsts)
-        for place in sorted(range(start, stop), key=lengths.__getitem__)
-    ]
+    order: list[int] = []
+    for group in starmap(range, pairwise(firsts)):
+        order += sorted(group, key=lengths.__getitem__)
     ordered = {name: _taken(value, order) for name, value in batch.items() if name not in _OF_PICTURES}
     size = len(order) // count
     rollouts = [pictures.rollouts[place] for place in order]

@@ -33,13 +33,15 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
             the mean and the deviation of their group, as in the code of Mini-o3 (arXiv 2509.07969), which
             masks what we call "over_turn" and "over_long".
         trajectories: where a sample of the rollouts is kept; None keeps none.
-        share_prompts: whether the prompt of a group is computed once, see `lfpc_trl.train.group_step`. Where that
-            cannot be, one line on stderr says why, and every rollout is computed by itself.
+        share_prompts: whether the prompt of a group is computed once, see `lfpc_trl.train.group_step`. Where
+            that cannot be, one line on stderr says why, and every rollout is computed by itself.
         **kwargs: TRL's.
 
     Raises:
         ValueError: `mask_endings` holds another word, or TRL's `mask_truncated_completions` is set.
     """
+
+    _buffered_inputs: list[dict[str, Any]] | None  # TRL's: the micro batches of a round
 
     def __init__(
         self,
@@ -184,11 +186,7 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
         micro_steps: int = self.args.steps_per_generation
         if self._step % (micro_steps * self.num_iterations) == 0 or self._buffered_inputs is None:
             scored = self._generate_and_score_completions(generation_batch)
-            prompts = [
-                ids[read]
-                for ids, read in zip(scored["prompt_ids"], scored["prompt_mask"].bool(), strict=True)
-            ]
-            pictures = self._pictures(prompts, scored, copy=True)
+            pictures = self._pictures(scored["prompt_ids"], scored["prompt_mask"], scored, copy=True)
             self._buffered_inputs = micro_batches(scored, pictures, micro_steps)
         return self._buffered_inputs[self._step % micro_steps]
 
@@ -207,10 +205,8 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
                 model, input_ids, attention_mask, logits_to_keep, batch_size=batch_size, **kwargs
             )
         if not isinstance(pictures, GroupedPictures):
-            rows = zip(
-                input_ids[:, :-logits_to_keep], attention_mask[:, :-logits_to_keep].bool(), strict=True
-            )
-            pictures = self._pictures([ids[read] for ids, read in rows], kwargs)
+            ids, mask = (each[:, :-logits_to_keep] for each in (input_ids, attention_mask))
+            pictures = self._pictures(ids, mask, kwargs)
         log_probs, entropies = self._group_step.log_probs(
             model,
             input_ids,
@@ -223,13 +219,13 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
         return log_probs, entropies, None
 
     def _pictures(
-        self, prompts: list[torch.Tensor], batch: dict[str, Any], *, copy: bool = False
+        self, ids: torch.Tensor, mask: torch.Tensor, batch: dict[str, Any], *, copy: bool = False
     ) -> GroupedPictures:
+        """The groups in a batch of TRL's; `ids` and `mask` are those of its prompts."""
         return group_pictures(
-            prompts,
-            batch["pixel_values"],
-            batch["image_grid_thw"],
-            batch["num_images"],
+            ids,
+            mask,
+            *(batch[name] for name in ("pixel_values", "image_grid_thw", "num_images")),
             image_token_id=self._placeholder,
             merge_size=self.processing_class.image_processor.merge_size,
             copy=copy,
