@@ -1,7 +1,11 @@
 """The update that computes the prompt of a group once, against TRL's own update on the same rollouts."""
 
 import copy
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +15,7 @@ from hypothesis import strategies as st
 from peft import LoraConfig
 
 from lfpc_trl.data.rows import read_rows
+from lfpc_trl.models.weights import load_model
 from lfpc_trl.train.group_step import prepare
 from lfpc_trl.train.groups import GroupedPictures, micro_batches
 from tests import tiny
@@ -143,16 +148,20 @@ PLACEHOLDER = tiny.tokenizer().convert_tokens_to_ids("<|image_pad|>")
 
 
 def gradients(trainer, batches, *, window=None):
-    """The gradients of a step by name, and its losses; `window` micro batches make an update, if not all."""
-    trainer.model.zero_grad()
-    trainer.current_gradient_accumulation_steps = window or len(batches)
-    losses = []
+    """Of every update by its number and name, and the losses; `window` micro batches make one, if not all."""
+    window = window or len(batches)
+    trainer.current_gradient_accumulation_steps = window
+    losses, updates = [], {}
     for number, batch in enumerate(batches, start=1):
-        trainer.accelerator.gradient_state._set_sync_gradients(number % (window or len(batches)) == 0)
+        trainer.accelerator.gradient_state._set_sync_gradients(number % window == 0)
         loss = trainer._compute_loss(trainer.model, batch)
         loss.backward()
         losses.append(loss.item())
-    return {name: each.grad for name, each in trainer.model.named_parameters() if each.requires_grad}, losses
+        if number % window == 0:
+            named = [(name, each) for name, each in trainer.model.named_parameters() if each.requires_grad]
+            updates |= {(number // window, name): each.grad for name, each in named if each.grad is not None}
+            trainer.model.zero_grad()
+    return updates, losses
 
 
 def both_ways(trainer, groups, count, *, window=None, seed=0):
@@ -436,3 +445,24 @@ def test_a_trainer_that_cannot_share_says_so_once_and_goes_on(tmp_path, capsys):
     assert said.count("every rollout is computed by itself: reentrant gradient checkpointing") == 1
     make_trainer(model_dir, rows, tmp_path / "run", share_prompts=False)
     assert "by itself" not in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("group", "checkpointing"), [(4, "on"), (8, "off")])
+def test_two_processes_take_the_steps_of_trl(tmp_path, group, checkpointing):
+    """DDP; each process has four rollouts of a round: a group of its own, or half of one group."""
+    model_dir = tiny.make_model(tmp_path / "model", "qwen2_5_vl", chat_template=tiny.COMPACT)
+    rows = tiny.make_rows(tmp_path, 4)
+    for share in ("on", "off"):
+        script = Path(__file__).with_name("one_of_two.py")
+        arguments = [model_dir, rows, tmp_path, share, group, checkpointing]
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+        subprocess.run([*command, script, *map(str, arguments)], check=True, env=environment)
+    before = load_model(model_dir).state_dict()
+    ours, other, theirs = (torch.load(tmp_path / name) for name in ("on-0.pt", "on-1.pt", "off-0.pt"))
+    for name, start in before.items():
+        assert torch.equal(ours[name], other[name])
+        moved, expected = ours[name] - start, theirs[name] - start
+        assert (moved - expected).abs().max() <= 1e-4 * expected.abs().max() + 1e-6, name
+    assert any((ours[name] - start).abs().max() > 1e-2 for name, start in before.items())
