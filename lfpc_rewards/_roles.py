@@ -1,0 +1,89 @@
+"""Who said what in one decoded text.
+
+Trainers that keep no messages (verl, ms-swift) hand over everything behind the prompt as one text: the turns of
+the model and, between them, what the tools answered. Two ways of writing are known, both of Qwen's template:
+with its special tokens (``<|im_start|>assistant``), and as a decoder without them leaves it, where a line
+"user" and a line "assistant" are all that is left.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from lfpc_rewards._typing import Message
+
+TURN_ENDS = ("<|im_end|>", "<|endoftext|>")
+"""The tokens at which an engine stops a turn of Qwen's models. They belong to no turn's words."""
+
+_START = "<|im_start|>"
+_ROLE = re.compile(r"<\|im_start\|>(\w*)\n?")
+_RESPONSE = re.compile(r"<tool_response>(.*?)(?:</tool_response>|\Z)", re.DOTALL)
+
+# Without special tokens a turn of the model ends where its last tag is followed by the line, or, whatever it
+# said last, where a tool's answer follows. verl puts no line break before it.
+_BARE_USER = re.compile(r"(</(?:think|tool_call|answer)>)\s*(?:user|tool)\n|(?:user|tool)\n(?=\s*<tool_response>)")
+_BARE_RESPONSES = re.compile(r"(?:\s*<tool_response>.*?</tool_response>)+", re.DOTALL)
+_BARE_ASSISTANT = re.compile(r"^assistant(?:\n|\Z)", re.MULTILINE)
+
+
+def messages_of(text: str, picture_mark: str | None) -> list[Message]:
+    """The messages of a decoded text, the first of which is the model's unless the text says otherwise.
+
+    Args:
+        text: Everything behind the prompt.
+        picture_mark: What stands once for each picture in the answer of a tool or user; None: nothing does.
+    """
+    return list(_with_tokens(text, picture_mark) if _START in text else _bare(text, picture_mark))
+
+
+def without_end(text: str) -> str:
+    """A turn without the tokens that ended it, padding included. Nothing else is taken away."""
+    kept = stop = len(text)
+    while True:
+        while stop and text[stop - 1].isspace():
+            stop -= 1
+        end = next((each for each in TURN_ENDS if text.endswith(each, 0, stop)), None)
+        if end is None:
+            return text[:kept]
+        kept = stop = stop - len(end)
+
+
+def _with_tokens(text: str, picture_mark: str | None) -> Iterator[Message]:
+    first, *others = _ROLE.split(text)
+    if first.strip():
+        yield _assistant(first)
+    for role, said in zip(others[::2], others[1::2], strict=True):
+        if role == "assistant":
+            yield _assistant(said)
+        else:
+            yield from _answers(role, said, picture_mark)
+
+
+def _bare(text: str, picture_mark: str | None) -> Iterator[Message]:
+    start, last_response = 0, text.rfind("</tool_response>")
+    while (user := _BARE_USER.search(text, start)) is not None:
+        yield _assistant(text[start : user.start() if user[1] is None else user.end(1)])
+        # Not asked where there is none, or a long text of unclosed ones would be read again for each.
+        responses = _BARE_RESPONSES.match(text, user.end()) if user.end() < last_response else None
+        after = _BARE_ASSISTANT.search(text, user.end() if responses is None else responses.end())
+        yield from _answers("user", text[user.end() : None if after is None else after.start()], picture_mark)
+        if after is None:  # the rollout ends with a tool's answer
+            return
+        start = after.end()
+    yield _assistant(text[start:])
+
+
+def _assistant(said: str) -> Message:
+    return {"role": "assistant", "content": without_end(said)}
+
+
+def _answers(role: str, said: str, picture_mark: str | None) -> Iterator[Message]:
+    """A turn of the user, or the tools' answers that Qwen's template puts into one."""
+    responses = _RESPONSE.findall(said)
+    for each in responses or [said]:
+        pictures = each.count(picture_mark) if picture_mark else 0
+        yield {
+            "role": "tool" if responses else role,
+            "content": [{"type": "text", "text": each}, *[{"type": "image"}] * pictures],
+        }
