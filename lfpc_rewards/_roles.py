@@ -32,7 +32,7 @@ def messages_of(text: str, picture_mark: str | None) -> list[Message]:
 
     Args:
         text: Everything behind the prompt.
-        picture_mark: What stands once for each picture in the answer of a tool or user; None: nothing does.
+        picture_mark: What the answer of a tool or user begins with if it brings a picture; None: nothing does.
     """
     return list(_with_tokens(text, picture_mark) if _START in text else _bare(text, picture_mark))
 
@@ -82,8 +82,7 @@ def _answers(role: str, said: str, picture_mark: str | None) -> Iterator[Message
     """A turn of the user, or the tools' answers that Qwen's template puts into one."""
     responses = _RESPONSE.findall(said)
     for each in responses or [said]:
-        pictures = each.count(picture_mark) if picture_mark else 0
-        yield {
-            "role": "tool" if responses else role,
-            "content": [{"type": "text", "text": each}, *[{"type": "image"}] * pictures],
-        }
+        # At its beginning: further on, an error text may repeat what the model wrote in its call.
+        brings = picture_mark is not None and each.lstrip().startswith(picture_mark)
+        content = [{"type": "text", "text": each}, *[{"type": "image"}] * brings]
+        yield {"role": "tool" if responses else role, "content": content}

@@ -125,9 +125,9 @@ def parse_completion(
         think_open: Whether the prompt ended with an open ``<think>``, as the templates of thinking models
             have it. The opening tag is then put before the turn: before the first of a string, which shows
             the others itself, and before each of a list, whose messages hold what the model wrote.
-        picture_mark: For strings: what stands once for each picture in the answer of a tool, such as
-            ``<|vision_start|>`` or words that the tool says beside a picture. None: no crop was delivered. A
-            model can type such a text, special tokens apart, so this is for tools that one trusts.
+        picture_mark: For strings: what the answer of a tool begins with, white space apart, if it brings a
+            picture, such as ``<|vision_start|>`` or the words that the tool says beside a picture. None: no
+            crop in a string was delivered, since a model can type whatever a string holds.
 
     Returns:
         The rollout.
