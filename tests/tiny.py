@@ -133,7 +133,8 @@ def make_model(folder: Path, family: str, *, chat_template: str | None = STOCK_Q
             **common,
         )
         model = Qwen3VLForConditionalGeneration(config)
-    model.generation_config.eos_token_id = ids["<|im_end|>"]
+    # As in the checkpoints of Qwen: generation ends at either.
+    model.generation_config.eos_token_id = [ids["<|im_end|>"], ids["<|endoftext|>"]]
     model.generation_config.pad_token_id = ids["<|endoftext|>"]
     model.save_pretrained(folder)
     if chat_template is not None:

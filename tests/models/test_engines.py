@@ -127,7 +127,7 @@ def test_vllm_is_given_the_prompt_of_the_training(vllm, processor, model_dir, ro
         assert expanded(prompt["prompt_token_ids"], [ready], image_token_id(processor)) == list(wanted)
     for each in params:
         assert (each.temperature, each.max_tokens, each.n, each.seed) == (0.0, 30, 1, None)
-        assert each.stop_token_ids == [processor.tokenizer.eos_token_id]
+        assert each.stop_token_ids == [processor.tokenizer.eos_token_id, processor.tokenizer.pad_token_id]
         assert set(each.logit_bias) == set(vision_token_ids(processor))
         assert set(each.logit_bias.values()) == {-100.0}
         assert (each.repetition_penalty, each.top_p, each.top_k) == (1.0, 1.0, 0)
@@ -173,10 +173,10 @@ def test_sampling_with_vllm_has_a_seed_for_each_prompt(vllm, processor, model_di
 
 def test_a_turn_of_vllm_ends_where_one_of_transformers_ends(vllm, processor, model_dir, rows):
     engine = VllmEngine(model_dir, processor, LIMITS)
-    end = processor.tokenizer.eos_token_id
-    assert all(
-        turn.count(end) == 1 and turn[-1] == end for turn in turns(engine, rows[:3], max_new_tokens=99)
-    )
+    written = turns(engine, rows, max_new_tokens=99)
+    ends = [token for turn in written for token in turn if token in processor.turn_ends]
+    assert ends == [turn[-1] for turn in written]
+    assert set(ends) == set(processor.turn_ends)
     assert [len(turn) for turn in turns(engine, rows[:3], max_new_tokens=4)] == [4, 4, 4]
     assert engine.generate([], max_new_tokens=1, temperature=0.0) == []
 
