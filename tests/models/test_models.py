@@ -241,7 +241,7 @@ def test_both_ends_of_a_turn_are_known(model_dir, tmp_path):
     assert processors.load_processor(tmp_path).turn_ends == (end,)
     for wrong in ("<|im_end|>", [end, True], [10**9]):
         path.write_text(json.dumps({"eos_token_id": wrong}))
-        with pytest.raises(UserError, match="generation_config.json: eos_token_id must hold ids"):
+        with pytest.raises(UserError, match=r"generation_config\.json: eos_token_id must hold ids"):
             processors.load_processor(tmp_path)
 
 
@@ -250,7 +250,9 @@ def test_a_template_whose_calls_only_the_parser_reads_is_refused(model_dir, tmp_
     processor = processors.load_processor(model_dir)
     fields = families.RESPONSE_TEMPLATE["fields"]
     calls = {"open": "<call>", "close_pattern": r"</call>\s*"}
-    calls |= {name: value for name, value in fields["tool_calls"].items() if name not in ("open_pattern", *calls)}
+    calls |= {
+        name: value for name, value in fields["tool_calls"].items() if name not in ("open_pattern", *calls)
+    }
     own = families.RESPONSE_TEMPLATE | {"fields": fields | {"tool_calls": calls}}
     processor.tokenizer.response_template = own
     folder = set_template(model_dir, tmp_path, other)

@@ -39,14 +39,19 @@ def test_a_turn_is_kept_in_its_order_without_its_end(processor, text, end):
 def test_the_library_loses_what_stood_before_a_call(processor, text):
     """Where this fails, the library has learned to keep it."""
     ids = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
-    parsed = parse_response(processor.tokenizer, ids, prefix=processor.tokenizer("<|im_start|>assistant\n")["input_ids"])
+    parsed = parse_response(
+        processor.tokenizer, ids, prefix=processor.tokenizer("<|im_start|>assistant\n")["input_ids"]
+    )
     assert "near" not in parsed["content"]
     assert parsed["content"].strip() == "after"
 
 
 def test_the_rewards_read_a_turn_as_it_was_written(processor):
     late, good = (written(processor, text) for text in (MIXED[1][1], f"<think>near</think>{CALL}"))
-    answers = [{"role": "tool", "content": [{"type": "image"}]}, written(processor, "<think>so</think><answer>A</answer>")]
+    answers = [
+        {"role": "tool", "content": [{"type": "image"}]},
+        written(processor, "<think>so</think><answer>A</answer>"),
+    ]
     assert parse_completion([good, *answers]).well_formed
     assert not parse_completion([late, *answers]).well_formed
     assert parse_completion([good, *answers]).crops[0].delivered
@@ -67,8 +72,13 @@ def test_turns_are_told_from_answers():
 
 
 def test_the_viewer_shows_text_and_calls_in_their_order():
-    assert parts_of(f"a{CALL}b\n{CALL}") == [("a", False), (CALL[11:-12], True), ("b\n", False), (CALL[11:-12], True)]
-    [message] = conversation(f'[{{"role": "assistant", "content": "a<tool_call>b</tool_call>c"}}]')
+    assert parts_of(f"a{CALL}b\n{CALL}") == [
+        ("a", False),
+        (CALL[11:-12], True),
+        ("b\n", False),
+        (CALL[11:-12], True),
+    ]
+    [message] = conversation('[{"role": "assistant", "content": "a<tool_call>b</tool_call>c"}]')
     assert message["parts"] == [{"text": "a"}, {"call": "b"}, {"text": "c"}]
 
 

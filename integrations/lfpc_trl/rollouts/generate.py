@@ -2,8 +2,8 @@
 
 What a row goes through here is what TRL does with it: the same environment, the same chat template with the
 same tool description, the same parser of calls, messages of the same shape. So a model is evaluated on
-exactly what it was trained on. One thing differs: a rollout has no budget of tokens for all its turns together
-(`max_completion_length` of TRL), only the model's own context ends it.
+exactly what it was trained on. One thing differs: a rollout has no budget of tokens for all its turns
+together (`max_completion_length` of TRL), only the model's own context ends it.
 
 `stream_rollouts` takes jobs as it has room for them and gives back rollouts as they end; `generate_rollouts`
 is a list in and a list out.
