@@ -108,6 +108,19 @@ def test_draws_follow_the_distribution(temperature):
     assert share == [pytest.approx(each, abs=much) for each, much in zip(wanted, allowed, strict=True)]
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_transformers_stops_at_either_end(model_dir, processor, rows, place):
+    model, end = load_model(model_dir), processor.turn_ends[place]
+    model.get_output_embeddings().register_forward_hook(
+        lambda _module, _inputs, logits: logits + 1000.0 * (torch.arange(logits.shape[-1]) == end)
+    )
+    rollouts = generate_rollouts(
+        TransformersEngine(model, processor), rows[:2], crop_settings=CROPS, tools=False, max_new_tokens=9
+    )
+    assert [(each.first_turn, each.complete) for each in rollouts] == [([end], True)] * 2
+    assert [each.messages for each in rollouts] == [[{"role": "assistant", "content": ""}]] * 2
+
+
 # --- vLLM ------------------------------------------------------------------------------------------------
 
 
