@@ -203,7 +203,9 @@ def test_a_call_is_parsed_and_its_thinking_stays_visible(processor):
         "<tool_call>{'name': 'image_zoom_in_tool'}</tool_call>",
         "<tool_call>[1, 2]</tool_call>",
         "<tool_call></tool_call>",
-        f"{CALL}<tool_call>broken",
+        f"{CALL}<tool_call>broken</tool_call>",
+        f"<think>{CALL}</think><answer>A</answer>",
+        CALL.removesuffix("</tool_call>"),
         "",
         "<|im_start|>assistant\n",
     ],
@@ -212,6 +214,52 @@ def test_any_other_turn_is_plain_text(processor, text):
     turn = parse(processor, text)
     assert not turn.get("tool_calls")
     assert "<think>so" not in text or turn["content"] == text
+
+
+@pytest.mark.parametrize(
+    "text", [f"<think>{CALL}", f"{CALL}<tool_call>open", f"<think>{CALL}</think>{CALL}{CALL}", f"{CALL} so"]
+)
+def test_the_calls_that_are_run_are_those_that_are_scored(processor, text):
+    assert len(parse(processor, text)["tool_calls"]) == len(parse_completion(text).crops)
+
+
+def test_a_call_that_is_nested_too_deeply_is_plain_text(processor):
+    deep = '<tool_call>{"name": "image_zoom_in_tool", "arguments": ' + "[" * 1500 + "</tool_call>"
+    assert not parse(processor, deep).get("tool_calls")
+    with pytest.raises(ValueError, match="nested too deeply"):
+        processor.tokenizer.parse_response(deep, prefix="")
+
+
+def test_both_ends_of_a_turn_are_known(model_dir, tmp_path):
+    shutil.copytree(model_dir, tmp_path, dirs_exist_ok=True)
+    words, path = processors.load_processor(tmp_path).tokenizer, tmp_path / "generation_config.json"
+    end, pad = words.eos_token_id, words.pad_token_id
+    for named, expected in [([end, pad], (end, pad)), (pad, (end, pad)), (end, (end,)), (None, (end,))]:
+        path.write_text(json.dumps({"eos_token_id": named}))
+        assert processors.load_processor(tmp_path).turn_ends == expected
+    path.unlink()
+    assert processors.load_processor(tmp_path).turn_ends == (end,)
+    for wrong in ("<|im_end|>", [end, True], [10**9]):
+        path.write_text(json.dumps({"eos_token_id": wrong}))
+        with pytest.raises(UserError, match=r"generation_config\.json: eos_token_id must hold ids"):
+            processors.load_processor(tmp_path)
+
+
+def test_a_template_whose_calls_only_the_parser_reads_is_refused(model_dir, tmp_path):
+    other = tiny.COMPACT.replace("<tool_call>", "<call>").replace("</tool_call>", "</call>")
+    processor = processors.load_processor(model_dir)
+    fields = families.RESPONSE_TEMPLATE["fields"]
+    calls = {"open": "<call>", "close_pattern": r"</call>\s*"}
+    calls |= {
+        name: value for name, value in fields["tool_calls"].items() if name not in ("open_pattern", *calls)
+    }
+    own = families.RESPONSE_TEMPLATE | {"fields": fields | {"tool_calls": calls}}
+    processor.tokenizer.response_template = own
+    folder = set_template(model_dir, tmp_path, other)
+    processor.chat_template = other
+    processor.save_pretrained(folder)
+    with pytest.raises(UserError, match="the rewards cannot read the tool calls"):
+        processors.load_processor(folder)
 
 
 def test_thinking_that_the_template_opens_is_still_seen(model_dir, tmp_path):

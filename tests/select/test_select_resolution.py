@@ -356,12 +356,13 @@ def test_a_ladder_of_ones_own(work):
     assert {size for _, size in asked(work)} == {(196, 140), (56, 56), (28, 28)}
 
 
-def test_a_question_that_spells_out_a_picture_token_is_refused(work, capsys):
+@pytest.mark.parametrize("token", ["<|image_pad|>", "<|im_end|>"])
+def test_a_question_that_spells_a_special_token_is_refused(work, capsys, token):
     records = [json.loads(line) for line in work.data.read_text().splitlines()]
-    records[2]["question"] = "What is <|image_pad|>?"
+    records[2]["question"] = f"What is {token}?"
     write_records(work.data, records)
     assert select(work) == 2
-    assert "row 3: question and choices must not hold '<|image_pad|>'" in capsys.readouterr().err
+    assert f"row 3: question and choices must not hold '{token}'" in capsys.readouterr().err
 
 
 def test_more_processes_than_gpus_are_refused(work, capsys, monkeypatch):

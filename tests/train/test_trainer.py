@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
+from transformers import GenerationConfig
 from trl import GRPOTrainer
 
 from lfpc_rewards import Frame
@@ -258,6 +259,30 @@ def test_a_model_that_wants_nothing_but_vision_tokens_samples_none(compact_dir, 
     head.register_forward_hook(wish)
     output, _ = generate(trainer)
     assert not torch.isin(output["completion_ids"], torch.tensor(ids)).any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["eos_token_id", "pad_token_id"])
+def test_a_turn_ends_at_either_end_and_a_checkpoint_knows_both(compact_dir, rows, tmp_path, end):
+    trainer = make_trainer(compact_dir, rows[:1], tmp_path, config={"max_completion_length": 12})
+    words = trainer.processing_class.tokenizer
+    wanted = getattr(words, end)
+
+    def wish(module, inputs, logits):
+        logits = logits.clone()
+        logits[..., wanted] += 100.0
+        return logits
+
+    hook = trainer.model.get_output_embeddings().register_forward_hook(wish)
+    trainer.train()
+    hook.remove()
+    logs = trainer.state.log_history[0]
+    assert logs["completions/mean_length"] == 1
+    assert (logs["endings/finished"], logs["completions/clipped_ratio"]) == (1, 0)
+    trainer.save_model(str(tmp_path / "saved"))
+    both = [words.eos_token_id, words.pad_token_id]
+    assert GenerationConfig.from_pretrained(tmp_path / "saved").eos_token_id == both
+    assert list(load_processor(tmp_path / "saved").turn_ends) == both
 
 
 # --- pictures ----------------------------------------------------------------------------------------

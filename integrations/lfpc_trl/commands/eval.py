@@ -93,7 +93,7 @@ def main(arguments: Sequence[str]) -> None:
 
     processor = load_processor(args.model)
     rows = [question.row for benchmark in benchmarks for question in benchmark.questions]
-    check_questions(rows, processor.family.vision_tokens.values())
+    check_questions(rows, processor.special_tokens)
     crops, settings = _settings(args, processor)
     plan = _plan(args, benchmarks, processor)
     limits = _limits(args, processor, plan, crops, settings)

@@ -75,7 +75,7 @@ def main(arguments: Sequence[str]) -> None:
         write_rows(selection.rows, args.output)
         _print_levels(selection)
         return
-    check_questions(rows, processor.family.vision_tokens.values())
+    check_questions(rows, processor.special_tokens)
     settings = _ask_settings(args)
     header = answers_header(args.engine, args.model, settings)
     answers: Answers = read_answers(answers_folder(args.output), header, rows)

@@ -26,6 +26,7 @@ from lfpc_rewards import coverage_matrix, grounding_reward, iou_matrix
 from lfpc_trl.errors import DataError, UserError
 from lfpc_trl.json_values import parse_json
 from lfpc_trl.pictures.crops import PixelBox
+from lfpc_trl.rollouts.turns import parts_of
 from lfpc_trl.runs.directory import read_metrics
 
 NEEDED = ("row_id", "question", "messages")
@@ -322,8 +323,11 @@ def _message(message: Any) -> dict[str, Any]:
     if not isinstance(message, dict):
         return {"role": "unreadable", "parts": [{"text": str(message)}]}
     content = message.get("content")
-    blocks = content if isinstance(content, list) else [content]
-    parts = [_part(block) for block in blocks if block is not None and block != ""]
+    if isinstance(content, str) and message.get("role") == "assistant":
+        parts = [{"call" if is_call else "text": piece} for piece, is_call in parts_of(content)]
+    else:
+        blocks = content if isinstance(content, list) else [content]
+        parts = [_part(block) for block in blocks if block is not None and block != ""]
     parts += [{"call": json.dumps(call, ensure_ascii=False)} for call in _calls(message)]
     return {"role": str(message.get("role", "")), "parts": parts}
 

@@ -75,7 +75,7 @@ def preflight(
 ) -> PreflightReport:
     """Prove on the real rows that pictures, prompts and budgets fit the model.
 
-    Of all rows: sizes, tokens of the prompt, spelled-out picture tokens. Of a sample, which always holds the
+    Of all rows: sizes, tokens of the prompt, spelled-out special tokens. Of a sample, which always holds the
     row with the longest prompt: the prompt is tokenised as TRL does it, with the real picture, then with the
     largest crop of that picture. Image tokens must equal image features, and the processor must have left
     the pictures at their size.
@@ -185,7 +185,7 @@ def _row_problem(processor: Any, row: Row) -> Problem | None:
         rule = f"shown_size must have at most {limit} visual tokens, got {tokens} ({list(row.shown_size)})"
         return Problem(row.name, rule)
     text = question_text(row)
-    spelled = [token for token in processor.family.vision_tokens.values() if token in text]
+    spelled = [token for token in processor.special_tokens if token in text]
     if spelled:
         return Problem(row.name, f"question and choices must not spell {spelled[0]!r}")
     return None

@@ -1,7 +1,7 @@
 """TRL's trainer, with what it lacks for rollouts that hold pictures.
 
-It knows how each rollout ended, can leave kinds of endings out of the loss, keeps a sample of the rollouts,
-and stops where TRL 1.16 would go on with a damaged batch.
+It keeps what the model wrote as it was written, knows how each rollout ended, can leave kinds of endings out
+of the loss, keeps a sample of the rollouts, and stops where TRL 1.16 would go on with a damaged batch.
 """
 
 import os
@@ -16,6 +16,7 @@ from lfpc_trl.models.processors import vision_token_ids
 from lfpc_trl.rollouts.crop_tool import CropSettings, EnvironmentFactory
 from lfpc_trl.rollouts.prompts import Message
 from lfpc_trl.rollouts.transcript import ENDINGS, ending
+from lfpc_trl.rollouts.turns import TurnWriter
 from lfpc_trl.runs.trajectories import Round, TrajectoryLog
 
 
@@ -58,6 +59,7 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
         self.trajectories = trajectories
         self._placeholder = image_token_id(self.processing_class)
         self._never_sampled = torch.tensor(vision_token_ids(self.processing_class))
+        self._turns = TurnWriter(self.processing_class, self.eos_token_ids)
         self._endings: list[str] = []
         self._crops = crops
         self._kept: Round | None = None
@@ -85,17 +87,22 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _generate(self, prompts: list[list[Message]]) -> Any:
         output = super()._generate(prompts)
-        _, ids, tool_mask, completions, *_ = output
+        prompt_ids, ids, tool_mask, parsed, *rest = output
         if tool_mask is None:  # without a tool every token is the model's
             tool_mask = [[1] * len(tokens) for tokens in ids]
         self._check_tokens(ids, tool_mask)
+        completions = [
+            self._turns.as_written(messages, tokens, mask)
+            for messages, tokens, mask in zip(parsed, ids, tool_mask, strict=True)
+        ]
         self._endings = [
             ending(
                 messages,
                 max_turns=self.max_tool_calling_iterations + 1,
-                complete=tokens[-1] in self.eos_token_ids,
+                complete=self._turns.is_ended(tokens),
+                calls=bool(last.get("tool_calls")),
             )
-            for messages, tokens in zip(completions, ids, strict=True)
+            for messages, (*_, last), tokens in zip(completions, parsed, ids, strict=True)
         ]
         for end, mask in zip(self._endings, tool_mask, strict=True):
             for name in ENDINGS:
@@ -104,7 +111,7 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
                 # The loss mask alone: the tokens keep their attention, so the pictures stay in place. TRL
                 # makes the tensors, and counts the tokens of the loss, after this.
                 mask[:] = [0] * len(mask)
-        return output
+        return prompt_ids, ids, output[2], completions, *rest
 
     def _check_tokens(self, ids: Sequence[list[int]], tool_mask: Sequence[list[int]]) -> None:
         """No model writes a picture. TRL 1.16 would drop all pictures of the batch, or crash later."""
