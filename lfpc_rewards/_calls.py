@@ -80,9 +80,7 @@ def read_call_object(function: Any, tools: Tools) -> Call:
     if not isinstance(function, dict | Mapping):
         return NO_CROP
     arguments = function.get("arguments")
-    return _read(
-        function.get("name"), _json(arguments) if isinstance(arguments, str) else arguments, tools
-    )
+    return _read(function.get("name"), _json(arguments) if isinstance(arguments, str) else arguments, tools)
 
 
 def _read(name: Any, arguments: Any, tools: Tools) -> Call:
@@ -104,6 +102,8 @@ def _json(text: str) -> Any:
 
 
 def _box(numbers: Any) -> Box | None:
+    if isinstance(numbers, str):  # chat parsers that know what the tool declares read it so
+        numbers = _json(numbers)
     if not isinstance(numbers, list | tuple) or len(numbers) != 4:
         return None
     try:

@@ -22,7 +22,9 @@ _RESPONSE = re.compile(r"<tool_response>(.*?)(?:</tool_response>|\Z)", re.DOTALL
 
 # Without special tokens a turn of the model ends where its last tag is followed by the line, or, whatever it
 # said last, where a tool's answer follows. verl puts no line break before it.
-_BARE_USER = re.compile(r"(</(?:think|tool_call|answer)>)\s*(?:user|tool)\n|(?:user|tool)\n(?=\s*<tool_response>)")
+_BARE_USER = re.compile(
+    r"(</(?:think|tool_call|answer)>)\s*(?:user|tool)\n|(?:user|tool)\n(?=\s*<tool_response>)"
+)
 _BARE_RESPONSES = re.compile(r"(?:\s*<tool_response>.*?</tool_response>)+", re.DOTALL)
 _BARE_ASSISTANT = re.compile(r"^assistant(?:\n|\Z)", re.MULTILINE)
 

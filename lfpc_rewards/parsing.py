@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lfpc_rewards._calls import BOX_ARGUMENT, TOOL_NAME, Box, tools_of
 from lfpc_rewards._packing import starts_of

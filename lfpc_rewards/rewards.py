@@ -16,9 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from lfpc_rewards import _kernels
 from lfpc_rewards._packing import four_numbers, pack_rows
+from lfpc_rewards._reading import Columns
 from lfpc_rewards._typing import Accepted, BoxesLike, Choices, Judge, Scores, SizesLike
 from lfpc_rewards.answers import answer_verdict, answers_match, match_letters
-from lfpc_rewards._reading import Columns
 from lfpc_rewards.parsing import Completion, read_columns
 from lfpc_rewards.targets import RowTarget, Targets
 

@@ -140,7 +140,6 @@ class Binding:
             raise TypeError(f"{_name(self.reward)} has no part {self.term!r}; it has {', '.join(parts)}")
         return {"score": parts[self.term].tolist()} | {name: part.tolist() for name, part in parts.items()}
 
-
     def _takes_rollouts(self) -> bool:
         """Whether the reward takes what `parse_completions` gives, as those of the core do."""
         completions = inspect.signature(self.reward).parameters.get("completions")

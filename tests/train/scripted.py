@@ -81,7 +81,7 @@ def make_trainer(
     } | (config or {})
     trainer = (kind or (RolloutTrainer if script is None else ScriptedTrainer))(
         model=load_model(model_dir),
-        reward_funcs=[AccuracyReward(), FormatReward(), ToolBonus(crops)],
+        reward_funcs=[AccuracyReward(), FormatReward(), ToolBonus()],
         args=GRPOConfig(**settings),
         train_dataset=Dataset.from_dict({"number": list(range(len(rows)))}).with_transform(
             Columns(rows, frame)

@@ -15,7 +15,13 @@ from lfpc_trl.models.engines import collapsed, image_token_id
 from lfpc_trl.models.processors import vision_token_ids
 from lfpc_trl.rollouts.crop_tool import CropSettings, EnvironmentFactory
 from lfpc_trl.rollouts.prompts import Message
-from lfpc_trl.rollouts.transcript import ENDINGS, ending
+from lfpc_trl.rollouts.transcript import (
+    ENDINGS,
+    GroundingSettings,
+    ScoredRollout,
+    ending,
+    score_transcripts,
+)
 from lfpc_trl.rollouts.turns import TurnWriter
 from lfpc_trl.runs.trajectories import Round, TrajectoryLog
 
@@ -26,6 +32,9 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
     Args:
         *args: TRL's.
         crops: how crops are cut.
+        grounding: how crops are compared with targets. The rollouts of a batch are scored once, and each
+            reward function gets the column `scored` (`transcript.ScoredRollout`). None for tasks with
+            scores of their own: there is no such column then.
         environment_factory: of the crop tool; None for rollouts of one turn without a tool.
         mask_endings: rollouts that ended so (`transcript.ENDINGS`) get no loss. Their reward still counts in
             the mean and the deviation of their group, as in the code of Mini-o3 (arXiv 2509.07969), which
@@ -41,6 +50,7 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
         self,
         *args: Any,
         crops: CropSettings,
+        grounding: GroundingSettings | None = GroundingSettings(),
         environment_factory: EnvironmentFactory | None = None,
         mask_endings: Collection[str] = (),
         trajectories: TrajectoryLog | None = None,
@@ -61,7 +71,7 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
         self._never_sampled = torch.tensor(vision_token_ids(self.processing_class))
         self._turns = TurnWriter(self.processing_class, self.eos_token_ids)
         self._endings: list[str] = []
-        self._crops = crops
+        self._crops, self._grounding = crops, grounding
         self._kept: Round | None = None
 
     # --- a turn ---
@@ -134,6 +144,11 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
         completions: list[list[Message]],
         completion_ids_list: list[list[int]],
     ) -> Any:
+        scored: list[ScoredRollout] | None = None
+        if self._grounding is not None:
+            rows = [columns["row"] for columns in inputs]
+            scored = score_transcripts(completions, rows, self._crops, self._grounding)
+            inputs = [columns | {"scored": each} for columns, each in zip(inputs, scored, strict=True)]
         scores = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         log = self.trajectories
         if log is not None and self._is_logged() and log.wants(self._round()):
@@ -142,6 +157,7 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
                 rows=[columns["row"] for columns in inputs[kept]],
                 prompts=prompts[kept],
                 completions=completions[kept],
+                scored=None if scored is None else scored[kept],
                 endings=self._endings[kept],
                 # Those of all processes; the main process, which writes, comes first.
                 scores=scores[kept].tolist(),
@@ -158,7 +174,6 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
             trajectories = self._kept.trajectories(
                 self._round(),
                 group_size=self.num_generations,
-                crops=self._crops,
                 weights=dict(zip(self.reward_func_names, self.reward_weights.tolist(), strict=True)),
                 advantages=output["advantages"].tolist(),
                 masked=self.mask_endings,
