@@ -23,8 +23,8 @@ DeliveredIn: TypeAlias = Literal["tool", "user"]
 """Whose messages bring the pictures that tools cut: only the tool's, or the user's as well."""
 
 _TURN, _TOOL, _USER = -1, 0, 1 << 32
-"""Steps: a turn of the model; a tool's answer, with 1 added if it holds a picture; a message of the user, with its
-number of pictures added."""
+"""Steps: a turn of the model; an answer of a tool, with 1 added if it holds a picture; a message of the user,
+with its number of pictures added."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,8 +267,8 @@ def put_together(
         good, shape = True, CALL
         # The calls of the last turn: the next to be answered, and whether they are entries of `tool_calls`.
         call, stop, entries = 0, 0, False
-        # The crops among them: the first, the next to be answered. How many of the calls have no picture yet, and
-        # how many pictures the user sent.
+        # The crops among them: the first, the next to be answered. How many of the calls have no picture yet,
+        # and how many pictures the user sent.
         first_crop, crop, waiting, pictures = crops, crops, 0, 0
         answers[row, 0] = answers[row, 1] = -1
         for k in range(row_starts[row], row_starts[row + 1]):

@@ -1,9 +1,9 @@
 """Who said what in one decoded text.
 
-Trainers that keep no messages (verl, ms-swift) hand over everything behind the prompt as one text: the turns of
-the model and, between them, what the tools answered. Two ways of writing are known, both of Qwen's template:
-with its special tokens (``<|im_start|>assistant``), and as a decoder without them leaves it, where a line
-"user" and a line "assistant" are all that is left.
+A trainer that keeps no messages (verl) hands over everything behind the prompt as one text: the turns of the
+model and, between them, what the tools answered. Two ways of writing are known, both of Qwen's template: with
+its special tokens (``<|im_start|>assistant``), and as a decoder leaves it that drops them, where the lines
+"user" and "assistant" are all that is left.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def messages_of(text: str, picture_mark: str | None) -> list[Message]:
 
     Args:
         text: Everything behind the prompt.
-        picture_mark: What the answer of a tool or user begins with if it brings a picture; None: nothing does.
+        picture_mark: What an answer of a tool or user begins with if it brings a picture; None: none does.
     """
     return list(_with_tokens(text, picture_mark) if _START in text else _bare(text, picture_mark))
 

@@ -82,8 +82,8 @@ Completion: TypeAlias = str | Sequence[Message] | Rollout
 
 
 Tool: TypeAlias = str | Mapping[str, str | Sequence[str]]
-"""The name of the crop tool; or several names, each with the argument that holds its box (or the four arguments
-that hold its numbers)."""
+"""The name of the crop tool; or several names, each with the argument that holds its box (or the four that
+hold its numbers)."""
 
 
 def parse_completion(
@@ -209,7 +209,7 @@ def parse_completions(
         [True, False]
     """
     _refuse_one(completions)
-    opened = think_open or False
+    opened: bool | Sequence[bool] = think_open or False
     if think_open is None and prompts is not None:
         opened = _opened_by(prompts, len(completions))
     reading = _reading(tool, delivered_in, opened, picture_mark)
@@ -259,6 +259,8 @@ def _parse_all(
     rest = [row for row, completion in enumerate(completions) if not isinstance(completion, Rollout)]
     if len(rest) == len(completions):
         return _rollouts(read(completions, name, reading))
+    if not rest:
+        return [each for each in completions if isinstance(each, Rollout)]
     columns = read([completions[row] for row in rest], lambda each: name(rest[each]), reading.of_rows(rest))
     parsed = iter(_rollouts(columns))
     return [each if isinstance(each, Rollout) else next(parsed) for each in completions]
@@ -267,8 +269,8 @@ def _parse_all(
 def _rollouts(columns: Columns) -> list[Rollout]:
     starts, turns = columns.crop_starts.tolist(), columns.turns.tolist()
     crops = [
-        Crop(None if math.isnan(box[0]) else tuple(box), delivered, turn)
-        for box, delivered, turn in zip(
+        Crop(None if math.isnan(x0) else (x0, y0, x1, y1), delivered, turn)
+        for (x0, y0, x1, y1), delivered, turn in zip(
             columns.boxes.reshape(-1, 4).tolist(),
             columns.delivered.tolist(),
             columns.crop_turns.tolist(),

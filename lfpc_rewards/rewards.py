@@ -469,7 +469,7 @@ def lfpc_reward(
             boxes of the delivered crops as the model wrote them, which is right only if the model
             writes original pixels: convert others with `convert_frame` and pass them. "requested"
             takes the boxes of all crops that were asked for, delivered or not: for completions that are
-            strings, which hold no tool messages.
+            strings, which prove no picture.
         targets: (B,) nested boxes or `Targets`, as in `grounding_reward`; None for stage 1.
         image_sizes: Sizes of the original images, as in `grounding_reward`.
         accuracy_weight: Weight of `accuracy_reward`.

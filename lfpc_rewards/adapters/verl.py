@@ -2,8 +2,9 @@
 
 verl loads a function by file and name (``custom_reward_function.path`` and ``.name``), and calls it with one
 rollout, or with a batch where ``reward_manager.name`` is "batch". It hands over decoded text without special
-tokens, all turns and tool answers in one. It is read as the messages would be, but that a text does not prove that
-a tool delivered a picture: the tool terms of `lfpc_reward` are 0 unless `reading` has a `picture_mark`.
+tokens, all turns and tool answers in one. That is read as the messages would be, but for one thing: a text
+does not prove that a tool delivered a picture, so the tool bonus of `lfpc_reward` is 0 unless `reading` has a
+`picture_mark`.
 """
 
 from __future__ import annotations

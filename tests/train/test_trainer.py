@@ -14,7 +14,8 @@ from PIL import Image
 from transformers import GenerationConfig
 from trl import GRPOTrainer
 
-from lfpc_rewards import Frame
+from lfpc_rewards import Frame, _reading
+from lfpc_rewards._scan import read_turns
 from lfpc_trl.data.rows import read_rows
 from lfpc_trl.models.engines import Picture, expanded
 from lfpc_trl.models.families import family_of
@@ -485,3 +486,17 @@ def test_every_curve_reaches_tensorboard_and_stands_on_its_page(compact_dir, row
     page = (Path(__file__).parents[2] / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
     ours = {*METRICS, *(f"endings/{name}" for name in ENDINGS)}
     assert [name for name in sorted(ours) if f"`{name}`" not in page] == []
+
+
+def test_a_batch_is_read_once_for_all_terms_curves_and_trajectories(
+    compact_dir, rows, ask, tmp_path, monkeypatch
+):
+    batches = []
+    monkeypatch.setattr(_reading, "read_turns", lambda *given: batches.append(given) or read_turns(*given))
+    log = TrajectoryLog(tmp_path / "trajectories", groups=1)
+    script = [[ask(0, 0, 40, 40), ANSWER], [ANSWER], ["no tags"], [ANSWER]]
+    trainer = make_trainer(compact_dir, rows[:1], tmp_path, script, trajectories=log)
+    batches.clear()  # a processor reads a call of its own when it is loaded
+    trainer.train()
+    assert len(batches) == 1
+    assert len(read_trajectories(tmp_path)) == 4

@@ -22,7 +22,7 @@ from lfpc_trl.pictures.crops import PixelBox
 from lfpc_trl.pictures.lazy import LazyImage, Noise, Part
 from lfpc_trl.pictures.sizes import Size
 from lfpc_trl.rollouts.prompts import Message
-from lfpc_trl.rollouts.transcript import Completion
+from lfpc_trl.rollouts.transcript import Completion, ScoredRollout
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -216,8 +216,11 @@ class Round:
         """
         small: dict[Part | Noise, bytes] = {}  # a group shares the picture it is shown
         trajectories = []
-        answered = parse_completions(self.completions) if self.scored is None else self.scored
-        for index, (row, rollout) in enumerate(zip(self.rows, answered, strict=True)):
+        if self.scored is None:
+            answers = [rollout.answer for rollout in parse_completions(self.completions)]
+        else:
+            answers = [rollout.answer for rollout in self.scored]
+        for index, row in enumerate(self.rows):
             messages, pictures = without_pictures([*self.prompts[index], *self.completions[index]])
             for picture in pictures:
                 if picture.recipe not in small:
@@ -239,7 +242,7 @@ class Round:
                     image_size=row.size,
                     messages=messages,
                     thumbnails=tuple(small[picture.recipe] for picture in pictures),
-                    answer=rollout.answer,
+                    answer=answers[index],
                     ending=self.endings[index],
                     masked=self.endings[index] in masked,
                     boxes=() if self.scored is None else self.scored[index].crops,

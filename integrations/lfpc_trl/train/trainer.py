@@ -50,7 +50,7 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
         self,
         *args: Any,
         crops: CropSettings,
-        grounding: GroundingSettings | None = GroundingSettings(),
+        grounding: GroundingSettings | None = GroundingSettings(),  # noqa: B008 - frozen
         environment_factory: EnvironmentFactory | None = None,
         mask_endings: Collection[str] = (),
         trajectories: TrajectoryLog | None = None,
