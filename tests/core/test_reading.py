@@ -390,7 +390,7 @@ def test_a_reading_that_cannot_be_is_refused_before_training():
 
 # --- size ---------------------------------------------------------------------------------------------
 
-GARBAGE = 1 if config.DISABLE_JIT else 20
+GARBAGE = 1 if config.DISABLE_JIT else 5
 PIECES = (
     "user\n<tool_response>",
     "user\n<tool_response>\nassistant\n",
