@@ -1,6 +1,6 @@
 """A reward as an ms-swift ORM, for a file given as ``--external_plugins``.
 
-ms-swift hands over the text of the last turn, and every column of the data set. Text holds no tool message,
+ms-swift hands over the text of the last turn, and every column of the data set. A text proves no picture,
 so no crop in it was delivered: the tool terms of `lfpc_reward` are 0.
 """
 
