@@ -14,8 +14,8 @@ from lfpc_trl.convert.drafts import Place, as_row_about, original_boxes
 from lfpc_trl.convert.pictures import Picture, PictureStore
 from lfpc_trl.convert.text import cell
 from lfpc_trl.data.rows import Boxes, Problem, Row, check_targets, in_one_line, read_rows
-from lfpc_trl.data.sources import Record, one_line, read_records, short
-from lfpc_trl.errors import DataError
+from lfpc_trl.data.sources import Record, read_records, short
+from lfpc_trl.errors import DataError, one_line
 from lfpc_trl.evaluate.layouts import (
     FOLDER,
     LAYOUTS,

@@ -11,8 +11,8 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from lfpc_trl.data.sources import one_line, read_members
-from lfpc_trl.errors import UserError
+from lfpc_trl.data.sources import read_members
+from lfpc_trl.errors import UserError, one_line
 from lfpc_trl.pictures.boxes import count_upright, turn_upright
 from lfpc_trl.pictures.opening import LeftOut, find_picture_files
 from lfpc_trl.pictures.originals import check_picture, load_cut_out, read_header
@@ -233,7 +233,7 @@ def _fault(path: Path) -> str:
     try:
         check_picture(path)
     except Exception as error:  # Pillow's decoders raise what they like on damaged files
-        return one_line(error) or type(error).__name__
+        return one_line(error)
     return ""
 
 
