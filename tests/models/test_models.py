@@ -14,6 +14,7 @@ from trl import chat_template_utils as trl_templates
 from trl.data_utils import prepare_multimodal_messages
 
 from lfpc_rewards import Frame, parse_completion
+from lfpc_trl import errors
 from lfpc_trl.errors import UserError
 from lfpc_trl.models import families, processors, weights
 from lfpc_trl.rollouts.crop_tool import CropEnvironment, CropSettings
@@ -66,6 +67,62 @@ def test_a_model_directory_without_its_other_files(tmp_path):
         processors.load_processor(tmp_path)
     with pytest.raises(UserError, match="holds no weights"):
         weights.load_model(tmp_path)
+
+
+NAMES = ["Qwen2_5_VLImageProcessor", "Qwen3VLImageProcessorFast", "SomebodysImageProcessor", None]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_family_decides_on_the_image_processor_whatever_its_files_call_it(
+    model_dir, processor, tmp_path, name
+):
+    shutil.copytree(model_dir, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "preprocessor_config.json"
+    settings = json.loads(path.read_text()) | {"image_processor_type": name}
+    path.write_text(json.dumps({key: value for key, value in settings.items() if value is not None}))
+    loaded = processors.load_processor(tmp_path)
+    picture = Image.new("RGB", (4 * processors.factor(processor),) * 2, (90, 100, 110))
+    values = [
+        each.image_processor(images=[picture], return_tensors="pt")["pixel_values"]
+        for each in (loaded, processor)
+    ]
+    assert torch.equal(*values)
+    assert loaded.chat_template == processor.chat_template
+    assert processors.factor(loaded) == processors.factor(processor)
+
+
+def test_a_processor_that_cannot_be_loaded_is_one_short_line(model_dir, tmp_path, monkeypatch):
+    def refuse(*_args, **_options):
+        raise ValueError(
+            "Unrecognized image processor in DIR. Should be one of: " + "AlbumImageProcessor, " * 150
+        )
+
+    monkeypatch.setattr(processors.AutoTokenizer, "from_pretrained", refuse)
+    with pytest.raises(UserError) as caught:
+        processors.load_processor(model_dir)
+    assert str(caught.value) == (
+        f"{model_dir}: its processor cannot be loaded (Unrecognized image processor in DIR.)"
+    )
+
+
+LONG = [  # text, its first line, all of it in one
+    ("no luck", "no luck", "no luck"),
+    ("a line\nand another", "a line", "a line and another"),
+    ("", "ValueError", "ValueError"),
+    ("x" * 500, "x" * 157 + "...", "x" * 157 + "..."),
+    (
+        "One sentence with a few words. " + "more " * 100,
+        "One sentence with a few words.",
+        "One sentence with a few words.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "first", "whole"), LONG, ids=range(5))
+def test_errors_of_other_libraries_are_cut_to_a_short_sentence(text, first, whole):
+    assert errors.first_line(ValueError(text)) == first
+    assert errors.one_line(ValueError(text)) == whole
+    assert errors.first_line(ValueError(errors.first_line(ValueError(text)))) == first
 
 
 def test_weights_load_in_the_asked_precision(model_dir):

@@ -273,6 +273,18 @@ def test_the_command_says_what_changed(source, tmp_path, capsys):
     assert "nothing to change" in capsys.readouterr().out
 
 
+def test_a_foreign_name_of_the_image_processor_is_replaced(source, tmp_path):
+    folder = tmp_path / "source"
+    shutil.copytree(source, folder)
+    edit(folder / "preprocessor_config.json", image_processor_type="SomebodysImageProcessor")
+    changes = prepare.prepare_model(folder, tmp_path / "model")
+    settings = json.loads((tmp_path / "model" / "preprocessor_config.json").read_text())
+    assert settings["image_processor_type"] == "Qwen2VLImageProcessor"
+    [change] = [change for change in changes if change.file == "preprocessor_config.json"]
+    assert "image_processor_type 'SomebodysImageProcessor' -> 'Qwen2VLImageProcessor'" in change.what
+    assert prepare.planned_changes(tmp_path / "model") == []
+
+
 # --- code and pickles --------------------------------------------------------------------------------
 
 

@@ -23,8 +23,8 @@ from lfpc_trl.convert.text import (
     shuffle_options,
 )
 from lfpc_trl.convert.verl import from_verl, only_of_list, only_picture
-from lfpc_trl.data.sources import Numbered, Record, one_line, read_records, short
-from lfpc_trl.errors import DataError
+from lfpc_trl.data.sources import Numbered, Record, read_records, short
+from lfpc_trl.errors import DataError, one_line
 from lfpc_trl.json_values import parse_json
 
 

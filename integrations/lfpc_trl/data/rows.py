@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lfpc_rewards import answers_match
-from lfpc_trl.errors import DataError, did_you_mean
+from lfpc_trl.errors import DataError, did_you_mean, one_line
 from lfpc_trl.files import whole_file
 from lfpc_trl.json_values import not_plain, parse_json
 from lfpc_trl.pictures.crops import MAX_CROP_ASPECT
@@ -258,7 +258,7 @@ def _records(path: Path) -> Iterator[tuple[int, bytes | dict[str, Any] | _RuleEr
         try:
             table = parquet.read_table(path)
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path}: not a readable Parquet file ({_one_line(error)})") from None
+            raise DataError(f"{path}: not a readable Parquet file ({one_line(error)})") from None
         yield from enumerate(_records_of(table), start=1)
         return
     _check_lines(path)
@@ -304,7 +304,7 @@ def _records_of(table: Any) -> Iterator[dict[str, Any] | _RuleError]:
             try:
                 yield from batch.slice(i, 1).to_pylist()
             except (ValueError, OverflowError) as error:
-                yield _RuleError(f"each value must be one that Python can hold ({_one_line(error)})")
+                yield _RuleError(f"each value must be one that Python can hold ({one_line(error)})")
 
 
 def _check_lines(path: Path) -> None:
@@ -349,7 +349,7 @@ def _decoded(line: bytes | dict[str, Any] | _RuleError) -> dict[str, Any]:
     try:
         raw = parse_json(line)
     except ValueError as error:  # bad JSON and bad UTF-8 alike
-        raise _RuleError(f"each line must be JSON, got {_one_line(error)}") from None
+        raise _RuleError(f"each line must be JSON, got {one_line(error)}") from None
     if not isinstance(raw, dict):
         raise _RuleError(f"each line must be a JSON object, got {_short(raw)}")
     return raw
@@ -501,7 +501,7 @@ def _picture_size(image: Path) -> Size:
     except FileNotFoundError:
         raise _RuleError(f"image must exist, got {str(image)!r}") from None
     except Exception as error:  # Pillow's decoders raise what they like on damaged files
-        raise _RuleError(f"image must be readable, got {str(image)!r} ({_one_line(error)})") from None
+        raise _RuleError(f"image must be readable, got {str(image)!r} ({one_line(error)})") from None
 
 
 def _shown(value: object) -> Size:
@@ -562,10 +562,6 @@ def _check_target(box: Sequence[float], size: Size) -> None:
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__
 
 
 # --- writing -----------------------------------------------------------------------------------------

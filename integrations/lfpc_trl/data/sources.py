@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from lfpc_trl.errors import DataError
+from lfpc_trl.errors import DataError, one_line
 from lfpc_trl.json_values import MAX_DEPTH, is_deep, parse_json
 
 Record = dict[str, Any]
@@ -76,11 +76,6 @@ def _line(line: bytes) -> Record | DataError:
         return _object(parse_json(line))
     except ValueError as error:  # bad JSON, bad UTF-8, endless brackets
         return DataError(f"each line must be JSON in UTF-8, got {short(line)} ({one_line(error)})")
-
-
-def one_line(error: BaseException) -> str:
-    """An error's text without line breaks."""
-    return " ".join(str(error).split())[:120] or type(error).__name__
 
 
 # --- one big JSON value ------------------------------------------------------------------------------

@@ -14,8 +14,8 @@ from lfpc_trl.convert.drafts import Draft, Place
 from lfpc_trl.convert.formats import from_choice_table, from_vstar, read_vstar
 from lfpc_trl.convert.text import cell, plain_question, split_choices
 from lfpc_trl.convert.verl import only_of_list, only_picture
-from lfpc_trl.data.sources import Record, one_line, read_records, short
-from lfpc_trl.errors import DataError
+from lfpc_trl.data.sources import Record, read_records, short
+from lfpc_trl.errors import DataError, one_line
 from lfpc_trl.json_values import parse_json
 
 Placed = Iterator[tuple[str, Record | DataError]]

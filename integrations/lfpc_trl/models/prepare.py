@@ -69,7 +69,7 @@ def planned_changes(model_dir: str | Path) -> list[Change]:
 
 def _planned(model_dir: Path, processor: Any) -> list[Change]:
     changes = _code_changes(model_dir) + _template_changes(model_dir, processor.chat_template)
-    changes += _limit_changes(model_dir, dict(processor.image_processor.size))
+    changes += _limit_changes(model_dir, processor)
     before = _read_json(model_dir / "tokenizer_config.json")
     after = _without_template(before) | {"response_template": processor.tokenizer.response_template}
     changes += _json_change(model_dir / "tokenizer_config.json", before, after)
@@ -79,15 +79,15 @@ def _planned(model_dir: Path, processor: Any) -> list[Change]:
     return changes + _json_change(model_dir / "generation_config.json", before, after)
 
 
-def _limit_changes(model_dir: Path, size: dict[str, int]) -> list[Change]:
+def _limit_changes(model_dir: Path, processor: Any) -> list[Change]:
     """The limits stand in a file of their own, in transformers 5 also inside the processor's."""
     flat, whole = (model_dir / name for name in ("preprocessor_config.json", "processor_config.json"))
     before, outer = _read_json(flat), _read_json(whole)
     after = _without_template(outer)
     nested = after.get("image_processor")
-    changes = _json_change(flat, before, _with_size(_without_code(before), size))
+    changes = _json_change(flat, before, _settings_of(processor, _without_code(before)))
     if isinstance(nested, dict):
-        after["image_processor"] = _with_size(_without_code(nested), size)
+        after["image_processor"] = _settings_of(processor, _without_code(nested))
         if not before:  # the stock processor finds its settings for videos there
             changes.append(Change(flat.name, "added", _json_text(after["image_processor"])))
     return changes + _json_change(whole, outer, after)
@@ -132,8 +132,15 @@ def _template_changes(model_dir: Path, template: str) -> list[Change]:
     return changes
 
 
-def _with_size(settings: dict[str, Any], size: dict[str, int]) -> dict[str, Any]:
-    """Image processor settings with these limits, under the old names too where they stand there."""
+def _settings_of(processor: Any, settings: dict[str, Any]) -> dict[str, Any]:
+    """Image processor settings with a processor's limits, under the old names too where they stand there.
+
+    A class that is none of the family's is replaced: stock tools go by that name.
+    """
+    size = dict(processor.image_processor.size)
+    name = processor.family.image_processor.__name__.removesuffix("Pil")
+    if settings.get("image_processor_type", name) not in (name, f"{name}Fast", f"{name}Pil"):
+        settings = settings | {"image_processor_type": name}
     old_names = {"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"]}
     return settings | {"size": size} | {name: old_names[name] for name in old_names if name in settings}
 
@@ -152,8 +159,9 @@ def _json_text(content: dict[str, Any]) -> str:
 
 
 def _difference(name: str, before: Any, after: Any) -> str:
-    if name == "image_processor":  # nested in processor_config.json: its limits are what changes
-        return _difference("size", before.get("size"), after["size"])
+    if name == "image_processor":  # nested in processor_config.json: its limits or its class change
+        changed = [key for key in ("size", "image_processor_type") if before.get(key) != after.get(key)]
+        return ", ".join(_difference(key, before.get(key), after[key]) for key in changed)
     if name in _NAMES_OF_CODE:
         return f"{name} left out, it names code of the checkpoint"
     if after is None:

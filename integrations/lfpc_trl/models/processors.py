@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from transformers import ProcessorMixin
+from transformers import AutoTokenizer, ProcessorMixin
 from trl.chat_template_utils import is_chat_template_prefix_preserving, supports_tool_calling
 
 from lfpc_rewards import parse_completion
@@ -117,11 +117,13 @@ def load_processor(model_dir: str | Path) -> Any:
     processor_class = _processor_class(family)
     try:
         image_processor = _image_processor_class(family).from_pretrained(model_dir)
-        parts = processor_class.from_pretrained(model_dir)
+        # Not the stock processor: it takes the class of its image processor from a name in the files, which
+        # may be that of another version, while the family is known.
+        tokenizer = AutoTokenizer.from_pretrained(model_dir)
+        settings, _ = processor_class.get_processor_dict(model_dir)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{model_dir}: its processor cannot be loaded ({first_line(error)})") from error
-    tokenizer = parts.tokenizer
-    processor = processor_class(image_processor, tokenizer, chat_template=parts.chat_template)
+    processor = processor_class(image_processor, tokenizer, chat_template=settings.get("chat_template"))
     side = factor(processor) ** 2
     processor.image_processor.size = {"shortest_edge": side, "longest_edge": MAX_IMAGE_TOKENS * side}
     tokenizer.padding_side = tokenizer.truncation_side = "left"

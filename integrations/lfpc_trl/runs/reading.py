@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 from lfpc_rewards import coverage_matrix, grounding_reward, iou_matrix
-from lfpc_trl.errors import DataError, UserError
+from lfpc_trl.errors import DataError, UserError, one_line
 from lfpc_trl.json_values import parse_json
 from lfpc_trl.pictures.crops import PixelBox
 from lfpc_trl.rollouts.turns import parts_of
@@ -373,8 +373,7 @@ def _named(file: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise DataError(f"{file}: not a readable Parquet file ({reason})") from None
+        raise DataError(f"{file}: not a readable Parquet file ({one_line(error)})") from None
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -466,7 +465,7 @@ def _overlap(
     try:
         return grounding_reward(boxes, targets, sizes, return_parts=True).overlap
     except (ValueError, TypeError) as error:
-        raise DataError(f"{file}: {' '.join(str(error).split())[:160]}") from None
+        raise DataError(f"{file}: {one_line(error)}") from None
 
 
 def _column(table: pa.Table, name: str) -> list[Any] | None:

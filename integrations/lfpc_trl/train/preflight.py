@@ -16,7 +16,7 @@ from trl.data_utils import prepare_multimodal_messages
 from lfpc_rewards import Frame, convert_frame
 from lfpc_rewards.parsing import is_image
 from lfpc_trl.data.rows import Problem, Row, in_one_line
-from lfpc_trl.errors import UserError
+from lfpc_trl.errors import UserError, one_line
 from lfpc_trl.locus.task import CuePrompt
 from lfpc_trl.models import processors
 from lfpc_trl.pictures.crops import MAX_CROP_ASPECT, BoxError
@@ -285,8 +285,7 @@ def unreadable(row: Row) -> Problem | None:
     try:
         load_original(row.image)
     except Exception as error:  # Pillow's decoders raise what they like on damaged files
-        reason = " ".join(str(error).split())[:120]
-        return Problem(row.name, f"image must be readable, got {str(row.image)!r} ({reason})")
+        return Problem(row.name, f"image must be readable, got {str(row.image)!r} ({one_line(error)})")
     return None
 
 
@@ -303,7 +302,7 @@ def _tokenise(
             return_dict=True,
         )
     except ValueError as error:  # transformers counts pictures against placeholders, too
-        rule = f"template and processor must take its pictures, got: {' '.join(str(error).split())[:160]}"
+        rule = f"template and processor must take its pictures, got: {one_line(error)}"
         return 0, Problem(row.name, rule)
     ids, grids = tokenised["input_ids"][0], tokenised["image_grid_thw"].tolist()
     patch, merged = processor.image_processor.patch_size, processor.image_processor.merge_size**2

@@ -25,7 +25,7 @@ from typing import Any, cast
 
 from trl import GRPOConfig, ModelConfig, TrlParser
 
-from lfpc_trl.errors import UserError
+from lfpc_trl.errors import UserError, one_line
 from lfpc_trl.train.settings import StageSettings
 
 _BATCH = "it follows from prompts_per_step, prompts_per_update, num_generations and the number of processes"
@@ -340,7 +340,7 @@ class Recipe:
         try:
             return GRPOConfig(**({"report_to": "none", "disable_tqdm": True} | options | derived))
         except ValueError as error:
-            raise UserError(str(error)) from error
+            raise UserError(one_line(error)) from error
 
     def weights(self) -> list[float]:
         """Weights of the reward terms."""
@@ -423,7 +423,7 @@ def parse(parser: RecipeParser, arguments: Sequence[str]) -> tuple[Any, ...]:
             words, return_remaining_strings=True, look_for_args_file=False
         )
     except (ValueError, yaml.YAMLError, OSError, TypeError) as error:
-        raise UserError(f"the recipe cannot be read: {error}") from error
+        raise UserError(f"the recipe cannot be read: {one_line(error)}") from error
     if unknown:
         refuse_option(unknown[0], [action.dest for action in parser._actions])  # noqa: SLF001
     # --config itself, which was taken out, is left over in a namespace.
