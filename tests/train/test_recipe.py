@@ -329,7 +329,7 @@ def test_a_file_of_options_beside_the_program_is_not_read(tmp_path, monkeypatch)
     assert load_recipe("cpu-stage1").stage.steps == content("cpu-stage1")["steps"]
 
 
-@pytest.mark.parametrize("text", ["- a list", "steps: [", "3: 4", ""])
+@pytest.mark.parametrize("text", ["- a list", "steps: [", "3: 4", "", "[" * 2000], ids=range(5))
 def test_a_file_that_is_no_recipe_is_refused(tmp_path, text):
     path = tmp_path / "odd.yaml"
     path.write_text(text)

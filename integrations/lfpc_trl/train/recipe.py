@@ -453,7 +453,7 @@ def parse(parser: RecipeParser, arguments: Sequence[str]) -> tuple[Any, ...]:
         *objects, unknown = parser.parse_args_into_dataclasses(
             words, return_remaining_strings=True, look_for_args_file=False
         )
-    except (ValueError, yaml.YAMLError, OSError, TypeError) as error:
+    except (ValueError, yaml.YAMLError, OSError, TypeError, RecursionError) as error:
         raise UserError(f"the recipe cannot be read: {one_line(error)}") from error
     if unknown:
         refuse_option(unknown[0], [action.dest for action in parser._actions])  # noqa: SLF001
