@@ -27,6 +27,7 @@ from trl import GRPOConfig, ModelConfig, TrlParser
 
 from lfpc_trl.errors import UserError, one_line
 from lfpc_trl.json_values import parse_json
+from lfpc_trl.models.weights import is_kernel_of_the_hub
 from lfpc_trl.train.settings import StageSettings
 
 _BATCH = "it follows from prompts_per_step, prompts_per_update, num_generations and the number of processes"
@@ -307,7 +308,7 @@ class Recipe:
         if self.option("use_vllm") and self.option("use_cpu"):
             raise UserError("use_vllm needs a GPU, and use_cpu leaves it unused")
         attention = self.option("attn_implementation")
-        if attention is not None and (not isinstance(attention, str) or "/" in attention):
+        if is_kernel_of_the_hub(attention):
             raise UserError(
                 "attn_implementation must be a name that transformers knows, such as sdpa; a kernel of the "
                 f"Hub is code that would be run, got {attention!r}"
