@@ -7,7 +7,15 @@ import re
 import numpy as np
 import pytest
 
-from lfpc_trl.data.rows import Row, read_rows, rows_digest, scan_rows, with_shown_tokens, write_rows
+from lfpc_trl.data.rows import (
+    Row,
+    check_targets,
+    read_rows,
+    rows_digest,
+    scan_rows,
+    with_shown_tokens,
+    write_rows,
+)
 from lfpc_trl.errors import DataError
 from tests.tiny import make_picture, make_rows
 
@@ -149,6 +157,35 @@ def test_a_bad_row_is_one_line_with_file_row_and_rule(folder, record, message):
     assert str(caught.value).startswith(f"{path} row 2: ")
     assert "\n" not in str(caught.value)
     assert "more)" not in str(caught.value)
+
+
+MANY = [  # targets, the rules in their order
+    (
+        [[20, 0, 10, 10], [0, 0, 225, 10], [0, 0, 50, 50], [0, 0, 5]],
+        ["need x1 < x2 and y1 < y2, got [20, 0, 10, 10]", "inside the picture", "got [0, 0, 5]"],
+    ),
+    (
+        [[[20, 0, 10, 10]], [[0, 0, 50, 50], [10, 10, 20, 20]], [[-1, 0, 20, 10]]],
+        ["got [20, 0, 10, 10]", "got [-1, 0, 20, 10]"],
+    ),
+    (
+        [[0, 0, 50, 50], [10, 10, 20, 20], [12, 12, 30, 30]],
+        ["got [0.0, 0.0, 50.0, 50.0] before", "got [10.0, 10.0, 20.0, 20.0] before"],
+    ),
+    ([0, 0, 5, 5], ["got 0"]),
+]
+
+
+@pytest.mark.parametrize(("targets", "rules"), MANY, ids=["a region", "regions", "not nested", "a flat box"])
+def test_every_bad_box_of_a_row_is_named(folder, targets, rules):
+    rows, problems = scan_rows(write(folder, GOOD | {"targets": targets}))
+    assert rows == []
+    assert len(problems) == len(rules)
+    for problem, rule in zip(problems, rules, strict=True):
+        assert rule in problem.rule
+    with pytest.raises(DataError) as caught:
+        check_targets(targets, (224, 168))
+    assert str(caught.value) == "; ".join(problem.rule for problem in problems)
 
 
 def test_the_same_id_twice_names_both_rows(folder):

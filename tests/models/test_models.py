@@ -125,6 +125,20 @@ def test_errors_of_other_libraries_are_cut_to_a_short_sentence(text, first, whol
     assert errors.first_line(ValueError(errors.first_line(ValueError(text)))) == first
 
 
+KERNEL = "kernels-community/flash-attn2"
+ATTENTIONS = [("attn_implementation", KERNEL), ("_attn_implementation", KERNEL)]
+ATTENTIONS += [("attn_implementation", {"text_config": KERNEL})]
+
+
+@pytest.mark.parametrize(("name", "value"), ATTENTIONS, ids=range(3))
+def test_a_config_that_names_a_kernel_of_the_hub_is_refused(model_dir, tmp_path, name, value):
+    shutil.copytree(model_dir, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    with pytest.raises(UserError, match=r"config\.json: attn_implementation names a kernel of the Hub"):
+        weights.load_model(tmp_path)
+
+
 def test_weights_load_in_the_asked_precision(model_dir):
     assert weights.load_model(model_dir).dtype == torch.float32
     assert weights.load_model(model_dir, dtype=torch.bfloat16).dtype == torch.bfloat16

@@ -170,7 +170,7 @@ def read_members(path: Path) -> Iterator[tuple[str, Any]]:
     Members that are no arrays are stepped over.
 
     Raises:
-        DataError: there is no such file, or it breaks off.
+        DataError: there is no such file, it breaks off, or an item is nested too deep.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file")
@@ -184,6 +184,8 @@ def read_members(path: Path) -> Iterator[tuple[str, Any]]:
                 raise stream.broken("a colon was expected")
             if stream.peek() == "[":
                 for item in stream.items():
+                    if is_deep(item):
+                        raise DataError(f"{path}: each item must be nested at most {MAX_DEPTH} deep")
                     yield name, item
             else:
                 stream.value()

@@ -4,7 +4,6 @@ A cue is a row like any other (`lfpc_trl.data.rows`): its one target is the box 
 of the original. The column `x_cue_scale` says by how much the cut is enlarged before it is shown.
 """
 
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 
 from lfpc_trl.data.rows import Row, check_row
 from lfpc_trl.errors import DataError, one_line
+from lfpc_trl.json_values import parse_json
 from lfpc_trl.pictures.boxes import clip_rounding, count_upright, turn_upright
 from lfpc_trl.pictures.crops import MAX_CROP_ASPECT, PixelBox
 from lfpc_trl.pictures.originals import Header, check_picture, read_header
@@ -114,11 +114,11 @@ def boxes_of_coco(
             X".
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_bytes())
         pictures = {picture["id"]: picture for picture in data["images"]}
         annotations = [each for each in data["annotations"] if not each.get("iscrowd")]
         numbers = {id(each): number for number, each in enumerate(data["annotations"], start=1)}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path}: no file of COCO annotations ({type(error).__name__}: {one_line(error)})"
         ) from None

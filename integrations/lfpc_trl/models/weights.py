@@ -102,6 +102,24 @@ def check_weights(model_dir: str | Path) -> None:
         raise UserError(f"{folder}: holds no weights, its files are empty")
 
 
+def is_kernel_of_the_hub(attention: object) -> bool:
+    """Whether an `attn_implementation` names code of the Hub (owner/name), which transformers would run."""
+    if isinstance(attention, dict):  # one for each part of a model
+        return any(map(is_kernel_of_the_hub, attention.values()))
+    return "/" in str(attention)
+
+
+def _refuse_kernels(model_dir: str | Path, config: Any) -> None:
+    parts = [config, *(getattr(config, name, None) for name in config.sub_configs)]
+    for part in parts:
+        attention = getattr(part, "_attn_implementation", None)
+        if is_kernel_of_the_hub(attention):
+            raise UserError(
+                f"{Path(model_dir) / 'config.json'}: attn_implementation names a kernel of the Hub, which is "
+                f"code that would be run, got {attention!r}; take it out"
+            )
+
+
 def load_model(
     model_dir: str | Path,
     *,
@@ -119,12 +137,13 @@ def load_model(
         attention: transformers' `attn_implementation`; None for its default.
 
     Raises:
-        UserError: not a supported model, or weights that cannot be loaded.
+        UserError: not a supported model, weights that cannot be loaded, or a config that names code.
     """
     family_of(model_dir)
     check_weights(model_dir)
     try:
         config = AutoConfig.from_pretrained(model_dir)
+        _refuse_kernels(model_dir, config)
         model = AutoModelForImageTextToText.from_pretrained(
             model_dir, config=config, dtype=dtype, attn_implementation=attention, use_safetensors=True
         )
