@@ -4,6 +4,7 @@ import pytest
 from transformers import AutoTokenizer
 from trl.chat_template_utils import parse_response
 
+from lfpc_rewards import parse_completion
 from lfpc_trl.data.rows import read_rows
 from lfpc_trl.models.processors import factor, load_processor
 from lfpc_trl.rollouts.crop_tool import CropSettings
@@ -148,3 +149,21 @@ def test_budgets_are_counted_in_true_tokens(folder, rows, processor, words, tmp_
     assert preflight(processor, rows, crops).longest_prompt == prompt
     limits = prompt_limits(processor, rows, 12, max_new_tokens=len(second), max_turns=2, crops=crops)
     assert limits.tokens >= prompt + whole
+
+
+def test_a_rollout_that_a_decoder_made_one_text_is_read_as_its_messages(words):
+    """As verl does it: turns and tool answers in one list of ids, decoded with special tokens or without."""
+    seen = [{"role": "tool", "content": "<|vision_start|><|image_pad|><|vision_end|>Zoomed in."}]
+    between = words.apply_chat_template(seen, tokenize=False, add_generation_prompt=True)
+    ids = [*sampled(words, "", THOUGHT + CALL), *words(between)["input_ids"], *sampled(words, "", ANSWER)]
+    messages = [
+        {"role": "assistant", "content": THOUGHT + CALL},
+        {"role": "tool", "content": [{"type": "image"}]},
+        {"role": "assistant", "content": ANSWER},
+    ]
+    looked = parse_completion(messages)
+    assert looked.delivered_crops
+    assert parse_completion(words.decode(ids), picture_mark="<|vision_start|>") == looked
+    bare = words.decode(ids, skip_special_tokens=True)
+    assert parse_completion(bare, picture_mark="Zoomed in") == looked
+    assert parse_completion(bare).delivered_crops == ()
