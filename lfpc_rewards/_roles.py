@@ -23,7 +23,7 @@ _RESPONSE = re.compile(r"<tool_response>(.*?)(?:</tool_response>|\Z)", re.DOTALL
 # Without special tokens a turn of the model ends where its last tag is followed by the line, or, whatever it
 # said last, where a tool's answer follows. verl puts no line break before it.
 _BARE_USER = re.compile(
-    r"(</(?:think|tool_call|answer)>)\s*(?:user|tool)\n|(?:user|tool)\n(?=\s*<tool_response>)"
+    r"(?P<tag></(?:think|tool_call|answer)>)\s*(?P<role>user|tool)\n|(?:user|tool)\n(?=\s*<tool_response>)"
 )
 _BARE_RESPONSES = re.compile(r"(?:\s*<tool_response>.*?</tool_response>)+", re.DOTALL)
 _BARE_ASSISTANT = re.compile(r"^assistant(?:\n|\Z)", re.MULTILINE)
@@ -65,11 +65,12 @@ def _with_tokens(text: str, picture_mark: str | None) -> Iterator[Message]:
 def _bare(text: str, picture_mark: str | None) -> Iterator[Message]:
     start, last_response = 0, text.rfind("</tool_response>")
     while (user := _BARE_USER.search(text, start)) is not None:
-        yield _assistant(text[start : user.start() if user[1] is None else user.end(1)])
+        yield _assistant(text[start : user.start() if user["tag"] is None else user.end("tag")])
         # Not asked where there is none, or a long text of unclosed ones would be read again for each.
         responses = _BARE_RESPONSES.match(text, user.end()) if user.end() < last_response else None
         after = _BARE_ASSISTANT.search(text, user.end() if responses is None else responses.end())
-        yield from _answers("user", text[user.end() : None if after is None else after.start()], picture_mark)
+        said = text[user.end() : None if after is None else after.start()]
+        yield from _answers(user["role"] or "tool", said, picture_mark)
         if after is None:  # the rollout ends with a tool's answer
             return
         start = after.end()

@@ -174,6 +174,11 @@ def test_a_picture_mark_counts_at_the_beginning_of_an_answer_only():
         return parse_completion(text, picture_mark="Zoomed in")
 
     assert looked(ZOOMED) == LOOKED
+    by_role = f"{CALL}\ntool\n{ZOOMED}\nassistant\n{ANSWER}"
+    assert parse_completion(by_role, picture_mark="Zoomed in") == LOOKED
+    of_the_user = f"{CALL}\nuser\n{ZOOMED}\nassistant\n{ANSWER}"
+    assert parse_completion(of_the_user, picture_mark="Zoomed in") == REQUESTED
+    assert parse_completion(of_the_user, picture_mark="Zoomed in", delivered_in="user") == LOOKED
     assert looked("Error: the box 'Zoomed in' is none.") == REQUESTED
     assert looked("") == REQUESTED
 
