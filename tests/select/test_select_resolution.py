@@ -406,6 +406,11 @@ def wait_for_answers(work, process, count):
     assert process.poll() is None, process.communicate()
 
 
+def askers(work):
+    """The processes that have asked a question."""
+    return {json.loads(line)["pid"] for line in work.log.read_text().splitlines() if line.endswith("}")}
+
+
 def wait_until_gone(processes):
     _, alive = psutil.wait_procs(processes, timeout=60)
     assert all(process.status() == psutil.STATUS_ZOMBIE for process in alive)
@@ -417,10 +422,12 @@ def test_two_processes_killed_and_interrupted_go_on_to_the_same_file(work, whole
     options = ("--processes", "2", "--batch-size", "1", "--threads", "1")
     with start(work, *options, STAND_IN_SECONDS="0.3") as process:
         wait_for_answers(work, process, 5)
+        while process.poll() is None and len(askers(work)) < 2:  # one may start much later than the other
+            time.sleep(0.02)
         workers = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGKILL)
         wait_until_gone(workers)
-    assert len({json.loads(line)["pid"] for line in work.log.read_text().splitlines()}) == 2
+    assert len(askers(work)) == 2
     killed = answered(work)
     asked_before = len(asked(work))
 

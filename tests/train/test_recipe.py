@@ -11,6 +11,7 @@ from lfpc_rewards import Frame
 from lfpc_trl import cli
 from lfpc_trl.errors import UserError
 from lfpc_trl.rollouts.crop_tool import CropSettings
+from lfpc_trl.rollouts.transcript import GroundingSettings
 from lfpc_trl.train.recipe import (
     REFUSED,
     LaunchSettings,
@@ -135,10 +136,11 @@ def test_trl_accepts_the_cpu_recipe_and_its_traps_are_closed(tmp_path, monkeypat
 
 
 def test_the_terms_and_their_weights():
-    terms, weights = load_recipe("paper-8x80gb-stage2").stage.rewards(CROPS)
+    stage = load_recipe("paper-8x80gb-stage2").stage
+    terms, weights = stage.rewards(CROPS)
     assert [term.__name__ for term in terms] == ["accuracy", "format", "tool_bonus", "grounding"]
     assert weights == [0.8, 0.2, 1.2, 1.0]
-    assert terms[3].grounding.reduce == "best"
+    assert stage.grounding_settings() == GroundingSettings(reduce="best")
 
 
 # --- file, options, changes --------------------------------------------------------------------------
