@@ -48,8 +48,8 @@ def tools_of(tool: str | Mapping[str, str | Sequence[str]]) -> Tools:
         names = [argument] if isinstance(argument, str) else argument
         if not isinstance(name, str) or not isinstance(names, list | tuple) or len(names) not in (1, 4):
             raise TypeError(
-                f"tool[{name!r}] must be the argument that holds the box, or the four that hold its numbers, "
-                f"got {argument!r}"
+                f"tool[{name!r}] must name the argument that holds the box, or the four with x0, y0, x1, "
+                f"y1, got {argument!r}"
             )
         if not all(isinstance(each, str) for each in names):
             raise TypeError(f"tool[{name!r}] must name arguments by texts, got {argument!r}")

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from lfpc_rewards._calls import CROP_TOOL, Tools, read_call_entry
 from lfpc_rewards._jit import kernel
-from lfpc_rewards._roles import messages_of
+from lfpc_rewards._packing import NO_BOX, starts_of
+from lfpc_rewards._roles import TURN_START, messages_in
 from lfpc_rewards._scan import ANSWER, BARE, CALL, MALFORMED, Turns, read_turns
 from lfpc_rewards._typing import Message
 
@@ -23,8 +24,8 @@ DeliveredIn: TypeAlias = Literal["tool", "user"]
 """Whose messages bring the pictures that tools cut: only the tool's, or the user's as well."""
 
 _TURN, _TOOL, _USER = -1, 0, 1 << 32
-"""Steps: a turn of the model; an answer of a tool, with 1 added if it holds a picture; a message of the user,
-with its number of pictures added."""
+"""Steps: a turn of the model; a tool's answer, plus 1 if it holds a picture; a user's message, plus the
+number of its pictures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +46,15 @@ class Reading:
         return replace(self, think_open=[self.opened(row) for row in rows])
 
 
-AS_QWEN = Reading(CROP_TOOL)
+DEFAULT = Reading(CROP_TOOL)
 
 
 class Columns(NamedTuple):
-    """Rollouts of a batch without an object for each of them.
+    """A batch of rollouts as arrays.
 
     Attributes:
-        texts: The turns of the model, of all rollouts.
-        answers: (B, 2) where each answer starts and stops in its turn; -1 without one.
-        answer_turns: (B,) which of `texts` that is: the last turn of the rollout, -1 if it has none.
+        texts: (B,) the last turn of each rollout; "" without a turn.
+        answers: (B, 2) where each answer starts and stops in that text; -1 without one.
         well_formed: (B,) as `Rollout.well_formed`.
         turns: (B,) as `Rollout.turns`.
         crop_starts: (B + 1,) where each rollout's crops start.
@@ -65,7 +65,6 @@ class Columns(NamedTuple):
 
     texts: Sequence[str]
     answers: NDArray[np.int64]
-    answer_turns: NDArray[np.int64]
     well_formed: NDArray[np.bool_]
     turns: NDArray[np.int64]
     crop_starts: NDArray[np.int64]
@@ -73,27 +72,20 @@ class Columns(NamedTuple):
     delivered: NDArray[np.bool_]
     crop_turns: NDArray[np.int64]
 
-    def last_turns(self) -> list[str]:
-        """(B,) the last turn of each rollout, in which its answer stands; "" without a turn."""
-        if len(self.texts) == len(self.turns) and (self.turns == 1).all():
-            return list(self.texts)
-        return [self.texts[turn] if turn >= 0 else "" for turn in self.answer_turns.tolist()]
-
     def answer_texts(self) -> list[str | None]:
         """(B,) as `Rollout.answer`."""
         starts, stops = self.answers.T.tolist()
         return [
             text[start:stop] if start >= 0 else None
-            for text, start, stop in zip(self.last_turns(), starts, stops, strict=True)
+            for text, start, stop in zip(self.texts, starts, stops, strict=True)
         ]
 
     def looked(self) -> NDArray[np.bool_]:
         """(B,) whether at least one crop was delivered."""
-        before = np.concatenate(([0], np.cumsum(self.delivered)))
-        return before[self.crop_starts[1:]] > before[self.crop_starts[:-1]]
+        return np.diff(starts_of(self.delivered)[self.crop_starts]) > 0
 
 
-def read(completions: Sequence[Any], name: Callable[[int], str], reading: Reading = AS_QWEN) -> Columns:
+def read(completions: Sequence[Any], name: Callable[[int], str], reading: Reading = DEFAULT) -> Columns:
     """Read texts and lists of messages, which may be mixed.
 
     Args:
@@ -104,50 +96,41 @@ def read(completions: Sequence[Any], name: Callable[[int], str], reading: Readin
     Raises:
         TypeError: A row is neither a string nor a list of dicts.
     """
+    if reading.think_open is not False:
+        completions = [
+            _with_open_thinking(each) if isinstance(each, str) and reading.opened(row) else each
+            for row, each in enumerate(completions)
+        ]
     if set(map(type, completions)) <= {str}:
-        texts = _with_open_thinking(completions, reading)
-        turns = read_turns(texts, reading.tools)
+        turns = read_turns(completions, reading.tools)
         if not turns.marked.any():
             return _single_turns(turns)
-        marked: Sequence[bool] = turns.marked.tolist()
-    else:
-        texts, marked = completions, [True] * len(completions)
     steps = _Steps(reading)
-    for row, completion in enumerate(texts):
-        if not isinstance(completion, str):
-            steps.add_messages(completion, name(row), reading.opened(row))
-        elif marked[row]:
-            text = completion if texts is not completions else _open_thinking(completion, reading.opened(row))
-            steps.add_messages(messages_of(text, reading.picture_mark), name(row), opened=False)
+    for row, each in enumerate(completions):
+        if isinstance(each, str):
+            steps.add_messages(messages_in(each, reading.picture_mark), name(row), opened=False)
         else:
-            steps.add_turn(completion)
+            steps.add_messages(each, name(row), reading.opened(row))
         steps.row_starts.append(len(steps.steps))
     return steps.together()
 
 
-def _with_open_thinking(texts: Sequence[str], reading: Reading) -> Sequence[str]:
-    if reading.think_open is False:
-        return texts
-    return [_open_thinking(text, reading.opened(row)) for row, text in enumerate(texts)]
-
-
-def _open_thinking(text: str, opened: bool) -> str:
+def _with_open_thinking(text: str) -> str:
     # The prompt ended inside the first turn; later turns show their own opening tag.
-    return f"<think>{text}" if opened and not text.lstrip().startswith("<|im_start|>") else text
+    return text if text.lstrip().startswith(TURN_START) else f"<think>{text}"
 
 
 def _single_turns(turns: Turns) -> Columns:
     """Texts of one turn each, to which no tool replied."""
     count = len(turns.texts)
-    before = np.concatenate(([0], np.cumsum(turns.is_crop)))
-    crops = int(before[-1])
+    crop_starts = starts_of(turns.is_crop)[turns.call_starts]
+    crops = crop_starts[-1]
     return Columns(
         turns.texts,
         turns.answers.reshape(-1, 2),
-        np.arange(count),
         turns.shapes == ANSWER,
         np.ones(count, np.int64),
-        before[turns.call_starts],
+        crop_starts,
         turns.boxes.reshape(-1, 4)[turns.is_crop].reshape(-1),
         np.zeros(crops, np.bool_),
         np.zeros(crops, np.int64),
@@ -166,11 +149,6 @@ class _Steps:
         self.entry_is_crop: list[bool] = []
         self.entry_boxes: list[tuple[float, ...]] = []
 
-    def add_turn(self, text: str) -> None:
-        self.steps.append(_TURN)
-        self.texts.append(text)
-        self.entries.append(len(self.entry_is_crop))
-
     def add_messages(self, messages: Any, name: str, opened: bool) -> None:
         if not isinstance(messages, list | tuple):
             raise TypeError(f"{name} must be a string or a list of messages, got {type(messages).__name__}")
@@ -182,7 +160,9 @@ class _Steps:
                 entries = message.get("tool_calls")
                 if entries and isinstance(entries, list | tuple):
                     self._add_entries(entries)
-                self.add_turn(_words(message, opened))
+                self.steps.append(_TURN)
+                self.texts.append(_words(message, opened))
+                self.entries.append(len(self.entry_is_crop))
             elif role == "tool":
                 self.steps.append(_TOOL + has_image(message.get("content")))
             elif role == "user":
@@ -192,7 +172,7 @@ class _Steps:
         for entry in entries:
             is_crop, box = read_call_entry(entry, self.reading.tools)
             self.entry_is_crop.append(is_crop)
-            self.entry_boxes.append(_NO_BOX if box is None else box)
+            self.entry_boxes.append(NO_BOX if box is None else box)
 
     def together(self) -> Columns:
         turns = read_turns(self.texts, self.reading.tools)
@@ -200,9 +180,8 @@ class _Steps:
         crops = int(turns.is_crop.sum()) + sum(self.entry_is_crop)
         rows = len(row_starts) - 1
         columns = Columns(
-            self.texts,
+            [],
             np.empty((rows, 2), np.int64),
-            np.empty(rows, np.int64),
             np.empty(rows, np.bool_),
             np.empty(rows, np.int64),
             np.zeros(rows + 1, np.int64),
@@ -224,16 +203,15 @@ class _Steps:
             np.array(self.entry_boxes, np.float64).reshape(-1),
             *columns[1:],
         )
-        # Calls in the text of a turn that has entries as well are not its calls.
+        last = zip(np.cumsum(columns.turns).tolist(), columns.turns.tolist(), strict=True)
+        # A turn with `tool_calls` ignores the calls in its text: there may be fewer crops than room for them.
         kept = int(columns.crop_starts[-1])
         return columns._replace(
+            texts=[self.texts[stop - 1] if count else "" for stop, count in last],
             boxes=columns.boxes[: 4 * kept],
             delivered=columns.delivered[:kept],
             crop_turns=columns.crop_turns[:kept],
         )
-
-
-_NO_BOX = (float("nan"),) * 4
 
 
 @kernel
@@ -250,7 +228,6 @@ def put_together(
     entry_is_crop: NDArray[np.bool_],
     entry_boxes: NDArray[np.float64],
     answers: NDArray[np.int64],
-    answer_turns: NDArray[np.int64],
     well_formed: NDArray[np.bool_],
     turns: NDArray[np.int64],
     crop_starts: NDArray[np.int64],
@@ -304,7 +281,6 @@ def put_together(
         if user_delivers and pictures == waiting:
             delivered[first_crop:crops] = True
         turns[row] = turn + 1 - first_turn
-        answer_turns[row] = turn if turns[row] > 0 else -1
         well_formed[row] = turns[row] > 0 and good and shape == ANSWER
         crop_starts[row + 1] = crops
 

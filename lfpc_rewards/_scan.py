@@ -67,7 +67,7 @@ class Turns(NamedTuple):
         texts: The turns.
         shapes: (N,) `MALFORMED`, `BARE`, `CALL` or `ANSWER`.
         marked: (N,) whether a text may hold more than one turn: it has a special token, a ``<tool_response>``
-            or a line "user" behind a closing tag. `_roles` decides.
+            or a line "user" after a closing tag. `_roles` decides.
         answers: (2 * N,) where each answer starts and stops in its turn, stripped; -1 if there is none.
             A turn that calls a tool in its text has no answer.
         call_starts: (N + 1,) where each turn's calls start.

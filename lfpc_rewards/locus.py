@@ -129,12 +129,13 @@ def locus_reward(
     if not 0.0 <= format_weight <= 1.0:
         raise ValueError(f"format_weight must lie in [0, 1], got {format_weight}")
     columns = read_columns(completions)
-    texts = columns.last_turns()
-    if len(targets) != len(texts):
-        raise ValueError(f"targets must have one entry per completion, got {len(targets)} for {len(texts)}")
+    if len(targets) != len(columns.texts):
+        raise ValueError(
+            f"targets must have one entry per completion, got {len(targets)} for {len(columns.texts)}"
+        )
     golds, known = _targets(targets)
     boxes = convert_frame(
-        _first_boxes(texts, columns.answers),
+        _first_boxes(columns.texts, columns.answers),
         frame,
         Frame.ORIGINAL,
         original_size=image_sizes,

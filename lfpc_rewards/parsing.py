@@ -3,7 +3,7 @@
 What a model types is data: no text, however broken, raises. How a completion is put together is
 the caller's code: a completion that is neither a string nor a list of messages raises `TypeError`.
 
-A string is everything behind the prompt, decoded. It may hold several turns. It proves nothing about what
+A string is everything after the prompt, decoded. It may hold several turns. It proves nothing about what
 came from a tool, so no crop in it was delivered unless the caller says how to tell (`picture_mark`).
 """
 
@@ -17,8 +17,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from lfpc_rewards._calls import BOX_ARGUMENT, TOOL_NAME, Box, tools_of
-from lfpc_rewards._packing import starts_of
-from lfpc_rewards._reading import AS_QWEN, Columns, DeliveredIn, Reading, has_image, is_image, read
+from lfpc_rewards._packing import NO_BOX, starts_of
+from lfpc_rewards._reading import DEFAULT, Columns, DeliveredIn, Reading, has_image, is_image, read
 from lfpc_rewards._typing import Message
 
 __all__ = [
@@ -109,7 +109,7 @@ def parse_completion(
     * Well formed is about tags alone: an empty answer or a foolish box is well formed. Any further
       ``think``, ``tool_call`` or ``answer`` tag, nested or repeated, is not.
     * In a string, turns of the model are told from the rest by ``<|im_start|>`` and the role; where a
-      decoder took the special tokens away, by a line "user" behind the last tag of a turn or before a
+      decoder took the special tokens away, by a line "user" after the last tag of a turn or before a
       ``<tool_response>``, up to a line "assistant". Each ``<tool_response>`` of a user's turn is a tool
       message. The tokens that end a turn are no words of it.
 
@@ -225,7 +225,7 @@ def read_columns(completions: Sequence[Completion]) -> Columns:
     """Read a batch for the rewards, without an object for each rollout, which is many times faster."""
     _refuse_one(completions)
     if any(isinstance(each, Rollout) for each in completions):
-        return _columns_of(_parse_all(completions, lambda row: f"completions[{row}]", AS_QWEN))
+        return _columns_of(_parse_all(completions, lambda row: f"completions[{row}]", DEFAULT))
     return read(completions, lambda row: f"completions[{row}]")
 
 
@@ -289,11 +289,10 @@ def _columns_of(rollouts: Sequence[Rollout]) -> Columns:
     crops = [crop for rollout in rollouts for crop in rollout.crops]
     texts = [rollout.answer or "" for rollout in rollouts]
     answers = [(-1, -1) if rollout.answer is None else (0, len(rollout.answer)) for rollout in rollouts]
-    boxes = [(math.nan,) * 4 if crop.box is None else crop.box for crop in crops]
+    boxes = [NO_BOX if crop.box is None else crop.box for crop in crops]
     return Columns(
         texts,
         np.array(answers, np.int64).reshape(-1, 2),
-        np.arange(len(rollouts)),
         np.array([rollout.well_formed for rollout in rollouts], np.bool_),
         np.array([rollout.turns for rollout in rollouts], np.int64),
         starts_of([len(rollout.crops) for rollout in rollouts]),

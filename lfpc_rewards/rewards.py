@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lfpc_rewards import _kernels
-from lfpc_rewards._packing import four_numbers, pack_rows
+from lfpc_rewards._packing import four_numbers, pack_rows, starts_of
 from lfpc_rewards._reading import Columns
 from lfpc_rewards._typing import Accepted, BoxesLike, Choices, Judge, Scores, SizesLike
 from lfpc_rewards.answers import answer_verdict, answers_match, match_letters
@@ -540,8 +540,8 @@ def _crops_of(columns: Columns, which: str | None) -> _Packed:
         raise ValueError(f'crops must be a list of rows, None or "requested", got {which!r}')
     if which is not None:
         return columns.boxes, columns.crop_starts
-    before = np.concatenate(([0], np.cumsum(columns.delivered)))
-    return columns.boxes.reshape(-1, 4)[columns.delivered].reshape(-1), before[columns.crop_starts]
+    starts = starts_of(columns.delivered)[columns.crop_starts]
+    return columns.boxes.reshape(-1, 4)[columns.delivered].reshape(-1), starts
 
 
 def _pack_crops(crops: Sequence[RowCrops]) -> _Packed:

@@ -5,7 +5,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from lfpc_trl.models.words import special_tokens
+from lfpc_trl.models.escaping import special_tokens
 from tests.tiny import SPECIALS
 
 NESTED = "[" * 1500

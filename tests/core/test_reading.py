@@ -328,7 +328,7 @@ WRONG = [
     ({"picture_mark": 7}, ValueError, "picture_mark must be a text or None, got 7"),
     ({"tool": 7}, TypeError, "tool must be a name or a dict of names and their box arguments, got 7"),
     ({"tool": {}}, TypeError, "tool must be a name or a dict"),
-    ({"tool": {"zoom": ["x1", "x2"]}}, TypeError, "tool\\['zoom'\\] must be the argument that holds"),
+    ({"tool": {"zoom": ["x1", "x2"]}}, TypeError, "tool\\['zoom'\\] must name the argument that holds"),
     ({"tool": {"zoom": [1, 2, 3, 4]}}, TypeError, "tool\\['zoom'\\] must name arguments by texts"),
     ({"prompts": ["x", "y"]}, ValueError, "prompts must have one entry per completion, got 2 for 1"),
     ({"prompts": [7]}, TypeError, "prompts\\[0\\] must be the text of a prompt, got int"),

@@ -214,7 +214,7 @@ def test_a_template_that_drops_pictures_is_refused(tiny_model, rows, settings):
         roll(crops_then_answers, processor, rows[:1], settings)
 
 
-def test_a_question_that_spells_a_special_token_is_read_as_words(processor, rows, settings):
+def test_a_question_that_spells_a_special_token_is_read_escape_special_tokens(processor, rows, settings):
     seen = []
 
     def script(prompt: Prompt) -> str:

@@ -4,8 +4,8 @@ import pytest
 from trl.chat_template_utils import parse_response, qwen3_vl_chat_template
 
 from lfpc_rewards import parse_completion
+from lfpc_trl.models.escaping import escape_special_tokens
 from lfpc_trl.models.processors import load_processor
-from lfpc_trl.models.words import as_words
 from lfpc_trl.rollouts.turns import TurnWriter, parts_of, turns_of
 from lfpc_trl.runs.reading import conversation
 from tests import tiny
@@ -93,4 +93,4 @@ def test_a_special_token_in_a_message_becomes_words(processor, token):
 
 
 def test_half_a_surrogate_pair_is_a_question_mark():
-    assert as_words([{"name": "a\ud800b", "n": 1}], ()) == [{"name": "a?b", "n": 1}]
+    assert escape_special_tokens([{"name": "a\ud800b", "n": 1}], ()) == [{"name": "a?b", "n": 1}]

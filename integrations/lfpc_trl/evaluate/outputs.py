@@ -13,7 +13,7 @@ from lfpc_trl.evaluate.page import render, story_of
 from lfpc_trl.evaluate.summary import COLUMNS, POOR_OVERLAP, Columns, summarise
 from lfpc_trl.evaluate.tables import tables, to_markdown
 from lfpc_trl.files import write_whole
-from lfpc_trl.json_values import parse_json
+from lfpc_trl.json_values import read_json
 from lfpc_trl.runs.reading import parts
 
 EVALUATION, TABLES, PAGE = "evaluation.json", "tables.md", "report.html"
@@ -53,7 +53,7 @@ def read_about(output: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{output}: holds no {EVALUATION}: not the output of a finished lfpc eval")
     try:
-        about: dict[str, Any] = parse_json(path.read_bytes())
+        about: dict[str, Any] = read_json(path)
     except ValueError as error:
         raise DataError(f"{path}: not JSON ({error})") from None
     return about

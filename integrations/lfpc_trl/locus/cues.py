@@ -14,7 +14,7 @@ import numpy as np
 
 from lfpc_trl.data.rows import Row, check_row
 from lfpc_trl.errors import DataError, one_line
-from lfpc_trl.json_values import parse_json
+from lfpc_trl.json_values import read_json
 from lfpc_trl.pictures.boxes import clip_rounding, count_upright, turn_upright
 from lfpc_trl.pictures.crops import MAX_CROP_ASPECT, PixelBox
 from lfpc_trl.pictures.originals import Header, check_picture, read_header
@@ -114,7 +114,7 @@ def boxes_of_coco(
             X".
     """
     try:
-        data = parse_json(path.read_bytes())
+        data = read_json(path)
         pictures = {picture["id"]: picture for picture in data["images"]}
         annotations = [each for each in data["annotations"] if not each.get("iscrowd")]
         numbers = {id(each): number for number, each in enumerate(data["annotations"], start=1)}

@@ -11,7 +11,7 @@ from transformers.models.qwen3_vl import Qwen3VLProcessor
 
 from lfpc_rewards import Frame
 from lfpc_trl.errors import UserError
-from lfpc_trl.json_values import parse_json
+from lfpc_trl.json_values import read_json
 
 _QWEN_TOKENS = {
     "image_token": "<|image_pad|>",
@@ -78,11 +78,14 @@ def family_of(model_dir: str | Path) -> ModelFamily:
     config = Path(model_dir) / "config.json"
     supported = " and ".join(family.name for family in FAMILIES)
     try:
-        content = parse_json(config.read_bytes())
+        content = read_json(config)
     except FileNotFoundError:
         raise UserError(f"{model_dir}: not a model directory, it has no config.json") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{config}: not readable ({error})") from None
+    for path in sorted(Path(model_dir).iterdir()):
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise UserError(f"{path}: not a regular file")  # transformers would wait for a pipe to end
     model_type = content.get("model_type") if isinstance(content, dict) else None
     for family in FAMILIES:
         if model_type == family.model_type:

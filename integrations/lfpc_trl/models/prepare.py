@@ -18,7 +18,7 @@ from transformers.utils import is_torchvision_available
 
 from lfpc_trl.errors import UserError
 from lfpc_trl.files import clear_scratch, scratch_prefix
-from lfpc_trl.json_values import parse_json
+from lfpc_trl.json_values import read_json
 from lfpc_trl.models.processors import factor, load_processor, vision_token_ids
 from lfpc_trl.models.weights import PICKLED, check_weights
 
@@ -70,10 +70,10 @@ def planned_changes(model_dir: str | Path) -> list[Change]:
 def _planned(model_dir: Path, processor: Any) -> list[Change]:
     changes = _code_changes(model_dir) + _template_changes(model_dir, processor.chat_template)
     changes += _limit_changes(model_dir, processor)
-    before = _read_json(model_dir / "tokenizer_config.json")
+    before = _read_object(model_dir / "tokenizer_config.json")
     after = _without_template(before) | {"response_template": processor.tokenizer.response_template}
     changes += _json_change(model_dir / "tokenizer_config.json", before, after)
-    before = _read_json(model_dir / "generation_config.json")
+    before = _read_object(model_dir / "generation_config.json")
     after = {key: value for key, value in _without_code(before).items() if key not in _OTHER_SAMPLING}
     after |= _PLAIN_SAMPLING | {"suppress_tokens": vision_token_ids(processor)}
     return changes + _json_change(model_dir / "generation_config.json", before, after)
@@ -82,7 +82,7 @@ def _planned(model_dir: Path, processor: Any) -> list[Change]:
 def _limit_changes(model_dir: Path, processor: Any) -> list[Change]:
     """The limits stand in a file of their own, in transformers 5 also inside the processor's."""
     flat, whole = (model_dir / name for name in ("preprocessor_config.json", "processor_config.json"))
-    before, outer = _read_json(flat), _read_json(whole)
+    before, outer = _read_object(flat), _read_object(whole)
     after = _without_template(outer)
     nested = after.get("image_processor")
     changes = _json_change(flat, before, _settings_of(processor, _without_code(before)))
@@ -106,7 +106,7 @@ def _code_changes(model_dir: Path) -> list[Change]:
         for path in sorted(model_dir.iterdir())
         if path.is_file() and not path.name.startswith(".") and path.suffix in (".py", *PICKLED)
     ]
-    before = _read_json(model_dir / "config.json")
+    before = _read_object(model_dir / "config.json")
     return changes + _json_change(model_dir / "config.json", before, _without_code(before))
 
 
@@ -123,8 +123,8 @@ def _template_changes(model_dir: Path, template: str) -> list[Change]:
     if path.is_file() and path.read_text(encoding="utf-8") == template:
         changes = []
     else:
-        old = _read_json(model_dir / _OLD_TEMPLATE_FILE).get("chat_template")
-        own = template in (old, _read_json(model_dir / "tokenizer_config.json").get("chat_template"))
+        old = _read_object(model_dir / _OLD_TEMPLATE_FILE).get("chat_template")
+        own = template in (old, _read_object(model_dir / "tokenizer_config.json").get("chat_template"))
         what = "the checkpoint's own template, moved here" if own else "ours, which speaks tools"
         changes = [Change(TEMPLATE_FILE, what, template)]
     if (model_dir / _OLD_TEMPLATE_FILE).exists():
@@ -171,9 +171,9 @@ def _difference(name: str, before: Any, after: Any) -> str:
     return f"{name} {before!r} -> {after!r}"
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_object(path: Path) -> dict[str, Any]:
     try:
-        content = parse_json(path.read_bytes())
+        content = read_json(path)
     except FileNotFoundError:
         return {}
     except ValueError as error:

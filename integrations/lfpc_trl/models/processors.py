@@ -14,9 +14,9 @@ from trl.chat_template_utils import is_chat_template_prefix_preserving, supports
 from lfpc_rewards import parse_completion
 from lfpc_rewards.parsing import BOX_ARGUMENT, TOOL_NAME
 from lfpc_trl.errors import UserError, first_line
-from lfpc_trl.json_values import parse_json
+from lfpc_trl.json_values import read_json
+from lfpc_trl.models.escaping import escape_special_tokens, guard_response_parser, special_tokens
 from lfpc_trl.models.families import FAMILIES, ModelFamily, family_of
-from lfpc_trl.models.words import as_words, let_it_parse_any_turn, special_tokens
 
 MAX_IMAGE_TOKENS = 16384
 """Upper limit of the processors, the paper's largest budget: our code sizes pictures, not the processor."""
@@ -56,13 +56,15 @@ def _processor_class(family: ModelFamily) -> type[Any]:
             for name, token in family.vision_tokens.items():
                 setattr(self, name, token)
                 setattr(self, f"{name}_id", tokenizer.convert_tokens_to_ids(token))
-            let_it_parse_any_turn(tokenizer)
+            guard_response_parser(tokenizer)
             self.special_tokens = special_tokens(tokenizer)
             # Not super(): the stock __init__ insists on a video processor.
             ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
 
         def apply_chat_template(self, conversation: Any, *args: Any, **kwargs: Any) -> Any:
-            return super().apply_chat_template(as_words(conversation, self.special_tokens), *args, **kwargs)
+            return super().apply_chat_template(
+                escape_special_tokens(conversation, self.special_tokens), *args, **kwargs
+            )
 
     Processor.family = family
     return _named_like(family.processor, Processor)
@@ -140,7 +142,7 @@ def load_processor(model_dir: str | Path) -> Any:
 def _turn_ends(path: Path, tokenizer: Any) -> tuple[int, ...]:
     """The ids at which generation stops: Qwen's checkpoints name two, of which the tokenizer knows one."""
     try:
-        named = parse_json(path.read_bytes()).get("eos_token_id")
+        named = read_json(path).get("eos_token_id")
     except FileNotFoundError:
         named = None
     except (ValueError, AttributeError) as error:

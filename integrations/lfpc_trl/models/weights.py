@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
 
 from lfpc_trl.errors import UserError, first_line
-from lfpc_trl.json_values import parse_json
+from lfpc_trl.json_values import read_json
 from lfpc_trl.models.families import family_of
 
 INDEX = "model.safetensors.index.json"
@@ -73,7 +73,7 @@ def check_weights(model_dir: str | Path) -> None:
     index = folder / INDEX
     if index.is_file():
         try:
-            names = sorted(set(parse_json(index.read_bytes())["weight_map"].values()))
+            names = sorted(set(read_json(index)["weight_map"].values()))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{index}: not readable ({first_line(error)})") from None
         if not all(isinstance(name, str) and Path(name).name == name for name in names):

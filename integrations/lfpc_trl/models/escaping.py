@@ -1,7 +1,7 @@
-"""Words and special tokens: what a model wrote, or a tool repeats, is only ever words.
+"""Special tokens that are spelled in text are escaped before the text is rendered.
 
-Special tokens open and close turns and stand for pictures. Rendered text that spells one becomes the token
-itself, and a picture token without a picture ends a training.
+Special tokens open and close turns and stand for pictures. The tokenizer turns rendered text that spells one
+into the token itself, and a picture token without a picture ends a training.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ def special_tokens(tokenizer: Any) -> tuple[str, ...]:
     return tuple(token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
 
 
-def as_words(value: Any, special: tuple[str, ...]) -> Any:
+def escape_special_tokens(value: Any, special: tuple[str, ...]) -> Any:
     """Messages, or any part of them, in which no text becomes a special token.
 
     Args:
@@ -29,9 +29,12 @@ def as_words(value: Any, special: tuple[str, ...]) -> Any:
             value = value.replace(token, f"{token[:1]} {token[1:]}")
         return value.encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, Mapping):
-        return {as_words(key, special): as_words(each, special) for key, each in value.items()}
+        return {
+            escape_special_tokens(key, special): escape_special_tokens(each, special)
+            for key, each in value.items()
+        }
     if isinstance(value, list | tuple):
-        return [as_words(each, special) for each in value]
+        return [escape_special_tokens(each, special) for each in value]
     return value
 
 
@@ -50,7 +53,7 @@ def _parser_class(base: type[Any]) -> type[Any]:
     return Tokenizer
 
 
-def let_it_parse_any_turn(tokenizer: Any) -> None:
+def guard_response_parser(tokenizer: Any) -> None:
     """Let `tokenizer.parse_response` refuse every turn that it cannot take apart with a ValueError.
 
     At a ValueError TRL takes the turn for text. transformers lets the RecursionError of a deeply nested call
