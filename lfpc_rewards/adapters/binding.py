@@ -73,9 +73,9 @@ class Binding:
         reading: Keywords of `parse_completions`: how completions are read.
 
     Raises:
-        TypeError: The reward has no argument of that name, one is bound twice, `reading` has a keyword that
-            there is not, or the reward reads completions in its own way, as presets do.
-        ValueError: A value in `reading` is none that `parse_completions` takes.
+        TypeError: The reward has no argument of that name, one is bound twice, `reading` has an unknown
+            keyword, or the reward does not use `parse_completions`, as presets do not.
+        ValueError: `reading` has a value that `parse_completions` refuses.
     """
 
     reward: Reward
@@ -86,7 +86,7 @@ class Binding:
     reading: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        parse_completions([], **self.reading)  # what is wrong with it should be known before training
+        parse_completions([], **self.reading)  # raises before training what would raise in it
         known = inspect.signature(self.reward).parameters
         # What CropsOf reads by name need not be an argument of the reward itself.
         read = {"completions", "image_sizes", "shown_sizes"} if self.crops is not None else set()
@@ -98,7 +98,7 @@ class Binding:
         if twice:
             raise TypeError(f"bound twice: {', '.join(sorted(twice))}")
         if self.reading and not self._takes_rollouts():
-            raise TypeError(f"{_name(self.reward)} reads completions in its own way: reading must be empty")
+            raise TypeError(f"{_name(self.reward)} does not use parse_completions: reading must be empty")
 
     def arguments(self) -> dict[str, str]:
         """The arguments that come from columns, each with its column."""
@@ -124,7 +124,7 @@ class Binding:
         reading = dict(self.reading)
         prompts = columns.get("prompts", ())
         if "think_open" not in reading and any(isinstance(p, str) and opens_thinking(p) for p in prompts):
-            reading.setdefault("prompts", prompts)  # as TRL hands them over where they are texts
+            reading["prompts"] = prompts  # as TRL hands them over where they are texts
         if self.crops is not None or (reading and self._takes_rollouts()):
             completions = take(columns, self.columns.get("completions", "completions"), "completions")
             rollouts = parse_completions(completions, **reading)

@@ -389,7 +389,7 @@ def test_a_reading_that_cannot_be_is_refused_before_training():
         Binding(lfpc_reward, reading={"thinking": True})
     with pytest.raises(ValueError, match="delivered_in must be"):
         TrlReward(lfpc_reward, reading={"delivered_in": "x"})
-    with pytest.raises(TypeError, match="vlm_r1 reads completions in its own way: reading must be empty"):
+    with pytest.raises(TypeError, match="vlm_r1 does not use parse_completions: reading must be empty"):
         TrlReward(presets.vlm_r1, reading={"think_open": True})
 
 
