@@ -303,9 +303,15 @@ def crop_scores(columns: dict[str, Any]) -> list[dict[str, float | None]]:
         return [{"overlap": None, "iou": None} for _ in boxes]
     inner = np.array([region[0] for region in targets], dtype=float)
     every = np.array([box for region in targets for box in region], dtype=float)
-    crops = np.array(boxes, dtype=float)
+    # A box that is none covers nothing, as in the rewards.
+    crops = np.array([box if _is_box(box) else [0.0] * 4 for box in boxes], dtype=float)
     overlaps, ious = coverage_matrix(crops, inner).max(axis=1), iou_matrix(crops, every).max(axis=1)
     return [{"overlap": _number(o), "iou": _number(i)} for o, i in zip(overlaps, ious, strict=True)]
+
+
+def _is_box(box: Sequence[float]) -> bool:
+    x1, y1, x2, y2 = box
+    return all(map(math.isfinite, box)) and x1 <= x2 and y1 <= y2
 
 
 def conversation(text: str) -> list[dict[str, Any]]:
@@ -399,13 +405,15 @@ def _is_scores(kind: pa.DataType) -> bool:
 
 
 _KINDS = {
-    "step": (pa.types.is_integer, "whole numbers"),
-    "rollout": (pa.types.is_integer, "whole numbers"),
-    "messages": (_is_text, "texts"),
-    "image": (_is_text, "texts"),
+    **dict.fromkeys(("step", "rollout"), (pa.types.is_integer, "whole numbers")),
+    **dict.fromkeys(
+        ("row_id", "question", "messages", "image", "answer", "ending", "condition"), (_is_text, "texts")
+    ),
+    **dict.fromkeys(("choices", "accepted"), (_list_of(_is_text), "lists of texts")),
+    "masked": (pa.types.is_boolean, "true or false"),
     "boxes": (_list_of(_list_of(_is_number)), "lists of boxes"),
     "targets": (_list_of(_list_of(_list_of(_is_number))), "lists of lists of boxes"),
-    "image_size": (_list_of(_is_number), "pairs of numbers"),
+    "image_size": (_list_of(pa.types.is_integer), "pairs of whole numbers"),
     "thumbnails": (
         _list_of(lambda kind: pa.types.is_binary(kind) or pa.types.is_large_binary(kind)),
         "files",
