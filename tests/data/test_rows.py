@@ -16,7 +16,7 @@ from lfpc_trl.data.rows import (
     with_shown_tokens,
     write_rows,
 )
-from lfpc_trl.errors import DataError
+from lfpc_trl.errors import DataError, UserError
 from tests.tiny import make_picture, make_rows
 
 GOOD = {"question": "What?", "answer": "A", "image": "a.png"}
@@ -274,6 +274,22 @@ def test_written_rows_read_back_the_same_from_another_folder(folder, suffix):
     write_rows(before, folder / "deep" / f"again.{suffix}")
     after = read_rows(folder / "deep" / f"again.{suffix}")
     assert all(same(*pair) for pair in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_a_full_disk_leaves_the_file_that_was_there(folder, monkeypatch, suffix):
+    rows = read_rows(write(folder, GOOD))
+    path = folder / f"out{suffix}"
+    path.write_text("before")
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(UserError, match=rf"out{suffix}: cannot be written \(No space left on device\)"):
+        write_rows(rows, path)
+    assert path.read_text() == "before"
+    assert not list(folder.glob(".out*"))
 
 
 def test_rows_are_not_written_to_other_formats(folder):
