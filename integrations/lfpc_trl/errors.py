@@ -56,7 +56,9 @@ def did_you_mean(path: Path) -> str:
 
 
 def not_found(path: Path, what: str = "file") -> UserError:
-    """An error for a path that is not there."""
+    """An error for a path that is not there, or is something else."""
+    if path.exists():
+        return DataError(f"{path}: not a {what}")
     return DataError(f"{path}: no such {what}{did_you_mean(path)}")
 
 

@@ -311,6 +311,22 @@ def test_code_of_a_checkpoint_stays_behind_and_is_named(hostile, tmp_path):
     assert prepare.planned_changes(tmp_path / "out") == []
 
 
+def test_a_kernel_of_the_hub_stays_behind_and_is_named(source, tmp_path):
+    folder = shutil.copytree(source, tmp_path / "model")
+    text = json.loads((folder / "config.json").read_text())["text_config"]
+    edit(
+        folder / "config.json",
+        _attn_implementation="owner/kernel",
+        text_config=text | {"attn_implementation": "owner/kernel"},
+    )
+    changes = prepare.prepare_model(folder, tmp_path / "out")
+    assert "owner/kernel" not in (tmp_path / "out" / "config.json").read_text()
+    [said] = [change.what for change in changes if change.file == "config.json"]
+    assert said.count("left out, 'owner/kernel' is code of the Hub") == 2
+    edit(folder / "config.json", _attn_implementation="sdpa", text_config=text)
+    assert "config.json" not in {change.file for change in prepare.planned_changes(folder)}
+
+
 def only(folder, name, content=b"\x80\x04."):
     """The folder with this file in place of its weights."""
     (folder / "model.safetensors").unlink()

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from lfpc_trl.errors import DataError, one_line
+from lfpc_trl.errors import DataError, not_found, one_line
 from lfpc_trl.json_values import MAX_DEPTH, is_deep, parse_json
 
 Record = dict[str, Any]
@@ -30,7 +30,7 @@ _BATCH_BYTES = 1 << 24
 def read_records(path: Path) -> Numbered:
     """The records of a file. Its first bytes decide what it is, not its suffix; only a table needs `.tsv`."""
     if not path.is_file():
-        raise DataError(f"{path}: no such file")
+        raise not_found(path)
     with path.open("rb") as file:
         head = file.read(4096)
     if head.startswith(b"PAR1"):
@@ -173,7 +173,7 @@ def read_members(path: Path) -> Iterator[tuple[str, Any]]:
         DataError: there is no such file, it breaks off, or an item is nested too deep.
     """
     if not path.is_file():
-        raise DataError(f"{path}: no such file")
+        raise not_found(path)
     with path.open("rb") as file:
         stream = _Stream(path, file)
         if not stream.take("{"):

@@ -20,7 +20,7 @@ from lfpc_trl.errors import UserError
 from lfpc_trl.files import clear_scratch, scratch_prefix
 from lfpc_trl.json_values import read_json
 from lfpc_trl.models.processors import factor, load_processor, vision_token_ids
-from lfpc_trl.models.weights import PICKLED, check_weights
+from lfpc_trl.models.weights import PICKLED, check_weights, is_kernel_of_the_hub
 
 Weights = Literal["link", "copy"]
 
@@ -29,6 +29,8 @@ _OLD_TEMPLATE_FILE = "chat_template.json"
 _WEIGHTS = (".safetensors", ".gguf")
 _NAMES_OF_CODE = ("auto_map", "custom_pipelines")
 """Keys of settings that name Python files which a tool may run."""
+_ATTENTION = ("attn_implementation", "_attn_implementation")
+"""Keys of settings that may name a kernel of the Hub."""
 _PLAIN_SAMPLING = {
     "do_sample": True,
     "temperature": 1.0,
@@ -111,7 +113,12 @@ def _code_changes(model_dir: Path) -> list[Change]:
 
 
 def _without_code(settings: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in settings.items() if key not in _NAMES_OF_CODE}
+    """The settings without names of code, those of the parts of a model included."""
+    return {
+        key: _without_code(value) if isinstance(value, dict) else value
+        for key, value in settings.items()
+        if key not in _NAMES_OF_CODE and not (key in _ATTENTION and is_kernel_of_the_hub(value))
+    }
 
 
 def _without_template(settings: dict[str, Any]) -> dict[str, Any]:
@@ -164,6 +171,11 @@ def _difference(name: str, before: Any, after: Any) -> str:
         return ", ".join(_difference(key, before.get(key), after[key]) for key in changed)
     if name in _NAMES_OF_CODE:
         return f"{name} left out, it names code of the checkpoint"
+    if name in _ATTENTION:
+        return f"{name} left out, {before!r} is code of the Hub"
+    if name.endswith("_config"):  # of a part of the model: only what names code changes there
+        changed = [key for key in before if before[key] != after.get(key)]
+        return ", ".join(_difference(key, before[key], after.get(key)) for key in changed)
     if after is None:
         return f"{name} left out" if name == "chat_template" else f"{name} {before!r} left out"
     if before is None or name == "response_template":

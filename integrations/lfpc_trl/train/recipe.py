@@ -25,7 +25,7 @@ from typing import Any, cast
 
 from trl import GRPOConfig, ModelConfig, TrlParser
 
-from lfpc_trl.errors import UserError, one_line
+from lfpc_trl.errors import UserError, not_found, one_line
 from lfpc_trl.json_values import parse_json
 from lfpc_trl.models.weights import is_kernel_of_the_hub
 from lfpc_trl.train.settings import StageSettings
@@ -401,7 +401,7 @@ def recipe_file(name: str | Path) -> Path:
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
-            raise UserError(f"{path}: no such file")
+            raise not_found(path)
         return path
     if str(name) in recipe_names():
         return Path(str(_folder() / f"{name}.yaml"))
