@@ -195,7 +195,7 @@ def chats(count):
     return (
         f"message lists to totals, {count:,} rollouts",
         "`re.finditer`, `json`, plain loops",
-        None,
+        2.5,
         ours,
         theirs,
     )

@@ -315,6 +315,7 @@ def demo_step(folder, steps=9):
     lazy.LazyImage.im = property(im, lazy.LazyImage.im.fset)
     for term in (rewards.AccuracyReward, rewards.FormatReward, rewards.ToolBonus, rewards.GroundingReward):
         clock.watch(term, "__call__", "reward terms and metrics")
+    clock.watch(trainer, "score_transcripts", "reward terms and metrics")
     clock.watch(trainer.RolloutTrainer, "_check_tokens", "endings and checks")
     clock.watch(trainer, "ending", "endings and checks")
     clock.watch(trajectories.Round, "trajectories", "trajectory log")
@@ -355,8 +356,8 @@ def demo_step(folder, steps=9):
         reward_funcs=[
             rewards.AccuracyReward(),
             rewards.FormatReward(),
-            rewards.ToolBonus(crops),
-            rewards.GroundingReward(crops),
+            rewards.ToolBonus(),
+            rewards.GroundingReward(),
         ],
         args=config,
         train_dataset=Dataset.from_dict({"number": list(range(len(rows)))}).with_transform(columns),

@@ -276,10 +276,8 @@ def score_crop(
     # (overlap with the innermost box, gated IoU, 1 - distance, IoU without the gate)
     if not (x0 < x1 and y0 < y1 and x0 > -np.inf and y0 > -np.inf and x1 < np.inf and y1 < np.inf):
         return 0.0, 0.0, 0.0, 0.0
-    # A number such as 1e300 is a bad guess, not an overflow: far outside is far outside.
-    x0, y0 = max(x0, -1e100), max(y0, -1e100)
-    x1, y1 = min(x1, 1e100), min(y1, 1e100)
-    own = max(x1 - x0, 0.0) * max(y1 - y0, 0.0)
+    # Numbers such as 1e300 may make the area and the distance infinite: then IoU and 1 - distance are 0.
+    own = (x1 - x0) * (y1 - y0)
     overlap = 0.0
     max_iou = 0.0
     distance = np.inf

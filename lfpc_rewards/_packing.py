@@ -33,10 +33,10 @@ I64 = NDArray[np.int64]
 
 _LIST, _TUPLE, _FLOAT, _INT = range(4)
 KINDS = np.array([id(list), id(tuple), id(float), id(int)], np.intp)
-_NO_BOX = (math.nan,) * 4
+NO_BOX = (math.nan,) * 4
 
 
-def starts_of(lengths: list[int]) -> I64:
+def starts_of(lengths: Sequence[int] | NDArray[Any]) -> I64:
     """Where each of several runs starts, and where the last one stops."""
     starts = np.empty(len(lengths) + 1, np.int64)
     starts[0] = 0
@@ -48,11 +48,11 @@ def four_numbers(box: Any) -> tuple[float, ...]:
     """The box, or four NaN for anything that is not four numbers."""
     try:
         if isinstance(box, str) or len(box) != 4:
-            return _NO_BOX
+            return NO_BOX
         numbers = box.tolist() if isinstance(box, np.ndarray) else box
         return tuple(math.nan if isinstance(n, bool | str) else float(n) for n in numbers)
     except (TypeError, ValueError, OverflowError):
-        return _NO_BOX
+        return NO_BOX
 
 
 def pack_rows(

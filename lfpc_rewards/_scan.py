@@ -1,39 +1,35 @@
 """One compiled pass over the text of many assistant turns: tags, structure, answer, boxes of tool calls.
 
 The kernels see the characters of all turns as one array of numbers and decide everything that can be
-decided without a JSON parser. A call that is written in any but the plainest way is handed to `json`,
+decided without a JSON parser. A call that is written in any but the plainest way is handed to `_calls`,
 so that this module never has an opinion of its own on what JSON is.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 from numba import carray
 from numpy.typing import NDArray
 
+from lfpc_rewards._calls import BOX_ARGUMENT, CROP_TOOL, TOOL_NAME, Tools, read_written_call
 from lfpc_rewards._capi import ascii_text, list_item, list_size
 from lfpc_rewards._jit import kernel, object_kernel, part
 
-TOOL_NAME = "image_zoom_in_tool"
-"""The name of the crop tool, as in DeepEyes and the Qwen cookbooks."""
-
-BOX_ARGUMENT = "bbox_2d"
-"""The argument of the crop tool that holds the box."""
-
-Box: TypeAlias = tuple[float, float, float, float]
 I64: TypeAlias = NDArray[np.int64]
 Codes: TypeAlias = NDArray[Any]
 """Characters as uint8, uint16 or uint32: position i is character i of the text."""
 
 MALFORMED, BARE, CALL, ANSWER = 0, 1, 2, 3
 """Shapes of a turn: none of the following; only thinking; thinking and a call; thinking and an answer."""
+
+_MARKED = 4
+"""Added to the shape of a text in which something looks like the start or end of a turn."""
 
 _CHUNK = 256
 """Turns per pass: the text of a chunk stays in the processor's cache while it is copied and read."""
@@ -48,6 +44,9 @@ _BLOCK = 64
 _THINK = np.frombuffer(b"think>", np.uint8)
 _TOOL_CALL = np.frombuffer(b"tool_call>", np.uint8)
 _ANSWER = np.frombuffer(b"answer>", np.uint8)
+_TOOL_RESPONSE = np.frombuffer(b"tool_response>", np.uint8)
+_USER = np.frombuffer(b"user\n", np.uint8)
+_TOOL = np.frombuffer(b"tool\n", np.uint8)
 _NAME_KEY = np.frombuffer(b'"name"', np.uint8)
 _NAME = np.frombuffer(f'"{TOOL_NAME}"'.encode(), np.uint8)
 _ARGUMENTS_KEY = np.frombuffer(b'"arguments"', np.uint8)
@@ -67,6 +66,8 @@ class Turns(NamedTuple):
     Attributes:
         texts: The turns.
         shapes: (N,) `MALFORMED`, `BARE`, `CALL` or `ANSWER`.
+        marked: (N,) whether a text may hold more than one turn: it has a special token, a ``<tool_response>``
+            or a line "user" after a closing tag. `_roles` decides.
         answers: (2 * N,) where each answer starts and stops in its turn, stripped; -1 if there is none.
             A turn that calls a tool in its text has no answer.
         call_starts: (N + 1,) where each turn's calls start.
@@ -76,13 +77,14 @@ class Turns(NamedTuple):
 
     texts: Sequence[str]
     shapes: NDArray[np.uint8]
+    marked: NDArray[np.bool_]
     answers: NDArray[np.int64]
     call_starts: NDArray[np.int64]
     is_crop: NDArray[np.bool_]
     boxes: NDArray[np.float64]
 
 
-def read_turns(texts: Sequence[str]) -> Turns:
+def read_turns(texts: Sequence[str], tools: Tools = CROP_TOOL) -> Turns:
     """Read the text of each assistant turn."""
     count = len(texts)
     shapes = np.empty(count, np.uint8)
@@ -97,48 +99,17 @@ def read_turns(texts: Sequence[str]) -> Turns:
             lengths = np.array(list(map(len, chunk)), np.int64)
             codes = _codes("".join(chunk))
             spans, is_crop, boxes = scan_turns(codes, lengths, first, shapes, answers, call_starts)
+        if tools != CROP_TOOL:  # the kernels know no other
+            is_crop[:] = False
         for call in np.flatnonzero(~is_crop).tolist():
             turn, start, stop = spans[3 * call : 3 * call + 3].tolist()
-            name, box = call_from_json(texts[turn][start:stop])
-            is_crop[call] = name == TOOL_NAME
+            is_crop[call], box = read_written_call(texts[turn][start:stop], tools)
             boxes[4 * call : 4 * call + 4] = math.nan if box is None else box
         found.append((is_crop, boxes))
     crops, numbers = zip(*found, strict=True)
-    return Turns(texts, shapes, answers, call_starts, np.concatenate(crops), np.concatenate(numbers))
-
-
-def call_from_json(text: str) -> tuple[str | None, Box | None]:
-    """(name, box) of a call that was written as JSON text."""
-    return call_from_object(_json(text))
-
-
-def call_from_object(function: Any) -> tuple[str | None, Box | None]:
-    """(name, box) of a call that is an object with "name" and "arguments"; None for what it lacks."""
-    if not isinstance(function, Mapping):
-        return None, None
-    name, arguments = function.get("name"), function.get("arguments")
-    if isinstance(arguments, str):
-        arguments = _json(arguments)
-    return name if isinstance(name, str) else None, _box(arguments)
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):  # not JSON, digits beyond Python's limit, or nested too deeply
-        return None
-
-
-def _box(arguments: Any) -> Box | None:
-    numbers = arguments.get(BOX_ARGUMENT) if isinstance(arguments, Mapping) else None
-    if not isinstance(numbers, list | tuple) or len(numbers) != 4:
-        return None
-    try:
-        x0, y0, x1, y1 = (math.nan if isinstance(n, bool | str) else float(n) for n in numbers)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    box = (x0, y0, x1, y1)
-    return box if all(map(math.isfinite, box)) else None
+    marked = shapes >= _MARKED
+    shapes[marked] -= _MARKED
+    return Turns(texts, shapes, marked, answers, call_starts, np.concatenate(crops), np.concatenate(numbers))
 
 
 def _codes(text: str) -> Codes:
@@ -351,6 +322,19 @@ def read_call(codes: Codes, i: int, stop: int, box: NDArray[np.float64]) -> bool
 
 
 @part
+def is_sign(codes: Codes, i: int, stop: int, sign: int) -> bool:
+    return i < stop and codes[i] == sign
+
+
+@part
+def opens_user(codes: Codes, i: int, stop: int) -> bool:
+    # Whether a line "user" or "tool" follows, as decoded text without special tokens has it.
+    while i < stop and is_space(codes[i]):
+        i += 1
+    return starts_with(codes, i, stop, _USER) or starts_with(codes, i, stop, _TOOL)
+
+
+@part
 def scan_turn(
     codes: Codes,
     start: int,
@@ -369,6 +353,7 @@ def scan_turn(
     # and `places` are room for its first four tags: even names open, odd ones close; where each starts and
     # stops.
     tags = 0
+    marked = False
     turn_calls = calls
     # About the text after the last </think> so far: the open call, the answers, the span of the first.
     call, opened, closed, answer_start, answer_stop = _NONE, 0, 0, -1, -1
@@ -389,9 +374,11 @@ def scan_turn(
             name = 4
             i += _ANSWER.size
         else:
+            marked = marked or is_sign(codes, i, stop, 0x7C) or starts_with(codes, i, stop, _TOOL_RESPONSE)
             i = next_open(codes, i, stop)
             continue
         name += closing
+        marked = marked or (closing and opens_user(codes, i, stop))
         if tags < 4:
             names[tags] = name
             places[2 * tags], places[2 * tags + 1] = begin, i
@@ -439,7 +426,7 @@ def scan_turn(
             and only_space(codes, places[7], stop)
         ):
             shape = CALL if names[2] == 2 else ANSWER
-    shapes[turn] = shape
+    shapes[turn] = shape + _MARKED if marked else shape
     return calls
 
 

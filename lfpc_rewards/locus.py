@@ -22,7 +22,7 @@ from lfpc_rewards._scan import BOX_IN_TEXT, Codes, _codes, is_space, read_box
 from lfpc_rewards._typing import Boxes, BoxesLike, Scores, SizesLike
 from lfpc_rewards.boxes import Frame, FrameName, convert_frame
 from lfpc_rewards.geometry import iou
-from lfpc_rewards.parsing import Completion, read_answers
+from lfpc_rewards.parsing import Completion, read_columns
 
 
 class LocusParts(NamedTuple):
@@ -128,12 +128,14 @@ def locus_reward(
     """
     if not 0.0 <= format_weight <= 1.0:
         raise ValueError(f"format_weight must lie in [0, 1], got {format_weight}")
-    texts, answers, well_formed = read_answers(completions)
-    if len(targets) != len(texts):
-        raise ValueError(f"targets must have one entry per completion, got {len(targets)} for {len(texts)}")
+    columns = read_columns(completions)
+    if len(targets) != len(columns.texts):
+        raise ValueError(
+            f"targets must have one entry per completion, got {len(targets)} for {len(columns.texts)}"
+        )
     golds, known = _targets(targets)
     boxes = convert_frame(
-        _first_boxes(texts, answers),
+        _first_boxes(columns.texts, columns.answers),
         frame,
         Frame.ORIGINAL,
         original_size=image_sizes,
@@ -142,7 +144,7 @@ def locus_reward(
     overlap = np.where(known, 0.0, np.nan)
     good = known & are_boxes(boxes, with_area=True)
     overlap[good] = iou(boxes[good], golds[good])
-    layout = well_formed.astype(np.float64)
+    layout = columns.well_formed.astype(np.float64)
     total = (1.0 - format_weight) * np.where(known, overlap, 0.0) + format_weight * layout
     return LocusParts(overlap, layout, total) if return_parts else total
 

@@ -3,8 +3,8 @@
 What a model types is data: no text, however broken, raises. How a completion is put together is
 the caller's code: a completion that is neither a string nor a list of messages raises `TypeError`.
 
-A string is one assistant turn. It holds no tool message, so no crop in it was delivered, whatever
-the text claims.
+A string is everything after the prompt, decoded. It may hold several turns. It proves nothing about what
+came from a tool, so no crop in it was delivered unless the caller says how to tell (`picture_mark`).
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lfpc_rewards import _scan
-from lfpc_rewards._scan import BOX_ARGUMENT, TOOL_NAME, Box, Turns, call_from_object, read_turns
+from lfpc_rewards._calls import BOX_ARGUMENT, TOOL_NAME, Box, tools_of
+from lfpc_rewards._packing import NO_BOX, starts_of
+from lfpc_rewards._reading import DEFAULT, Columns, DeliveredIn, Reading, has_image, is_image, read
 from lfpc_rewards._typing import Message
 
 __all__ = [
@@ -26,7 +26,12 @@ __all__ = [
     "TOOL_NAME",
     "Completion",
     "Crop",
+    "DeliveredIn",
     "Rollout",
+    "Tool",
+    "has_image",
+    "is_image",
+    "opens_thinking",
     "parse_completion",
     "parse_completions",
 ]
@@ -76,35 +81,65 @@ Completion: TypeAlias = str | Sequence[Message] | Rollout
 """What a chat produced: one string, a list of messages, or an already parsed `Rollout`."""
 
 
-def parse_completion(completion: Completion) -> Rollout:
+Tool: TypeAlias = str | Mapping[str, str | Sequence[str]]
+"""The name of the crop tool; or several names, each with the argument that holds its box (or the four that
+hold its numbers)."""
+
+
+def parse_completion(
+    completion: Completion,
+    *,
+    tool: Tool = TOOL_NAME,
+    delivered_in: DeliveredIn = "tool",
+    think_open: bool = False,
+    picture_mark: str | None = None,
+) -> Rollout:
     r"""Read one completion.
 
-    Rules, in the order in which they are usually asked about:
+    Rules, in the order in which they are usually asked about; docs/reference/completions.md has a table with
+    an example of each:
 
     * Only ``assistant`` messages are read as the model's words, only ``tool`` messages as the tool's.
-      An image in a ``user`` or ``assistant`` message proves nothing. Unknown roles are skipped.
+      An image in an ``assistant`` message proves nothing. Unknown roles are skipped.
     * The calls of a turn are the entries of ``tool_calls``; if there are none, the
-      ``<tool_call>{json}</tool_call>`` in the text after the thinking. Each call of
-      ``image_zoom_in_tool`` is a `Crop`, with the box from its argument ``bbox_2d``. The i-th tool
-      message after the turn answers its i-th call.
-    * A call whose JSON is broken has no name, so it gives no crop, but it keeps its place in that count.
+      ``<tool_call>..</tool_call>`` in the text after the thinking, in JSON or in the XML of Qwen3.5. Each
+      call of the crop tool is a `Crop`. The i-th tool message after the turn answers its i-th call.
+    * A call that is broken has no name, so it gives no crop, but it keeps its place in that count.
     * Thinking that a chat parser moved to ``reasoning_content`` counts as the think block.
     * Well formed is about tags alone: an empty answer or a foolish box is well formed. Any further
       ``think``, ``tool_call`` or ``answer`` tag, nested or repeated, is not.
+    * In a string, turns of the model are told from the rest by ``<|im_start|>`` and the role; where a
+      decoder took the special tokens away, by a line "user" after the last tag of a turn or before a
+      ``<tool_response>``, up to a line "assistant". Each ``<tool_response>`` of a user's turn is a tool
+      message. The tokens that end a turn are no words of it.
 
     Args:
         completion: A string, a list of messages, or a `Rollout`, which is returned as it is. The
             content of a message is a string or a list of blocks, of which the text blocks count.
+        tool: The name of the crop tool, whose box is in the argument ``bbox_2d``; or a dict: names of tools
+            and the argument of each that holds the box, or the four that hold x0, y0, x1 and y1.
+        delivered_in: "tool": only a picture in a tool message was delivered. "user": pictures in the user's
+            messages after a turn were delivered too. They answer the calls that no tool message answered
+            with a picture, if they are as many; if not, it is not known which they answer, and none counts.
+        think_open: Whether the prompt ended with an open ``<think>``, as the templates of thinking models
+            have it. The opening tag is then put before the turn: before the first of a string, which shows
+            the others itself, and before each of a list, whose messages hold what the model wrote.
+        picture_mark: For strings: what the answer of a tool begins with, white space apart, if it brings a
+            picture, such as ``<|vision_start|>`` or the words that the tool says beside a picture. None: no
+            crop in a string was delivered, since a model can type whatever a string holds.
 
     Returns:
         The rollout.
 
     Raises:
-        TypeError: `completion` is neither a string nor a list of dicts.
+        TypeError: `completion` is neither a string nor a list of dicts, or `tool` is neither a name nor
+            such a dict.
+        ValueError: `delivered_in` is neither "tool" nor "user", or `picture_mark` is empty.
 
     Source:
         The turn structure of LFPC (arXiv 2603.27494) and DeepEyes (arXiv 2505.14362); tool messages as
-        TRL writes them. That only a tool message can deliver a crop is our choice.
+        TRL writes them; decoded texts as verl 0.9.1 makes them. That only a tool message can deliver a
+        crop is our choice.
 
     Example:
         >>> call = '{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [0, 0, 28, 56]}}'
@@ -117,25 +152,47 @@ def parse_completion(completion: Completion) -> Rollout:
         ('B', True, 2)
         >>> rollout.crops
         (Crop(box=(0.0, 0.0, 28.0, 56.0), delivered=True, turn=0),)
+        >>> text = (
+        ...     f"<think>near</think><tool_call>{call}</tool_call>user\n<tool_response>\n\n</tool_response>\n"
+        ...     "assistant\n<think>a dog</think><answer>B</answer>"
+        ... )
+        >>> parse_completion(text).crops  # the same, but that a text proves no picture
+        (Crop(box=(0.0, 0.0, 28.0, 56.0), delivered=False, turn=0),)
         >>> parse_completion("<think>easy</think> <answer> red\n</answer>").answer
         'red'
         >>> parse_completion("no tags at all")
         Rollout(answer=None, crops=(), well_formed=False, turns=1)
     """
-    return _parse_all([completion], lambda _: "completion")[0]
+    reading = _reading(tool, delivered_in, think_open, picture_mark)
+    return _parse_all([completion], lambda _: "completion", reading)[0]
 
 
-def parse_completions(completions: Sequence[Completion]) -> list[Rollout]:
+def parse_completions(
+    completions: Sequence[Completion],
+    *,
+    tool: Tool = TOOL_NAME,
+    delivered_in: DeliveredIn = "tool",
+    think_open: bool | None = None,
+    picture_mark: str | None = None,
+    prompts: Sequence[str] | None = None,
+) -> list[Rollout]:
     """`parse_completion` for each of many, their texts in one compiled pass.
 
     Args:
         completions: (B,) strings, lists of messages or rollouts; they may be mixed.
+        tool: As in `parse_completion`.
+        delivered_in: As in `parse_completion`.
+        think_open: As in `parse_completion`. None finds it out from `prompts`, and without them means no.
+        picture_mark: As in `parse_completion`.
+        prompts: (B,) the prompts as the model read them, special tokens or not.
 
     Returns:
         (B,) rollouts.
 
     Raises:
-        TypeError: A row is neither a string nor a list of dicts, or `completions` is one string.
+        TypeError: A row is neither a string nor a list of dicts, `completions` is one string, a prompt is
+            no string, or as `parse_completion`.
+        ValueError: There are not as many prompts as completions, or as `parse_completion`.
 
     Source:
         As `parse_completion`.
@@ -147,62 +204,29 @@ def parse_completions(completions: Sequence[Completion]) -> list[Rollout]:
         Traceback (most recent call last):
             ...
         TypeError: completions[1] must be a string or a list of messages, got NoneType
+        >>> said, prompt = "so</think><answer>A</answer>", "assistant: <think>" + chr(10)
+        >>> [each.well_formed for each in parse_completions([said, said], prompts=[prompt, "assistant: "])]
+        [True, False]
     """
     _refuse_one(completions)
-    return _parse_all(completions, lambda row: f"completions[{row}]")
+    opened: bool | Sequence[bool] = think_open or False
+    if think_open is None and prompts is not None:
+        opened = _opened_by(prompts, len(completions))
+    reading = _reading(tool, delivered_in, opened, picture_mark)
+    return _parse_all(completions, lambda row: f"completions[{row}]", reading)
 
 
-class Columns(NamedTuple):
-    """What the rewards read in a batch of completions, without an object for each of them.
-
-    Attributes:
-        answers: (B,) as `Rollout.answer`.
-        well_formed: (B,) as `Rollout.well_formed`.
-        looked: (B,) whether at least one crop was delivered.
-        turns: The turns of strings, one each; None if the batch was more than strings.
-        rollouts: The rollouts, unless the batch was strings.
-    """
-
-    answers: list[str | None]
-    well_formed: NDArray[np.bool_]
-    looked: NDArray[np.bool_]
-    turns: Turns | None
-    rollouts: list[Rollout]
+def opens_thinking(prompt: str) -> bool:
+    """Whether a prompt, as the model read it, ends with an open ``<think>``."""
+    return prompt.rstrip().endswith("<think>")
 
 
 def read_columns(completions: Sequence[Completion]) -> Columns:
-    """Parse a batch for the rewards. A batch of strings stays in arrays, which is many times faster."""
+    """Read a batch for the rewards, without an object for each rollout, which is many times faster."""
     _refuse_one(completions)
-    if not set(map(type, completions)) <= {str}:
-        rollouts = _parse_all(completions, lambda row: f"completions[{row}]")
-        return Columns(
-            [rollout.answer for rollout in rollouts],
-            np.array([rollout.well_formed for rollout in rollouts], np.bool_),
-            np.array([any(crop.delivered for crop in rollout.crops) for rollout in rollouts], np.bool_),
-            None,
-            rollouts,
-        )
-    turns = read_turns(completions)  # type: ignore[arg-type]  # checked one line above
-    spans = turns.answers.tolist()
-    answers = [
-        text[start:stop] if start >= 0 else None
-        for text, start, stop in zip(turns.texts, spans[::2], spans[1::2], strict=True)
-    ]
-    return Columns(answers, turns.shapes == _scan.ANSWER, np.zeros(len(answers), np.bool_), turns, [])
-
-
-def read_answers(
-    completions: Sequence[Completion],
-) -> tuple[Sequence[str], NDArray[np.int64], NDArray[np.bool_]]:
-    """(B,) texts, (B, 2) where the answer stands in each (-1 without one), and (B,) the format."""
-    _refuse_one(completions)
-    if set(map(type, completions)) <= {str}:
-        turns = read_turns(completions)  # type: ignore[arg-type]  # checked one line above
-        return turns.texts, turns.answers.reshape(-1, 2), turns.shapes == _scan.ANSWER
-    columns = read_columns(completions)
-    texts = [answer or "" for answer in columns.answers]
-    spans = np.array([(0, len(text)) for text in texts], np.int64).reshape(-1, 2)
-    return texts, spans, columns.well_formed
+    if any(isinstance(each, Rollout) for each in completions):
+        return _columns_of(_parse_all(completions, lambda row: f"completions[{row}]", DEFAULT))
+    return read(completions, lambda row: f"completions[{row}]")
 
 
 def _refuse_one(completions: Any) -> None:
@@ -210,135 +234,69 @@ def _refuse_one(completions: Any) -> None:
         raise TypeError(f"completions must be a list of completions, got {type(completions).__name__}")
 
 
-_Step: TypeAlias = list[Any] | bool
-"""A message that counts: an assistant turn is the entries of its `tool_calls`, a tool message is whether
-it carries an image."""
+def _opened_by(prompts: Sequence[str], rows: int) -> list[bool]:
+    if isinstance(prompts, str) or len(prompts) != rows:
+        raise ValueError(f"prompts must have one entry per completion, got {len(prompts)} for {rows}")
+    for row, prompt in enumerate(prompts):
+        if not isinstance(prompt, str):
+            raise TypeError(f"prompts[{row}] must be the text of a prompt, got {type(prompt).__name__}")
+    return list(map(opens_thinking, prompts))
 
 
-def _parse_all(completions: Sequence[Completion], name: Callable[[int], str]) -> list[Rollout]:
-    texts: list[str] = []
-    plans: list[list[_Step] | str | Rollout] = []
-    for row, completion in enumerate(completions):
-        if isinstance(completion, str):
-            texts.append(completion)
-            plans.append(completion)
-        elif isinstance(completion, Rollout):
-            plans.append(completion)
-        else:
-            plans.append(_steps(completion, name(row), texts))
-    turns = _ListedTurns(read_turns(texts))
+def _reading(
+    tool: Tool, delivered_in: DeliveredIn, think_open: bool | Sequence[bool], picture_mark: str | None
+) -> Reading:
+    if delivered_in not in ("tool", "user"):
+        raise ValueError(f'delivered_in must be "tool" or "user", got {delivered_in!r}')
+    if picture_mark is not None and (not isinstance(picture_mark, str) or not picture_mark):
+        raise ValueError(f"picture_mark must be a text or None, got {picture_mark!r}")
+    return Reading(tools_of(tool), delivered_in, think_open, picture_mark)
+
+
+def _parse_all(
+    completions: Sequence[Completion], name: Callable[[int], str], reading: Reading
+) -> list[Rollout]:
+    rest = [row for row, completion in enumerate(completions) if not isinstance(completion, Rollout)]
+    if len(rest) == len(completions):
+        return _rollouts(read(completions, name, reading))
+    if not rest:
+        return [each for each in completions if isinstance(each, Rollout)]
+    columns = read([completions[row] for row in rest], lambda each: name(rest[each]), reading.of_rows(rest))
+    parsed = iter(_rollouts(columns))
+    return [each if isinstance(each, Rollout) else next(parsed) for each in completions]
+
+
+def _rollouts(columns: Columns) -> list[Rollout]:
+    starts, turns = columns.crop_starts.tolist(), columns.turns.tolist()
+    crops = [
+        Crop(None if math.isnan(x0) else (x0, y0, x1, y1), delivered, turn)
+        for (x0, y0, x1, y1), delivered, turn in zip(
+            columns.boxes.reshape(-1, 4).tolist(),
+            columns.delivered.tolist(),
+            columns.crop_turns.tolist(),
+            strict=True,
+        )
+    ]
     return [
-        _single(turns)
-        if isinstance(plan, str)
-        else plan
-        if isinstance(plan, Rollout)
-        else _rollout(plan, turns)
-        for plan in plans
+        Rollout(answer, tuple(crops[start:stop]), well_formed, count)
+        for answer, start, stop, well_formed, count in zip(
+            columns.answer_texts(), starts[:-1], starts[1:], columns.well_formed.tolist(), turns, strict=True
+        )
     ]
 
 
-def _single(turns: _ListedTurns) -> Rollout:
-    """A string: one turn, to which no tool replied."""
-    shape, answer, calls = turns.next()
-    crops = [Crop(box, delivered=False, turn=0) for name, box in calls if name == TOOL_NAME]
-    return Rollout(answer, tuple(crops), shape == _scan.ANSWER, 1)
-
-
-def _steps(completion: Sequence[Message], name: str, texts: list[str]) -> list[_Step]:
-    """The messages of a completion that count; the words of its assistant turns go to `texts`."""
-    if not isinstance(completion, list | tuple):
-        raise TypeError(f"{name} must be a string or a list of messages, got {type(completion).__name__}")
-    steps: list[_Step] = []
-    for place, message in enumerate(completion):
-        if not isinstance(message, Mapping):
-            raise TypeError(f"{name}[{place}] must be a message (a dict), got {type(message).__name__}")
-        role = message.get("role")
-        if role == "assistant":
-            texts.append(_text(message))
-            entries = message.get("tool_calls")
-            steps.append(list(entries) if isinstance(entries, list | tuple) else [])
-        elif role == "tool":
-            steps.append(has_image(message.get("content")))
-    return steps
-
-
-class _ListedTurns:
-    """`Turns` handed out one after the other, as Python objects."""
-
-    def __init__(self, turns: Turns) -> None:
-        self._texts = turns.texts
-        self._shapes = turns.shapes.tolist()
-        self._answers = turns.answers.tolist()
-        self._call_starts = turns.call_starts.tolist()
-        self._is_crop = turns.is_crop.tolist()
-        self._boxes = turns.boxes.reshape(-1, 4).tolist()
-        self._next = 0
-
-    def next(self) -> tuple[int, str | None, list[tuple[str | None, Box | None]]]:
-        """(shape, answer, calls written in the text) of the next turn; a call is (name, box)."""
-        turn = self._next
-        self._next += 1
-        start, stop = self._answers[2 * turn : 2 * turn + 2]
-        calls: list[tuple[str | None, Box | None]] = []
-        for call in range(self._call_starts[turn], self._call_starts[turn + 1]):
-            x0, y0, x1, y1 = self._boxes[call]
-            box = None if math.isnan(x0) else (x0, y0, x1, y1)
-            calls.append((TOOL_NAME, box) if self._is_crop[call] else (None, None))
-        return self._shapes[turn], self._texts[turn][start:stop] if start >= 0 else None, calls
-
-
-def _rollout(steps: list[_Step], turns: _ListedTurns) -> Rollout:
-    crops: list[Crop] = []
-    kinds: list[int] = []
-    waiting: list[int | None] = []  # the unanswered calls of the last turn: which crop each is, if any
-    answer: str | None = None
-    for step in steps:
-        if isinstance(step, bool):
-            index = waiting.pop(0) if waiting else None
-            if index is not None and step:
-                crops[index] = Crop(crops[index].box, delivered=True, turn=crops[index].turn)
-            continue
-        shape, answer, calls = turns.next()
-        if step:
-            # What a chat parser took for a call is no longer in the text.
-            answer = None
-            calls = [_from_entry(entry) for entry in step]
-            shape = _scan.CALL if shape == _scan.BARE and len(step) == 1 else _scan.MALFORMED
-        waiting = []
-        for tool, box in calls:
-            waiting.append(len(crops) if tool == TOOL_NAME else None)
-            if tool == TOOL_NAME:
-                crops.append(Crop(box, delivered=False, turn=len(kinds)))
-        kinds.append(shape)
-    well_formed = bool(kinds) and kinds[-1] == _scan.ANSWER and all(kind == _scan.CALL for kind in kinds[:-1])
-    return Rollout(answer, tuple(crops), well_formed, len(kinds))
-
-
-def _text(message: Message) -> str:
-    """The words of an assistant turn, with thinking that was moved away put back."""
-    content = message.get("content")
-    if isinstance(content, list | tuple):
-        blocks = [block.get("text") if isinstance(block, Mapping) else block for block in content]
-        content = "".join(block for block in blocks if isinstance(block, str))
-    elif not isinstance(content, str):
-        content = ""
-    thinking = message.get("reasoning_content")
-    if isinstance(thinking, str) and thinking.strip():
-        return f"<think>{thinking}</think>{content}"
-    return content
-
-
-def _from_entry(entry: Any) -> tuple[str | None, Box | None]:
-    """(name, box) of one entry of `tool_calls`, nested in "function" or flat."""
-    function = entry.get("function") if isinstance(entry, Mapping) else None
-    return call_from_object(function if isinstance(function, Mapping) else entry)
-
-
-def is_image(block: Any) -> bool:
-    """Whether a block of a message's content is an image."""
-    return isinstance(block, Mapping) and block.get("type") in ("image", "image_url")
-
-
-def has_image(content: Any) -> bool:
-    """Whether the content of a message holds an image."""
-    return isinstance(content, list | tuple) and any(map(is_image, content))
+def _columns_of(rollouts: Sequence[Rollout]) -> Columns:
+    crops = [crop for rollout in rollouts for crop in rollout.crops]
+    texts = [rollout.answer or "" for rollout in rollouts]
+    answers = [(-1, -1) if rollout.answer is None else (0, len(rollout.answer)) for rollout in rollouts]
+    boxes = [NO_BOX if crop.box is None else crop.box for crop in crops]
+    return Columns(
+        texts,
+        np.array(answers, np.int64).reshape(-1, 2),
+        np.array([rollout.well_formed for rollout in rollouts], np.bool_),
+        np.array([rollout.turns for rollout in rollouts], np.int64),
+        starts_of([len(rollout.crops) for rollout in rollouts]),
+        np.array(boxes, np.float64).reshape(-1),
+        np.array([crop.delivered for crop in crops], np.bool_),
+        np.array([crop.turn for crop in crops], np.int64),
+    )

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lfpc_rewards import _kernels
-from lfpc_rewards._packing import four_numbers, pack_rows
+from lfpc_rewards._packing import four_numbers, pack_rows, starts_of
+from lfpc_rewards._reading import Columns
 from lfpc_rewards._typing import Accepted, BoxesLike, Choices, Judge, Scores, SizesLike
 from lfpc_rewards.answers import answer_verdict, answers_match, match_letters
-from lfpc_rewards.parsing import Columns, Completion, read_columns
+from lfpc_rewards.parsing import Completion, read_columns
 from lfpc_rewards.targets import RowTarget, Targets
 
 Reduce: TypeAlias = Literal["best", "last", "first", "mean"]
@@ -85,7 +86,7 @@ def accuracy_reward(
         >>> accuracy_reward(["<answer>(B)</answer>", "B", "<answer>x</answer>"], ["B", "B", None])
         array([ 1.,  0., nan])
     """
-    return _accuracy(read_columns(completions).answers, answers, choices)
+    return _accuracy(read_columns(completions).answer_texts(), answers, choices)
 
 
 def _accuracy(
@@ -159,7 +160,7 @@ async def judged_accuracy_reward(
     """
     import asyncio  # here, because whoever has no judge should not wait for it
 
-    given = read_columns(completions).answers
+    given = read_columns(completions).answer_texts()
     _same_length(len(given), answers=answers, choices=choices)
     if questions is not None:
         _same_length(len(given), questions=questions)
@@ -244,7 +245,7 @@ def tool_bonus(completions: Sequence[Completion], accuracy: ArrayLike) -> Scores
         >>> tool_bonus([looked, looked, looked[2:]], [1.0, 0.0, 1.0])
         array([1., 0., 0.])
     """
-    looked = read_columns(completions).looked
+    looked = read_columns(completions).looked()
     right = np.asarray(accuracy, np.float64)
     if right.shape != looked.shape:
         raise ValueError(f"accuracy must have shape {looked.shape}, one per completion, got {right.shape}")
@@ -468,7 +469,7 @@ def lfpc_reward(
             boxes of the delivered crops as the model wrote them, which is right only if the model
             writes original pixels: convert others with `convert_frame` and pass them. "requested"
             takes the boxes of all crops that were asked for, delivered or not: for completions that are
-            strings, which hold no tool messages.
+            strings, which prove no picture.
         targets: (B,) nested boxes or `Targets`, as in `grounding_reward`; None for stage 1.
         image_sizes: Sizes of the original images, as in `grounding_reward`.
         accuracy_weight: Weight of `accuracy_reward`.
@@ -501,11 +502,11 @@ def lfpc_reward(
         array([1.8])
     """
     columns = read_columns(completions)
-    accuracy = _accuracy(columns.answers, answers, choices)
+    accuracy = _accuracy(columns.answer_texts(), answers, choices)
     terms = [
         (accuracy_weight, accuracy),
         (format_weight, _format(columns.well_formed)),
-        (tool_weight, _bonus(columns.looked, accuracy)),
+        (tool_weight, _bonus(columns.looked(), accuracy)),
     ]
     if targets is not None:
         if crops is None or isinstance(crops, str):
@@ -537,15 +538,10 @@ def _crops_of(columns: Columns, which: str | None) -> _Packed:
     """The boxes in the completions themselves: of the delivered crops, or of all that were requested."""
     if which not in (None, "requested"):
         raise ValueError(f'crops must be a list of rows, None or "requested", got {which!r}')
-    turns = columns.turns
-    if turns is None:
-        return _pack_crops(
-            [[crop.box for crop in r.crops if crop.delivered or which] for r in columns.rollouts]
-        )
-    if which is None:  # strings hold no tool message, so nothing was delivered
-        return np.empty(0), np.zeros(len(turns.texts) + 1, np.int64)
-    before = np.concatenate(([0], np.cumsum(turns.is_crop)))
-    return turns.boxes.reshape(-1, 4)[turns.is_crop].reshape(-1), before[turns.call_starts]
+    if which is not None:
+        return columns.boxes, columns.crop_starts
+    starts = starts_of(columns.delivered)[columns.crop_starts]
+    return columns.boxes.reshape(-1, 4)[columns.delivered].reshape(-1), starts
 
 
 def _pack_crops(crops: Sequence[RowCrops]) -> _Packed:

@@ -84,10 +84,16 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return fast
 
 
-def make_model(folder: Path, family: str, *, chat_template: str | None = STOCK_QWEN2_5) -> Path:
+def make_model(
+    folder: Path,
+    family: str,
+    *,
+    chat_template: str | None = STOCK_QWEN2_5,
+    words: PreTrainedTokenizerFast | None = None,
+) -> Path:
     """A model directory as the Hub holds it: config, weights, tokenizer, image processor settings."""
     torch.manual_seed(0)
-    words = tokenizer()
+    words = words or tokenizer()
     ids = {name: words.convert_tokens_to_ids(name) for name in SPECIALS}
     common = {
         "image_token_id": ids["<|image_pad|>"],
@@ -133,7 +139,8 @@ def make_model(folder: Path, family: str, *, chat_template: str | None = STOCK_Q
             **common,
         )
         model = Qwen3VLForConditionalGeneration(config)
-    model.generation_config.eos_token_id = ids["<|im_end|>"]
+    # As in the checkpoints of Qwen: generation ends at either.
+    model.generation_config.eos_token_id = [ids["<|im_end|>"], ids["<|endoftext|>"]]
     model.generation_config.pad_token_id = ids["<|endoftext|>"]
     model.save_pretrained(folder)
     if chat_template is not None:

@@ -93,8 +93,11 @@ class LLM:
             line = json.dumps({"ids": ids, "size": pictures[0].size, "pid": os.getpid()})
             with Path(log).open("a") as file:
                 file.write(line + "\n")
-        text = f"<think>hm</think><answer>{'ABCA'[letter]}</answer><|im_end|>"
-        turn = SimpleNamespace(token_ids=tuple(self.words.encode(text).ids[: params.max_tokens]))
+        text = f"<think>hm</think><answer>{'ABCA'[letter]}</answer>"
+        assert params.stop_token_ids
+        end = params.stop_token_ids[seen.digest()[1] % len(params.stop_token_ids)]
+        written = [*self.words.encode(text).ids, end]
+        turn = SimpleNamespace(token_ids=tuple(written[: params.max_tokens]))
         return SimpleNamespace(outputs=[turn])
 
     def processed(self, picture: Any) -> int:

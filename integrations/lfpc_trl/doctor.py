@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from lfpc_trl.errors import CPU_TORCH, brings_cuda, how_to_install
+from lfpc_trl.errors import CPU_TORCH, brings_cuda, how_to_install, one_line
 from lfpc_trl.versions import MATRIX, Package, distribution, is_in
 from lfpc_trl.versions import installed as _installed
 
@@ -83,7 +83,7 @@ def _guarded(name: str, look: Callable[[], Iterator[Check]]) -> list[Check]:
     try:
         return list(look())
     except Exception as error:  # the report must come, whatever a strange machine answers
-        return [Check("warning", name, f"could not be looked at ({type(error).__name__}: {error})")]
+        return [Check("warning", name, f"could not be looked at ({type(error).__name__}: {one_line(error)})")]
 
 
 # --- versions ----------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import difflib
 import platform
+import re
 import shutil
 from pathlib import Path
 
@@ -22,9 +23,26 @@ class InterruptedRun(Exception):  # noqa: N818 - not an error
     """Ctrl-C in a run: the text says what is safe and how to go on."""
 
 
+_LONGEST = 160
+"""Characters of another library's error that are read; some list every class they know. Our choice."""
+_SENTENCE = re.compile(rf".{{20,{_LONGEST}}}?[.!?](?=\s)")
+
+
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, its class where it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """The first line of an error's text as a short sentence, its class where it has none."""
+    return _cut((str(error).strip().splitlines() or [type(error).__name__])[0])
+
+
+def one_line(error: BaseException) -> str:
+    """An error's text without line breaks, cut to a short sentence; its class where it has none."""
+    return _cut(" ".join(str(error).split()) or type(error).__name__)
+
+
+def _cut(text: str) -> str:
+    if len(text) <= _LONGEST:
+        return text
+    sentence = _SENTENCE.match(text)
+    return sentence[0] if sentence else text[: _LONGEST - 3] + "..."
 
 
 def did_you_mean(path: Path) -> str:
@@ -38,7 +56,9 @@ def did_you_mean(path: Path) -> str:
 
 
 def not_found(path: Path, what: str = "file") -> UserError:
-    """An error for a path that is not there."""
+    """An error for a path that is not there, or is something else."""
+    if path.exists():
+        return DataError(f"{path}: not a {what}")
     return DataError(f"{path}: no such {what}{did_you_mean(path)}")
 
 

@@ -6,6 +6,7 @@ until the stack of the interpreter is full. Both are found when something is rea
 
 import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 MAX_DEPTH = 64
@@ -27,6 +28,18 @@ def parse_json(text: str | bytes) -> Any:
     if is_deep(value):
         raise ValueError(f"nested more than {MAX_DEPTH} deep")
     return value
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file.
+
+    Raises:
+        OSError: it is not there or cannot be read.
+        ValueError: as `parse_json`, or it is no regular file: reading a pipe or a device may never end.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError("not a regular file")
+    return parse_json(path.read_bytes())
 
 
 def is_deep(value: Any) -> bool:

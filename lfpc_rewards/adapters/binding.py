@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lfpc_rewards.boxes import Frame, FrameName, convert_frame
-from lfpc_rewards.parsing import parse_completions
+from lfpc_rewards.parsing import Rollout, opens_thinking, parse_completions
 
 Reward = Callable[..., Any]
 """A reward of this package: columns in, one (B,) array or a named tuple of them out."""
@@ -21,8 +21,8 @@ Reward = Callable[..., Any]
 class CropsOf:
     """Where the crops of `grounding_reward` and `lfpc_reward` come from: the calls in the completions.
 
-    A crop counts when a tool message delivered its image. Strings hold no tool messages: there only
-    `requested` finds any.
+    A crop counts when its picture was delivered, which a string cannot prove: there only `requested` finds
+    any, unless the adapter's `reading` has a `picture_mark`.
 
     Attributes:
         frame: The frame in which the model writes boxes.
@@ -32,8 +32,10 @@ class CropsOf:
     frame: Frame | FrameName
     requested: bool = False
 
-    def read(self, columns: Mapping[str, Sequence[Any]], names: Mapping[str, str]) -> list[list[Any]]:
-        """(B,) the boxes of each completion, in pixels of the original image."""
+    def read(
+        self, rollouts: Sequence[Rollout], columns: Mapping[str, Sequence[Any]], names: Mapping[str, str]
+    ) -> list[list[Any]]:
+        """(B,) the boxes of each rollout, in pixels of the original image."""
 
         def column(name: str) -> Sequence[Any]:
             return take(columns, names.get(name, name), name)
@@ -45,7 +47,7 @@ class CropsOf:
         if frame is Frame.SHOWN:
             sizes["shown_size"] = column("shown_sizes")
         rows = []
-        for number, rollout in enumerate(parse_completions(column("completions"))):
+        for number, rollout in enumerate(rollouts):
             boxes: list[Any] = [crop.box for crop in rollout.crops if crop.delivered or self.requested]
             size = {name: values[number] for name, values in sizes.items()}
             rows.append(
@@ -68,9 +70,12 @@ class Binding:
         options: Argument: one value for all rows.
         crops: How the argument `crops` is read from the completions; None if it is not.
         term: Which part of a named tuple is the reward.
+        reading: Keywords of `parse_completions`: how completions are read.
 
     Raises:
-        TypeError: The reward has no argument of that name, or one is bound twice.
+        TypeError: The reward has no argument of that name, one is bound twice, `reading` has an unknown
+            keyword, or the reward does not use `parse_completions`, as presets do not.
+        ValueError: `reading` has a value that `parse_completions` refuses.
     """
 
     reward: Reward
@@ -78,8 +83,10 @@ class Binding:
     options: Mapping[str, Any] = field(default_factory=dict)
     crops: CropsOf | None = None
     term: str = "total"
+    reading: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        parse_completions([], **self.reading)  # raises before training what would raise in it
         known = inspect.signature(self.reward).parameters
         # What CropsOf reads by name need not be an argument of the reward itself.
         read = {"completions", "image_sizes", "shown_sizes"} if self.crops is not None else set()
@@ -90,6 +97,8 @@ class Binding:
         twice |= {"crops"} & {*self.columns, *self.options} if self.crops is not None else set()
         if twice:
             raise TypeError(f"bound twice: {', '.join(sorted(twice))}")
+        if self.reading and not self._takes_rollouts():
+            raise TypeError(f"{_name(self.reward)} does not use parse_completions: reading must be empty")
 
     def arguments(self) -> dict[str, str]:
         """The arguments that come from columns, each with its column."""
@@ -112,8 +121,17 @@ class Binding:
             TypeError: The parts of the reward do not have the name `term`.
         """
         given = {name: take(columns, column, name) for name, column in self.arguments().items()}
-        if self.crops is not None:
-            given["crops"] = self.crops.read(columns, self.columns)
+        reading = dict(self.reading)
+        prompts = columns.get("prompts", ())
+        if "think_open" not in reading and any(isinstance(p, str) and opens_thinking(p) for p in prompts):
+            reading["prompts"] = prompts  # as TRL hands them over where they are texts
+        if self.crops is not None or (reading and self._takes_rollouts()):
+            completions = take(columns, self.columns.get("completions", "completions"), "completions")
+            rollouts = parse_completions(completions, **reading)
+            if self._takes_rollouts():
+                given["completions"] = rollouts
+            if self.crops is not None:
+                given["crops"] = self.crops.read(rollouts, columns, self.columns)
         result = self.reward(**given, **self.options)
         if isinstance(result, np.ndarray):
             return {"score": result.tolist()}
@@ -121,6 +139,11 @@ class Binding:
         if self.term not in parts:
             raise TypeError(f"{_name(self.reward)} has no part {self.term!r}; it has {', '.join(parts)}")
         return {"score": parts[self.term].tolist()} | {name: part.tolist() for name, part in parts.items()}
+
+    def _takes_rollouts(self) -> bool:
+        """Whether the reward takes what `parse_completions` gives, as those of the core do."""
+        completions = inspect.signature(self.reward).parameters.get("completions")
+        return completions is not None and "Completion]" in str(completions.annotation)
 
 
 def take(columns: Mapping[str, Sequence[Any]], column: str, argument: str) -> Sequence[Any]:

@@ -1,6 +1,6 @@
 """A reward as an ms-swift ORM, for a file given as ``--external_plugins``.
 
-ms-swift hands over the text of the last turn, and every column of the data set. Text holds no tool message,
+ms-swift hands over the text of the last turn, and every column of the data set. A text proves no picture,
 so no crop in it was delivered: the tool terms of `lfpc_reward` are 0.
 """
 
@@ -21,6 +21,7 @@ def swift_orm(
     options: Mapping[str, Any] | None = None,
     crops: CropsOf | None = None,
     term: str = "total",
+    reading: Mapping[str, Any] | None = None,
 ) -> type[Any]:
     """A class of rewards for ``swift.rewards.orms``.
 
@@ -33,12 +34,13 @@ def swift_orm(
         options: Argument of the reward: one value for all rows.
         crops: How crops are read from the completions, for rewards with an argument `crops`.
         term: Which part is the reward, if it has parts.
+        reading: Keywords of `parse_completions`, such as ``{"tool": "zoom", "think_open": True}``.
 
     Returns:
         The class; ms-swift makes an instance of it.
 
     Raises:
-        TypeError: The reward has no such argument.
+        TypeError: The reward has no such argument, or cannot be read so.
 
     Source:
         The calling convention of ms-swift 4.6.0.
@@ -52,7 +54,7 @@ def swift_orm(
         >>> orms["lfpc"](args=None)(["<think>so</think><answer>B</answer>"], solution=["B"])
         [0.8]
     """
-    binding = Binding(reward, columns or {}, options or {}, crops, term)
+    binding = Binding(reward, columns or {}, options or {}, crops, term, reading or {})
 
     def call(self: Any, completions: Sequence[Any], **kwargs: Any) -> list[float | None]:  # noqa: ARG001
         """One score per completion, None where the reward does not apply."""

@@ -27,9 +27,10 @@ class TrlReward:
         options: Argument of the reward: one value for all rows.
         crops: How crops are read from the completions, for rewards with an argument `crops`.
         term: Which part is the reward, if it has parts.
+        reading: Keywords of `parse_completions`, such as ``{"tool": "zoom", "think_open": True}``.
 
     Raises:
-        TypeError: The reward has no such argument.
+        TypeError: The reward has no such argument, or cannot be read so.
 
     Source:
         The calling convention of TRL 1.16.
@@ -51,8 +52,9 @@ class TrlReward:
         options: Mapping[str, Any] | None = None,
         crops: CropsOf | None = None,
         term: str = "total",
+        reading: Mapping[str, Any] | None = None,
     ) -> None:
-        self.binding = Binding(reward, columns or {}, options or {}, crops, term)
+        self.binding = Binding(reward, columns or {}, options or {}, crops, term, reading or {})
         self.__name__ = name or getattr(reward, "__name__", type(reward).__name__)
 
     def __call__(

@@ -2,7 +2,9 @@
 
 verl loads a function by file and name (``custom_reward_function.path`` and ``.name``), and calls it with one
 rollout, or with a batch where ``reward_manager.name`` is "batch". It hands over decoded text without special
-tokens. Text holds no tool message, so no crop in it was delivered: the tool terms of `lfpc_reward` are 0.
+tokens, all turns and tool answers in one. That is read as the messages would be, but for one thing: a text
+does not prove that a tool delivered a picture, so the tool bonus of `lfpc_reward` is 0 unless `reading` has a
+`picture_mark`.
 """
 
 from __future__ import annotations
@@ -30,11 +32,12 @@ class VerlBatchScore:
         options: Argument of the reward: one value for all rows.
         crops: How crops are read from the completions, for rewards with an argument `crops`.
         term: Which part is the reward, if it has parts.
+        reading: Keywords of `parse_completions`, such as ``{"tool": "zoom", "think_open": True}``.
         not_applicable: The score where the reward does not apply or a judge failed. verl has no such
             thing, so None raises.
 
     Raises:
-        TypeError: The reward has no such argument.
+        TypeError: The reward has no such argument, or cannot be read so.
 
     Source:
         The calling convention of `BatchRewardManager` of verl 0.9.1.
@@ -57,9 +60,10 @@ class VerlBatchScore:
         options: Mapping[str, Any] | None = None,
         crops: CropsOf | None = None,
         term: str = "total",
+        reading: Mapping[str, Any] | None = None,
         not_applicable: float | None = None,
     ) -> None:
-        self.binding = Binding(reward, columns or {}, options or {}, crops, term)
+        self.binding = Binding(reward, columns or {}, options or {}, crops, term, reading or {})
         self.not_applicable = not_applicable
 
     def __call__(

@@ -189,6 +189,11 @@ OFFERED = {  # categories, ids on each picture, what each row offers (the right 
         [[0], [2], [1], [3]],
         [{"cup", "bus"}, {"bus", "cup"}, {"Cup ", "bus"}, {"BUS", "cup"}],
     ),
+    "one of two with a name": (
+        [("dish", None), ("cup", None), ("CUP", "dish"), ("dog", None)],
+        [[0], [1], [2], [3]],
+        [{"dish", "dog"}, {"cup", "dog", "dish"}, {"CUP", "dog"}, {"dog", "dish", "cup"}],
+    ),
     "its own parent": ([("cup", "cup"), ("bus", "cup")], [[0], [1]], []),
     "a circle": (
         [("cup", "bus"), ("bus", "cup"), ("dog", None)],

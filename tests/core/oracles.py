@@ -100,6 +100,7 @@ def parse_texts(turns):
 def _numbers(arguments):
     try:
         box = (json.loads(arguments) if isinstance(arguments, str) else arguments)["bbox_2d"]
+        box = json.loads(box) if isinstance(box, str) else box
         if not isinstance(box, list) or len(box) != 4 or any(type(n) not in (int, float) for n in box):
             return None
         numbers = tuple(map(float, box))

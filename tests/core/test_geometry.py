@@ -303,6 +303,7 @@ BAD = [
     [-1e308, 0, 1e308, 1],
     [0, 0, 1e200, 1e200],
     [0, 0, 1e154, 1e154],
+    [0, 0, 1e154, 4.6e153],  # four of them are too large for a number
 ]
 
 
@@ -317,6 +318,12 @@ def test_a_bad_box_is_named_with_its_row(function, bad):
         function([empty, bad], [good, good])
     with pytest.raises(ValueError, match=rf"^{second}\[1\] {rule}"):
         function([empty, empty], [good if second == "targets" else empty, bad])
+
+
+def test_the_largest_box_is_measured():
+    largest = [0, 0, 1e154, 4.4e153]
+    assert lr.area(largest) == pytest.approx(4.4e307)
+    assert lr.iou(largest, largest) == lr.giou(largest, largest) == lr.iou_matrix([largest], [largest]) == 1
 
 
 @pytest.mark.parametrize("function", PAIRS)
@@ -347,7 +354,7 @@ def test_a_target_without_area_is_refused(empty):
 
 def test_bad_sizes_and_shapes_are_refused():
     box = [0, 0, 1, 1]
-    for size in ([0, 5], [5, -1], [NAN, 5], [5, INF]):
+    for size in [[bad, 5] for bad in (NAN, INF, -1, 0)] + [[5, bad] for bad in (NAN, INF, -1, 0)]:
         with pytest.raises(
             ValueError, match=r"^image_sizes\[1\] must be a positive finite \(width, height\), got"
         ):

@@ -240,7 +240,8 @@ BOXES = [
     ("three numbers", [1, 2, 3], None),
     ("five numbers", [1, 2, 3, 4, 5], None),
     ("a tuple of text", ["1", "2", "3", "4"], None),
-    ("one text", "[10, 20, 30, 40]", None),
+    ("a list as JSON text", "[10, 20, 30, 40]", BOX),
+    ("a text", "10, 20, 30, 40", None),
     ("truth values", [True, False, True, True], None),
     ("None inside", [1, 2, None, 4], None),
     ("nested", [[10, 20, 30, 40]], None),
@@ -448,7 +449,7 @@ def test_plain_calls_never_reach_the_json_parser(monkeypatch):
     plain = [PLAIN, PLAIN.replace("40]", '40], "label": "a \\"sign\\" \\u72d7"')]
     broken = PLAIN[:-1]
     asked = []
-    monkeypatch.setattr(_scan, "call_from_json", lambda text: asked.append(text) or (None, None))
+    monkeypatch.setattr(_scan, "read_written_call", lambda text, _: asked.append(text) or (False, None))
     for thought in ("x", "\u72d7"):
         texts = [f"<think>{thought}</think><tool_call>{call}</tool_call>" for call in [*plain, broken]]
         assert [len(rollout.crops) for rollout in parse_completions(texts)] == [1, 1, 0]

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -125,13 +126,38 @@ def test_a_bad_crop_scores_zero_and_spoils_nothing(bad):
         assert getattr(parts, name).tolist() == [0, 1, 1]
 
 
-def test_huge_and_tiny_crops_stay_finite():
-    parts = lr.grounding_reward(
-        [[[-1e308, -1e308, 1e308, 1e308]], [[0, 0, 1e-200, 1e-200]]], [[B1]] * 2, SIZE, return_parts=True
-    )
-    assert np.isfinite(parts).all()
-    assert parts.overlap.tolist() == [1, 0]
-    assert parts.l1[0] == 0
+@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_a_crop_over_the_target_with_one_number_that_is_none_scores_zero(place, number):
+    crop = [*B1[:place], number, *B1[place + 1 :]]
+    parts = lr.grounding_reward([[crop]], [[B1]], SIZE, overlap_threshold=None, return_parts=True)
+    assert np.array(parts).tolist() == [[0.0]] * 5
+
+
+@pytest.mark.parametrize("crop", [[60, 40, 40, 60], [40, 60, 60, 40], [50, 40, 50, 60], [40, 50, 60, 50]])
+def test_a_crop_over_the_target_without_area_scores_zero(crop):
+    parts = lr.grounding_reward([[crop]], [[B1]], SIZE, overlap_threshold=None, return_parts=True)
+    assert np.array(parts).tolist() == [[0.0]] * 5
+
+
+HUGE = sys.float_info.max
+FAR = [  # id, crop, its overlap with the target
+    ("around everything", [-HUGE, -HUGE, HUGE, HUGE], 1),
+    ("a strip through the target", [-HUGE, 40, HUGE, 60], 1),
+    ("a hair through the target", [-HUGE, 50, HUGE, 50.000001], 5e-8),
+    ("far to the left", [-HUGE, -HUGE, -1e300, -1e300], 0),
+    ("far to the right", [1e300, 1e300, HUGE, HUGE], 0),
+    ("hardly a point", [0, 0, 1e-200, 1e-200], 0),
+]
+
+
+@pytest.mark.parametrize(("crop", "overlap"), [case[1:] for case in FAR], ids=[case[0] for case in FAR])
+def test_huge_and_tiny_crops_stay_finite(crop, overlap):
+    parts = lr.grounding_reward([[crop]], [[B1, B2]], SIZE, overlap_threshold=None, return_parts=True)
+    assert parts.overlap[0] == pytest.approx(overlap, rel=1e-5)
+    assert parts.iou.tolist() == parts.max_iou.tolist() == pytest.approx([0.0], abs=1e-90)
+    assert (parts.l1[0] == 0) == (max(map(abs, crop)) > 1e10)
+    assert np.isfinite(parts.total).all()
 
 
 @pytest.mark.parametrize("count", range(1, 60))

@@ -7,8 +7,16 @@ import re
 import numpy as np
 import pytest
 
-from lfpc_trl.data.rows import Row, read_rows, rows_digest, scan_rows, with_shown_tokens, write_rows
-from lfpc_trl.errors import DataError
+from lfpc_trl.data.rows import (
+    Row,
+    check_targets,
+    read_rows,
+    rows_digest,
+    scan_rows,
+    with_shown_tokens,
+    write_rows,
+)
+from lfpc_trl.errors import DataError, UserError
 from tests.tiny import make_picture, make_rows
 
 GOOD = {"question": "What?", "answer": "A", "image": "a.png"}
@@ -151,6 +159,35 @@ def test_a_bad_row_is_one_line_with_file_row_and_rule(folder, record, message):
     assert "more)" not in str(caught.value)
 
 
+MANY = [  # targets, the rules in their order
+    (
+        [[20, 0, 10, 10], [0, 0, 225, 10], [0, 0, 50, 50], [0, 0, 5]],
+        ["need x1 < x2 and y1 < y2, got [20, 0, 10, 10]", "inside the picture", "got [0, 0, 5]"],
+    ),
+    (
+        [[[20, 0, 10, 10]], [[0, 0, 50, 50], [10, 10, 20, 20]], [[-1, 0, 20, 10]]],
+        ["got [20, 0, 10, 10]", "got [-1, 0, 20, 10]"],
+    ),
+    (
+        [[0, 0, 50, 50], [10, 10, 20, 20], [12, 12, 30, 30]],
+        ["got [0.0, 0.0, 50.0, 50.0] before", "got [10.0, 10.0, 20.0, 20.0] before"],
+    ),
+    ([0, 0, 5, 5], ["got 0"]),
+]
+
+
+@pytest.mark.parametrize(("targets", "rules"), MANY, ids=["a region", "regions", "not nested", "a flat box"])
+def test_every_bad_box_of_a_row_is_named(folder, targets, rules):
+    rows, problems = scan_rows(write(folder, GOOD | {"targets": targets}))
+    assert rows == []
+    assert len(problems) == len(rules)
+    for problem, rule in zip(problems, rules, strict=True):
+        assert rule in problem.rule
+    with pytest.raises(DataError) as caught:
+        check_targets(targets, (224, 168))
+    assert str(caught.value) == "; ".join(problem.rule for problem in problems)
+
+
 def test_the_same_id_twice_names_both_rows(folder):
     with pytest.raises(DataError, match="row 3: id must be unique, got 'x' as in row 1"):
         read_rows(write(folder, GOOD | {"id": "x"}, GOOD, GOOD | {"id": "x"}))
@@ -237,6 +274,22 @@ def test_written_rows_read_back_the_same_from_another_folder(folder, suffix):
     write_rows(before, folder / "deep" / f"again.{suffix}")
     after = read_rows(folder / "deep" / f"again.{suffix}")
     assert all(same(*pair) for pair in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_a_full_disk_leaves_the_file_that_was_there(folder, monkeypatch, suffix):
+    rows = read_rows(write(folder, GOOD))
+    path = folder / f"out{suffix}"
+    path.write_text("before")
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(UserError, match=rf"out{suffix}: cannot be written \(No space left on device\)"):
+        write_rows(rows, path)
+    assert path.read_text() == "before"
+    assert not list(folder.glob(".out*"))
 
 
 def test_rows_are_not_written_to_other_formats(folder):

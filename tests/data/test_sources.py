@@ -42,6 +42,13 @@ def test_members_of_an_object_are_read_the_same_in_pieces_of_any_size(tmp_path_f
         assert list(read_members(path)) == expected
 
 
+def test_an_item_of_a_member_that_is_too_deep_is_one_line(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{"images": [{"id": 1}, {"id": ' + "[" * 800 + "]" * 800 + "}]}")
+    with pytest.raises(DataError, match=r"a\.json: each item must be nested at most 64 deep$"):
+        list(read_members(path))
+
+
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.txt"])
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
 def test_the_content_decides_between_lines_and_an_array(tmp_path, name, mark):

@@ -515,7 +515,7 @@ BROKEN = {  # a row of HR-Bench with these columns, the message
     ),
     "no picture": ({"image": ""}, "a question must have a picture, got ''"),
     "a picture of no row": ({"image": "17"}, "image must be base64, or the index of a good row before it"),
-    "not base64": ({"image": "#" * 99}, "image must be base64"),
+    "not base64": ({"image": "#" * 99}, "image must be base64, got"),
     "not a picture": ({"image": base64_of(b"x" * 99)}, "image must be a picture of a known format"),
     "a picture cut short": (
         {"image": base64_of(picture(5, "JPEG")[:-50])},

@@ -31,20 +31,11 @@ def crops_then_answers(prompt: Prompt) -> str:
     return answer(name[0]) if len(prompt.pictures) > wanted else call([10, 10, 60, 60])
 
 
-def test_messages_are_what_trl_hands_to_reward_functions(processor, rows, settings):
+def test_messages_are_what_our_trainer_hands_to_reward_functions(processor, rows, settings):
     rollouts = roll(crops_then_answers, processor, rows, settings)
     messages = rollouts[1].messages
     assert [message["role"] for message in messages] == ["assistant", "tool", "assistant"]
-    assert messages[0] == {
-        "role": "assistant",
-        "content": "<think>near</think>",
-        "tool_calls": [
-            {
-                "type": "function",
-                "function": {"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [10, 10, 60, 60]}},
-            }
-        ],
-    }
+    assert messages[0] == {"role": "assistant", "content": call([10, 10, 60, 60])}
     assert messages[1]["name"] == "image_zoom_in_tool"
     (block,) = messages[1]["content"]
     assert isinstance(block["image"], Image.Image)
@@ -216,10 +207,23 @@ def test_settings_out_of_range_are_named(processor, rows, settings, options, mes
         roll(crops_then_answers, processor, rows, settings, **options)
 
 
-def test_a_question_that_spells_out_the_placeholder_is_refused(processor, rows, settings):
-    row = dataclasses.replace(rows[0], question="What is <|image_pad|>?")
-    with pytest.raises(ValueError, match="row row0: the prompt must hold 1 pictures, got 2"):
-        roll(crops_then_answers, processor, [row], settings)
+def test_a_template_that_drops_pictures_is_refused(tiny_model, rows, settings):
+    processor = load_processor(tiny_model.folder)
+    processor.chat_template = processor.chat_template.replace("<|image_pad|>", "")
+    with pytest.raises(ValueError, match="row row0: the prompt must hold 1 pictures, got 0"):
+        roll(crops_then_answers, processor, rows[:1], settings)
+
+
+def test_a_question_that_spells_a_special_token_is_read_escape_special_tokens(processor, rows, settings):
+    seen = []
+
+    def script(prompt: Prompt) -> str:
+        seen.append(prompt)
+        return answer("x")
+
+    roll(script, processor, [dataclasses.replace(rows[0], question="<|image_pad|> <|im_end|>?")], settings)
+    assert "< |image_pad|> < |im_end|>?" in seen[0].text
+    assert len(seen[0].tokens) == 1
 
 
 def test_no_rows_no_rollouts(processor, settings):

@@ -123,6 +123,29 @@ def test_a_file_that_is_no_coco_file_is_refused(tmp_path):
         list(boxes_of_coco(path, tmp_path))
 
 
+DEEP = "[" * 800 + "]" * 800
+"""Python's reader takes it; whatever walks through it later may run out of stack."""
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        f'"images": [{{"id": 1, "file_name": {DEEP}}}], "annotations": [{{"image_id": 1, "bbox": []}}]',
+        f'"images": [{{"id": 1, "file_name": "a.png"}}], "annotations": [{{"image_id": 1, "bbox": {DEEP}}}]',
+        f'"images": [], "annotations": [{{"image_id": 1, "x": {DEEP}}}]',
+        '"images": ' + "[" * 200_000,
+    ],
+    ids=["a name", "a box", "a column", "without end"],
+)
+def test_a_deep_coco_file_is_one_line(tmp_path, member):
+    path = tmp_path / "x.json"
+    path.write_text("{" + member + "}")
+    with pytest.raises(
+        DataError, match=r"no file of COCO annotations \(ValueError: nested more than 64 deep\)"
+    ):
+        list(boxes_of_coco(path, tmp_path))
+
+
 RED, BLUE = (100, 600, 150, 650), (400, 100, 520, 220)
 """Squares on the upright picture of 600 x 800 pixels."""
 

@@ -108,6 +108,19 @@ def test_draws_follow_the_distribution(temperature):
     assert share == [pytest.approx(each, abs=much) for each, much in zip(wanted, allowed, strict=True)]
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_transformers_stops_at_either_end(model_dir, processor, rows, place):
+    model, end = load_model(model_dir), processor.turn_ends[place]
+    model.get_output_embeddings().register_forward_hook(
+        lambda _module, _inputs, logits: logits + 1000.0 * (torch.arange(logits.shape[-1]) == end)
+    )
+    rollouts = generate_rollouts(
+        TransformersEngine(model, processor), rows[:2], crop_settings=CROPS, tools=False, max_new_tokens=9
+    )
+    assert [(each.first_turn, each.complete) for each in rollouts] == [([end], True)] * 2
+    assert [each.messages for each in rollouts] == [[{"role": "assistant", "content": ""}]] * 2
+
+
 # --- vLLM ------------------------------------------------------------------------------------------------
 
 
@@ -127,7 +140,7 @@ def test_vllm_is_given_the_prompt_of_the_training(vllm, processor, model_dir, ro
         assert expanded(prompt["prompt_token_ids"], [ready], image_token_id(processor)) == list(wanted)
     for each in params:
         assert (each.temperature, each.max_tokens, each.n, each.seed) == (0.0, 30, 1, None)
-        assert each.stop_token_ids == [processor.tokenizer.eos_token_id]
+        assert each.stop_token_ids == [processor.tokenizer.eos_token_id, processor.tokenizer.pad_token_id]
         assert set(each.logit_bias) == set(vision_token_ids(processor))
         assert set(each.logit_bias.values()) == {-100.0}
         assert (each.repetition_penalty, each.top_p, each.top_k) == (1.0, 1.0, 0)
@@ -173,10 +186,10 @@ def test_sampling_with_vllm_has_a_seed_for_each_prompt(vllm, processor, model_di
 
 def test_a_turn_of_vllm_ends_where_one_of_transformers_ends(vllm, processor, model_dir, rows):
     engine = VllmEngine(model_dir, processor, LIMITS)
-    end = processor.tokenizer.eos_token_id
-    assert all(
-        turn.count(end) == 1 and turn[-1] == end for turn in turns(engine, rows[:3], max_new_tokens=99)
-    )
+    written = turns(engine, rows, max_new_tokens=99)
+    ends = [token for turn in written for token in turn if token in processor.turn_ends]
+    assert ends == [turn[-1] for turn in written]
+    assert set(ends) == set(processor.turn_ends)
     assert [len(turn) for turn in turns(engine, rows[:3], max_new_tokens=4)] == [4, 4, 4]
     assert engine.generate([], max_new_tokens=1, temperature=0.0) == []
 

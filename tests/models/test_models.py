@@ -14,6 +14,7 @@ from trl import chat_template_utils as trl_templates
 from trl.data_utils import prepare_multimodal_messages
 
 from lfpc_rewards import Frame, parse_completion
+from lfpc_trl import errors
 from lfpc_trl.errors import UserError
 from lfpc_trl.models import families, processors, weights
 from lfpc_trl.rollouts.crop_tool import CropEnvironment, CropSettings
@@ -65,6 +66,76 @@ def test_a_model_directory_without_its_other_files(tmp_path):
     with pytest.raises(UserError, match="its processor cannot be loaded"):
         processors.load_processor(tmp_path)
     with pytest.raises(UserError, match="holds no weights"):
+        weights.load_model(tmp_path)
+
+
+NAMES = ["Qwen2_5_VLImageProcessor", "Qwen3VLImageProcessorFast", "SomebodysImageProcessor", None]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_family_decides_on_the_image_processor_whatever_its_files_call_it(
+    model_dir, processor, tmp_path, name
+):
+    shutil.copytree(model_dir, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "preprocessor_config.json"
+    settings = json.loads(path.read_text()) | {"image_processor_type": name}
+    path.write_text(json.dumps({key: value for key, value in settings.items() if value is not None}))
+    loaded = processors.load_processor(tmp_path)
+    picture = Image.new("RGB", (4 * processors.factor(processor),) * 2, (90, 100, 110))
+    values = [
+        each.image_processor(images=[picture], return_tensors="pt")["pixel_values"]
+        for each in (loaded, processor)
+    ]
+    assert torch.equal(*values)
+    assert loaded.chat_template == processor.chat_template
+    assert processors.factor(loaded) == processors.factor(processor)
+
+
+def test_a_processor_that_cannot_be_loaded_is_one_short_line(model_dir, tmp_path, monkeypatch):
+    def refuse(*_args, **_options):
+        raise ValueError(
+            "Unrecognized image processor in DIR. Should be one of: " + "AlbumImageProcessor, " * 150
+        )
+
+    monkeypatch.setattr(processors.AutoTokenizer, "from_pretrained", refuse)
+    with pytest.raises(UserError) as caught:
+        processors.load_processor(model_dir)
+    assert str(caught.value) == (
+        f"{model_dir}: its processor cannot be loaded (Unrecognized image processor in DIR.)"
+    )
+
+
+LONG = [  # text, its first line, all of it in one
+    ("no luck", "no luck", "no luck"),
+    ("a line\nand another", "a line", "a line and another"),
+    ("", "ValueError", "ValueError"),
+    ("x" * 500, "x" * 157 + "...", "x" * 157 + "..."),
+    (
+        "One sentence with a few words. " + "more " * 100,
+        "One sentence with a few words.",
+        "One sentence with a few words.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "first", "whole"), LONG, ids=range(5))
+def test_errors_of_other_libraries_are_cut_to_a_short_sentence(text, first, whole):
+    assert errors.first_line(ValueError(text)) == first
+    assert errors.one_line(ValueError(text)) == whole
+    assert errors.first_line(ValueError(errors.first_line(ValueError(text)))) == first
+
+
+KERNEL = "kernels-community/flash-attn2"
+ATTENTIONS = [("attn_implementation", KERNEL), ("_attn_implementation", KERNEL)]
+ATTENTIONS += [("attn_implementation", {"text_config": KERNEL})]
+
+
+@pytest.mark.parametrize(("name", "value"), ATTENTIONS, ids=range(3))
+def test_a_config_that_names_a_kernel_of_the_hub_is_refused(model_dir, tmp_path, name, value):
+    shutil.copytree(model_dir, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    with pytest.raises(UserError, match=r"config\.json: attn_implementation names a kernel of the Hub"):
         weights.load_model(tmp_path)
 
 
@@ -203,7 +274,9 @@ def test_a_call_is_parsed_and_its_thinking_stays_visible(processor):
         "<tool_call>{'name': 'image_zoom_in_tool'}</tool_call>",
         "<tool_call>[1, 2]</tool_call>",
         "<tool_call></tool_call>",
-        f"{CALL}<tool_call>broken",
+        f"{CALL}<tool_call>broken</tool_call>",
+        f"<think>{CALL}</think><answer>A</answer>",
+        CALL.removesuffix("</tool_call>"),
         "",
         "<|im_start|>assistant\n",
     ],
@@ -212,6 +285,52 @@ def test_any_other_turn_is_plain_text(processor, text):
     turn = parse(processor, text)
     assert not turn.get("tool_calls")
     assert "<think>so" not in text or turn["content"] == text
+
+
+@pytest.mark.parametrize(
+    "text", [f"<think>{CALL}", f"{CALL}<tool_call>open", f"<think>{CALL}</think>{CALL}{CALL}", f"{CALL} so"]
+)
+def test_the_calls_that_are_run_are_those_that_are_scored(processor, text):
+    assert len(parse(processor, text)["tool_calls"]) == len(parse_completion(text).crops)
+
+
+def test_a_call_that_is_nested_too_deeply_is_plain_text(processor):
+    deep = '<tool_call>{"name": "image_zoom_in_tool", "arguments": ' + "[" * 1500 + "</tool_call>"
+    assert not parse(processor, deep).get("tool_calls")
+    with pytest.raises(ValueError, match="nested too deeply"):
+        processor.tokenizer.parse_response(deep, prefix="")
+
+
+def test_both_ends_of_a_turn_are_known(model_dir, tmp_path):
+    shutil.copytree(model_dir, tmp_path, dirs_exist_ok=True)
+    words, path = processors.load_processor(tmp_path).tokenizer, tmp_path / "generation_config.json"
+    end, pad = words.eos_token_id, words.pad_token_id
+    for named, expected in [([end, pad], (end, pad)), (pad, (end, pad)), (end, (end,)), (None, (end,))]:
+        path.write_text(json.dumps({"eos_token_id": named}))
+        assert processors.load_processor(tmp_path).turn_ends == expected
+    path.unlink()
+    assert processors.load_processor(tmp_path).turn_ends == (end,)
+    for wrong in ("<|im_end|>", [end, True], [10**9]):
+        path.write_text(json.dumps({"eos_token_id": wrong}))
+        with pytest.raises(UserError, match=r"generation_config\.json: eos_token_id must hold ids"):
+            processors.load_processor(tmp_path)
+
+
+def test_a_template_whose_calls_only_the_parser_reads_is_refused(model_dir, tmp_path):
+    other = tiny.COMPACT.replace("<tool_call>", "<call>").replace("</tool_call>", "</call>")
+    processor = processors.load_processor(model_dir)
+    fields = families.RESPONSE_TEMPLATE["fields"]
+    calls = {"open": "<call>", "close_pattern": r"</call>\s*"}
+    calls |= {
+        name: value for name, value in fields["tool_calls"].items() if name not in ("open_pattern", *calls)
+    }
+    own = families.RESPONSE_TEMPLATE | {"fields": fields | {"tool_calls": calls}}
+    processor.tokenizer.response_template = own
+    folder = set_template(model_dir, tmp_path, other)
+    processor.chat_template = other
+    processor.save_pretrained(folder)
+    with pytest.raises(UserError, match="the rewards cannot read the tool calls"):
+        processors.load_processor(folder)
 
 
 def test_thinking_that_the_template_opens_is_still_seen(model_dir, tmp_path):

@@ -273,6 +273,18 @@ def test_the_command_says_what_changed(source, tmp_path, capsys):
     assert "nothing to change" in capsys.readouterr().out
 
 
+def test_a_foreign_name_of_the_image_processor_is_replaced(source, tmp_path):
+    folder = tmp_path / "source"
+    shutil.copytree(source, folder)
+    edit(folder / "preprocessor_config.json", image_processor_type="SomebodysImageProcessor")
+    changes = prepare.prepare_model(folder, tmp_path / "model")
+    settings = json.loads((tmp_path / "model" / "preprocessor_config.json").read_text())
+    assert settings["image_processor_type"] == "Qwen2VLImageProcessor"
+    [change] = [change for change in changes if change.file == "preprocessor_config.json"]
+    assert "image_processor_type 'SomebodysImageProcessor' -> 'Qwen2VLImageProcessor'" in change.what
+    assert prepare.planned_changes(tmp_path / "model") == []
+
+
 # --- code and pickles --------------------------------------------------------------------------------
 
 
@@ -297,6 +309,22 @@ def test_code_of_a_checkpoint_stays_behind_and_is_named(hostile, tmp_path):
     assert said["training_args.bin"] == "left out, a pickle can run programs"
     assert said["config.json"] == "auto_map left out, it names code of the checkpoint"
     assert prepare.planned_changes(tmp_path / "out") == []
+
+
+def test_a_kernel_of_the_hub_stays_behind_and_is_named(source, tmp_path):
+    folder = shutil.copytree(source, tmp_path / "model")
+    text = json.loads((folder / "config.json").read_text())["text_config"]
+    edit(
+        folder / "config.json",
+        _attn_implementation="owner/kernel",
+        text_config=text | {"attn_implementation": "owner/kernel"},
+    )
+    changes = prepare.prepare_model(folder, tmp_path / "out")
+    assert "owner/kernel" not in (tmp_path / "out" / "config.json").read_text()
+    [said] = [change.what for change in changes if change.file == "config.json"]
+    assert said.count("left out, 'owner/kernel' is code of the Hub") == 2
+    edit(folder / "config.json", _attn_implementation="sdpa", text_config=text)
+    assert "config.json" not in {change.file for change in prepare.planned_changes(folder)}
 
 
 def only(folder, name, content=b"\x80\x04."):

@@ -197,7 +197,7 @@ def test_the_version_with_which_a_range_begins(versions, expected):
     assert script("oldest").lowest(versions) == expected
 
 
-@pytest.mark.parametrize("versions", ["", "<2", "~=1.0", "<2,>=1", ">1"])
+@pytest.mark.parametrize("versions", ["", "<2", "~=1.0", "<2,>=1", ">1", "==1.*", ">=1; os_name"])
 def test_a_range_without_a_lower_bound_is_refused(versions):
     with pytest.raises(ValueError, match="a range must begin with its lower bound, got"):
         script("oldest").lowest(versions)

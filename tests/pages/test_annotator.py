@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -205,10 +208,30 @@ def test_a_number_beyond_all_in_an_address_is_refused(client):
     assert client.get(f"/api/items/{'9' * 300}").status_code == 404
 
 
-def test_a_journal_that_is_removed_while_it_is_served_is_told(client, rows_file):
+def _exchange(path):
+    shutil.copy(path, path.with_suffix(".copy"))
+    path.with_suffix(".copy").replace(path)
+
+
+TAMPERING = {
+    "removed": (Path.unlink, "was removed by another program"),
+    "replaced": (_exchange, "was replaced by another program"),
+    "cut short": (lambda path: os.truncate(path, 5), "was cut short by another program"),
+    "rewritten": (
+        lambda path: path.write_bytes(path.read_bytes().replace(b"KR", b"XX")),
+        "was rewritten by another program",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TAMPERING)
+def test_a_journal_that_is_not_the_one_that_was_read_is_told_and_left_alone(client, rows_file, case):
+    tamper, message = TAMPERING[case]
+    journal = rows_file.with_name("rows.jsonl.annotations.jsonl")
     assert client.post("/api/items/0", json=change()).status_code == 200
-    rows_file.with_name("rows.jsonl.annotations.jsonl").unlink()
+    tamper(journal)
+    left = journal.read_bytes() if journal.exists() else None
     for answer in (client.get("/api/project"), client.post("/api/items/1", json=change())):
         assert answer.status_code == 422
-        assert "was removed by another program" in answer.text
-    assert not rows_file.with_name("rows.jsonl.annotations.jsonl").exists()
+        assert message in answer.text
+    assert (journal.read_bytes() if journal.exists() else None) == left

@@ -236,6 +236,14 @@ BAD_COLUMNS = [
     ("a reward in words", "reward", ["much"], None, "column reward must hold numbers, got string"),
     ("messages as values", "messages", [[1]], None, "column messages must hold texts"),
     ("scores as texts", "scores", ["{}"], None, "column scores must hold a number per name"),
+    ("a number as id", "row_id", [7], None, "column row_id must hold texts, got int64"),
+    ("lists as ids", "row_id", [["a"]], None, "column row_id must hold texts"),
+    ("a moment as answer", "answer", [0], pa.timestamp("us"), "column answer must hold texts, got timestamp"),
+    ("a number as ending", "ending", [math.inf], None, "column ending must hold texts, got double"),
+    ("numbers as options", "choices", [[math.nan]], None, "column choices must hold lists of texts"),
+    ("bytes as accepted", "accepted", [[b"KR"]], None, "column accepted must hold lists of texts"),
+    ("a number as masked", "masked", [math.nan], None, "column masked must hold true or false, got double"),
+    ("an endless side", "image_size", [[640, math.inf]], None, "column image_size must hold pairs of whole"),
 ]
 
 
@@ -267,6 +275,14 @@ def test_numbers_that_json_lacks_are_shown_as_none(tmp_path, value):
     assert every_page(client, 1) == [200] * 5
     found = client.get("/api/runs/0/trajectories/0").json()
     assert (found["reward"], found["advantage"], found["scores"]["accuracy"]) == (None, None, None)
+
+
+def test_a_box_that_is_none_is_shown_as_far_as_it_can_be(tmp_path):
+    boxes = [[1.0, 2.0, math.inf, 4.0], [90.0, 90.0, 10.0, 10.0], [100.0, 100.0, 200.0, 150.0]]
+    client = viewer(retyped(tmp_path, "boxes", [boxes]))
+    assert every_page(client, 1) == [200] * 5
+    found = client.get("/api/runs/0/trajectories/0").json()
+    assert [each["overlap"] for each in found["box_scores"]] == [0.0, 0.0, 1.0]
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,8 @@ BOXES = [  # id, box in shown pixels (100 x 50), cut box in the original (200 x 
     ("whole picture", [0, 0, 100, 50], (0, 0, 200, 100)),
     ("clipped on all sides", [-50, -50, 500, 500], (0, 0, 200, 100)),
     ("clipped on one side", [80, 10, 120, 30], (160, 20, 200, 60)),
+    ("as small as a crop may be", [10, 5, 14, 9], (20, 10, 28, 18)),
+    ("as far as a number may be", [0, 0, 10**9, 10**9], (0, 0, 200, 100)),
 ]
 BAD_BOXES = [  # id, what the model wrote, rule
     ("no list", "10, 5, 40, 25", "form"),
@@ -85,6 +87,9 @@ BAD_BOXES = [  # id, what the model wrote, rule
     ("inverted", [40, 25, 10, 5], "inverted"),
     ("upside down", [10, 25, 40, 5], "inverted"),
     ("no width", [10, 5, 10, 25], "inverted"),
+    ("no height", [10, 5, 40, 5], "inverted"),
+    ("a little too small", [10, 5, 14, 8.5], "thin"),
+    ("beyond that", [0, 0, 10**9 + 1, 25], "outside"),
     ("right of the picture", [110, 5, 140, 25], "outside"),
     ("above the picture", [10, -25, 40, -5], "outside"),
     ("touches the edge only", [100, 5, 140, 25], "outside"),

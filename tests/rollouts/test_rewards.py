@@ -23,7 +23,7 @@ from lfpc_trl.train.settings import StageSettings
 from tests.rollouts.test_transcript import RIGHT, WRONG, call, crop, refusal, says
 
 CROPS = CropSettings(frame=Frame.SHOWN, factor=28)
-TERMS = [AccuracyReward(), FormatReward(), ToolBonus(CROPS), GroundingReward(CROPS)]
+TERMS = [AccuracyReward(), FormatReward(), ToolBonus(), GroundingReward()]
 COMPLETIONS = [
     [call(), crop(), RIGHT],
     [call([40, 30, 80, 70]), crop(), WRONG],
@@ -33,10 +33,11 @@ COMPLETIONS = [
 ]
 
 
-def scores(term, rows, **columns):
+def scores(term, rows, completions=COMPLETIONS, **columns):
     return term(
-        completions=COMPLETIONS, row=rows, prompts=[], completion_ids=[], trainer_state=None, **columns
-    )
+        completions=completions, row=rows, scored=score_transcripts(completions, rows, CROPS), prompts=[],
+        completion_ids=[], trainer_state=None, **columns,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("term", TERMS, ids=lambda term: term.__name__)
@@ -112,15 +113,15 @@ def test_what_crops_are_like_is_logged(row):
 
 def test_each_rollout_counts_once_however_they_are_spread_over_processes(row):
     rows, together, apart = [row] * len(COMPLETIONS), Log(), Log()
-    TERMS[2](COMPLETIONS, row=rows, log_metric=together)
+    scores(TERMS[2], rows, log_metric=together)
     for part in (slice(0, 1), slice(1, 5)):  # the second holds one of the two crops, with three others
-        TERMS[2](COMPLETIONS[part], row=rows[part], log_metric=apart)
+        scores(TERMS[2], rows[part], COMPLETIONS[part], log_metric=apart)
     assert apart.means() == pytest.approx(together.means())
 
 
 def test_what_applies_to_nothing_is_not_logged(row):
     log = Log()
-    TERMS[2]([[RIGHT]], row=[row], log_metric=log)
+    scores(TERMS[2], [row], [[RIGHT]], log_metric=log)
     assert log["tool_calls"] == [0]
     assert not {"iou", "overlap", "bbox_ratio", "crop_tokens"} & log.keys()
     assert math.isnan(crop_metrics(score_transcripts([[RIGHT]], [row], CROPS))["iou"])

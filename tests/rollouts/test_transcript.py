@@ -1,6 +1,7 @@
 """Scores come from the transcript: what was delivered counts, what was typed does not."""
 
 import dataclasses
+import json
 import math
 
 import pytest
@@ -24,7 +25,7 @@ BOX = [15, 15, 50, 45]  # shown pixels: exactly the outer target
 
 def call(box=BOX, think="<think>near</think>", name="image_zoom_in_tool"):
     function = {"name": name, "arguments": {"bbox_2d": box}}
-    return {"role": "assistant", "content": think, "tool_calls": [{"type": "function", "function": function}]}
+    return says(f"{think}<tool_call>{json.dumps(function)}</tool_call>")
 
 
 def crop():
@@ -186,6 +187,7 @@ ENDED = [  # id, messages, whether the last token ends a turn, ending when three
     ("broken JSON", [BROKEN], True, "malformed"),
     ("broken JSON after a crop", [call(), crop(), BROKEN], True, "malformed"),
     ("broken JSON, cut", [BROKEN], False, "cut"),
+    ("a call in its thoughts", [says(f"<think>{TYPED}</think><answer>A</answer>")], True, "finished"),
     ("cut in its thoughts", [call(), crop(), says("<think>so")], False, "cut"),
     ("a call in the last turn", [call(), crop(), call(), crop(), call()], True, "over_turn"),
     ("a cut call in the last turn", [call(), crop(), call(), crop(), call()], False, "over_turn"),
@@ -198,7 +200,8 @@ ENDED = [  # id, messages, whether the last token ends a turn, ending when three
     ("messages", "complete", "expected"), [case[1:] for case in ENDED], ids=[case[0] for case in ENDED]
 )
 def test_how_a_rollout_ended(messages, complete, expected):
-    assert ending(messages, max_turns=3, complete=complete) == expected
+    calls = messages[-1] == call()
+    assert ending(messages, max_turns=3, complete=complete, calls=calls) == expected
 
 
 def test_every_ending_occurs_in_the_table():

@@ -356,12 +356,13 @@ def test_a_ladder_of_ones_own(work):
     assert {size for _, size in asked(work)} == {(196, 140), (56, 56), (28, 28)}
 
 
-def test_a_question_that_spells_out_a_picture_token_is_refused(work, capsys):
+@pytest.mark.parametrize("token", ["<|image_pad|>", "<|im_end|>"])
+def test_a_question_that_spells_a_special_token_is_refused(work, capsys, token):
     records = [json.loads(line) for line in work.data.read_text().splitlines()]
-    records[2]["question"] = "What is <|image_pad|>?"
+    records[2]["question"] = f"What is {token}?"
     write_records(work.data, records)
     assert select(work) == 2
-    assert "row 3: question and choices must not hold '<|image_pad|>'" in capsys.readouterr().err
+    assert f"row 3: question and choices must not hold '{token}'" in capsys.readouterr().err
 
 
 def test_more_processes_than_gpus_are_refused(work, capsys, monkeypatch):
@@ -405,6 +406,11 @@ def wait_for_answers(work, process, count):
     assert process.poll() is None, process.communicate()
 
 
+def askers(work):
+    """The processes that have asked a question."""
+    return {json.loads(line)["pid"] for line in work.log.read_text().splitlines() if line.endswith("}")}
+
+
 def wait_until_gone(processes):
     _, alive = psutil.wait_procs(processes, timeout=60)
     assert all(process.status() == psutil.STATUS_ZOMBIE for process in alive)
@@ -416,10 +422,12 @@ def test_two_processes_killed_and_interrupted_go_on_to_the_same_file(work, whole
     options = ("--processes", "2", "--batch-size", "1", "--threads", "1")
     with start(work, *options, STAND_IN_SECONDS="0.3") as process:
         wait_for_answers(work, process, 5)
+        while process.poll() is None and len(askers(work)) < 2:  # one may start much later than the other
+            time.sleep(0.02)
         workers = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGKILL)
         wait_until_gone(workers)
-    assert len({json.loads(line)["pid"] for line in work.log.read_text().splitlines()}) == 2
+    assert len(askers(work)) == 2
     killed = answered(work)
     asked_before = len(asked(work))
 

@@ -412,6 +412,61 @@ def test_objects_of_a_resized_copy_are_left_out(tmp_path):
     assert "300" in left_out.reason
 
 
+def objects_of_categories(folder, *categories):
+    """The objects of a COCO file with one box of each category (name, supercategory)."""
+    Image.new("RGB", (60 * len(categories), 60), (200, 10, 10)).save(folder / "a.png")
+    coco = {
+        "images": [{"id": 1, "file_name": "a.png"}],
+        "annotations": [
+            {"image_id": 1, "category_id": i, "bbox": [60 * i, 0, 50, 50]} for i in range(len(categories))
+        ],
+        "categories": [
+            {"id": i, "name": name, "supercategory": parent} for i, (name, parent) in enumerate(categories)
+        ],
+    }
+    (folder / "coco.json").write_text(json.dumps(coco))
+    return find_objects(folder / "coco.json", 0)
+
+
+ONE_IS_THE_OTHER = {"vehicle": {"car", "taxi"}, "car": {"vehicle", "taxi"}, "taxi": {"vehicle", "car"}}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_category_and_its_parents_are_never_told_apart(tmp_path, kind):
+    found, _ = objects_of_categories(
+        tmp_path, ("vehicle", "thing"), ("car", "vehicle"), ("taxi", "Car"), ("dog", "animal"), ("cup", None)
+    )
+    asked = set()
+    for scene in scenes(kind, 12, objects=tuple(found)):
+        names = [sign.name for sign in scene.signs]
+        asked.add(scene.question.asked[0].name)
+        for sign in scene.signs:
+            assert not ONE_IS_THE_OTHER.get(sign.name, set()) & set(names)
+        if kind == "single":
+            right = scene.question.asked[0].name
+            assert len(scene.question.choices) >= 3
+            assert not ONE_IS_THE_OTHER.get(right, set()) & set(scene.question.choices)
+    assert {"vehicle", "car", "taxi"} & asked
+    assert {"dog", "cup"} & asked
+
+
+def test_names_that_differ_in_case_are_one(tmp_path):
+    found, _ = objects_of_categories(
+        tmp_path, ("cup", None), ("Cup ", None), ("bus", None), ("dog", None), ("cat", None)
+    )
+    assert [item.name for item in found] == ["cup", "cup", "bus", "dog", "cat"]
+
+
+def test_a_category_above_all_others_is_left_out_and_named(tmp_path):
+    found, left_out = objects_of_categories(
+        tmp_path, ("thing", None), *((name, "thing") for name in ("cup", "bus", "dog", "cat"))
+    )
+    assert {item.name for item in found} == {"cup", "bus", "dog", "cat"}
+    assert [str(each.reason) for each in left_out] == [
+        "objects of 'thing', which is above or below all others"
+    ]
+
+
 MISUSES = [
     (
         "no kind",

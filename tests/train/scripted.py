@@ -49,7 +49,9 @@ class Columns:
         }
 
 
-def make_trainer(model_dir: Path, rows: list[Row], output: Path, script=None, *, config=None, **options):
+def make_trainer(
+    model_dir: Path, rows: list[Row], output: Path, script=None, *, kind=None, config=None, **options
+):
     """A trainer of one prompt and four rollouts in two micro batches per step; with a script or without."""
     processor = load_processor(model_dir)
     frame = family_of(model_dir).frame
@@ -77,9 +79,9 @@ def make_trainer(model_dir: Path, rows: list[Row], output: Path, script=None, *,
         "report_to": "none",
         "disable_tqdm": True,
     } | (config or {})
-    trainer = (RolloutTrainer if script is None else ScriptedTrainer)(
+    trainer = (kind or (RolloutTrainer if script is None else ScriptedTrainer))(
         model=load_model(model_dir),
-        reward_funcs=[AccuracyReward(), FormatReward(), ToolBonus(crops)],
+        reward_funcs=[AccuracyReward(), FormatReward(), ToolBonus()],
         args=GRPOConfig(**settings),
         train_dataset=Dataset.from_dict({"number": list(range(len(rows)))}).with_transform(
             Columns(rows, frame)

@@ -143,3 +143,64 @@ def test_a_dry_run_warns_of_boxes_that_are_fractions(model_dir, tmp_path, capsys
     arguments = ["--config", "cpu-stage2", "--model", str(model_dir), "--data", str(good)]
     assert cli.main(["train", *arguments, *small, "--dry-run"]) == 0
     assert "targets look like" not in capsys.readouterr().out
+
+
+READERS = {  # without check-data and the dry run, which have a report
+    "train": ("--config", "cpu-stage2", "--model", "nowhere", "--output", "run", "--data"),
+    "select-resolution": (
+        "--model",
+        "nowhere",
+        "--output",
+        "new.jsonl",
+        "--engine",
+        "transformers",
+        "--data",
+    ),
+    "eval": ("--model", "nowhere", "--output", "evaluation", "--data"),
+    "locus-data": ("--output", "new.jsonl", "--data"),
+    "view": ("run", "--data"),
+    "annotate": ("--export", "new.jsonl"),
+}
+
+
+def command_line(name, path):
+    return [name, *READERS[name], str(path)]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder with a run, in which no page is served."""
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("lfpc_trl.html.server.serve", lambda *_: None)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_every_command_that_reads_boxes_warns(place, capsys, name):
+    path = make_rows(place / "data", 4, targets=[[0.1, 0.2, 0.4, 0.5]])
+    cli.main(command_line(name, path))
+    warning = frame_warning(path, [Sample((0.1, 0.2, 0.4, 0.5), (224, 168))])
+    assert capsys.readouterr().err.count(f"warning: {warning}\n") == 1
+    cli.main(command_line(name, make_rows(place / "good", 4)))
+    assert "targets look like" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [name for name in READERS if name != "annotate"])
+def test_where_pixels_refuse_the_boxes_the_same_line_says_what_they_may_be(place, capsys, name):
+    boxes = [[900, 700, 60, 40], [1200, 200, 80, 50], [300, 800, 90, 40], [700, 100, 50, 30]]
+    path = rows_file(place, boxes, (1600, 900))
+    assert cli.main(command_line(name, path)) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"lfpc: error: {path} row 1: targets need x1 < x2 and y1 < y2, got [900")
+    assert line.endswith("--box-layout xywh")
+
+
+def test_boxes_beside_a_benchmark_are_warned_of_without_a_command_that_reads_rows(place, capsys):
+    path = make_rows(place / "data", 4)
+    boxes = place / "boxes.jsonl"
+    boxes.write_text("".join(f'{{"id": "q{i}", "targets": [[0.1, 0.2, 0.4, 0.5]]}}\n' for i in range(4)))
+    cli.main([*command_line("eval", path), "--boxes", str(boxes)])
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert line.startswith(f"warning: {boxes}: targets look like fractions of the picture (0 to 1)")
+    assert line.endswith("if they are, convert them")

@@ -179,6 +179,7 @@ BAD = [
     ("another model's size", {"shown_size": (90, 60)}, r"shown_size must be multiples of (28|32) \(this mod"),
     ("too large", {"shown_size": (28 * 32 * 6, 28 * 32 * 4)}, "must have at most 16384 visual tokens, got"),
     ("spelled token", {"question": "What is <|image_pad|>?"}, r"must not spell '<\|image_pad\|>'"),
+    ("end of a turn", {"question": "What is <|im_end|>?"}, r"must not spell '<\|im_end\|>'"),
     ("token in a choice", {"choices": ("a", "<|vision_end|>")}, r"must not spell '<\|vision_end\|>'"),
 ]
 

@@ -8,8 +8,10 @@ import pytest
 import yaml
 
 from lfpc_rewards import Frame
+from lfpc_trl import cli
 from lfpc_trl.errors import UserError
 from lfpc_trl.rollouts.crop_tool import CropSettings
+from lfpc_trl.rollouts.transcript import GroundingSettings
 from lfpc_trl.train.recipe import (
     REFUSED,
     LaunchSettings,
@@ -134,10 +136,11 @@ def test_trl_accepts_the_cpu_recipe_and_its_traps_are_closed(tmp_path, monkeypat
 
 
 def test_the_terms_and_their_weights():
-    terms, weights = load_recipe("paper-8x80gb-stage2").stage.rewards(CROPS)
+    stage = load_recipe("paper-8x80gb-stage2").stage
+    terms, weights = stage.rewards(CROPS)
     assert [term.__name__ for term in terms] == ["accuracy", "format", "tool_bonus", "grounding"]
     assert weights == [0.8, 0.2, 1.2, 1.0]
-    assert terms[3].grounding.reduce == "best"
+    assert stage.grounding_settings() == GroundingSettings(reduce="best")
 
 
 # --- file, options, changes --------------------------------------------------------------------------
@@ -227,6 +230,67 @@ def test_settings_that_do_not_fit_together_are_refused(changes, message):
         recipe.check()
 
 
+OF_THE_HUB = [
+    "kernels-community/flash-attn2",
+    "paged|kernels-community/flash-attn2@v1:forward",
+    {"text_config": "kernels-community/flash-attn2"},
+]
+
+
+@pytest.mark.parametrize("attention", OF_THE_HUB, ids=str)
+def test_a_kernel_of_the_hub_is_refused_by_name_before_anything_is_read(tmp_path, capsys, attention):
+    with pytest.raises(UserError, match=r"^attn_implementation must be a name that transformers knows"):
+        load_recipe("cpu-stage1", attn_implementation=attention).check()
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(content("cpu-stage1") | {"attn_implementation": attention}))
+    words = ["--config", str(recipe), "--model", "nowhere", "--data", "nowhere.jsonl", "--output", "run"]
+    assert cli.main(["train", *words]) == 2
+    assert capsys.readouterr().err.startswith("lfpc: error: attn_implementation must be a name")
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager", "flash_attention_2", "paged|sdpa", None])
+def test_an_attention_of_transformers_is_let_in(attention):
+    load_recipe("cpu-stage1", attn_implementation=attention).check()
+
+
+NO_SETTINGS = [  # what the file holds, None for no file; what is said
+    (None, "must be settings or a JSON file of them, {path}: no such file"),
+    ("[1]", "must hold a JSON object, {path}: got a list"),
+    (
+        "zero_stage: 3",
+        "must hold a JSON object, {path}: not readable (Expecting value: line 1 column 1 (char 0))",
+    ),
+    ("[" * 100_000, "must hold a JSON object, {path}: not readable (nested more than 64 deep)"),
+    (
+        "\udcff",
+        "must hold a JSON object, {path}: not readable ('utf-8' codec can't decode byte 0xff in position 0: ",
+    ),
+]
+
+
+@pytest.mark.parametrize("name", ["deepspeed", "fsdp_config", "accelerator_config"])
+@pytest.mark.parametrize(
+    ("held", "message"), NO_SETTINGS, ids=["no file", "a list", "YAML", "deep", "no text"]
+)
+def test_a_file_of_settings_that_is_none_is_one_line(tmp_path, name, held, message):
+    path = tmp_path / "zero.json"
+    if held is not None:
+        path.write_bytes(held.encode(errors="surrogateescape"))
+    with pytest.raises(UserError) as caught:
+        load_recipe("cpu-stage1", **{name: str(path)}).check()
+    assert str(caught.value).startswith(f"{name} {message.format(path=path)}")
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_in_the_recipe_or_in_a_file_are_let_in(tmp_path):
+    path = tmp_path / "zero.json"
+    path.write_text('{"zero_optimization": {"stage": 3}}')
+    for value in (str(path), path.read_text(), {"zero_optimization": {"stage": 3}}, None):
+        load_recipe("cpu-stage1", deepspeed=value).check()
+    with pytest.raises(UserError, match=r"^deepspeed must hold a JSON object, settings: not readable"):
+        load_recipe("cpu-stage1", deepspeed="{stage: 3}").check()
+
+
 @pytest.mark.parametrize("name", sorted(REFUSED))
 def test_what_follows_from_other_settings_cannot_be_set(name):
     with pytest.raises(UserError, match=f"{name} cannot be set: "):
@@ -267,7 +331,7 @@ def test_a_file_of_options_beside_the_program_is_not_read(tmp_path, monkeypatch)
     assert load_recipe("cpu-stage1").stage.steps == content("cpu-stage1")["steps"]
 
 
-@pytest.mark.parametrize("text", ["- a list", "steps: [", "3: 4", ""])
+@pytest.mark.parametrize("text", ["- a list", "steps: [", "3: 4", "", "[" * 2000], ids=range(5))
 def test_a_file_that_is_no_recipe_is_refused(tmp_path, text):
     path = tmp_path / "odd.yaml"
     path.write_text(text)

@@ -11,9 +11,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
+from transformers import GenerationConfig
 from trl import GRPOTrainer
 
-from lfpc_rewards import Frame
+from lfpc_rewards import Frame, _reading
+from lfpc_rewards._scan import read_turns
 from lfpc_trl.data.rows import read_rows
 from lfpc_trl.models.engines import Picture, expanded
 from lfpc_trl.models.families import family_of
@@ -260,6 +262,30 @@ def test_a_model_that_wants_nothing_but_vision_tokens_samples_none(compact_dir, 
     assert not torch.isin(output["completion_ids"], torch.tensor(ids)).any()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["eos_token_id", "pad_token_id"])
+def test_a_turn_ends_at_either_end_and_a_checkpoint_knows_both(compact_dir, rows, tmp_path, end):
+    trainer = make_trainer(compact_dir, rows[:1], tmp_path, config={"max_completion_length": 12})
+    words = trainer.processing_class.tokenizer
+    wanted = getattr(words, end)
+
+    def wish(module, inputs, logits):
+        logits = logits.clone()
+        logits[..., wanted] += 100.0
+        return logits
+
+    hook = trainer.model.get_output_embeddings().register_forward_hook(wish)
+    trainer.train()
+    hook.remove()
+    logs = trainer.state.log_history[0]
+    assert logs["completions/mean_length"] == 1
+    assert (logs["endings/finished"], logs["completions/clipped_ratio"]) == (1, 0)
+    trainer.save_model(str(tmp_path / "saved"))
+    both = [words.eos_token_id, words.pad_token_id]
+    assert GenerationConfig.from_pretrained(tmp_path / "saved").eos_token_id == both
+    assert list(load_processor(tmp_path / "saved").turn_ends) == both
+
+
 # --- pictures ----------------------------------------------------------------------------------------
 
 
@@ -460,3 +486,17 @@ def test_every_curve_reaches_tensorboard_and_stands_on_its_page(compact_dir, row
     page = (Path(__file__).parents[2] / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
     ours = {*METRICS, *(f"endings/{name}" for name in ENDINGS)}
     assert [name for name in sorted(ours) if f"`{name}`" not in page] == []
+
+
+def test_a_batch_is_read_once_for_all_terms_curves_and_trajectories(
+    compact_dir, rows, ask, tmp_path, monkeypatch
+):
+    batches = []
+    monkeypatch.setattr(_reading, "read_turns", lambda *given: batches.append(given) or read_turns(*given))
+    log = TrajectoryLog(tmp_path / "trajectories", groups=1)
+    script = [[ask(0, 0, 40, 40), ANSWER], [ANSWER], ["no tags"], [ANSWER]]
+    trainer = make_trainer(compact_dir, rows[:1], tmp_path, script, trajectories=log)
+    batches.clear()  # a processor reads a call of its own when it is loaded
+    trainer.train()
+    assert len(batches) == 1
+    assert len(read_trajectories(tmp_path)) == 4

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lfpc_trl.annotate.journal import Change, Content, Journal
-from lfpc_trl.data.rows import Row, as_record, check_row, check_targets, row_problems, scan_rows
+from lfpc_trl.data.frames import frame_warning
+from lfpc_trl.data.rows import Row, Sample, as_record, check_row, check_targets, row_problems, scan_rows
 from lfpc_trl.errors import DataError, UserError, not_found
 from lfpc_trl.pictures.opening import find_picture_files, in_one_line, readable_suffixes
 from lfpc_trl.pictures.sizes import Size
@@ -52,6 +53,7 @@ class Project:
         source: the data file or the folder.
         items: in the order of the file, or of the names.
         left_out: one line about the files of a folder that are no pictures; None where there are none.
+        warning: what the boxes of a data file seem to count in, if not in pixels.
         journal: `SOURCE.annotations.jsonl`.
         unusable: a line for every row and every picture that was left out.
 
@@ -66,6 +68,7 @@ class Project:
         if not source.exists():
             raise not_found(source, "file or folder")
         self.left_out: str | None = None
+        self.warning: str | None = None
         if source.is_dir():
             files, others = find_picture_files(source)
             self.left_out = in_one_line(source, others) if others else None
@@ -74,7 +77,7 @@ class Project:
                 raise UserError(f"{source}: holds no pictures ({', '.join(readable_suffixes())}){more}")
             items, self.unusable = _items_of_folder(source, files)
         else:
-            items, self.unusable = _items_of_file(source)
+            items, self.unusable, self.warning = _items_of_file(source)
         self.journal = Journal(journal_path(source))
         names = {item.id: item.name for item in items}
         moved = {
@@ -196,11 +199,12 @@ def journal_path(source: Path) -> Path:
     return source.with_name(f"{source.resolve().name}.annotations.jsonl")
 
 
-def _items_of_file(path: Path) -> tuple[list[Item], list[str]]:
-    """The rows of a file, and every problem of the others."""
+def _items_of_file(path: Path) -> tuple[list[Item], list[str], str | None]:
+    """The rows of a file, every problem of the others, and what the boxes seem to count in."""
     items = []
     folder = path.parent.absolute()
-    rows, problems = scan_rows(path)
+    samples: list[Sample] = []
+    rows, problems = scan_rows(path, samples=samples)
     for row in rows:
         record = as_record(row, folder)
         targets = tuple(
@@ -209,7 +213,8 @@ def _items_of_file(path: Path) -> tuple[list[Item], list[str]]:
         # A row that comes with targets is finished unless somebody changes it.
         start = Content(row.question, row.answer, row.choices, targets, "done" if targets else "open")
         items.append(Item(row.id, row.image, record["image"], row.size, start, row.extras, row.shown_size))
-    return items, list(map(str, problems))
+    warning = frame_warning(path, samples)
+    return items, list(map(str, problems)), None if warning is None else str(warning)
 
 
 def _whole(side: float) -> float:

@@ -43,10 +43,12 @@ def main(arguments: Sequence[str]) -> None:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}")
 
     from lfpc_trl.annotate.project import Project
+    from lfpc_trl.data.frames import tell
 
     project = Project(args.source, leave_out=args.export is not None)
     if project.left_out:
         print(project.left_out, file=sys.stderr)
+    tell(project.warning)
     if project.journal.skipped:
         print(
             f"{project.journal.path}: skipped {project.journal.skipped} line(s) that hold no change, "

@@ -79,10 +79,14 @@ def main(arguments: Sequence[str]) -> None:
     args = make_parser().parse_args(arguments)
     clock = Clock(args.output / JOURNALS)
     shard = _check_options(args)
+    from lfpc_trl.data.frames import tell
+
     # Rows first: reading them needs no torch, so a mistake in the data shows at once.
     benchmarks = _read_benchmarks(args)
     for note in (note for benchmark in benchmarks for note in benchmark.notes):
         print(f"note: {note}")
+    for benchmark in benchmarks:
+        tell(benchmark.warning)
 
     from lfpc_trl.evaluate.outputs import EVALUATION, PAGE, TABLES, write_outputs
     from lfpc_trl.evaluate.records import MakeRecords, open_items, read_records, records_header
@@ -93,7 +97,7 @@ def main(arguments: Sequence[str]) -> None:
 
     processor = load_processor(args.model)
     rows = [question.row for benchmark in benchmarks for question in benchmark.questions]
-    check_questions(rows, processor.family.vision_tokens.values())
+    check_questions(rows, processor.special_tokens)
     crops, settings = _settings(args, processor)
     plan = _plan(args, benchmarks, processor)
     limits = _limits(args, processor, plan, crops, settings)

@@ -43,14 +43,17 @@ def main(arguments: Sequence[str]) -> None:
     if args.output.exists():
         raise UserError(f"{args.output}: already exists")
 
-    from lfpc_trl.data.rows import SUFFIXES, read_rows, write_rows
+    from lfpc_trl.data.frames import read_with_warning, tell
+    from lfpc_trl.data.rows import SUFFIXES, write_rows
     from lfpc_trl.locus.cues import boxes_of_coco, boxes_of_rows, build_cues
 
     if args.output.suffix not in SUFFIXES:
         raise UserError(f"{args.output}: rows are written to a .jsonl or .parquet file")
     left_out: list[str] = []
     if args.images is None:
-        sources = list(boxes_of_rows(read_rows(args.data, require_targets=True)))
+        rows, boxes = read_with_warning(args.data, require_targets=True)
+        tell(boxes)
+        sources = list(boxes_of_rows(rows))
     else:
         sources = list(boxes_of_coco(args.data, args.images, left_out.append))
     for line in left_out[:_SHOWN]:

@@ -57,12 +57,14 @@ def main(arguments: Sequence[str]) -> None:
     shard = _check_options(args)
     ladder = _ladder(args)
 
-    from lfpc_trl.data.rows import read_rows, write_rows
+    from lfpc_trl.data.frames import read_with_warning, tell
+    from lfpc_trl.data.rows import write_rows
     from lfpc_trl.select.ladder import comparison, select_by_answers, select_by_rule
 
     same = comparison(args.same_answer)
     # Rows first: reading them needs no torch, so a mistake in the data shows at once.
-    rows = read_rows(args.data)
+    rows, boxes = read_with_warning(args.data)
+    tell(boxes)
 
     from lfpc_trl.models.processors import MAX_IMAGE_TOKENS, factor, load_processor
     from lfpc_trl.select.ask import answers_header, check_questions, open_items, read_answers
@@ -75,7 +77,7 @@ def main(arguments: Sequence[str]) -> None:
         write_rows(selection.rows, args.output)
         _print_levels(selection)
         return
-    check_questions(rows, processor.family.vision_tokens.values())
+    check_questions(rows, processor.special_tokens)
     settings = _ask_settings(args)
     header = answers_header(args.engine, args.model, settings)
     answers: Answers = read_answers(answers_folder(args.output), header, rows)

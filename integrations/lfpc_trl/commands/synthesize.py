@@ -77,7 +77,7 @@ def main(arguments: Sequence[str]) -> None:
         if others:
             print(in_one_line(folder, others), file=sys.stderr)
     for path, reason in bad + unread:
-        print(f"{path}: left out, no readable picture ({reason})", file=sys.stderr)
+        print(f"{path}: left out, {reason}", file=sys.stderr)
     settings = Settings(
         size=size,
         kinds=kinds,

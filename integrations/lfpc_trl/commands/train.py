@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,8 +43,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str]) -> None:
     """Train, or start the processes that do; prints a line per step."""
-    from lfpc_trl.data.frames import warning_of
-    from lfpc_trl.data.rows import read_rows, with_shown_tokens
+    from lfpc_trl.data.frames import read_with_warning, tell
+    from lfpc_trl.data.rows import with_shown_tokens
     from lfpc_trl.train import launch
     from lfpc_trl.train.recipe import RecipeParser, parse, recipe_file, recipe_of
 
@@ -58,7 +57,7 @@ def main(arguments: Sequence[str]) -> None:
     processes = launch.processes_of(recipe.launch)
     recipe.check(processes)
     # Rows first: reading them needs no model, so a mistake in the data shows at once.
-    rows = read_rows(run.data, require_targets=recipe.stage.grounding_weight != 0)
+    rows, boxes = read_with_warning(run.data, require_targets=recipe.stage.grounding_weight != 0)
 
     from lfpc_trl.models.processors import factor_of
     from lfpc_trl.models.weights import default_device
@@ -74,9 +73,7 @@ def main(arguments: Sequence[str]) -> None:
         print(describe(recipe, model_dir, rows, processes))
         return
     if not launch.is_launched():
-        boxes = warning_of(rows)
-        if boxes is not None:
-            print(f"warning: {boxes}", file=sys.stderr)
+        tell(boxes)
         check(recipe, model_dir, rows, processes=processes)
         command = launch.launch_command(recipe.launch, ["train", *arguments], cpu=cpu)
         if command is not None:

@@ -33,11 +33,12 @@ def main(arguments: Sequence[str]) -> None:
         if not path.exists():
             raise UserError(f"{path}: no such file or directory")
 
-    from lfpc_trl.data.rows import read_rows
+    from lfpc_trl.data.frames import read_with_warning, tell
     from lfpc_trl.html.server import Access, serve
     from lfpc_trl.runs.reading import Run
     from lfpc_trl.view.app import make_viewer
 
     access = Access.listening_on(args.host)
-    rows = [] if args.data is None else read_rows(args.data)
+    rows, boxes = ([], None) if args.data is None else read_with_warning(args.data)
+    tell(boxes)
     serve(make_viewer([Run(path) for path in args.runs], access, rows=rows), access, args.port)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from lfpc_rewards import Frame, convert_boxes, convert_frame
 from lfpc_trl.convert.pictures import Picture, PictureStore
 from lfpc_trl.data.rows import Row, check_row
-from lfpc_trl.data.sources import one_line, short
-from lfpc_trl.errors import DataError
+from lfpc_trl.data.sources import short
+from lfpc_trl.errors import DataError, one_line
 from lfpc_trl.pictures.boxes import clip_rounding, count_upright, turn_upright
 from lfpc_trl.pictures.sizes import Size
 

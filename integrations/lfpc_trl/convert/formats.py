@@ -23,9 +23,9 @@ from lfpc_trl.convert.text import (
     shuffle_options,
 )
 from lfpc_trl.convert.verl import from_verl, only_of_list, only_picture
-from lfpc_trl.data.sources import Numbered, Record, one_line, read_records, short
-from lfpc_trl.errors import DataError
-from lfpc_trl.json_values import parse_json
+from lfpc_trl.data.sources import Numbered, Record, read_records, short
+from lfpc_trl.errors import DataError, one_line
+from lfpc_trl.json_values import parse_json, read_json
 
 
 class Format(NamedTuple):
@@ -254,7 +254,7 @@ def read_vstar(path: Path) -> Numbered:
         raise DataError(f"{path}: V* is a folder with a JSON file beside every picture")
     for number, file in enumerate(sorted(path.rglob("*.json")), start=1):
         try:
-            record = parse_json(file.read_bytes())
+            record = read_json(file)
         except (ValueError, OSError) as error:
             yield number, DataError(f"{file.name} must be JSON, got {one_line(error)}")
             continue

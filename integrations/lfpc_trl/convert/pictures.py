@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from lfpc_trl.data.sources import one_line, short
-from lfpc_trl.errors import DataError
+from lfpc_trl.data.sources import short
+from lfpc_trl.errors import DataError, one_line
 from lfpc_trl.files import clear_scratch, scratch_prefix
 from lfpc_trl.pictures.opening import FORMATS, check_file, readable_formats
 from lfpc_trl.pictures.originals import Header, check_picture, read_header

@@ -5,6 +5,7 @@ place. The numbers are our choice: targets that lie evenly on their pictures are
 less than one file of a thousand, and a warning stops nothing.
 """
 
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lfpc_trl.data.rows import Problem, Row, Sample
+from lfpc_trl.data.rows import Problem, Row, Sample, in_one_line, scan_rows
+from lfpc_trl.errors import DataError
 
 _WORDS = {
     "xyxy-1": "fractions of the picture (0 to 1)",
@@ -107,24 +109,50 @@ def samples_of(rows: Iterable[Row]) -> list[Sample]:
     return [Sample(region[0].tolist(), row.size) for row in rows for region in row.regions or ()]
 
 
-def frame_warning(path: str | Path, samples: Iterable[Sample]) -> Problem | None:
+def frame_warning(path: str | Path, samples: Iterable[Sample], *, rows: bool = True) -> Problem | None:
     """A warning, with the command that converts, where boxes seem to count in something else than pixels.
 
     Args:
         path: of the data file.
         samples: its boxes, of `samples_of` or of `scan_rows`.
+        rows: whether the file holds rows, which `lfpc convert` reads; otherwise no command is named.
     """
     guess = likely_layout(samples)
     if guess is None:
         return None
+    how = f": lfpc convert --from rows --input {path} --output NEW.jsonl --box-layout {guess.layout}"
     return Problem(
         str(path),
         f"targets look like {_WORDS[guess.layout]} and are read as [x1, y1, x2, y2] in pixels ({guess.why}); "
-        f"if they are, convert them: lfpc convert --from rows --input {path} --output NEW.jsonl "
-        f"--box-layout {guess.layout}",
+        f"if they are, convert them{how if rows else ''}",
     )
 
 
 def warning_of(rows: Sequence[Row]) -> Problem | None:
     """`frame_warning` for rows that were read from a file."""
     return frame_warning(rows[0].name.rpartition(" row ")[0], samples_of(rows)) if rows else None
+
+
+def read_with_warning(path: str | Path, *, require_targets: bool = False) -> tuple[list[Row], Problem | None]:
+    """The rows of a file as commands read them: with `frame_warning`.
+
+    Args:
+        path: as for `read_rows`.
+        require_targets: as for `read_rows`.
+
+    Raises:
+        DataError: as for `read_rows`. Boxes that count in something else are often refused as pixels: then
+            the line ends with the warning.
+    """
+    samples: list[Sample] = []
+    rows, problems = scan_rows(path, require_targets=require_targets, samples=samples)
+    warning = frame_warning(path, samples)
+    if problems:
+        raise DataError(in_one_line(problems) + ("" if warning is None else f"; {warning.rule}"))
+    return rows, warning
+
+
+def tell(warning: Problem | str | None) -> None:
+    """Print a warning, if there is one, on standard error."""
+    if warning is not None:
+        print(f"warning: {warning}", file=sys.stderr)

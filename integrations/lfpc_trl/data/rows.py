@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lfpc_rewards import answers_match
-from lfpc_trl.errors import DataError, did_you_mean
+from lfpc_trl.errors import DataError, did_you_mean, one_line
 from lfpc_trl.files import whole_file
 from lfpc_trl.json_values import not_plain, parse_json
 from lfpc_trl.pictures.crops import MAX_CROP_ASPECT
@@ -129,7 +129,7 @@ def in_one_line(problems: Sequence[Problem]) -> str:
 
 
 class _RuleError(Exception):
-    """A broken rule inside one row, before the file and the row are known."""
+    """Broken rules inside one row, before the file and the row are known: each argument is one."""
 
 
 # --- reading -----------------------------------------------------------------------------------------
@@ -237,12 +237,12 @@ def check_targets(value: object, size: Size) -> tuple[Boxes, ...]:
     """Check the column `targets` alone, for a picture of `size`.
 
     Raises:
-        DataError: "rule, got X".
+        DataError: "rule, got X" for every bad box, with semicolons between them.
     """
     try:
         return _regions(value, size)
     except _RuleError as error:
-        raise DataError(str(error)) from None
+        raise DataError("; ".join(error.args)) from None
 
 
 def _records(path: Path) -> Iterator[tuple[int, bytes | dict[str, Any] | _RuleError]]:
@@ -258,7 +258,7 @@ def _records(path: Path) -> Iterator[tuple[int, bytes | dict[str, Any] | _RuleEr
         try:
             table = parquet.read_table(path)
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path}: not a readable Parquet file ({_one_line(error)})") from None
+            raise DataError(f"{path}: not a readable Parquet file ({one_line(error)})") from None
         yield from enumerate(_records_of(table), start=1)
         return
     _check_lines(path)
@@ -304,7 +304,7 @@ def _records_of(table: Any) -> Iterator[dict[str, Any] | _RuleError]:
             try:
                 yield from batch.slice(i, 1).to_pylist()
             except (ValueError, OverflowError) as error:
-                yield _RuleError(f"each value must be one that Python can hold ({_one_line(error)})")
+                yield _RuleError(f"each value must be one that Python can hold ({one_line(error)})")
 
 
 def _check_lines(path: Path) -> None:
@@ -349,7 +349,7 @@ def _decoded(line: bytes | dict[str, Any] | _RuleError) -> dict[str, Any]:
     try:
         raw = parse_json(line)
     except ValueError as error:  # bad JSON and bad UTF-8 alike
-        raise _RuleError(f"each line must be JSON, got {_one_line(error)}") from None
+        raise _RuleError(f"each line must be JSON, got {one_line(error)}") from None
     if not isinstance(raw, dict):
         raise _RuleError(f"each line must be a JSON object, got {_short(raw)}")
     return raw
@@ -357,11 +357,11 @@ def _decoded(line: bytes | dict[str, Any] | _RuleError) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _collected(broken: list[str]) -> Iterator[None]:
-    """Adds the rule that the block breaks to the others."""
+    """Adds the rules that the block breaks to the others."""
     try:
         yield
     except _RuleError as error:
-        broken.append(str(error))
+        broken += error.args
 
 
 def _check_row(
@@ -501,7 +501,7 @@ def _picture_size(image: Path) -> Size:
     except FileNotFoundError:
         raise _RuleError(f"image must exist, got {str(image)!r}") from None
     except Exception as error:  # Pillow's decoders raise what they like on damaged files
-        raise _RuleError(f"image must be readable, got {str(image)!r} ({_one_line(error)})") from None
+        raise _RuleError(f"image must be readable, got {str(image)!r} ({one_line(error)})") from None
 
 
 def _shown(value: object) -> Size:
@@ -527,22 +527,36 @@ def _regions(value: object, size: Size) -> tuple[Boxes, ...]:
     shape_rule = "targets must be a list of boxes [x1, y1, x2, y2], inner to outer, or a list of such lists"
     if not isinstance(value, list) or not value:
         raise _RuleError(f"{shape_rule}, got {_short(value)}")
-    regions = []
-    for region in value if _are_several(value) else [value]:
-        if not isinstance(region, list) or not region:
-            raise _RuleError(f"{shape_rule}, got {_short(value)}")
-        for box in region:
+    regions = value if _are_several(value) else [value]
+    if not all(isinstance(region, list) and region for region in regions):
+        raise _RuleError(f"{shape_rule}, got {_short(value)}")
+    boxes = list(itertools.chain(*regions))
+    no_lists = [box for box in boxes if not isinstance(box, list)]
+    if no_lists:  # the numbers of a flat box are not four bad boxes
+        raise _RuleError(f"{shape_rule}, got {_short(no_lists[0])}")
+    broken: list[str] = []
+    for box in boxes:
+        with _collected(broken):
             if not _is_box(box):
                 raise _RuleError(f"{shape_rule}, got {_short(box)}")
             _check_target(box, size)
-        boxes = np.array(region, dtype=np.float64)
-        for inner, outer in itertools.pairwise(boxes):
-            if (outer[:2] > inner[:2]).any() or (outer[2:] < inner[2:]).any():
-                raise _RuleError(
-                    f"targets must be nested, inner to outer, got {inner.tolist()} before {outer.tolist()}"
-                )
-        regions.append(boxes)
-    return tuple(regions)
+    if broken:  # how such boxes lie to each other says nothing
+        raise _RuleError(*dict.fromkeys(broken))
+    found = tuple(np.array(region, dtype=np.float64) for region in regions)
+    for region in found:
+        for inner, outer in itertools.pairwise(region):
+            with _collected(broken):
+                _check_nested(inner, outer)
+    if broken:
+        raise _RuleError(*broken)
+    return found
+
+
+def _check_nested(inner: NDArray[np.float64], outer: NDArray[np.float64]) -> None:
+    if (outer[:2] > inner[:2]).any() or (outer[2:] < inner[2:]).any():
+        raise _RuleError(
+            f"targets must be nested, inner to outer, got {inner.tolist()} before {outer.tolist()}"
+        )
 
 
 def _check_target(box: Sequence[float], size: Size) -> None:
@@ -562,10 +576,6 @@ def _check_target(box: Sequence[float], size: Size) -> None:
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__
 
 
 # --- writing -----------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from lfpc_trl.errors import DataError
+from lfpc_trl.errors import DataError, not_found, one_line
 from lfpc_trl.json_values import MAX_DEPTH, is_deep, parse_json
 
 Record = dict[str, Any]
@@ -30,7 +30,7 @@ _BATCH_BYTES = 1 << 24
 def read_records(path: Path) -> Numbered:
     """The records of a file. Its first bytes decide what it is, not its suffix; only a table needs `.tsv`."""
     if not path.is_file():
-        raise DataError(f"{path}: no such file")
+        raise not_found(path)
     with path.open("rb") as file:
         head = file.read(4096)
     if head.startswith(b"PAR1"):
@@ -76,11 +76,6 @@ def _line(line: bytes) -> Record | DataError:
         return _object(parse_json(line))
     except ValueError as error:  # bad JSON, bad UTF-8, endless brackets
         return DataError(f"each line must be JSON in UTF-8, got {short(line)} ({one_line(error)})")
-
-
-def one_line(error: BaseException) -> str:
-    """An error's text without line breaks."""
-    return " ".join(str(error).split())[:120] or type(error).__name__
 
 
 # --- one big JSON value ------------------------------------------------------------------------------
@@ -175,10 +170,10 @@ def read_members(path: Path) -> Iterator[tuple[str, Any]]:
     Members that are no arrays are stepped over.
 
     Raises:
-        DataError: there is no such file, or it breaks off.
+        DataError: there is no such file, it breaks off, or an item is nested too deep.
     """
     if not path.is_file():
-        raise DataError(f"{path}: no such file")
+        raise not_found(path)
     with path.open("rb") as file:
         stream = _Stream(path, file)
         if not stream.take("{"):
@@ -189,6 +184,8 @@ def read_members(path: Path) -> Iterator[tuple[str, Any]]:
                 raise stream.broken("a colon was expected")
             if stream.peek() == "[":
                 for item in stream.items():
+                    if is_deep(item):
+                        raise DataError(f"{path}: each item must be nested at most {MAX_DEPTH} deep")
                     yield name, item
             else:
                 stream.value()

@@ -24,6 +24,7 @@ from lfpc_trl.files import write_whole
 from lfpc_trl.html.standalone import COLOURS, draw, jpeg_url, template
 from lfpc_trl.pictures.originals import load_original
 from lfpc_trl.pictures.sizes import show
+from lfpc_trl.rollouts.turns import parts_of
 
 Results = Mapping[str, Mapping[str, Any]]
 """Phase name to its metrics, as `evaluate` returns them. Beside them may stand `seconds` (by step) and
@@ -547,7 +548,10 @@ def _parts(message: Mapping[str, Any]) -> tuple[list[str], list[Image.Image]]:
     content = message.get("content")
     if message.get("reasoning_content"):
         texts.append(str(message["reasoning_content"]))
-    for block in content if isinstance(content, list) else [{"type": "text", "text": content or ""}]:
+    if isinstance(content, str):
+        texts += [f"→ {piece}" if is_call else piece for piece, is_call in parts_of(content)]
+        content = []
+    for block in content or ():
         if not isinstance(block, Mapping):
             texts.append(str(block))
         elif isinstance(image := block.get("image"), Image.Image):

@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from lfpc_trl.errors import UserError
 from lfpc_trl.files import whole_file, write_whole
+from lfpc_trl.json_values import read_json
 
 MANIFEST = "demo.json"
 WORKERS = 2
@@ -95,7 +96,10 @@ def _prepare(output: Path, manifest: dict[str, Any], resume: bool) -> None:
     if path.exists():
         if not resume:
             raise UserError(f"{output}: already holds a demo; go on with --resume or choose another --output")
-        before = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            before = read_json(path)
+        except ValueError as error:
+            raise UserError(f"{path}: not readable ({error})") from None
         for name, value in manifest.items():
             if before.get(name) != value:
                 raise UserError(

@@ -13,9 +13,10 @@ from pathlib import Path
 from lfpc_trl.convert.drafts import Place, as_row_about, original_boxes
 from lfpc_trl.convert.pictures import Picture, PictureStore
 from lfpc_trl.convert.text import cell
-from lfpc_trl.data.rows import Boxes, Problem, Row, check_targets, in_one_line, read_rows
-from lfpc_trl.data.sources import Record, one_line, read_records, short
-from lfpc_trl.errors import DataError
+from lfpc_trl.data.frames import frame_warning, read_with_warning, samples_of
+from lfpc_trl.data.rows import Boxes, Problem, Row, check_targets, in_one_line
+from lfpc_trl.data.sources import Record, read_records, short
+from lfpc_trl.errors import DataError, one_line
 from lfpc_trl.evaluate.layouts import (
     FOLDER,
     LAYOUTS,
@@ -56,7 +57,8 @@ def read_benchmark(
         seed: of the order of V*'s options, in whose files the right one stands first.
 
     Returns:
-        The questions, rows about one picture together, and notes on what is incomplete.
+        The questions, rows about one picture together, and notes on what is incomplete; a warning if boxes
+        of ours, or of `boxes`, seem to count in something else than pixels. Those of other layouts are known.
 
     Raises:
         DataError: "FILE row N: rule, got X" for the first problem, with the number of further ones; or the
@@ -65,8 +67,10 @@ def read_benchmark(
     path = Path(path)
     chosen, records = _open(path, layout)
     notes: list[str] = []
+    warning: Problem | None = None
     if LAYOUTS[chosen].convert is None:
-        questions = _own_questions(read_rows(path))
+        rows, warning = read_with_warning(path)
+        questions = _own_questions(rows)
     else:
         reader = _Reader(LAYOUTS[chosen], path, Path(pictures), seed)
         questions, notes = reader.read(records)
@@ -75,9 +79,10 @@ def read_benchmark(
     if boxes is not None:
         questions, note = _with_boxes(questions, Path(boxes))
         notes += note
+        warning = frame_warning(boxes, samples_of(question.row for question in questions), rows=False)
     if name is None:
         name = path.resolve().name if path.is_dir() else path.stem
-    return Benchmark(name, tuple(_together(questions)), tuple(notes))
+    return Benchmark(name, tuple(_together(questions)), tuple(notes), warning)
 
 
 # --- what a file is ----------------------------------------------------------------------------------

@@ -14,9 +14,9 @@ from lfpc_trl.convert.drafts import Draft, Place
 from lfpc_trl.convert.formats import from_choice_table, from_vstar, read_vstar
 from lfpc_trl.convert.text import cell, plain_question, split_choices
 from lfpc_trl.convert.verl import only_of_list, only_picture
-from lfpc_trl.data.sources import Record, one_line, read_records, short
-from lfpc_trl.errors import DataError
-from lfpc_trl.json_values import parse_json
+from lfpc_trl.data.sources import Record, read_records, short
+from lfpc_trl.errors import DataError, one_line
+from lfpc_trl.json_values import read_json
 
 Placed = Iterator[tuple[str, Record | DataError]]
 """Records, or why one cannot be read, each with its file and row."""
@@ -188,7 +188,7 @@ def _boxes_beside(picture: Path) -> list[object] | None:
     if not path.is_file():
         return None
     try:
-        boxes = parse_json(path.read_bytes())["bbox"]
+        boxes = read_json(path)["bbox"]
     except (ValueError, OSError, KeyError, TypeError) as error:
         raise DataError(f"{path.name} must be a JSON object with bbox, got {one_line(error)}") from None
     if not isinstance(boxes, list):

@@ -7,13 +7,13 @@ from typing import Any
 
 from pyarrow import parquet
 
-from lfpc_trl.errors import DataError, UserError
+from lfpc_trl.errors import DataError, UserError, one_line
 from lfpc_trl.evaluate.examples import examples_of
 from lfpc_trl.evaluate.page import render, story_of
 from lfpc_trl.evaluate.summary import COLUMNS, POOR_OVERLAP, Columns, summarise
 from lfpc_trl.evaluate.tables import tables, to_markdown
 from lfpc_trl.files import write_whole
-from lfpc_trl.json_values import parse_json
+from lfpc_trl.json_values import read_json
 from lfpc_trl.runs.reading import parts
 
 EVALUATION, TABLES, PAGE = "evaluation.json", "tables.md", "report.html"
@@ -35,7 +35,7 @@ def read_columns(output: Path, names: Sequence[str] = COLUMNS) -> Columns:
             missing = set(names) - set(parquet.read_schema(file).names)
             table = None if missing else parquet.read_table(file, columns=list(names))
         except (OSError, ValueError, OverflowError) as error:  # Arrow's own errors are of these kinds
-            raise DataError(f"{file}: not a readable Parquet file ({str(error)[:120]})") from None
+            raise DataError(f"{file}: not a readable Parquet file ({one_line(error)})") from None
         if table is None:
             raise DataError(f"{file}: not of an evaluation, has no column {min(missing)}")
         for name in names:
@@ -53,7 +53,7 @@ def read_about(output: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{output}: holds no {EVALUATION}: not the output of a finished lfpc eval")
     try:
-        about: dict[str, Any] = parse_json(path.read_bytes())
+        about: dict[str, Any] = read_json(path)
     except ValueError as error:
         raise DataError(f"{path}: not JSON ({error})") from None
     return about

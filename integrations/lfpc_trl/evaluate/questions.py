@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lfpc_trl.data.rows import Row
+from lfpc_trl.data.rows import Problem, Row
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,10 @@ class Benchmark:
         name: as tables name it.
         questions: in the order of the file; rows that share a picture stand together.
         notes: what the person should know about it, one sentence each: a file that was cut, missing targets.
+        warning: what the boxes seem to count in, if not in pixels.
     """
 
     name: str
     questions: tuple[Question, ...]
     notes: tuple[str, ...] = ()
+    warning: Problem | None = None

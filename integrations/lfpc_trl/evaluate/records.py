@@ -120,7 +120,7 @@ def as_record(done: Done, max_turns: int) -> Record:
         "sample": done.asking.sample,
         "messages": json.dumps(messages, default=str),  # ASCII: a model may write half a surrogate pair
         "pictures": [_text(thumbnail(picture)) for picture in pictures],
-        "ending": ending(rollout.messages, max_turns=turns, complete=rollout.complete),
+        "ending": ending(rollout.messages, max_turns=turns, complete=rollout.complete, calls=rollout.calls),
         "seconds": rollout.seconds,
     }
     if done.condition == "predicted":

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from lfpc_trl.errors import DataError
+from lfpc_trl.errors import DataError, one_line
 from lfpc_trl.pictures.originals import load_original
 
 Item = TypeVar("Item")
@@ -59,7 +59,7 @@ def readable(path: Path) -> Image.Image:
     try:
         return load_original(path)
     except Exception as error:  # Pillow's decoders raise what they like on damaged files
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        reason = one_line(error)
         raise DataError(f"{path.name} cannot be read ({reason})") from None
 
 

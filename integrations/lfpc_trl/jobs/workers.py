@@ -18,7 +18,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
-from lfpc_trl.errors import UserError, how_to_install
+from lfpc_trl.errors import UserError, how_to_install, one_line
 
 
 class Piece(NamedTuple):
@@ -65,7 +65,7 @@ def _settle(outcome: Outcome, in_hand: dict[str, Any]) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return f"{type(error).__name__}: {one_line(error)}"
 
 
 def run_here(make: MakeWork, items: Mapping[str, Any]) -> Outcomes:

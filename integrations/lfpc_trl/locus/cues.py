@@ -4,7 +4,6 @@ A cue is a row like any other (`lfpc_trl.data.rows`): its one target is the box 
 of the original. The column `x_cue_scale` says by how much the cut is enlarged before it is shown.
 """
 
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from lfpc_trl.data.rows import Row, check_row
-from lfpc_trl.errors import DataError
+from lfpc_trl.errors import DataError, one_line
+from lfpc_trl.json_values import read_json
 from lfpc_trl.pictures.boxes import clip_rounding, count_upright, turn_upright
 from lfpc_trl.pictures.crops import MAX_CROP_ASPECT, PixelBox
 from lfpc_trl.pictures.originals import Header, check_picture, read_header
@@ -114,12 +114,14 @@ def boxes_of_coco(
             X".
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
         pictures = {picture["id"]: picture for picture in data["images"]}
         annotations = [each for each in data["annotations"] if not each.get("iscrowd")]
         numbers = {id(each): number for number, each in enumerate(data["annotations"], start=1)}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"{path}: no file of COCO annotations ({type(error).__name__}: {error})") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path}: no file of COCO annotations ({type(error).__name__}: {one_line(error)})"
+        ) from None
     known: dict[str, tuple[Header, Size] | DataError] = {}
     for each in annotations:
         place = f"{path} annotation {numbers[id(each)]}"
@@ -173,7 +175,7 @@ def _picture(path: Path) -> tuple[Header, Size] | DataError:
         size = check_picture(path)
         header = read_header(path)
     except Exception as error:  # Pillow's decoders raise what they like on damaged files
-        return DataError(f"image must be readable, got {str(path)!r} ({' '.join(str(error).split())[:120]})")
+        return DataError(f"image must be readable, got {str(path)!r} ({one_line(error)})")
     if max(size) >= MAX_ASPECT * min(size):
         return DataError(f"image must be less than {MAX_ASPECT:g} times as long as wide, got {list(size)}")
     return header, size

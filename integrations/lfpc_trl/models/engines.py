@@ -106,10 +106,10 @@ def collapsed(ids: Sequence[int], pictures: int, placeholder: int) -> list[int]:
     return short
 
 
-def _turn(ids: Sequence[int], end: int) -> list[int]:
+def _turn(ids: Sequence[int], ends: Sequence[int]) -> list[int]:
     """Up to and including the first end of turn."""
     turn = list(ids)
-    return turn[: turn.index(end) + 1] if end in turn else turn
+    return turn[: next((at for at, token in enumerate(turn) if token in ends), len(turn)) + 1]
 
 
 # --- transformers ------------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ class TransformersEngine:
                 image_grid_thw=torch.cat([grid for _, grid in pictures]).to(device),
                 generation_config=GenerationConfig(
                     max_new_tokens=max_new_tokens,
-                    eos_token_id=tokenizer.eos_token_id,
+                    eos_token_id=list(self.processor.turn_ends),
                     pad_token_id=tokenizer.pad_token_id,
                     suppress_tokens=vision_token_ids(self.processor),
                     # Checkpoints bring their own penalty, which training does not apply.
@@ -176,7 +176,7 @@ class TransformersEngine:
             )[:, longest:].tolist()
         finally:
             self.model.train(was_training)
-        return [_turn(turn, tokenizer.eos_token_id) for turn in turns]
+        return [_turn(turn, self.processor.turn_ends) for turn in turns]
 
 
 class _Draw(LogitsProcessor):  # type: ignore[misc]
@@ -281,13 +281,13 @@ class VllmEngine:
             return []
         from vllm import SamplingParams
 
-        end = self.processor.tokenizer.eos_token_id
+        ends = list(self.processor.turn_ends)
         sampling = [
             SamplingParams(
                 max_tokens=max_new_tokens,
                 temperature=temperature,
                 seed=prompt.seed if temperature > 0 else None,
-                stop_token_ids=[end],
+                stop_token_ids=ends,
                 # -100 is the least that vLLM takes.
                 logit_bias=dict.fromkeys(vision_token_ids(self.processor), -100.0),
                 detokenize=False,
@@ -302,7 +302,7 @@ class VllmEngine:
             for prompt in prompts
         ]
         outputs = self._llm.generate(inputs, sampling_params=sampling, use_tqdm=False)
-        return [_turn(output.outputs[0].token_ids, end) for output in outputs]
+        return [_turn(output.outputs[0].token_ids, ends) for output in outputs]
 
 
 def new_engine(name: EngineName, model_dir: str | Path, limits: PromptLimits) -> Engine:

@@ -11,7 +11,7 @@ from transformers.models.qwen3_vl import Qwen3VLProcessor
 
 from lfpc_rewards import Frame
 from lfpc_trl.errors import UserError
-from lfpc_trl.json_values import parse_json
+from lfpc_trl.json_values import read_json
 
 _QWEN_TOKENS = {
     "image_token": "<|image_pad|>",
@@ -25,7 +25,7 @@ RESPONSE_TEMPLATE: dict[str, Any] = {
     "start_anchor": "<|im_start|>assistant\n",
     "fields": {
         "tool_calls": {
-            "open": "<tool_call>",
+            "open_pattern": r"<tool_call>(?!.*</think>)(?=.*</tool_call>)",
             "close_pattern": r"</tool_call>\s*",
             "repeats": True,
             "content": "json",
@@ -34,8 +34,8 @@ RESPONSE_TEMPLATE: dict[str, Any] = {
         "content": {"close_pattern": r"<\|im_end\|>\s*", "content": "text"},
     },
 }
-"""How a turn is taken apart (transformers' response parsing). There is no field for thinking: it stays in the
-content, also what the template itself opened, and there the format reward reads it."""
+"""Which calls of a turn are run (transformers' response parsing): those that the rewards read, the closed
+ones after the thinking. Nothing else that the parser says is used; see `rollouts.turns`."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class ModelFamily:
         image_processor: transformers' image processor class for Pillow.
         vision_tokens: the tokens that stand for pictures, by the attribute of the processor that holds them.
         template: our chat template, a file of this folder, for directories whose own has no tools.
-        response_template: how a turn that follows the template is taken apart.
+        response_template: how the calls of a turn that follows the template are found.
     """
 
     name: str
@@ -78,11 +78,14 @@ def family_of(model_dir: str | Path) -> ModelFamily:
     config = Path(model_dir) / "config.json"
     supported = " and ".join(family.name for family in FAMILIES)
     try:
-        content = parse_json(config.read_bytes())
+        content = read_json(config)
     except FileNotFoundError:
         raise UserError(f"{model_dir}: not a model directory, it has no config.json") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{config}: not readable ({error})") from None
+    for path in sorted(Path(model_dir).iterdir()):
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise UserError(f"{path}: not a regular file")  # transformers would wait for a pipe to end
     model_type = content.get("model_type") if isinstance(content, dict) else None
     for family in FAMILIES:
         if model_type == family.model_type:

@@ -18,9 +18,9 @@ from transformers.utils import is_torchvision_available
 
 from lfpc_trl.errors import UserError
 from lfpc_trl.files import clear_scratch, scratch_prefix
-from lfpc_trl.json_values import parse_json
+from lfpc_trl.json_values import read_json
 from lfpc_trl.models.processors import factor, load_processor, vision_token_ids
-from lfpc_trl.models.weights import PICKLED, check_weights
+from lfpc_trl.models.weights import PICKLED, check_weights, is_kernel_of_the_hub
 
 Weights = Literal["link", "copy"]
 
@@ -29,6 +29,8 @@ _OLD_TEMPLATE_FILE = "chat_template.json"
 _WEIGHTS = (".safetensors", ".gguf")
 _NAMES_OF_CODE = ("auto_map", "custom_pipelines")
 """Keys of settings that name Python files which a tool may run."""
+_ATTENTION = ("attn_implementation", "_attn_implementation")
+"""Keys of settings that may name a kernel of the Hub."""
 _PLAIN_SAMPLING = {
     "do_sample": True,
     "temperature": 1.0,
@@ -69,25 +71,25 @@ def planned_changes(model_dir: str | Path) -> list[Change]:
 
 def _planned(model_dir: Path, processor: Any) -> list[Change]:
     changes = _code_changes(model_dir) + _template_changes(model_dir, processor.chat_template)
-    changes += _limit_changes(model_dir, dict(processor.image_processor.size))
-    before = _read_json(model_dir / "tokenizer_config.json")
+    changes += _limit_changes(model_dir, processor)
+    before = _read_object(model_dir / "tokenizer_config.json")
     after = _without_template(before) | {"response_template": processor.tokenizer.response_template}
     changes += _json_change(model_dir / "tokenizer_config.json", before, after)
-    before = _read_json(model_dir / "generation_config.json")
+    before = _read_object(model_dir / "generation_config.json")
     after = {key: value for key, value in _without_code(before).items() if key not in _OTHER_SAMPLING}
     after |= _PLAIN_SAMPLING | {"suppress_tokens": vision_token_ids(processor)}
     return changes + _json_change(model_dir / "generation_config.json", before, after)
 
 
-def _limit_changes(model_dir: Path, size: dict[str, int]) -> list[Change]:
+def _limit_changes(model_dir: Path, processor: Any) -> list[Change]:
     """The limits stand in a file of their own, in transformers 5 also inside the processor's."""
     flat, whole = (model_dir / name for name in ("preprocessor_config.json", "processor_config.json"))
-    before, outer = _read_json(flat), _read_json(whole)
+    before, outer = _read_object(flat), _read_object(whole)
     after = _without_template(outer)
     nested = after.get("image_processor")
-    changes = _json_change(flat, before, _with_size(_without_code(before), size))
+    changes = _json_change(flat, before, _settings_of(processor, _without_code(before)))
     if isinstance(nested, dict):
-        after["image_processor"] = _with_size(_without_code(nested), size)
+        after["image_processor"] = _settings_of(processor, _without_code(nested))
         if not before:  # the stock processor finds its settings for videos there
             changes.append(Change(flat.name, "added", _json_text(after["image_processor"])))
     return changes + _json_change(whole, outer, after)
@@ -106,12 +108,17 @@ def _code_changes(model_dir: Path) -> list[Change]:
         for path in sorted(model_dir.iterdir())
         if path.is_file() and not path.name.startswith(".") and path.suffix in (".py", *PICKLED)
     ]
-    before = _read_json(model_dir / "config.json")
+    before = _read_object(model_dir / "config.json")
     return changes + _json_change(model_dir / "config.json", before, _without_code(before))
 
 
 def _without_code(settings: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in settings.items() if key not in _NAMES_OF_CODE}
+    """The settings without names of code, those of the parts of a model included."""
+    return {
+        key: _without_code(value) if isinstance(value, dict) else value
+        for key, value in settings.items()
+        if key not in _NAMES_OF_CODE and not (key in _ATTENTION and is_kernel_of_the_hub(value))
+    }
 
 
 def _without_template(settings: dict[str, Any]) -> dict[str, Any]:
@@ -123,8 +130,8 @@ def _template_changes(model_dir: Path, template: str) -> list[Change]:
     if path.is_file() and path.read_text(encoding="utf-8") == template:
         changes = []
     else:
-        old = _read_json(model_dir / _OLD_TEMPLATE_FILE).get("chat_template")
-        own = template in (old, _read_json(model_dir / "tokenizer_config.json").get("chat_template"))
+        old = _read_object(model_dir / _OLD_TEMPLATE_FILE).get("chat_template")
+        own = template in (old, _read_object(model_dir / "tokenizer_config.json").get("chat_template"))
         what = "the checkpoint's own template, moved here" if own else "ours, which speaks tools"
         changes = [Change(TEMPLATE_FILE, what, template)]
     if (model_dir / _OLD_TEMPLATE_FILE).exists():
@@ -132,8 +139,15 @@ def _template_changes(model_dir: Path, template: str) -> list[Change]:
     return changes
 
 
-def _with_size(settings: dict[str, Any], size: dict[str, int]) -> dict[str, Any]:
-    """Image processor settings with these limits, under the old names too where they stand there."""
+def _settings_of(processor: Any, settings: dict[str, Any]) -> dict[str, Any]:
+    """Image processor settings with a processor's limits, under the old names too where they stand there.
+
+    A class that is none of the family's is replaced: stock tools go by that name.
+    """
+    size = dict(processor.image_processor.size)
+    name = processor.family.image_processor.__name__.removesuffix("Pil")
+    if settings.get("image_processor_type", name) not in (name, f"{name}Fast", f"{name}Pil"):
+        settings = settings | {"image_processor_type": name}
     old_names = {"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"]}
     return settings | {"size": size} | {name: old_names[name] for name in old_names if name in settings}
 
@@ -152,10 +166,16 @@ def _json_text(content: dict[str, Any]) -> str:
 
 
 def _difference(name: str, before: Any, after: Any) -> str:
-    if name == "image_processor":  # nested in processor_config.json: its limits are what changes
-        return _difference("size", before.get("size"), after["size"])
+    if name == "image_processor":  # nested in processor_config.json: its limits or its class change
+        changed = [key for key in ("size", "image_processor_type") if before.get(key) != after.get(key)]
+        return ", ".join(_difference(key, before.get(key), after[key]) for key in changed)
     if name in _NAMES_OF_CODE:
         return f"{name} left out, it names code of the checkpoint"
+    if name in _ATTENTION:
+        return f"{name} left out, {before!r} is code of the Hub"
+    if name.endswith("_config"):  # of a part of the model: only what names code changes there
+        changed = [key for key in before if before[key] != after.get(key)]
+        return ", ".join(_difference(key, before[key], after.get(key)) for key in changed)
     if after is None:
         return f"{name} left out" if name == "chat_template" else f"{name} {before!r} left out"
     if before is None or name == "response_template":
@@ -163,9 +183,9 @@ def _difference(name: str, before: Any, after: Any) -> str:
     return f"{name} {before!r} -> {after!r}"
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_object(path: Path) -> dict[str, Any]:
     try:
-        content = parse_json(path.read_bytes())
+        content = read_json(path)
     except FileNotFoundError:
         return {}
     except ValueError as error:

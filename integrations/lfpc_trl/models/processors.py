@@ -8,10 +8,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from transformers import ProcessorMixin
+from transformers import AutoTokenizer, ProcessorMixin
 from trl.chat_template_utils import is_chat_template_prefix_preserving, supports_tool_calling
 
+from lfpc_rewards import parse_completion
+from lfpc_rewards.parsing import BOX_ARGUMENT, TOOL_NAME
 from lfpc_trl.errors import UserError, first_line
+from lfpc_trl.json_values import read_json
+from lfpc_trl.models.escaping import escape_special_tokens, guard_response_parser, special_tokens
 from lfpc_trl.models.families import FAMILIES, ModelFamily, family_of
 
 MAX_IMAGE_TOKENS = 16384
@@ -36,7 +40,10 @@ def _image_processor_class(family: ModelFamily) -> type[Any]:
 
 
 def _processor_class(family: ModelFamily) -> type[Any]:
-    """The family's processor without its video half, which cannot be built without torchvision."""
+    """The family's processor without its video half, which cannot be built without torchvision.
+
+    Everything that is rendered goes through it, so it is the place where the words of messages stay words.
+    """
 
     class Processor(family.processor):  # type: ignore[misc, name-defined]
         def __init__(
@@ -49,8 +56,15 @@ def _processor_class(family: ModelFamily) -> type[Any]:
             for name, token in family.vision_tokens.items():
                 setattr(self, name, token)
                 setattr(self, f"{name}_id", tokenizer.convert_tokens_to_ids(token))
+            guard_response_parser(tokenizer)
+            self.special_tokens = special_tokens(tokenizer)
             # Not super(): the stock __init__ insists on a video processor.
             ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+
+        def apply_chat_template(self, conversation: Any, *args: Any, **kwargs: Any) -> Any:
+            return super().apply_chat_template(
+                escape_special_tokens(conversation, self.special_tokens), *args, **kwargs
+            )
 
     Processor.family = family
     return _named_like(family.processor, Processor)
@@ -82,7 +96,9 @@ def new_processor(
         merge_size=merge_size,
         size={"shortest_edge": side, "longest_edge": max_tokens * side},
     )
-    return _processor_class(family)(image_processor, tokenizer, chat_template=tokenizer.chat_template)
+    processor = _processor_class(family)(image_processor, tokenizer, chat_template=tokenizer.chat_template)
+    processor.turn_ends = (tokenizer.eos_token_id,)
+    return processor
 
 
 def load_processor(model_dir: str | Path) -> Any:
@@ -94,20 +110,22 @@ def load_processor(model_dir: str | Path) -> Any:
 
     Returns:
         A transformers processor; `processor.tokenizer.response_template` is set, `processor.family` is the
-        model's `ModelFamily`.
+        model's `ModelFamily`, and `processor.turn_ends` are the ids that end a turn.
 
     Raises:
-        UserError: not a supported model, files missing, or a template whose tool calls cannot be parsed.
+        UserError: not a supported model, files missing, or a template whose tool calls cannot be read.
     """
     family = family_of(model_dir)
     processor_class = _processor_class(family)
     try:
         image_processor = _image_processor_class(family).from_pretrained(model_dir)
-        parts = processor_class.from_pretrained(model_dir)
+        # Not the stock processor: it takes the class of its image processor from a name in the files, which
+        # may be that of another version, while the family is known.
+        tokenizer = AutoTokenizer.from_pretrained(model_dir)
+        settings, _ = processor_class.get_processor_dict(model_dir)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{model_dir}: its processor cannot be loaded ({first_line(error)})") from error
-    tokenizer = parts.tokenizer
-    processor = processor_class(image_processor, tokenizer, chat_template=parts.chat_template)
+    processor = processor_class(image_processor, tokenizer, chat_template=settings.get("chat_template"))
     side = factor(processor) ** 2
     processor.image_processor.size = {"shortest_edge": side, "longest_edge": MAX_IMAGE_TOKENS * side}
     tokenizer.padding_side = tokenizer.truncation_side = "left"
@@ -116,13 +134,28 @@ def load_processor(model_dir: str | Path) -> Any:
         processor.chat_template = template.read_text(encoding="utf-8")
     if getattr(tokenizer, "response_template", None) is None:
         tokenizer.response_template = dict(family.response_template)
-    _check_calls_can_be_parsed(processor, model_dir)
+    processor.turn_ends = _turn_ends(Path(model_dir) / "generation_config.json", tokenizer)
+    _check_calls_can_be_read(processor, model_dir)
     return processor
 
 
-def _check_calls_can_be_parsed(processor: Any, model_dir: str | Path) -> None:
-    """Render a tool call with the template and parse it back, as TRL will with every turn of the model."""
-    call = {"name": "tool", "arguments": {"box": [1, 2, 3, 4]}}
+def _turn_ends(path: Path, tokenizer: Any) -> tuple[int, ...]:
+    """The ids at which generation stops: Qwen's checkpoints name two, of which the tokenizer knows one."""
+    try:
+        named = read_json(path).get("eos_token_id")
+    except FileNotFoundError:
+        named = None
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{path}: not readable ({first_line(error)})") from None
+    ends = named if isinstance(named, list) else [] if named is None else [named]
+    if not all(type(end) is int and 0 <= end < len(tokenizer) for end in ends):
+        raise UserError(f"{path}: eos_token_id must hold ids of its tokenizer, got {named!r}")
+    return tuple(dict.fromkeys([tokenizer.eos_token_id, *ends]))
+
+
+def _check_calls_can_be_read(processor: Any, model_dir: str | Path) -> None:
+    """Render a call with the template and read it back, as TRL does to run it and as it is scored."""
+    call = {"name": TOOL_NAME, "arguments": {BOX_ARGUMENT: [1, 2, 3, 4]}}
     turn = {
         "role": "assistant",
         "content": [{"type": "text", "text": ""}],
@@ -136,6 +169,8 @@ def _check_calls_can_be_parsed(processor: Any, model_dir: str | Path) -> None:
         parsed = {}
     if [each["function"] for each in parsed.get("tool_calls") or []] != [call]:
         raise UserError(f"{model_dir}: the tool calls of its chat template cannot be parsed")
+    if [crop.box for crop in parse_completion(said).crops] != [(1, 2, 3, 4)]:
+        raise UserError(f"{model_dir}: the rewards cannot read the tool calls of its chat template")
 
 
 def factor(processor: Any) -> int:

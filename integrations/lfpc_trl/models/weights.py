@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
 
 from lfpc_trl.errors import UserError, first_line
-from lfpc_trl.json_values import parse_json
+from lfpc_trl.json_values import read_json
 from lfpc_trl.models.families import family_of
 
 INDEX = "model.safetensors.index.json"
@@ -73,7 +73,7 @@ def check_weights(model_dir: str | Path) -> None:
     index = folder / INDEX
     if index.is_file():
         try:
-            names = sorted(set(parse_json(index.read_bytes())["weight_map"].values()))
+            names = sorted(set(read_json(index)["weight_map"].values()))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{index}: not readable ({first_line(error)})") from None
         if not all(isinstance(name, str) and Path(name).name == name for name in names):
@@ -102,6 +102,24 @@ def check_weights(model_dir: str | Path) -> None:
         raise UserError(f"{folder}: holds no weights, its files are empty")
 
 
+def is_kernel_of_the_hub(attention: object) -> bool:
+    """Whether an `attn_implementation` names code of the Hub (owner/name), which transformers would run."""
+    if isinstance(attention, dict):  # one for each part of a model
+        return any(map(is_kernel_of_the_hub, attention.values()))
+    return "/" in str(attention)
+
+
+def _refuse_kernels(model_dir: str | Path, config: Any) -> None:
+    parts = [config, *(getattr(config, name, None) for name in config.sub_configs)]
+    for part in parts:
+        attention = getattr(part, "_attn_implementation", None)
+        if is_kernel_of_the_hub(attention):
+            raise UserError(
+                f"{Path(model_dir) / 'config.json'}: attn_implementation names a kernel of the Hub, which is "
+                f"code that would be run, got {attention!r}; take it out"
+            )
+
+
 def load_model(
     model_dir: str | Path,
     *,
@@ -119,12 +137,13 @@ def load_model(
         attention: transformers' `attn_implementation`; None for its default.
 
     Raises:
-        UserError: not a supported model, or weights that cannot be loaded.
+        UserError: not a supported model, weights that cannot be loaded, or a config that names code.
     """
     family_of(model_dir)
     check_weights(model_dir)
     try:
         config = AutoConfig.from_pretrained(model_dir)
+        _refuse_kernels(model_dir, config)
         model = AutoModelForImageTextToText.from_pretrained(
             model_dir, config=config, dtype=dtype, attn_implementation=attention, use_safetensors=True
         )

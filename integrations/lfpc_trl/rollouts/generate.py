@@ -1,9 +1,9 @@
 """Rollouts outside the trainer: the same conversation as in training, with any engine writing the turns.
 
 What a row goes through here is what TRL does with it: the same environment, the same chat template with the
-same tool description, the same parser, tool messages of the same shape. So a model is evaluated on exactly
-what it was trained on. One thing differs: a rollout has no budget of tokens for all its turns together
-(`max_completion_length` of TRL), only the model's own context ends it.
+same tool description, the same parser of calls, messages of the same shape. So a model is evaluated on
+exactly what it was trained on. One thing differs: a rollout has no budget of tokens for all its turns
+together (`max_completion_length` of TRL), only the model's own context ends it.
 
 `stream_rollouts` takes jobs as it has room for them and gives back rollouts as they end; `generate_rollouts`
 is a list in and a list out.
@@ -31,6 +31,7 @@ from lfpc_trl.pictures.lazy import LazyImage
 from lfpc_trl.pictures.sizes import tokens_of
 from lfpc_trl.rollouts.crop_tool import TOOL_NAME, CropEnvironment, CropSettings
 from lfpc_trl.rollouts.prompts import Message, build_prompt, question_text, user_blocks
+from lfpc_trl.rollouts.turns import TurnWriter
 
 _REMEMBERED = 1024
 """Prompts, replies and first turns that are remembered: conditions, samples and budgets share them."""
@@ -111,8 +112,10 @@ class Rollout:
 
     Attributes:
         row: the row, as it was shown.
-        messages: the completion as TRL hands it to reward functions: turns of the model and tool messages.
+        messages: the completion as our trainer hands it to reward functions: turns of the model as they were
+            written (`rollouts.turns`) and tool messages.
         first_turn: token ids of the first turn.
+        calls: whether the calls of the last turn could be parsed.
         complete: whether the last turn was ended by the model, not by a limit.
         seconds: this rollout's share of the wall time; a first turn that was given took none.
     """
@@ -120,6 +123,7 @@ class Rollout:
     row: Row
     messages: list[Message]
     first_turn: list[int]
+    calls: bool
     complete: bool
     seconds: float
 
@@ -137,6 +141,7 @@ class _Live:
     messages: list[Message] = field(default_factory=list)
     first_turn: list[int] = field(default_factory=list)
     turns: int = 0
+    calls: bool = False
     complete: bool = False
     over: bool = False
     error: Exception | None = None
@@ -144,7 +149,7 @@ class _Live:
 
     def outcome(self) -> "Rollout | Exception":
         return self.error or Rollout(
-            self.job.row, self.messages, self.first_turn, self.complete, self.seconds
+            self.job.row, self.messages, self.first_turn, self.calls, self.complete, self.seconds
         )
 
 
@@ -331,7 +336,8 @@ class _Speaker:
         self._factor = factor(self.processor)
         self._tools: list[Any] | None = None
         self._rendered: dict[Any, list[int]] = {}
-        self._parsed: dict[Any, Message] = {}
+        self._turns = TurnWriter(self.processor)
+        self._parsed: dict[Any, list[Message]] = {}
         self._ready: weakref.WeakValueDictionary[Any, Picture] = weakref.WeakValueDictionary()
 
     def start(self, job: Job) -> _Live:
@@ -377,12 +383,12 @@ class _Speaker:
     def advance(self, live: _Live, turn: list[int]) -> None:
         """Take in a turn of the model and answer its tool calls, unless the rollout is over."""
         tools = self._offered(live.job)
-        live.messages.append(self._message(live, turn, tools))
+        calls = self._calls(live, turn, tools)
+        live.messages.append(self._turns.message(turn))
         live.turns += 1
         live.first_turn = live.first_turn or turn
-        live.complete = turn[-1:] == [self.tokenizer.eos_token_id]
+        live.calls, live.complete = bool(calls), self._turns.is_ended(turn)
         live.over = True
-        calls = live.messages[-1].get("tool_calls")
         if not calls or tools is None or live.turns >= self.settings.max_turns:
             return
         answers = [_answer(live.environment, call) for call in calls]
@@ -392,15 +398,16 @@ class _Speaker:
         live.messages.extend(answers)
         live.over = False
 
-    def _message(self, live: _Live, turn: list[int], tools: list[Any] | None) -> Message:
-        """A turn taken apart; a first turn that several rollouts share once."""
+    def _calls(self, live: _Live, turn: list[int], tools: list[Any] | None) -> list[Message]:
+        """The calls of a turn; those of a first turn that several rollouts share are parsed once."""
         shared = (tuple(live.ids), tuple(turn), tools is None) if live.turns == 0 else None
         if shared in self._parsed:
             return self._parsed[shared]
-        message: Message = parse_response(self.tokenizer, turn, prefix=live.ids, tools=tools)
+        parsed = parse_response(self.tokenizer, turn, prefix=live.ids, tools=tools)
+        calls: list[Message] = parsed.get("tool_calls") or []
         if shared is not None:
-            _remember(self._parsed, shared, message)
-        return message
+            _remember(self._parsed, shared, calls)
+        return calls
 
     def _messages(self, live: _Live) -> list[Message]:
         job = live.job
@@ -424,7 +431,7 @@ class _Speaker:
         """Append tokens and the images of their placeholders."""
         rendered = ids.count(self.image_id)
         if rendered != len(images):
-            # A template that drops pictures, or a question that spells out the placeholder.
+            # A template that drops pictures.
             raise ValueError(
                 f"row {live.job.row.id}: the prompt must hold {len(images)} pictures, got {rendered}"
             )

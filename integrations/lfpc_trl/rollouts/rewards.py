@@ -1,9 +1,9 @@
 """LFPC's reward terms as TRL reward functions.
 
-TRL calls each with the completions and every column of the data set; the column `row` holds the `Row`.
-Each term logs itself and has its own weight (see `train/settings.py`). Frozen classes with a `__name__`,
-because TRL logs by name and closures do not pickle. A term that does not apply to a row is None, which TRL
-leaves out of the sum.
+TRL calls each with the completions and every column of the data set. The trainer reads and scores the
+rollouts of a batch once and adds the column `scored`; a term says which score is its reward. Each term logs
+itself and has its own weight (see `train/settings.py`). Frozen classes with a `__name__`, because TRL logs by
+name and closures do not pickle. A term that does not apply to a row is None, which TRL leaves out of the sum.
 """
 
 import math
@@ -11,18 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
-
-from lfpc_rewards import accuracy_reward, format_reward
-from lfpc_trl.data.rows import Row
-from lfpc_trl.rollouts.crop_tool import CropSettings
-from lfpc_trl.rollouts.transcript import (
-    FAILURES,
-    Completion,
-    GroundingSettings,
-    ScoredRollout,
-    score_transcripts,
-)
+from lfpc_trl.rollouts.transcript import FAILURES, ScoredRollout
 
 _MEASURES = ("iou", "overlap", "bbox_ratio", "crop_tokens")
 METRICS = (
@@ -35,8 +24,8 @@ METRICS = (
 """What `ToolBonus` logs, besides the terms themselves; see `docs/reference/metrics.md`."""
 
 
-def _or_none(scores: Sequence[float] | np.ndarray[Any, Any]) -> list[float | None]:
-    return [None if math.isnan(score) else float(score) for score in scores]
+def _or_none(scores: Sequence[float]) -> list[float | None]:
+    return [None if math.isnan(score) else score for score in scores]
 
 
 @dataclass(frozen=True)
@@ -45,15 +34,9 @@ class AccuracyReward:
 
     __name__: ClassVar[str] = "accuracy"
 
-    def __call__(
-        self,
-        completions: Sequence[Completion],
-        row: Sequence[Row],
-        **columns: Any,  # noqa: ARG002
-    ) -> list[float | None]:
+    def __call__(self, scored: Sequence[ScoredRollout], **columns: Any) -> list[float | None]:  # noqa: ARG002
         """One score per completion."""
-        answers, choices = [each.answer for each in row], [each.choices for each in row]
-        return _or_none(accuracy_reward(completions, answers, choices))
+        return _or_none([rollout.accuracy for rollout in scored])
 
 
 @dataclass(frozen=True)
@@ -62,9 +45,9 @@ class FormatReward:
 
     __name__: ClassVar[str] = "format"
 
-    def __call__(self, completions: Sequence[Completion], **columns: Any) -> list[float | None]:  # noqa: ARG002
+    def __call__(self, scored: Sequence[ScoredRollout], **columns: Any) -> list[float | None]:  # noqa: ARG002
         """One score per completion."""
-        return _or_none(format_reward(completions))
+        return _or_none([rollout.format for rollout in scored])
 
 
 @dataclass(frozen=True)
@@ -75,18 +58,14 @@ class ToolBonus:
     """
 
     __name__: ClassVar[str] = "tool_bonus"
-    crops: CropSettings
-    grounding: GroundingSettings = GroundingSettings()  # noqa: RUF009 - frozen
 
     def __call__(
         self,
-        completions: Sequence[Completion],
-        row: Sequence[Row],
+        scored: Sequence[ScoredRollout],
         log_metric: Callable[[str, float], None] | None = None,
         **columns: Any,  # noqa: ARG002
     ) -> list[float | None]:
         """One score per completion."""
-        scored = score_transcripts(completions, row, self.crops, self.grounding)
         if log_metric is not None:
             # One value per rollout: TRL takes the mean over those of all processes. A mean per process would
             # weigh a rollout by its process, and a single NaN would erase the metric of the step.
@@ -101,17 +80,9 @@ class GroundingReward:
     """r_geo of stage 2: how well the crops fit the nested targets; None for a row without targets."""
 
     __name__: ClassVar[str] = "grounding"
-    crops: CropSettings
-    grounding: GroundingSettings = GroundingSettings()  # noqa: RUF009 - frozen
 
-    def __call__(
-        self,
-        completions: Sequence[Completion],
-        row: Sequence[Row],
-        **columns: Any,  # noqa: ARG002
-    ) -> list[float | None]:
+    def __call__(self, scored: Sequence[ScoredRollout], **columns: Any) -> list[float | None]:  # noqa: ARG002
         """One score per completion."""
-        scored = score_transcripts(completions, row, self.crops, self.grounding)
         return _or_none([rollout.grounding for rollout in scored])
 
 

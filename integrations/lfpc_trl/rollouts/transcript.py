@@ -92,13 +92,14 @@ class ScoredRollout:
         return len(self.failures)
 
 
-def ending(completion: Completion, *, max_turns: int, complete: bool) -> str:
+def ending(completion: Completion, *, max_turns: int, complete: bool, calls: bool) -> str:
     """How a rollout ended.
 
     Args:
         completion: its messages.
         max_turns: turns a rollout may have.
         complete: whether its last token ends a turn, which the messages do not say.
+        calls: whether the calls of the last turn of the model could be parsed, which they do not say either.
 
     Returns:
         "finished": with a turn that calls nothing, whatever it says. "malformed": with a call that could not
@@ -109,13 +110,13 @@ def ending(completion: Completion, *, max_turns: int, complete: bool) -> str:
     last = completion[-1]
     if last["role"] == "tool":
         return "over_long"
-    if last.get("tool_calls"):
+    if calls:
         turns = sum(message["role"] == "assistant" for message in completion)
         return "over_turn" if turns >= max_turns else "over_long"
     if not complete:
         return "cut"
-    # A call that can be parsed is no longer in the text.
-    return "malformed" if "<tool_call>" in _text(last) else "finished"
+    # As for the rewards: what is thought calls nothing.
+    return "malformed" if "<tool_call>" in _text(last).rpartition("</think>")[2] else "finished"
 
 
 def delivered_crops(rollout: Rollout, row: Row, settings: CropSettings) -> tuple[PixelBox, ...]:

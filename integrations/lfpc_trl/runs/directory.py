@@ -16,7 +16,7 @@ from typing import Any
 from lfpc_trl.data.rows import Row, rows_digest
 from lfpc_trl.errors import UserError
 from lfpc_trl.files import write_whole
-from lfpc_trl.json_values import parse_json
+from lfpc_trl.json_values import parse_json, read_json
 
 MANIFEST, METRICS_FILE = "manifest.json", "metrics.jsonl"
 _PACKAGES = (
@@ -142,7 +142,7 @@ def read_manifest(directory: str | Path) -> dict[str, Any] | None:
     """
     path = Path(directory) / MANIFEST
     try:
-        return dict(parse_json(path.read_bytes()))
+        return dict(read_json(path))
     except FileNotFoundError:
         return None
     except (ValueError, TypeError) as error:
@@ -167,7 +167,7 @@ def last_checkpoint(output_dir: str | Path) -> Path | None:
     checkpoints = [path for path in Path(output_dir).glob("checkpoint-*") if path.name[11:].isdigit()]
     for checkpoint in sorted(checkpoints, key=checkpoint_step, reverse=True):
         try:
-            parse_json((checkpoint / "trainer_state.json").read_bytes())
+            read_json(checkpoint / "trainer_state.json")
         except (OSError, ValueError):
             continue
         return checkpoint

@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 from lfpc_rewards import coverage_matrix, grounding_reward, iou_matrix
-from lfpc_trl.errors import DataError, UserError
+from lfpc_trl.errors import DataError, UserError, one_line
 from lfpc_trl.json_values import parse_json
 from lfpc_trl.pictures.crops import PixelBox
+from lfpc_trl.rollouts.turns import parts_of
 from lfpc_trl.runs.directory import read_metrics
 
 NEEDED = ("row_id", "question", "messages")
@@ -302,9 +303,15 @@ def crop_scores(columns: dict[str, Any]) -> list[dict[str, float | None]]:
         return [{"overlap": None, "iou": None} for _ in boxes]
     inner = np.array([region[0] for region in targets], dtype=float)
     every = np.array([box for region in targets for box in region], dtype=float)
-    crops = np.array(boxes, dtype=float)
+    # A box that is none covers nothing, as in the rewards.
+    crops = np.array([box if _is_box(box) else [0.0] * 4 for box in boxes], dtype=float)
     overlaps, ious = coverage_matrix(crops, inner).max(axis=1), iou_matrix(crops, every).max(axis=1)
     return [{"overlap": _number(o), "iou": _number(i)} for o, i in zip(overlaps, ious, strict=True)]
+
+
+def _is_box(box: Sequence[float]) -> bool:
+    x1, y1, x2, y2 = box
+    return all(map(math.isfinite, box)) and x1 <= x2 and y1 <= y2
 
 
 def conversation(text: str) -> list[dict[str, Any]]:
@@ -322,8 +329,11 @@ def _message(message: Any) -> dict[str, Any]:
     if not isinstance(message, dict):
         return {"role": "unreadable", "parts": [{"text": str(message)}]}
     content = message.get("content")
-    blocks = content if isinstance(content, list) else [content]
-    parts = [_part(block) for block in blocks if block is not None and block != ""]
+    if isinstance(content, str) and message.get("role") == "assistant":
+        parts = [{"call" if is_call else "text": piece} for piece, is_call in parts_of(content)]
+    else:
+        blocks = content if isinstance(content, list) else [content]
+        parts = [_part(block) for block in blocks if block is not None and block != ""]
     parts += [{"call": json.dumps(call, ensure_ascii=False)} for call in _calls(message)]
     return {"role": str(message.get("role", "")), "parts": parts}
 
@@ -369,8 +379,7 @@ def _named(file: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise DataError(f"{file}: not a readable Parquet file ({reason})") from None
+        raise DataError(f"{file}: not a readable Parquet file ({one_line(error)})") from None
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -396,13 +405,15 @@ def _is_scores(kind: pa.DataType) -> bool:
 
 
 _KINDS = {
-    "step": (pa.types.is_integer, "whole numbers"),
-    "rollout": (pa.types.is_integer, "whole numbers"),
-    "messages": (_is_text, "texts"),
-    "image": (_is_text, "texts"),
+    **dict.fromkeys(("step", "rollout"), (pa.types.is_integer, "whole numbers")),
+    **dict.fromkeys(
+        ("row_id", "question", "messages", "image", "answer", "ending", "condition"), (_is_text, "texts")
+    ),
+    **dict.fromkeys(("choices", "accepted"), (_list_of(_is_text), "lists of texts")),
+    "masked": (pa.types.is_boolean, "true or false"),
     "boxes": (_list_of(_list_of(_is_number)), "lists of boxes"),
     "targets": (_list_of(_list_of(_list_of(_is_number))), "lists of lists of boxes"),
-    "image_size": (_list_of(_is_number), "pairs of numbers"),
+    "image_size": (_list_of(pa.types.is_integer), "pairs of whole numbers"),
     "thumbnails": (
         _list_of(lambda kind: pa.types.is_binary(kind) or pa.types.is_large_binary(kind)),
         "files",
@@ -462,7 +473,7 @@ def _overlap(
     try:
         return grounding_reward(boxes, targets, sizes, return_parts=True).overlap
     except (ValueError, TypeError) as error:
-        raise DataError(f"{file}: {' '.join(str(error).split())[:160]}") from None
+        raise DataError(f"{file}: {one_line(error)}") from None
 
 
 def _column(table: pa.Table, name: str) -> list[Any] | None:

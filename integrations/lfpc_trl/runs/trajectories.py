@@ -21,9 +21,8 @@ from lfpc_trl.files import whole_file
 from lfpc_trl.pictures.crops import PixelBox
 from lfpc_trl.pictures.lazy import LazyImage, Noise, Part
 from lfpc_trl.pictures.sizes import Size
-from lfpc_trl.rollouts.crop_tool import CropSettings
 from lfpc_trl.rollouts.prompts import Message
-from lfpc_trl.rollouts.transcript import Completion, delivered_crops
+from lfpc_trl.rollouts.transcript import Completion, ScoredRollout
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -185,6 +184,7 @@ class Round:
         rows: what each was about.
         prompts: the messages before it.
         completions: its messages.
+        scored: its scores, with its answer and its crops; None for tasks without crops.
         endings: how it ended.
         scores: (rollouts, terms) of the reward, NaN where a term does not apply.
     """
@@ -192,6 +192,7 @@ class Round:
     rows: Sequence[Row]
     prompts: Sequence[Completion]
     completions: Sequence[Completion]
+    scored: Sequence[ScoredRollout] | None
     endings: Sequence[str]
     scores: Sequence[Sequence[float]]
 
@@ -200,7 +201,6 @@ class Round:
         step: int,
         *,
         group_size: int,
-        crops: CropSettings,
         weights: dict[str, float],
         advantages: Sequence[float],
         masked: frozenset[str],
@@ -210,15 +210,17 @@ class Round:
         Args:
             step: step of the training.
             group_size: rollouts of a group.
-            crops: how crops were cut.
             weights: weight of each term by name, in the order of the scores.
             advantages: what the loss of each rollout is multiplied with.
             masked: the endings that are left out of the loss.
         """
         small: dict[Part | Noise, bytes] = {}  # a group shares the picture it is shown
         trajectories = []
-        for index, rollout in enumerate(parse_completions(self.completions)):
-            row = self.rows[index]
+        if self.scored is None:
+            answers = [rollout.answer for rollout in parse_completions(self.completions)]
+        else:
+            answers = [rollout.answer for rollout in self.scored]
+        for index, row in enumerate(self.rows):
             messages, pictures = without_pictures([*self.prompts[index], *self.completions[index]])
             for picture in pictures:
                 if picture.recipe not in small:
@@ -240,10 +242,10 @@ class Round:
                     image_size=row.size,
                     messages=messages,
                     thumbnails=tuple(small[picture.recipe] for picture in pictures),
-                    answer=rollout.answer,
+                    answer=answers[index],
                     ending=self.endings[index],
                     masked=self.endings[index] in masked,
-                    boxes=delivered_crops(rollout, row, crops),
+                    boxes=() if self.scored is None else self.scored[index].crops,
                     targets=None if row.regions is None else [region.tolist() for region in row.regions],
                     scores=scores,
                     reward=sum(weights[name] * score for name, score in scores.items() if score is not None),

@@ -200,13 +200,13 @@ class MakeLadderWork:
         return LadderWork(new_engine(self.engine, self.model_dir, self.limits), self.settings)
 
 
-def check_questions(rows: Sequence[Row], vision_tokens: Collection[str]) -> None:
-    """Raise `UserError` for a question that spells out a token which stands for a picture."""
+def check_questions(rows: Sequence[Row], special: Collection[str]) -> None:
+    """Raise `UserError` for a question that spells a special token; `special` are those of the processor."""
     for row in rows:
-        found = next((token for token in vision_tokens if token in question_text(row)), None)
+        found = next((token for token in special if token in question_text(row)), None)
         if found is not None:
             raise UserError(
-                f"{row.name}: question and choices must not hold {found!r}, it stands for a picture"
+                f"{row.name}: question and choices must not hold {found!r}, a special token of this model"
             )
 
 

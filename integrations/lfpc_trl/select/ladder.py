@@ -22,7 +22,7 @@ import numpy as np
 
 from lfpc_rewards import answers_match
 from lfpc_trl.data.rows import Row
-from lfpc_trl.errors import UserError
+from lfpc_trl.errors import UserError, one_line
 from lfpc_trl.pictures.sizes import Size, budget_ladder, shown_size, tokens_of
 
 Answers = Mapping[tuple[str, Size], str | None]
@@ -120,7 +120,9 @@ def comparison(name: str) -> SameAnswer:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         known = ", ".join(COMPARISONS)
-        raise UserError(f"same-answer must be {known} or module:function, got {name!r} ({error})") from None
+        raise UserError(
+            f"same-answer must be {known} or module:function, got {name!r} ({one_line(error)})"
+        ) from None
     if not callable(found):
         raise UserError(f"same-answer must be a function, got {name!r}")
     return found  # type: ignore[no-any-return]

@@ -11,8 +11,9 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from lfpc_trl.data.sources import one_line, read_members
-from lfpc_trl.errors import UserError
+from lfpc_trl.data.categories import Categories, Category
+from lfpc_trl.data.sources import read_members
+from lfpc_trl.errors import UserError, one_line
 from lfpc_trl.pictures.boxes import count_upright, turn_upright
 from lfpc_trl.pictures.opening import LeftOut, find_picture_files
 from lfpc_trl.pictures.originals import check_picture, load_cut_out, read_header
@@ -36,11 +37,23 @@ Item = TypeVar("Item")
 
 
 class Object(NamedTuple):
-    """A user's object: a picture with a transparent background, or a box on a photograph."""
+    """A user's object: a picture with a transparent background, or a box on a photograph.
+
+    Attributes:
+        name: what it is.
+        path: of its picture.
+        box: around it on the upright photograph, in whole pixels; None for a cut-out.
+        maybe: names of other objects that may be true of it, too: a car is a vehicle.
+    """
 
     name: str
     path: Path
     box: tuple[int, int, int, int] | None
+    maybe: tuple[str, ...] = ()
+
+    def may_be_taken_for(self, other: "Object") -> bool:
+        """Whether one name may be true of both."""
+        return self.name == other.name or self.name in other.maybe or other.name in self.maybe
 
 
 # --- text --------------------------------------------------------------------------------------------
@@ -106,7 +119,7 @@ def find_objects(path: Path, seed: int) -> tuple[list[Object], list[LeftOut]]:
 
     A cut-out's name is that of its file without a number at its end: `red-mug_2.png` is a "red mug". The
     pictures of a COCO file stand beside it; crowds and instances of which less than 24 pixels lie inside
-    their picture are left out.
+    their picture are left out, and objects of a category that is above or below all others.
 
     Returns:
         The objects, and the files that are left out.
@@ -137,7 +150,7 @@ def _cut_outs(folder: Path, seed: int) -> tuple[list[Object], list[LeftOut]]:
     good, bad = find_pictures(folder)
     chosen = _chosen((Object(_name(path), path, None) for path in good), seed)
     empty = {item.path for item in chosen if _seen_box(item.path) is None}
-    bad += [LeftOut(path, "all of it is transparent") for path in empty]
+    bad += [LeftOut(path, _unreadable("all of it is transparent")) for path in empty]
     return [item for item in chosen if item.path not in empty], sorted(bad)
 
 
@@ -148,14 +161,17 @@ def _name(path: Path) -> str:
 
 def _from_coco(path: Path, seed: int) -> tuple[list[Object], list[LeftOut]]:
     """Two passes: the boxes first, then the files of those that were chosen; neither is held as a whole."""
-    names: dict[int, str] = {}
+    categories: dict[int, Category] = {}
+    annotated: set[int] = set()
 
     def boxes() -> Iterator[tuple[int, int, list[float]]]:
         for member, item in read_members(path):
             if member == "categories":
-                names[item["id"]] = item["name"]
-            elif member == "annotations" and not item.get("iscrowd") and min(item["bbox"][2:]) >= _LEAST_SIDE:
-                yield item["image_id"], item["category_id"], item["bbox"]
+                categories[int(item["id"])] = Category.of(item)
+            elif member == "annotations":
+                annotated.add(int(item["category_id"]))
+                if not item.get("iscrowd") and min(item["bbox"][2:]) >= _LEAST_SIDE:
+                    yield item["image_id"], int(item["category_id"]), item["bbox"]
 
     try:
         chosen = _chosen(boxes(), seed)
@@ -176,13 +192,38 @@ def _from_coco(path: Path, seed: int) -> tuple[list[Object], list[LeftOut]]:
                 bad[file] = turn
             else:
                 turns[image] = turn
-        return [
-            Object(names[category], files[image][0], whole)
+        cut = [
+            (category, files[image][0], whole)
             for image, category, box in chosen
             if image in turns and (whole := turns[image](*box)) is not None
-        ], [LeftOut(*each) for each in sorted(bad.items())]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        ]
+        objects, useless = _named(Categories(categories, annotated), cut)
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{path}: objects must be a folder or a COCO file, got {error!r}") from None
+    unread = [LeftOut(file, _unreadable(reason)) for file, reason in sorted(bad.items())]
+    return objects, unread + [
+        LeftOut(path, f"objects of {name!r}, which is above or below all others") for name in useless
+    ]
+
+
+def _named(
+    classes: Categories, cut: list[tuple[int, Path, tuple[int, int, int, int]]]
+) -> tuple[list[Object], list[str]]:
+    """Objects (category, picture, box) with their names, and names for which there is no wrong option."""
+    names = {number: classes.spelling(number) for number, _, _ in cut}
+    twins: dict[str, list[int]] = {}
+    for number, name in names.items():
+        twins.setdefault(name, []).append(number)
+    maybe = {}
+    for name, numbers in twins.items():
+        absent = set(classes.absent_from(numbers))
+        maybe[name] = tuple(sorted(other for other in twins if other != name and other not in absent))
+    useless = sorted(name for name in twins if len(maybe[name]) == len(twins) - 1)
+    return [
+        Object(names[number], path, box, maybe[names[number]])
+        for number, path, box in cut
+        if names[number] not in useless
+    ], useless
 
 
 Whole = tuple[int, int, int, int]
@@ -224,8 +265,12 @@ def find_pictures(folder: Path) -> tuple[list[Path], list[LeftOut]]:
     """
     files, _ = find_picture_files(folder)
     faults = {path: _fault(path) for path in files}
-    bad = [LeftOut(path, reason) for path, reason in faults.items() if reason]
+    bad = [LeftOut(path, _unreadable(reason)) for path, reason in faults.items() if reason]
     return [path for path in files if not faults[path]], bad
+
+
+def _unreadable(reason: str) -> str:
+    return f"no readable picture ({reason})"
 
 
 def _fault(path: Path) -> str:
@@ -233,7 +278,7 @@ def _fault(path: Path) -> str:
     try:
         check_picture(path)
     except Exception as error:  # Pillow's decoders raise what they like on damaged files
-        return one_line(error) or type(error).__name__
+        return one_line(error)
     return ""
 
 

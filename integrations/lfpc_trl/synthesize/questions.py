@@ -88,13 +88,14 @@ def _words(rng: np.random.Generator, count: int) -> list[str | Object]:
 
 
 def _objects(rng: np.random.Generator, objects: Sequence[Object], count: int) -> list[str | Object]:
-    """Objects of different names, as many as there are names for."""
-    found: dict[str, Object] = {}
+    """Objects of which none may be taken for another, as many as there are."""
+    found: list[str | Object] = []
     for i in rng.permutation(len(objects)):
-        found.setdefault(objects[i].name, objects[i])
+        if not any(isinstance(each, Object) and objects[i].may_be_taken_for(each) for each in found):
+            found.append(objects[i])
         if len(found) == count:
             break
-    return list(found.values())
+    return found
 
 
 def ask(rng: np.random.Generator, kind: Kind, signs: Sequence[Sign], names: Sequence[str]) -> Question:
@@ -112,7 +113,7 @@ def ask(rng: np.random.Generator, kind: Kind, signs: Sequence[Sign], names: Sequ
         text = f"What does the {_look(first)} sign {verb}?"
         if not names:
             return Question(text, first.name, None, [first])
-        others = sorted(set(names) - {first.name})
+        others = sorted(set(names) - {first.name, *first.maybe})
         wrong = [others[i] for i in rng.permutation(len(others))[:3]]
         return _choice(rng, text, first.name, wrong, [first])
     if kind == "attribute":

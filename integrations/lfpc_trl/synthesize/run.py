@@ -15,7 +15,7 @@ from PIL import Image
 from lfpc_trl.errors import InterruptedRun, UserError
 from lfpc_trl.files import draft_of, publish, write_whole
 from lfpc_trl.jobs.journal import difference
-from lfpc_trl.json_values import parse_json
+from lfpc_trl.json_values import read_json
 from lfpc_trl.pictures.opening import MAX_PIXELS
 from lfpc_trl.pictures.sizes import Size, shown_size
 from lfpc_trl.synthesize.backgrounds import draw_background
@@ -186,7 +186,7 @@ def _check_output(output: Path, about: dict[str, Any]) -> None:
         raise UserError(f"{output}: not a new or empty folder")
     if _UNFINISHED in names:
         try:
-            before = parse_json((output / _UNFINISHED).read_bytes())
+            before = read_json(output / _UNFINISHED)
         except ValueError as error:
             raise UserError(f"{output / _UNFINISHED}: not readable ({error})") from None
         changed = difference(before, about)

@@ -63,6 +63,12 @@ class Sign(NamedTuple):
         content = self.plan.content
         return content.name if isinstance(content, Object) else content
 
+    @property
+    def maybe(self) -> tuple[str, ...]:
+        """Other names that may be true of it, too."""
+        content = self.plan.content
+        return content.maybe if isinstance(content, Object) else ()
+
 
 def draw_signs(rng: np.random.Generator, picture: Image.Image, plans: Sequence[Plan]) -> list[Sign]:
     """Put signs on a picture, apart from each other; the picture is drawn on.

@@ -16,6 +16,7 @@ from lfpc_rewards.parsing import is_image
 from lfpc_trl.data.frames import warning_of
 from lfpc_trl.data.rows import Problem, Row
 from lfpc_trl.errors import UserError
+from lfpc_trl.json_values import read_json
 from lfpc_trl.locus.task import CuePrompt
 from lfpc_trl.models import families, processors
 from lfpc_trl.pictures.sizes import tokens_of
@@ -61,7 +62,7 @@ def model_size(model_dir: Path) -> ModelSize:
     Raises:
         UserError: the directory has no weights in safetensors.
     """
-    config = json.loads((model_dir / "config.json").read_text(encoding="utf-8"))
+    config = read_json(model_dir / "config.json")
     text = config.get("text_config", config)
     vision = config["vision_config"]
     tensors: dict[str, tuple[int, ...]] = {}

@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from lfpc_trl.errors import UserError, first_line
+from lfpc_trl.errors import UserError, first_line, one_line
 from lfpc_trl.train.recipe import LaunchSettings
 
 
@@ -164,7 +164,7 @@ def _processes_in(configuration: Path) -> int:
     try:
         return int(_content_of(configuration)["num_processes"])
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{configuration}: no configuration of accelerate ({error})") from None
+        raise UserError(f"{configuration}: no configuration of accelerate ({one_line(error)})") from None
 
 
 def _check_gpus(processes: int) -> None:

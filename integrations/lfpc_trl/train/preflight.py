@@ -16,7 +16,7 @@ from trl.data_utils import prepare_multimodal_messages
 from lfpc_rewards import Frame, convert_frame
 from lfpc_rewards.parsing import is_image
 from lfpc_trl.data.rows import Problem, Row, in_one_line
-from lfpc_trl.errors import UserError
+from lfpc_trl.errors import UserError, one_line
 from lfpc_trl.locus.task import CuePrompt
 from lfpc_trl.models import processors
 from lfpc_trl.pictures.crops import MAX_CROP_ASPECT, BoxError
@@ -75,7 +75,7 @@ def preflight(
 ) -> PreflightReport:
     """Prove on the real rows that pictures, prompts and budgets fit the model.
 
-    Of all rows: sizes, tokens of the prompt, spelled-out picture tokens. Of a sample, which always holds the
+    Of all rows: sizes, tokens of the prompt, spelled-out special tokens. Of a sample, which always holds the
     row with the longest prompt: the prompt is tokenised as TRL does it, with the real picture, then with the
     largest crop of that picture. Image tokens must equal image features, and the processor must have left
     the pictures at their size.
@@ -185,7 +185,7 @@ def _row_problem(processor: Any, row: Row) -> Problem | None:
         rule = f"shown_size must have at most {limit} visual tokens, got {tokens} ({list(row.shown_size)})"
         return Problem(row.name, rule)
     text = question_text(row)
-    spelled = [token for token in processor.family.vision_tokens.values() if token in text]
+    spelled = [token for token in processor.special_tokens if token in text]
     if spelled:
         return Problem(row.name, f"question and choices must not spell {spelled[0]!r}")
     return None
@@ -285,8 +285,7 @@ def unreadable(row: Row) -> Problem | None:
     try:
         load_original(row.image)
     except Exception as error:  # Pillow's decoders raise what they like on damaged files
-        reason = " ".join(str(error).split())[:120]
-        return Problem(row.name, f"image must be readable, got {str(row.image)!r} ({reason})")
+        return Problem(row.name, f"image must be readable, got {str(row.image)!r} ({one_line(error)})")
     return None
 
 
@@ -303,7 +302,7 @@ def _tokenise(
             return_dict=True,
         )
     except ValueError as error:  # transformers counts pictures against placeholders, too
-        rule = f"template and processor must take its pictures, got: {' '.join(str(error).split())[:160]}"
+        rule = f"template and processor must take its pictures, got: {one_line(error)}"
         return 0, Problem(row.name, rule)
     ids, grids = tokenised["input_ids"][0], tokenised["image_grid_thw"].tolist()
     patch, merged = processor.image_processor.patch_size, processor.image_processor.merge_size**2

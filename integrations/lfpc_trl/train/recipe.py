@@ -25,7 +25,9 @@ from typing import Any, cast
 
 from trl import GRPOConfig, ModelConfig, TrlParser
 
-from lfpc_trl.errors import UserError
+from lfpc_trl.errors import UserError, not_found, one_line
+from lfpc_trl.json_values import parse_json
+from lfpc_trl.models.weights import is_kernel_of_the_hub
 from lfpc_trl.train.settings import StageSettings
 
 _BATCH = "it follows from prompts_per_step, prompts_per_update, num_generations and the number of processes"
@@ -229,6 +231,28 @@ def _check_value(name: str, value: Any, action: Any) -> None:
             raise UserError(f"{name} must be {wanted}, got {each!r}")
 
 
+_SETTINGS_OR_FILE = ("deepspeed", "fsdp_config", "accelerator_config")
+"""Options of TRL that are settings, or the path of a JSON file with them."""
+
+
+def _check_settings_or_file(name: str, value: Any) -> None:
+    if not value or isinstance(value, dict):
+        return
+    text = str(value)
+    what = "settings" if text.startswith("{") else text
+    try:
+        if not text.startswith("{"):
+            path = Path(text)
+            if not path.is_file():
+                raise UserError(f"{name} must be settings or a JSON file of them, {text}: no such file")
+            text = path.read_text(encoding="utf-8")
+        content = parse_json(text)
+    except (ValueError, OSError) as error:
+        raise UserError(f"{name} must hold a JSON object, {what}: not readable ({one_line(error)})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{name} must hold a JSON object, {what}: got a {type(content).__name__}")
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A checked recipe.
@@ -283,6 +307,14 @@ class Recipe:
             )
         if self.option("use_vllm") and self.option("use_cpu"):
             raise UserError("use_vllm needs a GPU, and use_cpu leaves it unused")
+        attention = self.option("attn_implementation")
+        if is_kernel_of_the_hub(attention):
+            raise UserError(
+                "attn_implementation must be a name that transformers knows, such as sdpa; a kernel of the "
+                f"Hub is code that would be run, got {attention!r}"
+            )
+        for name in _SETTINGS_OR_FILE:
+            _check_settings_or_file(name, self.option(name))
 
     def grpo_config(
         self,
@@ -340,7 +372,7 @@ class Recipe:
         try:
             return GRPOConfig(**({"report_to": "none", "disable_tqdm": True} | options | derived))
         except ValueError as error:
-            raise UserError(str(error)) from error
+            raise UserError(one_line(error)) from error
 
     def weights(self) -> list[float]:
         """Weights of the reward terms."""
@@ -369,7 +401,7 @@ def recipe_file(name: str | Path) -> Path:
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
-            raise UserError(f"{path}: no such file")
+            raise not_found(path)
         return path
     if str(name) in recipe_names():
         return Path(str(_folder() / f"{name}.yaml"))
@@ -422,8 +454,8 @@ def parse(parser: RecipeParser, arguments: Sequence[str]) -> tuple[Any, ...]:
         *objects, unknown = parser.parse_args_into_dataclasses(
             words, return_remaining_strings=True, look_for_args_file=False
         )
-    except (ValueError, yaml.YAMLError, OSError, TypeError) as error:
-        raise UserError(f"the recipe cannot be read: {error}") from error
+    except (ValueError, yaml.YAMLError, OSError, TypeError, RecursionError) as error:
+        raise UserError(f"the recipe cannot be read: {one_line(error)}") from error
     if unknown:
         refuse_option(unknown[0], [action.dest for action in parser._actions])  # noqa: SLF001
     # --config itself, which was taken out, is left over in a namespace.

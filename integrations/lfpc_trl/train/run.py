@@ -411,6 +411,7 @@ def _trainer(
         train_dataset=dataset.with_transform(_Prompts(tuple(rows), prompt)),
         processing_class=processor,
         crops=crops,
+        grounding=None if locus else recipe.stage.grounding_settings(),
         environment_factory=None if locus else environment_factory(crops),
         mask_endings=recipe.stage.mask_endings,
         trajectories=_trajectory_log(recipe, output_dir),

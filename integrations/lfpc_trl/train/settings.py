@@ -98,10 +98,10 @@ class StageSettings:
         if self.method == "locus":
             cue: list[Any] = [CueReward(crops.frame), CueFormat(crops.frame)]
             return cue, [self.grounding_weight, self.format_weight]
-        terms: list[Any] = [AccuracyReward(), FormatReward(), ToolBonus(crops, self.grounding_settings())]
+        terms: list[Any] = [AccuracyReward(), FormatReward(), ToolBonus()]
         weights = [self.accuracy_weight, self.format_weight, self.tool_weight]
         if self.grounding_weight:
-            terms.append(GroundingReward(crops, self.grounding_settings()))
+            terms.append(GroundingReward())
             weights.append(self.grounding_weight)
         return terms, weights
 

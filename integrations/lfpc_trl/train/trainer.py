@@ -1,7 +1,7 @@
 """TRL's trainer, with what it lacks for rollouts that hold pictures.
 
-It knows how each rollout ended, can leave kinds of endings out of the loss, keeps a sample of the rollouts,
-and stops where TRL 1.16 would go on with a damaged batch.
+It keeps what the model wrote as it was written, knows how each rollout ended, can leave kinds of endings out
+of the loss, keeps a sample of the rollouts, and stops where TRL 1.16 would go on with a damaged batch.
 """
 
 import os
@@ -16,7 +16,14 @@ from lfpc_trl.models.engines import collapsed, image_token_id
 from lfpc_trl.models.processors import vision_token_ids
 from lfpc_trl.rollouts.crop_tool import CropSettings, EnvironmentFactory
 from lfpc_trl.rollouts.prompts import Message
-from lfpc_trl.rollouts.transcript import ENDINGS, ending
+from lfpc_trl.rollouts.transcript import (
+    ENDINGS,
+    GroundingSettings,
+    ScoredRollout,
+    ending,
+    score_transcripts,
+)
+from lfpc_trl.rollouts.turns import TurnWriter
 from lfpc_trl.runs.trajectories import Round, TrajectoryLog
 from lfpc_trl.train import group_step
 from lfpc_trl.train.groups import GroupedPictures, group_pictures, micro_batches
@@ -28,6 +35,9 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
     Args:
         *args: TRL's.
         crops: how crops are cut.
+        grounding: how crops are compared with targets. The rollouts of a batch are scored once, and each
+            reward function gets the column `scored` (`transcript.ScoredRollout`). None for tasks with
+            scores of their own: there is no such column then.
         environment_factory: of the crop tool; None for rollouts of one turn without a tool.
         mask_endings: rollouts that ended so (`transcript.ENDINGS`) get no loss. Their reward still counts in
             the mean and the deviation of their group, as in the code of Mini-o3 (arXiv 2509.07969), which
@@ -47,6 +57,7 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
         self,
         *args: Any,
         crops: CropSettings,
+        grounding: GroundingSettings | None = GroundingSettings(),  # noqa: B008 - frozen
         environment_factory: EnvironmentFactory | None = None,
         mask_endings: Collection[str] = (),
         trajectories: TrajectoryLog | None = None,
@@ -66,8 +77,9 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
         self.trajectories = trajectories
         self._placeholder = image_token_id(self.processing_class)
         self._never_sampled = torch.tensor(vision_token_ids(self.processing_class))
+        self._turns = TurnWriter(self.processing_class, self.eos_token_ids)
         self._endings: list[str] = []
-        self._crops = crops
+        self._crops, self._grounding = crops, grounding
         self._kept: Round | None = None
         reason = group_step.prepare(self) if share_prompts else None
         if reason is not None and self.accelerator.is_main_process:
@@ -98,17 +110,22 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _generate(self, prompts: list[list[Message]]) -> Any:
         output = super()._generate(prompts)
-        _, ids, tool_mask, completions, *_ = output
+        prompt_ids, ids, tool_mask, parsed, *rest = output
         if tool_mask is None:  # without a tool every token is the model's
             tool_mask = [[1] * len(tokens) for tokens in ids]
         self._check_tokens(ids, tool_mask)
+        completions = [
+            self._turns.as_written(messages, tokens, mask)
+            for messages, tokens, mask in zip(parsed, ids, tool_mask, strict=True)
+        ]
         self._endings = [
             ending(
                 messages,
                 max_turns=self.max_tool_calling_iterations + 1,
-                complete=tokens[-1] in self.eos_token_ids,
+                complete=self._turns.is_ended(tokens),
+                calls=bool(last.get("tool_calls")),
             )
-            for messages, tokens in zip(completions, ids, strict=True)
+            for messages, (*_, last), tokens in zip(completions, parsed, ids, strict=True)
         ]
         for end, mask in zip(self._endings, tool_mask, strict=True):
             for name in ENDINGS:
@@ -117,7 +134,7 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
                 # The loss mask alone: the tokens keep their attention, so the pictures stay in place. TRL
                 # makes the tensors, and counts the tokens of the loss, after this.
                 mask[:] = [0] * len(mask)
-        return output
+        return prompt_ids, ids, output[2], completions, *rest
 
     def _check_tokens(self, ids: Sequence[list[int]], tool_mask: Sequence[list[int]]) -> None:
         """No model writes a picture. TRL 1.16 would drop all pictures of the batch, or crash later."""
@@ -140,6 +157,11 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
         completions: list[list[Message]],
         completion_ids_list: list[list[int]],
     ) -> Any:
+        scored: list[ScoredRollout] | None = None
+        if self._grounding is not None:
+            rows = [columns["row"] for columns in inputs]
+            scored = score_transcripts(completions, rows, self._crops, self._grounding)
+            inputs = [columns | {"scored": each} for columns, each in zip(inputs, scored, strict=True)]
         scores = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         log = self.trajectories
         if log is not None and self._is_logged() and log.wants(self._round()):
@@ -148,6 +170,7 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
                 rows=[columns["row"] for columns in inputs[kept]],
                 prompts=prompts[kept],
                 completions=completions[kept],
+                scored=None if scored is None else scored[kept],
                 endings=self._endings[kept],
                 # Those of all processes; the main process, which writes, comes first.
                 scores=scores[kept].tolist(),
@@ -164,7 +187,6 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
             trajectories = self._kept.trajectories(
                 self._round(),
                 group_size=self.num_generations,
-                crops=self._crops,
                 weights=dict(zip(self.reward_func_names, self.reward_weights.tolist(), strict=True)),
                 advantages=output["advantages"].tolist(),
                 masked=self.mask_endings,

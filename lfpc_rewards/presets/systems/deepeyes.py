@@ -305,7 +305,8 @@ def _strict(
     judge: BatchJudge | None,
 ) -> DeepEyesParts:
     columns = read_columns(completions)
-    long = np.array([len(answer or "") >= LONGEST_ANSWER for answer in columns.answers], np.bool_)
-    given = [None if skip else answer for answer, skip in zip(columns.answers, long, strict=True)]
+    answered = columns.answer_texts()
+    long = np.array([len(answer or "") >= LONGEST_ANSWER for answer in answered], np.bool_)
+    given = [None if skip else answer for answer, skip in zip(answered, long, strict=True)]
     accuracy = strict_accuracy(given, answers, questions, judge)
-    return weigh(accuracy, long | ~columns.well_formed, columns.looked)
+    return weigh(accuracy, long | ~columns.well_formed, columns.looked())

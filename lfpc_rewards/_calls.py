@@ -1,0 +1,114 @@
+"""One tool call, in whatever form it was written: which tool it names, and the box that it gives it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+TOOL_NAME = "image_zoom_in_tool"
+"""The name of the crop tool, as in DeepEyes and the Qwen cookbooks."""
+
+BOX_ARGUMENT = "bbox_2d"
+"""The argument of the crop tool that holds the box."""
+
+Box: TypeAlias = tuple[float, float, float, float]
+
+BoxArgument: TypeAlias = str | tuple[str, str, str, str]
+"""The argument that holds the four numbers of a box, or the four arguments that hold one each."""
+
+Tools: TypeAlias = Mapping[str, BoxArgument]
+"""The crop tools that there are, each with where it declares its box."""
+
+CROP_TOOL: Tools = {TOOL_NAME: BOX_ARGUMENT}
+
+Call: TypeAlias = tuple[bool, Box | None]
+"""Whether it is a call of a crop tool, and its box, None unless that is four finite numbers."""
+
+NO_CROP: Call = (False, None)
+
+_XML_CALL = re.compile(r"\s*<function=([^>\n]+)>(.*)</function>\s*", re.DOTALL)
+_XML_ARGUMENT = re.compile(r"<parameter=([^>\n]+)>(.*?)</parameter>", re.DOTALL)
+
+
+def tools_of(tool: str | Mapping[str, str | Sequence[str]]) -> Tools:
+    """The tools that a caller names by `tool`, checked.
+
+    Raises:
+        TypeError: A name is no text, or a box is declared as anything but one name or four.
+    """
+    if isinstance(tool, str):
+        return {tool: BOX_ARGUMENT}
+    if not isinstance(tool, Mapping) or not tool:
+        raise TypeError(f"tool must be a name or a dict of names and their box arguments, got {tool!r}")
+    tools: dict[str, BoxArgument] = {}
+    for name, argument in tool.items():
+        names = [argument] if isinstance(argument, str) else argument
+        if not isinstance(name, str) or not isinstance(names, list | tuple) or len(names) not in (1, 4):
+            raise TypeError(
+                f"tool[{name!r}] must name the argument that holds the box, or the four with x0, y0, x1, "
+                f"y1, got {argument!r}"
+            )
+        if not all(isinstance(each, str) for each in names):
+            raise TypeError(f"tool[{name!r}] must name arguments by texts, got {argument!r}")
+        tools[name] = names[0] if len(names) == 1 else (names[0], names[1], names[2], names[3])
+    return tools
+
+
+def read_written_call(text: str, tools: Tools) -> Call:
+    """The call between ``<tool_call>`` and ``</tool_call>``: JSON, or the XML of Qwen3-Coder and Qwen3.5."""
+    written = _XML_CALL.fullmatch(text)
+    if written is None:
+        return read_call_object(_json(text), tools)
+    name, inside = written.groups()
+    # A value is JSON where it can be, as the parsers of this form read it, else the text between its line
+    # breaks. Only numbers matter here, so the text stays what it is.
+    arguments = {key: _json(value) for key, value in _XML_ARGUMENT.findall(inside)}
+    return _read(name, arguments, tools)
+
+
+def read_call_entry(entry: Any, tools: Tools) -> Call:
+    """An entry of a message's `tool_calls`, nested in "function" or flat."""
+    function = entry.get("function") if isinstance(entry, dict | Mapping) else None
+    return read_call_object(function if isinstance(function, dict | Mapping) else entry, tools)
+
+
+def read_call_object(function: Any, tools: Tools) -> Call:
+    """A call that is an object with "name" and "arguments"; arguments may be JSON text once more."""
+    if not isinstance(function, dict | Mapping):
+        return NO_CROP
+    arguments = function.get("arguments")
+    return _read(function.get("name"), _json(arguments) if isinstance(arguments, str) else arguments, tools)
+
+
+def _read(name: Any, arguments: Any, tools: Tools) -> Call:
+    declared = tools.get(name) if isinstance(name, str) else None
+    if declared is None:
+        return NO_CROP
+    if not isinstance(arguments, dict | Mapping):
+        return True, None
+    if isinstance(declared, str):
+        return True, _box(arguments.get(declared))
+    return True, _box([arguments.get(each) for each in declared])
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):  # not JSON, digits beyond Python's limit, or nested too deeply
+        return None
+
+
+def _box(numbers: Any) -> Box | None:
+    if isinstance(numbers, str):  # chat parsers that know what the tool declares read it so
+        numbers = _json(numbers)
+    if not isinstance(numbers, list | tuple) or len(numbers) != 4:
+        return None
+    try:
+        x0, y0, x1, y1 = (math.nan if isinstance(n, bool | str) else float(n) for n in numbers)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    box = (x0, y0, x1, y1)
+    return box if all(map(math.isfinite, box)) else None
