@@ -139,6 +139,11 @@ def _copy(states: torch.Tensor) -> torch.Tensor:
     return copy
 
 
+def without_adapter(model: Any) -> Any:
+    """The model that an adapter (LoRA) was put into, or the model itself; the adapter acts inside it."""
+    return model.get_base_model() if hasattr(model, "peft_config") else model
+
+
 def why_not(model: Any) -> str | None:
     """Why prompts of a model cannot be shared; None if they can.
 

@@ -81,13 +81,8 @@ class GroupStep:
         """The prompt that is open, or a new one in its place."""
         if self._open is None or self._open[0] is not pictures:
             with self._accelerator.autocast():
-                self._open = pictures, SharedPrompt(_without_adapter(model).model, ids, pictures)
+                self._open = pictures, SharedPrompt(shared_prompt.without_adapter(model).model, ids, pictures)
         return self._open[1]
-
-
-def _without_adapter(model: Any) -> Any:
-    """The model that an adapter (LoRA) was put into; the adapter acts inside it."""
-    return model.get_base_model() if hasattr(model, "peft_config") else model
 
 
 def prepare(trainer: Any) -> str | None:
@@ -99,7 +94,7 @@ def prepare(trainer: Any) -> str | None:
     Returns:
         Why not; None if it can.
     """
-    model = _without_adapter(trainer.model)
+    model = shared_prompt.without_adapter(trainer.model)
     checkpointing = trainer.args.gradient_checkpointing_kwargs or {}
     reasons = {
         "DeepSpeed has not been tried with it": trainer.is_deepspeed_enabled,

@@ -4,16 +4,20 @@ It keeps what the model wrote as it was written, knows how each rollout ended, c
 of the loss, keeps a sample of the rollouts, and stops where TRL 1.16 would go on with a damaged batch.
 """
 
+import contextlib
 import os
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from trl import GRPOTrainer
 
+from lfpc_trl.models.continued import ContinuedGeneration, Conversation, Shown
 from lfpc_trl.models.engines import collapsed, image_token_id
 from lfpc_trl.models.processors import vision_token_ids
+from lfpc_trl.pictures.lazy import LazyImage
 from lfpc_trl.rollouts.crop_tool import CropSettings, EnvironmentFactory
 from lfpc_trl.rollouts.prompts import Message
 from lfpc_trl.rollouts.transcript import (
@@ -86,6 +90,18 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
             print(f"lfpc: every rollout is computed by itself: {reason}", file=sys.stderr, flush=True)
         shared = share_prompts and reason is None
         self._group_step = group_step.GroupStep(self.accelerator) if shared else None
+        # Another cache than transformers' usual one cannot be handed from turn to turn.
+        continued = shared and not self.use_transformers_continuous_batching
+        self._generation = (
+            ContinuedGeneration(
+                self.accelerator.unwrap_model(self.model),
+                placeholder=self._placeholder,
+                padding=self._tokenizer.pad_token_id,
+                merge_size=self.processing_class.image_processor.merge_size,
+            )
+            if continued and self.args.cache_implementation is None and not self.use_vllm
+            else None
+        )
 
     # --- a turn ---
 
@@ -104,12 +120,58 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
                 collapsed(ids, len(pictures or ()), self._placeholder)
                 for ids, pictures in zip(prompt_ids, images, strict=True)
             ]
-        return super()._generate_single_turn(prompt_ids, images, *args, **kwargs)
+        if self._generation is None or images is None:
+            return super()._generate_single_turn(prompt_ids, images, *args, **kwargs)
+        with self._continued(self._generation, prompt_ids, images):
+            return super()._generate_single_turn(prompt_ids, images, *args, **kwargs)
+
+    @contextlib.contextmanager
+    def _continued(
+        self,
+        generation: ContinuedGeneration,
+        prompt_ids: list[list[int]],
+        images: list[list[Any] | None],
+    ) -> Iterator[None]:
+        """Has TRL's call of `generate` answered with states that are kept between turns.
+
+        TRL makes the model ready for it, with its adapters and precision, and reads its tokens as ever.
+        """
+        model = self.accelerator.unwrap_model(self.model)
+        generate = model.generate
+
+        def answer(
+            *,
+            input_ids: torch.Tensor,
+            pixel_values: torch.Tensor,
+            image_grid_thw: torch.Tensor,
+            generation_config: Any,
+            **_: Any,
+        ) -> torch.Tensor:
+            pixels = iter(torch.split(pixel_values, image_grid_thw.prod(1).tolist()))
+            grids = iter(image_grid_thw)
+            conversations = [
+                Conversation(ids, [Shown(_key(each), next(pixels), next(grids)) for each in pictures or ()])
+                for ids, pictures in zip(prompt_ids, images, strict=True)
+            ]
+            turns = generation.generate(conversations, generation_config, self.eos_token_ids, generate)
+            written = [torch.tensor(turn, device=input_ids.device) for turn in turns]
+            padding = self._tokenizer.pad_token_id
+            return torch.cat([input_ids, pad_sequence(written, batch_first=True, padding_value=padding)], 1)
+
+        model.generate = answer
+        try:
+            yield
+        finally:
+            del model.generate
 
     # --- after the rollouts, before the rewards ---
 
     def _generate(self, prompts: list[list[Message]]) -> Any:
-        output = super()._generate(prompts)
+        try:
+            output = super()._generate(prompts)
+        finally:
+            if self._generation is not None:
+                self._generation.forget()
         prompt_ids, ids, tool_mask, parsed, *rest = output
         if tool_mask is None:  # without a tool every token is the model's
             tool_mask = [[1] * len(tokens) for tokens in ids]
@@ -261,3 +323,8 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
         micro_steps: int = self.args.steps_per_generation * self.num_iterations
         updates = max(1, micro_steps // self.args.gradient_accumulation_steps)
         return int(self.state.global_step // updates) + 1
+
+
+def _key(image: Any) -> Hashable:
+    """Equal for pictures that are known to have equal pixels, as long as they live."""
+    return image.recipe if isinstance(image, LazyImage) else id(image)
