@@ -40,11 +40,16 @@ from lfpc_rewards import Frame
 from lfpc_trl.data.rows import Row, read_rows, with_shown_tokens
 from lfpc_trl.demo import world
 from lfpc_trl.demo.small_model import build_tokenizer
+from lfpc_trl.evaluate import in_process
+from lfpc_trl.evaluate.conditions import CONDITIONS
+from lfpc_trl.models import shared_prompt
+from lfpc_trl.models.engines import TransformersEngine
 from lfpc_trl.models.processors import factor, load_processor, never_sampled, new_processor
 from lfpc_trl.models.weights import load_model
 from lfpc_trl.rollouts.crop_tool import CropSettings, environment_factory
 from lfpc_trl.rollouts.prompts import build_prompt
 from lfpc_trl.rollouts.rewards import AccuracyReward, FormatReward, GroundingReward, ToolBonus
+from lfpc_trl.rollouts.transcript import GroundingSettings, score_transcripts
 from lfpc_trl.train.groups import GroupedPictures
 from lfpc_trl.train.trainer import RolloutTrainer
 
@@ -381,6 +386,17 @@ class Steps(transformers.TrainerCallback):  # type: ignore[misc]
         self.update.append(self.whole[-1] - self._rollouts)
 
 
+class Plain:
+    """A reward of ours in a trainer that does not score the rollouts."""
+
+    def __init__(self, reward: Any, crops: CropSettings) -> None:
+        self._reward, self._crops, self.__name__ = reward, crops, reward.__name__
+
+    def __call__(self, completions: Any, row: Any, **columns: Any) -> Any:
+        scored = score_transcripts(completions, row, self._crops, GroundingSettings())
+        return self._reward(scored=scored, **columns)
+
+
 def train(
     kind: type[Any], model: Any, processor: Any, rows: list[Row], folder: Path, **settings: Any
 ) -> Steps:
@@ -396,6 +412,9 @@ def train(
             "row": [rows[number] for number in numbers["number"]],
         }
 
+    rewards: list[Any] = [AccuracyReward(), FormatReward(), ToolBonus(), GroundingReward()]
+    if not issubclass(kind, RolloutTrainer):
+        rewards = [Plain(reward, crops) for reward in rewards]
     config = {
         "output_dir": str(folder),
         "temperature": 0.5,
@@ -414,7 +433,7 @@ def train(
     }
     grpo = kind(
         model=model,
-        reward_funcs=[AccuracyReward(), FormatReward(), ToolBonus(crops), GroundingReward(crops)],
+        reward_funcs=rewards,
         args=GRPOConfig(**config | settings),
         train_dataset=Dataset.from_dict({"number": list(range(len(rows)))}).with_transform(columns),
         processing_class=processor,
@@ -498,6 +517,54 @@ def against_plain_trl(rounds: int, folder: Path) -> Iterator[Line]:
             seconds[kind] = steps.whole[0]
         found.append((seconds[GRPOTrainer], seconds[RolloutTrainer]))
     yield Line("whole step against plain TRL, 16 rollouts, 1,024 and 300 tokens", "s", found, 2.5)
+
+
+class Looking(TransformersEngine):
+    """The model writes every turn, but its first is taken to be a call: the shipped model rarely looks."""
+
+    def generate(self, prompts: Any, **options: Any) -> list[list[int]]:
+        turns = super().generate(prompts, **options)
+        call = self.processor.tokenizer(CALL % "20, 20, 90, 70")["input_ids"]
+        call.append(self.processor.tokenizer.eos_token_id)
+        return [
+            call if len(prompt.pictures) == 1 else turn for prompt, turn in zip(prompts, turns, strict=True)
+        ]
+
+
+def evaluation(rounds: int, folder: Path, tokens: int) -> Line:
+    """Questions under all conditions; a turn reads its conversation whole, or goes on from what was read."""
+    list(world.make_pictures(folder, 8, seed=1, photos=world.TRAINING_PHOTOS, name="rows"))
+    warm = Path(lfpc_trl.demo.__file__).parent / "warm"
+    model, processor = load_model(warm), load_processor(warm)
+    rows = with_shown_tokens(
+        read_rows(folder / "rows.jsonl", require_targets=True), tokens, factor=factor(processor)
+    )
+    crops = CropSettings(frame=Frame.SHOWN, factor=factor(processor), crop_tokens=64, max_crops=2)
+    why_not = shared_prompt.why_not
+
+    def seconds(*, shared: bool) -> float:
+        shared_prompt.why_not = why_not if shared else lambda _: "each conversation is read whole"
+        in_process.TransformersEngine = Looking
+        try:
+            return seconds_of(
+                lambda: in_process.evaluate(
+                    model,
+                    processor,
+                    rows,
+                    crop_settings=crops,
+                    max_turns=3,
+                    max_new_tokens=48,
+                    conditions=CONDITIONS,
+                )
+            )
+        finally:
+            shared_prompt.why_not, in_process.TransformersEngine = why_not, TransformersEngine
+
+    seconds(shared=True)  # warm
+    found = in_turns(lambda shared: seconds(shared=shared), rounds)
+    return Line(
+        f"evaluation of 16 questions under six conditions, pictures of {tokens} tokens", "s", found, 1.5
+    )
 
 
 def kept() -> Line:
@@ -597,6 +664,10 @@ def main() -> None:
             updates(rounds),
             demo_steps(1 if args.quick else 3, folder / "demo"),
             against_plain_trl(1 if args.quick else 3, folder / "plain"),
+            (
+                evaluation(1 if args.quick else 3, folder / f"evaluation-{tokens}", tokens)
+                for tokens in (54, 256)
+            ),
             [kept()],
         ):
             for row in rows:

@@ -240,7 +240,9 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
         return scores
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Any:
-        output = super()._generate_and_score_completions(inputs)
+        once = self._group_step is not None
+        with self.processing_class.image_processor.each_once() if once else contextlib.nullcontext():
+            output = super()._generate_and_score_completions(inputs)
         if output.get("pixel_values") is None:
             raise RuntimeError(
                 "TRL dropped all pictures of this batch: picture tokens and picture features differ in number"
