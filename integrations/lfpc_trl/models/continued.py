@@ -18,7 +18,7 @@ from transformers import GenerationConfig
 from transformers.cache_utils import Cache, DynamicLayer
 
 from lfpc_trl.models import shared_prompt
-from lfpc_trl.models.shared_prompt import Pixels
+from lfpc_trl.models.shared_prompt import CACHE, Pixels
 
 
 class Shown(NamedTuple):
@@ -127,8 +127,8 @@ class ContinuedGeneration:
         written = generate(
             input_ids=ids,
             attention_mask=mask,
-            past_key_values=cache,
             generation_config=config,
+            **{CACHE: cache},
             **options,
         )
         turns = [up_to_end(turn, ends) for turn in written[:, ids.shape[1] :].tolist()]
@@ -196,9 +196,9 @@ class ContinuedGeneration:
             input_ids=ids,
             attention_mask=mask,
             position_ids=self._positions(ids, mask, before),
-            past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
+            **{CACHE: cache},
             **self._pixels(before).arguments(),
         )
         states = _States([(layer.keys, layer.values) for layer in cache.layers])
@@ -269,9 +269,9 @@ class ContinuedGeneration:
             input_ids=ids[:, start:-1],
             attention_mask=mask[:, :-1],
             position_ids=positions[:, :, start:-1],
-            past_key_values=Cache(layers=layers),
             use_cache=True,
             logits_to_keep=1,
+            **{CACHE: Cache(layers=layers)},
             **self._pixels(new).arguments(),
         )
 

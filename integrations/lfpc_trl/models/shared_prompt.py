@@ -9,10 +9,16 @@ are gone before the next begins. The gradients that they send to the prompt gath
 batch stands on the keys and values themselves: its backward pass takes all of it through the prompt, once.
 """
 
+import inspect
 from typing import Any, NamedTuple
 
 import torch
+from transformers import Qwen2_5_VLModel
 from transformers.cache_utils import Cache, DynamicLayer
+
+_NAMES = inspect.signature(Qwen2_5_VLModel.forward).parameters
+CACHE = "cache" if "cache" in _NAMES else "past_key_values"
+"""What models and `generate` call a cache: transformers has renamed it in 5.24."""
 
 
 class Pixels(NamedTuple):
@@ -83,8 +89,8 @@ class SharedPrompt:
             input_ids=ids[None, :-1],
             attention_mask=everything[:, :-1],
             position_ids=self._positions(ids[None], everything, pictures.grid)[:, :, :-1],
-            past_key_values=Cache(layers=layers),
             use_cache=False,
+            **{CACHE: Cache(layers=layers)},
             **pictures.arguments(),
         )
         self._states = [(layer.keys, layer.values) for layer in layers]
@@ -114,9 +120,7 @@ class SharedPrompt:
             "input_ids": whole[:, start:],
             "attention_mask": attention,
             "position_ids": self._positions(whole, attention, torch.cat(grids))[:, :, start:],
-            "past_key_values": Cache(
-                layers=[_Shared(*each) for each in (self._states if last else self._copies)]
-            ),
+            CACHE: Cache(layers=[_Shared(*each) for each in (self._states if last else self._copies)]),
             **Pixels(values, grid).arguments(),
         }
 
