@@ -36,7 +36,8 @@ class ScriptedModel:
         self.script = script
         self.batches: list[int] = []
         text = SimpleNamespace(max_position_embeddings=context)
-        self.config = SimpleNamespace(get_text_config=lambda: text)
+        self.config = SimpleNamespace(model_type="scripted", get_text_config=lambda: text)
+        self.model = None  # no states that could be kept: it is given each conversation from its start
 
     def eval(self) -> None:
         self.training = False

@@ -17,6 +17,7 @@ from lfpc_rewards import Frame, parse_completion
 from lfpc_trl import errors
 from lfpc_trl.errors import UserError
 from lfpc_trl.models import families, processors, weights
+from lfpc_trl.pictures.lazy import LazyImage, Noise
 from lfpc_trl.rollouts.crop_tool import CropEnvironment, CropSettings
 from lfpc_trl.rollouts.prompts import build_prompt
 from tests import tiny
@@ -137,6 +138,33 @@ def test_a_config_that_names_a_kernel_of_the_hub_is_refused(model_dir, tmp_path,
     path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
     with pytest.raises(UserError, match=r"config\.json: attn_implementation names a kernel of the Hub"):
         weights.load_model(tmp_path)
+
+
+def test_pictures_of_one_recipe_are_processed_once_while_asked_for(processor, monkeypatch):
+    image_processor = processor.image_processor
+    one, two = (LazyImage(Noise((seed,), (2 * 32 * 7, 32 * 7))) for seed in (1, 2))
+    twin, plain = LazyImage(one.recipe), Image.fromarray(np.asarray(two))
+    expected = image_processor(images=[one, two, twin], return_tensors="pt")
+    done = []
+    stock = type(image_processor).__mro__[1]
+    preprocess = stock.preprocess
+
+    def counted(self, images, *args, **kwargs):
+        done.append(len(images))
+        return preprocess(self, images, *args, **kwargs)
+
+    monkeypatch.setattr(stock, "preprocess", counted)
+    with image_processor.each_once():
+        for asked in ([one, two, twin], [[one], [two, twin]]):
+            found = image_processor(images=asked, return_tensors="pt")
+            assert found.keys() == expected.keys()
+            assert all(torch.equal(found[name], expected[name]) for name in expected)
+        assert done == [1, 1]
+        mixed = image_processor(images=[one, plain])  # an ordinary picture has no recipe
+        assert torch.equal(mixed["pixel_values"], image_processor(images=[one, two])["pixel_values"])
+        assert done == [1, 1, 2]
+    image_processor(images=[one])
+    assert done == [1, 1, 2, 1]
 
 
 def test_weights_load_in_the_asked_precision(model_dir):

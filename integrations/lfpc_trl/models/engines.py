@@ -18,6 +18,7 @@ from PIL import Image
 from transformers import AutoConfig, GenerationConfig, LogitsProcessor
 
 from lfpc_trl.errors import UserError, how_to_install
+from lfpc_trl.models.continued import ContinuedGeneration, Conversation, Shown, up_to_end
 from lfpc_trl.models.processors import factor, load_processor, vision_token_ids
 from lfpc_trl.models.weights import default_device, load_model
 from lfpc_trl.pictures.sizes import tokens_of
@@ -29,7 +30,7 @@ BATCHES: dict[EngineName, tuple[int, int]] = {"transformers": (32, 65_536), "vll
 """Conversations, and visual tokens, that an engine is given at a time. Our choice: 80 GB hold it with 7B."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Picture:
     """A picture made ready for one engine.
 
@@ -106,12 +107,6 @@ def collapsed(ids: Sequence[int], pictures: int, placeholder: int) -> list[int]:
     return short
 
 
-def _turn(ids: Sequence[int], ends: Sequence[int]) -> list[int]:
-    """Up to and including the first end of turn."""
-    turn = list(ids)
-    return turn[: next((at for at, token in enumerate(turn) if token in ends), len(turn)) + 1]
-
-
 # --- transformers ------------------------------------------------------------------------------------
 
 
@@ -127,7 +122,14 @@ class TransformersEngine:
         self.model, self.processor = model, processor
         self.context = int(model.config.get_text_config().max_position_embeddings)
         self._placeholder = image_token_id(processor)
-        self._merged = processor.image_processor.merge_size**2  # patches per visual token
+        merge_size = processor.image_processor.merge_size
+        self._merged = merge_size**2  # patches per visual token
+        self._generation = ContinuedGeneration(
+            model,
+            placeholder=self._placeholder,
+            padding=processor.tokenizer.pad_token_id,
+            merge_size=merge_size,
+        )
 
     def picture(self, image: Image.Image) -> Picture:
         """The picture as patches. Processed once, however many turns follow."""
@@ -135,48 +137,39 @@ class TransformersEngine:
         grid = features["image_grid_thw"]
         return Picture(int(grid.prod()) // self._merged, (features["pixel_values"], grid))
 
-    @torch.no_grad()
     def generate(
         self, prompts: Sequence[Prompt], *, max_new_tokens: int, temperature: float
     ) -> list[list[int]]:
-        """All prompts in one batch, padded on the left."""
+        """All prompts in one batch. What the last batch has read of them is not read again."""
         if not prompts:
             return []
-        device, tokenizer = self.model.device, self.processor.tokenizer
-        read = [expanded(prompt.ids, prompt.pictures, self._placeholder) for prompt in prompts]
-        longest = max(map(len, read))
-        ids = torch.full((len(prompts), longest), tokenizer.pad_token_id)
-        mask = torch.zeros_like(ids)
-        for row, tokens in enumerate(read):
-            ids[row, longest - len(tokens) :] = torch.tensor(tokens)
-            mask[row, longest - len(tokens) :] = 1
-        pictures = [picture.data for prompt in prompts for picture in prompt.pictures]
-        options = {}
+        conversations = [
+            Conversation(
+                expanded(prompt.ids, prompt.pictures, self._placeholder),
+                [Shown(picture, picture.data[0], picture.data[1][0]) for picture in prompt.pictures],
+            )
+            for prompt in prompts
+        ]
+        ends = list(self.processor.turn_ends)
+        config = GenerationConfig(
+            max_new_tokens=max_new_tokens,
+            eos_token_id=ends,
+            pad_token_id=self.processor.tokenizer.pad_token_id,
+            suppress_tokens=vision_token_ids(self.processor),
+            # Checkpoints bring their own penalty, which training does not apply.
+            repetition_penalty=1.0,
+            do_sample=False,
+        )
+        options: dict[str, Any] = {}
         if temperature > 0:
-            options["logits_processor"] = [_Draw(temperature, [prompt.seed for prompt in prompts], device)]
+            seeds = [prompt.seed for prompt in prompts]
+            options["logits_processor"] = [_Draw(temperature, seeds, self.model.device)]
         was_training = self.model.training
         self.model.eval()
         try:
-            turns = self.model.generate(
-                input_ids=ids.to(device),
-                attention_mask=mask.to(device),
-                mm_token_type_ids=(ids == self._placeholder).long().to(device),
-                pixel_values=torch.cat([pixels for pixels, _ in pictures]).to(device, self.model.dtype),
-                image_grid_thw=torch.cat([grid for _, grid in pictures]).to(device),
-                generation_config=GenerationConfig(
-                    max_new_tokens=max_new_tokens,
-                    eos_token_id=list(self.processor.turn_ends),
-                    pad_token_id=tokenizer.pad_token_id,
-                    suppress_tokens=vision_token_ids(self.processor),
-                    # Checkpoints bring their own penalty, which training does not apply.
-                    repetition_penalty=1.0,
-                    do_sample=False,
-                ),
-                **options,
-            )[:, longest:].tolist()
+            return self._generation.generate(conversations, config, ends, **options)
         finally:
             self.model.train(was_training)
-        return [_turn(turn, self.processor.turn_ends) for turn in turns]
 
 
 class _Draw(LogitsProcessor):  # type: ignore[misc]
@@ -302,7 +295,7 @@ class VllmEngine:
             for prompt in prompts
         ]
         outputs = self._llm.generate(inputs, sampling_params=sampling, use_tqdm=False)
-        return [_turn(output.outputs[0].token_ids, ends) for output in outputs]
+        return [up_to_end(output.outputs[0].token_ids, ends) for output in outputs]
 
 
 def new_engine(name: EngineName, model_dir: str | Path, limits: PromptLimits) -> Engine:

@@ -415,6 +415,7 @@ def _trainer(
         environment_factory=None if locus else environment_factory(crops),
         mask_endings=recipe.stage.mask_endings,
         trajectories=_trajectory_log(recipe, output_dir),
+        share_prompts=recipe.stage.share_prompts,
         peft_config=_lora(recipe),
     )
     trainer.weights_are_loaded = whole

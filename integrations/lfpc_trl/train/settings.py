@@ -74,6 +74,7 @@ class StageSettings:
     steps: int = _option(80, "rounds of rollouts")  # section 5.1
     prompts_per_step: int = _option(256, "rows per step")  # Table 12: train batch
     prompts_per_update: int = _option(32, "rows per optimiser update")  # Table 12: PPO mini batch, in prompts
+    share_prompts: bool = _option(True, "compute the prompt of a group once, not once per rollout")
     save_every: int = _option(10, "steps from checkpoint to checkpoint")  # our choice
     threads: int | None = _option(None, "torch threads; 1 makes a run on a CPU repeatable to the last bit")
 

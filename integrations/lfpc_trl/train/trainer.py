@@ -4,15 +4,20 @@ It keeps what the model wrote as it was written, knows how each rollout ended, c
 of the loss, keeps a sample of the rollouts, and stops where TRL 1.16 would go on with a damaged batch.
 """
 
+import contextlib
 import os
-from collections.abc import Collection, Sequence
+import sys
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from trl import GRPOTrainer
 
+from lfpc_trl.models.continued import ContinuedGeneration, Conversation, Shown
 from lfpc_trl.models.engines import collapsed, image_token_id
 from lfpc_trl.models.processors import vision_token_ids
+from lfpc_trl.pictures.lazy import LazyImage
 from lfpc_trl.rollouts.crop_tool import CropSettings, EnvironmentFactory
 from lfpc_trl.rollouts.prompts import Message
 from lfpc_trl.rollouts.transcript import (
@@ -24,6 +29,8 @@ from lfpc_trl.rollouts.transcript import (
 )
 from lfpc_trl.rollouts.turns import TurnWriter
 from lfpc_trl.runs.trajectories import Round, TrajectoryLog
+from lfpc_trl.train import group_step
+from lfpc_trl.train.groups import GroupedPictures, group_pictures, micro_batches
 
 
 class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -40,11 +47,15 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
             the mean and the deviation of their group, as in the code of Mini-o3 (arXiv 2509.07969), which
             masks what we call "over_turn" and "over_long".
         trajectories: where a sample of the rollouts is kept; None keeps none.
+        share_prompts: whether the prompt of a group is computed once, see `lfpc_trl.train.group_step`. Where
+            that cannot be, one line on stderr says why, and every rollout is computed by itself.
         **kwargs: TRL's.
 
     Raises:
         ValueError: `mask_endings` holds another word, or TRL's `mask_truncated_completions` is set.
     """
+
+    _buffered_inputs: list[dict[str, Any]] | None  # TRL's: the micro batches of a round
 
     def __init__(
         self,
@@ -54,6 +65,7 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
         environment_factory: EnvironmentFactory | None = None,
         mask_endings: Collection[str] = (),
         trajectories: TrajectoryLog | None = None,
+        share_prompts: bool = True,
         **kwargs: Any,
     ) -> None:
         unknown = sorted(set(mask_endings) - set(ENDINGS))
@@ -73,6 +85,23 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
         self._endings: list[str] = []
         self._crops, self._grounding = crops, grounding
         self._kept: Round | None = None
+        reason = group_step.prepare(self) if share_prompts else None
+        if reason is not None and self.accelerator.is_main_process:
+            print(f"lfpc: every rollout is computed by itself: {reason}", file=sys.stderr, flush=True)
+        shared = share_prompts and reason is None
+        self._group_step = group_step.GroupStep(self.accelerator) if shared else None
+        # Another cache than transformers' usual one cannot be handed from turn to turn.
+        continued = shared and not self.use_transformers_continuous_batching
+        self._generation = (
+            ContinuedGeneration(
+                self.accelerator.unwrap_model(self.model),
+                placeholder=self._placeholder,
+                padding=self._tokenizer.pad_token_id,
+                merge_size=self.processing_class.image_processor.merge_size,
+            )
+            if continued and self.args.cache_implementation is None and not self.use_vllm
+            else None
+        )
 
     # --- a turn ---
 
@@ -91,12 +120,58 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
                 collapsed(ids, len(pictures or ()), self._placeholder)
                 for ids, pictures in zip(prompt_ids, images, strict=True)
             ]
-        return super()._generate_single_turn(prompt_ids, images, *args, **kwargs)
+        if self._generation is None or images is None:
+            return super()._generate_single_turn(prompt_ids, images, *args, **kwargs)
+        with self._continued(self._generation, prompt_ids, images):
+            return super()._generate_single_turn(prompt_ids, images, *args, **kwargs)
+
+    @contextlib.contextmanager
+    def _continued(
+        self,
+        generation: ContinuedGeneration,
+        prompt_ids: list[list[int]],
+        images: list[list[Any] | None],
+    ) -> Iterator[None]:
+        """Has TRL's call of `generate` answered with states that are kept between turns.
+
+        TRL makes the model ready for it, with its adapters and precision, and reads its tokens as ever.
+        """
+        model = self.accelerator.unwrap_model(self.model)
+        generate = model.generate
+
+        def answer(
+            *,
+            input_ids: torch.Tensor,
+            pixel_values: torch.Tensor,
+            image_grid_thw: torch.Tensor,
+            generation_config: Any,
+            **_: Any,
+        ) -> torch.Tensor:
+            pixels = iter(torch.split(pixel_values, image_grid_thw.prod(1).tolist()))
+            grids = iter(image_grid_thw)
+            conversations = [
+                Conversation(ids, [Shown(_key(each), next(pixels), next(grids)) for each in pictures or ()])
+                for ids, pictures in zip(prompt_ids, images, strict=True)
+            ]
+            turns = generation.generate(conversations, generation_config, self.eos_token_ids, generate)
+            written = [torch.tensor(turn, device=input_ids.device) for turn in turns]
+            padding = self._tokenizer.pad_token_id
+            return torch.cat([input_ids, pad_sequence(written, batch_first=True, padding_value=padding)], 1)
+
+        model.generate = answer
+        try:
+            yield
+        finally:
+            del model.generate
 
     # --- after the rollouts, before the rewards ---
 
     def _generate(self, prompts: list[list[Message]]) -> Any:
-        output = super()._generate(prompts)
+        try:
+            output = super()._generate(prompts)
+        finally:
+            if self._generation is not None:
+                self._generation.forget()
         prompt_ids, ids, tool_mask, parsed, *rest = output
         if tool_mask is None:  # without a tool every token is the model's
             tool_mask = [[1] * len(tokens) for tokens in ids]
@@ -165,7 +240,9 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
         return scores
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Any:
-        output = super()._generate_and_score_completions(inputs)
+        once = self._group_step is not None
+        with self.processing_class.image_processor.each_once() if once else contextlib.nullcontext():
+            output = super()._generate_and_score_completions(inputs)
         if output.get("pixel_values") is None:
             raise RuntimeError(
                 "TRL dropped all pictures of this batch: picture tokens and picture features differ in number"
@@ -186,6 +263,60 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
             self._logs["completion"].clear()
         return output
 
+    # --- the update ---
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        """The next micro batch. TRL shuffles the rollouts of a round; here groups stay together."""
+        if self._group_step is None or not self.model.training:
+            return super()._prepare_inputs(generation_batch)
+        micro_steps: int = self.args.steps_per_generation
+        if self._step % (micro_steps * self.num_iterations) == 0 or self._buffered_inputs is None:
+            scored = self._generate_and_score_completions(generation_batch)
+            pictures = self._pictures(scored["prompt_ids"], scored["prompt_mask"], scored, copy=True)
+            self._buffered_inputs = micro_batches(scored, pictures, micro_steps)
+        return self._buffered_inputs[self._step % micro_steps]
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        pictures = kwargs.get("pixel_values")
+        if self._group_step is None or pictures is None:
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, batch_size=batch_size, **kwargs
+            )
+        if not isinstance(pictures, GroupedPictures):
+            ids, mask = (each[:, :-logits_to_keep] for each in (input_ids, attention_mask))
+            pictures = self._pictures(ids, mask, kwargs)
+        log_probs, entropies = self._group_step.log_probs(
+            model,
+            input_ids,
+            attention_mask,
+            logits_to_keep,
+            pictures,
+            at_once=batch_size or len(input_ids),
+            weights_change=self.accelerator.sync_gradients,
+        )
+        return log_probs, entropies, None
+
+    def _pictures(
+        self, ids: torch.Tensor, mask: torch.Tensor, batch: dict[str, Any], *, copy: bool = False
+    ) -> GroupedPictures:
+        """The groups in a batch of TRL's; `ids` and `mask` are those of its prompts."""
+        return group_pictures(
+            ids,
+            mask,
+            *(batch[name] for name in ("pixel_values", "image_grid_thw", "num_images")),
+            image_token_id=self._placeholder,
+            merge_size=self.processing_class.image_processor.merge_size,
+            copy=copy,
+        )
+
     def _is_logged(self) -> bool:
         return bool(self.model.training and self.accelerator.is_main_process)
 
@@ -194,3 +325,8 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
         micro_steps: int = self.args.steps_per_generation * self.num_iterations
         updates = max(1, micro_steps // self.args.gradient_accumulation_steps)
         return int(self.state.global_step // updates) + 1
+
+
+def _key(image: Any) -> Hashable:
+    """Equal for pictures that are known to have equal pixels, as long as they live."""
+    return image.recipe if isinstance(image, LazyImage) else id(image)

@@ -1,0 +1,169 @@
+"""A prompt that is computed once, for all the completions that follow it.
+
+A token of a prompt sees what stands before it, never a completion. So one pass over the prompt (its pictures
+through the vision tower, its tokens through the layers) serves every completion: what a completion needs of
+it are the keys and values of each attention layer.
+
+Completions are computed on a detached copy of these, some at a time, so that the activations of one batch
+are gone before the next begins. The gradients that they send to the prompt gather in that copy. The last
+batch stands on the keys and values themselves: its backward pass takes all of it through the prompt, once.
+"""
+
+import inspect
+from typing import Any, NamedTuple
+
+import torch
+from transformers import Qwen2_5_VLModel
+from transformers.cache_utils import Cache, DynamicLayer
+
+_NAMES = inspect.signature(Qwen2_5_VLModel.forward).parameters
+CACHE = "cache" if "cache" in _NAMES else "past_key_values"
+"""What models and `generate` call a cache: transformers has renamed it in 5.24."""
+
+
+class Pixels(NamedTuple):
+    """Pictures as a model of the Qwen-VL families reads them.
+
+    Attributes:
+        values: (patches, values of a patch), all pictures one after another.
+        grid: (pictures, 3), how many patches each picture has in time, height and width.
+    """
+
+    values: torch.Tensor
+    grid: torch.Tensor
+
+    def arguments(self) -> dict[str, torch.Tensor]:
+        """For the model; nothing where there is no picture."""
+        return {"pixel_values": self.values, "image_grid_thw": self.grid} if len(self.grid) else {}
+
+
+class _Recorded(DynamicLayer):  # type: ignore[misc]
+    """Lets keys and values through and keeps those of the first pass; checkpointing runs a layer twice."""
+
+    keys: Any
+    values: Any
+
+    def update(self, key_states: Any, value_states: Any, *_: Any, **__: Any) -> tuple[Any, Any]:
+        if self.keys is None:
+            self.keys, self.values = key_states, value_states
+        return key_states, value_states
+
+    def get_seq_length(self) -> int:
+        return 0
+
+
+class _Shared(DynamicLayer):  # type: ignore[misc]
+    """The prompt's keys and values before those of every row; nothing is kept, so a layer may run twice."""
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        super().__init__()
+        self.keys, self.values, self.is_initialized = keys, values, True
+
+    def update(self, key_states: Any, value_states: Any, *_: Any, **__: Any) -> tuple[Any, Any]:
+        return _after(self.keys, key_states), _after(self.values, value_states)
+
+
+def _after(shared: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    rows = shared.to(own.dtype).expand(len(own), -1, -1, -1)
+    return torch.cat([rows, own], dim=-2)
+
+
+class SharedPrompt:
+    """A prompt and what its completions need of it.
+
+    Gradients of the completions reach weights and pictures of the prompt when the completions that were
+    prepared with `last` go backward.
+
+    Args:
+        backbone: the model without its language head, such as `Qwen2_5_VLModel`.
+        ids: (tokens,), without padding. The last one is text: it is read with each completion, since its
+            output is what the first token of a completion is drawn from.
+        pictures: of the prompt.
+    """
+
+    def __init__(self, backbone: Any, ids: torch.Tensor, pictures: Pixels) -> None:
+        self._backbone, self._ids, self._pictures = backbone, ids, pictures
+        layers = [_Recorded() for _ in range(backbone.config.get_text_config().num_hidden_layers)]
+        everything = torch.ones_like(ids[None])
+        backbone(
+            input_ids=ids[None, :-1],
+            attention_mask=everything[:, :-1],
+            position_ids=self._positions(ids[None], everything, pictures.grid)[:, :, :-1],
+            use_cache=False,
+            **{CACHE: Cache(layers=layers)},
+            **pictures.arguments(),
+        )
+        self._states = [(layer.keys, layer.values) for layer in layers]
+        self._copies = [(_copy(keys), _copy(values)) for keys, values in self._states]
+
+    def inputs(
+        self, ids: torch.Tensor, mask: torch.Tensor, pictures: list[Pixels], *, last: bool
+    ) -> dict[str, Any]:
+        """What the model is called with, to compute completions on this prompt.
+
+        Args:
+            ids: (rows, tokens), padded on the right.
+            mask: (rows, tokens), 1 for tokens and 0 for padding.
+            pictures: those in each row.
+            last: whether these are the last completions before the weights change.
+
+        Returns:
+            Arguments of the model; its input is the last token of the prompt and the completions.
+        """
+        rows = len(ids)
+        whole = torch.cat([self._ids.expand(rows, -1), ids], dim=1)
+        attention = torch.cat([mask.new_ones(rows, len(self._ids)), mask], dim=1)
+        grids = [grid for own in pictures for grid in (self._pictures.grid, own.grid)]
+        values, grid = (torch.cat(each) for each in zip(*pictures, strict=True))
+        start = len(self._ids) - 1
+        return {
+            "input_ids": whole[:, start:],
+            "attention_mask": attention,
+            "position_ids": self._positions(whole, attention, torch.cat(grids))[:, :, start:],
+            CACHE: Cache(layers=[_Shared(*each) for each in (self._states if last else self._copies)]),
+            **Pixels(values, grid).arguments(),
+        }
+
+    def _positions(self, ids: torch.Tensor, mask: torch.Tensor, grid: torch.Tensor) -> Any:
+        """(3, rows, tokens): the positions that the model gives whole sequences."""
+        pictures = (ids == self._backbone.config.image_token_id).int()
+        return self._backbone.get_rope_index(ids, pictures, image_grid_thw=grid, attention_mask=mask)[0]
+
+
+def _copy(states: torch.Tensor) -> torch.Tensor:
+    """Detached keys or values that gather a gradient in float32 and hand it on to `states`."""
+    if not states.requires_grad:
+        return states
+    copy = states.detach().float().requires_grad_()
+
+    def with_gathered(own: torch.Tensor) -> torch.Tensor:
+        return own if copy.grad is None else own + copy.grad.to(own.dtype)
+
+    states.register_hook(with_gathered)  # type: ignore[no-untyped-call]
+    return copy
+
+
+def without_adapter(model: Any) -> Any:
+    """The model that an adapter (LoRA) was put into, or the model itself; the adapter acts inside it."""
+    return model.get_base_model() if hasattr(model, "peft_config") else model
+
+
+def why_not(model: Any) -> str | None:
+    """Why prompts of a model cannot be shared; None if they can.
+
+    Args:
+        model: a model with its language head, without wrappers.
+    """
+    text = model.config.get_text_config()
+    others = set(getattr(text, "layer_types", None) or ()) - {"full_attention"}
+    if others:
+        return f"the model has layers of {', '.join(sorted(others))}"
+    if not hasattr(model.model, "get_rope_index"):
+        return f"model type {model.config.model_type} is not known for it"
+    return None
+
+
+def allow_checkpointing(model: Any) -> None:
+    """Let layers that are run again keep the caches of a `SharedPrompt`, which a second run only reads."""
+    for layer in model.model.language_model.layers:
+        layer._can_checkpoint_with_cache = True  # noqa: SLF001 - transformers has no other way to say so

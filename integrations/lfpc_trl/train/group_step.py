@@ -1,0 +1,109 @@
+"""The log-probabilities of rollouts, with the prompt of a group computed once.
+
+A group may reach over several micro batches: its prompt is kept from the first to the last of them.
+"""
+
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch.nn.functional import pad
+
+from lfpc_trl.models import shared_prompt
+from lfpc_trl.models.shared_prompt import Pixels, SharedPrompt
+from lfpc_trl.train.groups import GroupedPictures
+
+
+class GroupStep:
+    """Computes what TRL's `_get_per_token_logps_and_entropies` does, group by group.
+
+    Args:
+        accelerator: the trainer's.
+    """
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self._accelerator = accelerator
+        self._open: tuple[Pixels, SharedPrompt] | None = None
+
+    def log_probs(
+        self,
+        model: Any,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        completion: int,
+        pictures: GroupedPictures,
+        *,
+        at_once: int,
+        weights_change: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Log-probabilities of the tokens of completions.
+
+        Args:
+            model: with TRL's language head.
+            ids: (rollouts, tokens), prompts padded on the left and completions padded on the right.
+            mask: (rollouts, tokens), 1 for tokens and 0 for padding.
+            completion: how many of the tokens are those of completions and their padding.
+            pictures: of the rollouts.
+            at_once: rollouts whose completions are computed together.
+            weights_change: whether the weights change after this batch, so that no prompt may be kept.
+
+        Returns:
+            Log-probabilities and, where the language head gives them, entropies: (rollouts, `completion`)
+            each, 0 at padding.
+        """
+        unwrapped = self._accelerator.unwrap_model(model)
+        outputs = []
+        for part, goes_on in pictures.parts(at_once):
+            at_end = part.stop == len(ids)
+            last = not goes_on or (at_end and weights_change)
+            rollouts = pictures.rollouts[part]
+            read = mask[part.start, :-completion].bool()
+            prompt = self._prompt(unwrapped, ids[part.start, :-completion][read], rollouts[0].prompt)
+            longest = int(mask[part, -completion:].sum(1).max())
+            own, own_mask = (each[part, -completion:][:, :longest] for each in (ids, mask))
+            with self._accelerator.autocast():
+                # DDP counts on one call per micro batch, from whose output all weights can be reached.
+                output = (model if at_end else unwrapped)(
+                    **prompt.inputs(own, own_mask, [each.own for each in rollouts], last=last),
+                    # Each label belongs to the token before it; the first is the end of the prompt.
+                    labels=pad(own.masked_fill(own_mask == 0, -100), (1, 0), value=-100),
+                    fused_lm_head=True,
+                )
+            outputs.append((output, completion - longest))
+            if last:
+                self._open = None
+        log_probs = torch.cat([pad(each.log_probs, (0, rest)) for each, rest in outputs])
+        if outputs[0][0].entropy is None:
+            return log_probs, None
+        return log_probs, torch.cat([pad(each.entropy, (0, rest)) for each, rest in outputs])
+
+    def _prompt(self, model: Any, ids: torch.Tensor, pictures: Pixels) -> SharedPrompt:
+        """The prompt that is open, or a new one in its place."""
+        if self._open is None or self._open[0] is not pictures:
+            with self._accelerator.autocast():
+                self._open = pictures, SharedPrompt(shared_prompt.without_adapter(model).model, ids, pictures)
+        return self._open[1]
+
+
+def prepare(trainer: Any) -> str | None:
+    """Make a trainer's model ready for a `GroupStep`, or say why it cannot be used.
+
+    Args:
+        trainer: TRL's trainer.
+
+    Returns:
+        Why not; None if it can.
+    """
+    model = shared_prompt.without_adapter(trainer.model)
+    checkpointing = trainer.args.gradient_checkpointing_kwargs or {}
+    reasons = {
+        "DeepSpeed has not been tried with it": trainer.is_deepspeed_enabled,
+        "FSDP has not been tried with it": trainer.is_fsdp_enabled,
+        "DataParallel has not been tried with it": trainer.args.n_gpu > 1,
+        "reentrant gradient checkpointing hides the prompt's gradient": checkpointing.get("use_reentrant"),
+        "the load-balancing loss of experts needs whole sequences": trainer.aux_loss_enabled,
+    }
+    reason = shared_prompt.why_not(model) or next((why for why, applies in reasons.items() if applies), None)
+    if reason is None:
+        shared_prompt.allow_checkpointing(model)
+    return reason
