@@ -1,17 +1,19 @@
 """TRL's trainer, with what it lacks for rollouts that hold pictures.
 
 It keeps what the model wrote as it was written, knows how each rollout ended, can leave kinds of endings out
-of the loss, keeps a sample of the rollouts, and stops where TRL 1.16 would go on with a damaged batch.
+of the loss, keeps a sample of the rollouts, compares the engine that writes with the model that is trained,
+and stops where TRL 1.16 would go on with a damaged batch.
 """
 
+import contextlib
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
 from trl import GRPOTrainer
 
-from lfpc_trl.models.engines import collapsed, image_token_id
+from lfpc_trl.models.engines import image_token_id
 from lfpc_trl.models.processors import vision_token_ids
 from lfpc_trl.rollouts.crop_tool import CropSettings, EnvironmentFactory
 from lfpc_trl.rollouts.prompts import Message
@@ -24,6 +26,19 @@ from lfpc_trl.rollouts.transcript import (
 )
 from lfpc_trl.rollouts.turns import TurnWriter
 from lfpc_trl.runs.trajectories import Round, TrajectoryLog
+from lfpc_trl.train.agreement import (
+    DIFFERENCE,
+    RATIO_MAX,
+    RATIO_MIN,
+    Agreement,
+    Comparison,
+    Listening,
+    leaves_no_trace,
+)
+from lfpc_trl.train.colocated import ColocatedEngine
+
+_WRITTEN = "written_logps"
+"""In a batch: the log-probabilities with which the engine has written its tokens; NaN where it told none."""
 
 
 class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -67,12 +82,20 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
             raise ValueError('mask_truncated_completions must be False, use mask_endings=("cut",)')
         self.mask_endings = frozenset(mask_endings)
         self.trajectories = trajectories
-        self._placeholder = image_token_id(self.processing_class)
         self._never_sampled = torch.tensor(vision_token_ids(self.processing_class))
         self._turns = TurnWriter(self.processing_class, self.eos_token_ids)
         self._endings: list[str] = []
         self._crops, self._grounding = crops, grounding
         self._kept: Round | None = None
+        self._comparison = Comparison()
+        self._own_logps: torch.Tensor | None = None
+        self._written_at = -1  # the update before which the batch was written
+        if self.use_vllm and self.vllm_mode == "colocate":
+            placeholder = image_token_id(self.processing_class)
+            self.vllm_generation.llm = ColocatedEngine(self.vllm_generation.llm, placeholder)
+            if self.args.learning_rate == 0 and not self.args.vllm_enable_sleep_mode:
+                # It has read these very weights from the directory, and its build for CPUs takes no others.
+                self.vllm_generation.sync_weights = lambda: None
 
     # --- a turn ---
 
@@ -83,15 +106,19 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        if self.use_vllm and self.vllm_mode == "colocate" and images is not None:
-            # TRL 1.16 hands vLLM as many placeholders as a picture has visual tokens, and vLLM 0.22 to 0.32
-            # puts in as many for each of them: the model would read another prompt than the one it is
-            # trained on. In server mode TRL tells vLLM where the pictures are, and nothing is put in.
-            prompt_ids = [
-                collapsed(ids, len(pictures or ()), self._placeholder)
-                for ids, pictures in zip(prompt_ids, images, strict=True)
-            ]
-        return super()._generate_single_turn(prompt_ids, images, *args, **kwargs)
+        if self.use_vllm:
+            turns = super()._generate_single_turn(prompt_ids, images, *args, **kwargs)
+            if self.vllm_mode == "colocate":
+                self.vllm_generation.llm.check_read(prompt_ids)
+            return turns
+        with Listening(self._bare_model(), self.temperature) as heard:
+            ids, _ = super()._generate_single_turn(prompt_ids, images, *args, **kwargs)
+        return ids, heard.logps(ids)
+
+    def _bare_model(self) -> Any:
+        """The module whose `generate` TRL calls in the end."""
+        model = self.accelerator.unwrap_model(self.model_wrapped)
+        return model.get_base_model() if hasattr(model, "get_base_model") else model
 
     # --- after the rollouts, before the rewards ---
 
@@ -170,6 +197,14 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
             raise RuntimeError(
                 "TRL dropped all pictures of this batch: picture tokens and picture features differ in number"
             )
+        written = (
+            output.get("sampling_per_token_logps")
+            if self.use_vllm
+            else output.pop("sampling_per_token_logps", None)
+        )
+        if written is not None:
+            output[_WRITTEN] = written
+        self._written_at = self.state.global_step
         if self.trajectories is not None and self._kept is not None:
             trajectories = self._kept.trajectories(
                 self._round(),
@@ -185,6 +220,82 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
             self._logs["prompt"].clear()
             self._logs["completion"].clear()
         return output
+
+    # --- do the engine and the model agree? ---
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
+        found = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        self._own_logps = found[0].detach()
+        return found
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
+        loss = super()._compute_loss(model, inputs)
+        # After the first update of a round the model is another one than that which has written.
+        if self.state.global_step == self._written_at:
+            self._compare(inputs)
+        return loss
+
+    def _compare(self, batch: dict[str, Any]) -> None:
+        if _WRITTEN in batch and self._own_logps is not None:
+            mask = batch["completion_mask"] * batch.get("tool_mask", 1)
+            self._comparison.add(self._own_logps, batch[_WRITTEN], mask)
+
+    def compare_engines(self) -> Agreement | None:
+        """The agreement over a group of rollouts per process, of rows of the run; it leaves no trace.
+
+        Raises:
+            UserError: the engine read other prompts.
+        """
+        row = self.accelerator.process_index % len(self.train_dataset)
+        with leaves_no_trace(self), self._whole_distribution():
+            batch = self._generate_and_score_completions(
+                [self.train_dataset[row] for _ in range(self.num_generations)]
+            )
+            ids, mask = (
+                torch.cat([batch[f"prompt_{kind}"], batch[f"completion_{kind}"]], 1)
+                for kind in ("ids", "mask")
+            )
+            pictures = ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids")
+            with torch.no_grad():
+                self._get_per_token_logps_and_entropies(
+                    self.model,
+                    ids,
+                    mask,
+                    batch["completion_ids"].shape[1],
+                    batch_size=self.args.per_device_train_batch_size,
+                    **{name: batch[name] for name in pictures if name in batch},
+                )
+            self._compare(batch)
+        return self._comparison.result(self.accelerator)
+
+    @contextlib.contextmanager
+    def _whole_distribution(self) -> Iterator[None]:
+        """The log-probabilities of vLLM are those after top_p and its like, unknown to the trainer."""
+        whole = {"top_p": 1.0, "top_k": 0, "min_p": None, "repetition_penalty": 1.0} if self.use_vllm else {}
+        before = {name: getattr(self.vllm_generation, name) for name in whole}
+        for name, value in whole.items():
+            setattr(self.vllm_generation, name, value)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                setattr(self.vllm_generation, name, value)
+
+    def computes_in_float32(self) -> bool:
+        """Whether the trainer and its engine both do."""
+        kinds = {self.model.dtype}
+        if self.use_vllm and self.vllm_mode == "colocate":
+            kinds.add(self.vllm_generation.llm.llm_engine.model_config.dtype)
+        return kinds == {torch.float32} and self.accelerator.mixed_precision == "no"
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """As TRL's, with the agreement since the last call."""
+        found = self._comparison.result(self.accelerator) if self.model.training else None
+        if found is not None:
+            logs |= {DIFFERENCE: found.difference, RATIO_MIN: found.ratio_min, RATIO_MAX: found.ratio_max}
+        super().log(logs, *args, **kwargs)
+
+    # --- rounds ---
 
     def _is_logged(self) -> bool:
         return bool(self.model.training and self.accelerator.is_main_process)
