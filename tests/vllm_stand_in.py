@@ -1,8 +1,9 @@
 """A stand-in for vLLM: its call signatures, its rules about prompts and pictures, and a made-up model.
 
 Installed as a package named vllm of any version (`install`), it serves `VllmEngine` in every process. The
-signatures are those of vLLM 0.22.0 to 0.31.0, as far as they are used; anything else is a TypeError here. The
-model answers A to C, mostly the same at every size of a picture; every question is logged.
+signatures are those of vLLM 0.22.0 to 0.31.0, the exceptions those of 0.31.0, as far as they are used;
+anything else is a TypeError here. The model answers A to C, mostly the same at every size of a picture; every
+question is logged.
 """
 
 import hashlib
@@ -15,11 +16,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+_EXCEPTIONS = """
+class VLLMClientError(Exception): ...
+class VLLMValidationError(VLLMClientError): ...
+"""
+
 
 def install(folder: Path, version: str = "0.31.0") -> Path:
     """Make `folder` a place from which vllm is imported."""
     (folder / "vllm").mkdir(parents=True)
     shutil.copy(__file__, folder / "vllm" / "__init__.py")
+    (folder / "vllm" / "exceptions.py").write_text(_EXCEPTIONS)
     metadata = folder / f"vllm-{version}.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")

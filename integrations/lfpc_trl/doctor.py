@@ -173,9 +173,10 @@ def _torchvision() -> Iterator[Check]:
         return
     # transformers asks for the package, not whether it works, and then cannot load any Qwen-VL model.
     text = f"{version} cannot be imported ({_last_line(done.stderr)})"
-    yield Check(
-        "problem", "torchvision", text, "pip uninstall torchvision, or install the build for your torch"
-    )
+    advice = "install the build for your torch"
+    if _installed("vllm") is None:  # it cannot look at a model without
+        advice = f"pip uninstall torchvision, or {advice}"
+    yield Check("problem", "torchvision", text, advice)
 
 
 def _gpu() -> Iterator[Check]:

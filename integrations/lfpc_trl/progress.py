@@ -47,6 +47,10 @@ class Progress:
         self._shown_at = self._start
         self._width = 0
 
+    def begin(self) -> None:
+        """The work begins now; the start of an engine, which came before, tells nothing of its speed."""
+        self._start = self._clock()
+
     def show(self, done: int, text: str) -> None:
         """Say `text` and the time that is left, unless the last line is fresh and there is more to come."""
         now = self._clock()

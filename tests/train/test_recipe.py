@@ -219,7 +219,7 @@ LATER = [
         {"per_device_train_batch_size": 3},
         r"prompts_per_update times num_generations \(512\) must be a multiple .*\(3 x 1\)",
     ),
-    ({"use_vllm": True, "use_cpu": True}, "use_vllm needs a GPU"),
+    ({"use_vllm": True, "use_cpu": True}, "use_vllm without a GPU .* learning_rate 0, got"),
 ]
 
 

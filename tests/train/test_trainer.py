@@ -17,6 +17,7 @@ from trl import GRPOTrainer
 from lfpc_rewards import Frame, _reading
 from lfpc_rewards._scan import read_turns
 from lfpc_trl.data.rows import read_rows
+from lfpc_trl.errors import UserError
 from lfpc_trl.models.engines import Picture, expanded
 from lfpc_trl.models.families import family_of
 from lfpc_trl.models.processors import load_processor, never_sampled
@@ -25,6 +26,7 @@ from lfpc_trl.rollouts.rewards import METRICS
 from lfpc_trl.rollouts.transcript import ENDINGS
 from lfpc_trl.runs.trajectories import TrajectoryLog, read_trajectories
 from lfpc_trl.train.alerts import ToolUseAlert
+from lfpc_trl.train.colocated import ColocatedEngine
 from lfpc_trl.train.trainer import RolloutTrainer
 from tests import tiny
 from tests.train.scripted import CUT, make_trainer
@@ -381,15 +383,30 @@ def test_trajectories_are_sampled_by_step_and_by_group(compact_dir, rows, tmp_pa
 
 
 class ColocatedLLM:
-    """The engine that TRL drives in colocate mode: keeps the prompts it is given and plays a script."""
+    """The engine that TRL drives in colocate mode: keeps the prompts it is given and plays a script.
+
+    As vLLM it puts the tokens of a picture in place of one placeholder, whatever stands behind that.
+    """
 
     def __init__(self, trainer, script):
         self.tokenizer, self.script, self.prompts = trainer._tokenizer, script, []
-        self.llm_engine = SimpleNamespace(model_config=SimpleNamespace(max_model_len=4096))
+        self.side, self.placeholder = trainer._crops.factor, trainer.processing_class.image_token_id
+        config = SimpleNamespace(max_model_len=4096, dtype=torch.float32)
+        self.llm_engine = SimpleNamespace(model_config=config)
 
     def generate(self, prompts, **_):
         self.prompts += prompts
-        return [self.turn(place, prompt["prompt_token_ids"]) for place, prompt in enumerate(prompts)]
+        return [self.turn(place, self.read(prompt)) for place, prompt in enumerate(prompts)]
+
+    def read(self, prompt):
+        images = prompt["multi_modal_data"]["image"]
+        images = images if isinstance(images, list) else [images]
+        counts = iter([each.width * each.height // self.side**2 for each in images])
+        return [
+            token
+            for each in prompt["prompt_token_ids"]
+            for token in [each] * (next(counts, 1) if each == self.placeholder else 1)
+        ]
 
     def turn(self, place, ids):
         said = re.findall(r"#(\d+)#", self.tokenizer.decode(ids))
@@ -407,9 +424,10 @@ def colocate(trainer, script, monkeypatch):
     from trl.generation import vllm_generation
 
     monkeypatch.setattr(vllm_generation, "SamplingParams", SimpleNamespace, raising=False)
+    llm = ColocatedLLM(trainer, script)
     generation = object.__new__(vllm_generation.VLLMGeneration)
     vars(generation).update(
-        {"mode": "colocate", "llm": ColocatedLLM(trainer, script), "model": trainer.model},
+        {"mode": "colocate", "llm": ColocatedEngine(llm, llm.placeholder), "model": trainer.model},
         accelerator=trainer.accelerator,
         tensor_parallel_size=1,
         enable_sleep_mode=False,
@@ -425,7 +443,7 @@ def colocate(trainer, script, monkeypatch):
     )
     trainer.use_vllm, trainer.vllm_mode, trainer.vllm_generation = True, "colocate", generation
     trainer._last_loaded_step = trainer.state.global_step
-    return generation.llm.prompts
+    return llm.prompts
 
 
 @pytest.mark.slow
@@ -453,6 +471,46 @@ def test_vllm_beside_the_trainer_is_given_one_placeholder_for_each_picture(
     whole = expanded(given[-1]["prompt_token_ids"], tokens, picture)
     row = read[1][torch.cat([output["prompt_mask"], output["completion_mask"]], 1)[1].bool()].tolist()
     assert row[: len(whole)] == whole
+
+
+@pytest.mark.slow
+def test_without_the_mend_trl_has_vllm_read_another_prompt_and_no_training_starts(
+    compact_dir, rows, tmp_path, monkeypatch
+):
+    """Where nothing is raised, TRL has mended its issue 6294, and most of `colocated.py` can go."""
+    trainer = make_trainer(compact_dir, rows[:1], tmp_path, [[ANSWER]] * 4)
+    monkeypatch.setattr(type(trainer), "_generate_single_turn", RolloutTrainer._generate_single_turn)
+    monkeypatch.setattr(ColocatedEngine, "_short", lambda _, prompt: prompt)
+    colocate(trainer, trainer.script, monkeypatch)
+    wanted = (
+        r"rollout 0 has (\d+) tokens, 12 of them of pictures, vLLM read (\d+) tokens, 23 of them of pictures"
+    )
+    with pytest.raises(UserError, match=wanted) as refused:
+        trainer.train()
+    ours, theirs = map(int, re.search(wanted, str(refused.value)).groups())
+    assert theirs == ours + 11
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        {"prompt_token_ids": [1, 9, 2], "multi_modal_data": {"image": ["picture"]}},
+        {
+            "prompt_token_ids": [1, 9, 9, 2],
+            "mm_placeholders": [(1, 2)],
+            "multi_modal_data": {"image": ["picture"]},
+        },
+        {"prompt_token_ids": [1, 2]},
+    ],
+    ids=["one placeholder per picture", "placeholders named", "no picture"],
+)
+def test_prompts_of_a_trl_that_has_healed_are_left_alone(prompt):
+    given = []
+    answer = SimpleNamespace(prompt_token_ids=[1, 9, 9, 2])
+    engine = ColocatedEngine(SimpleNamespace(generate=lambda prompts: given.extend(prompts) or [answer]), 9)
+    engine.generate([prompt])
+    assert given == [prompt]
+    engine.check_read([[1, 9, 9, 2]])
 
 
 @pytest.mark.slow

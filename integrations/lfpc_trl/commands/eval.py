@@ -343,7 +343,7 @@ def _ask(
     clock.note()
     try:
         running.write_down(
-            running.outcomes(args, make, items, at_a_time=at_a_time),
+            running.outcomes(args, make, items, at_a_time=at_a_time, begun=progress.begin),
             running.journal_in(args.output / JOURNALS, shard),
             header,
             take,

@@ -206,7 +206,7 @@ def _ask(
         progress.show(collector.steps, f"rows {collector.rows}/{len(items)}, answers {given}")
 
     running.write_down(
-        running.outcomes(args, make, items, at_a_time=2 * settings.batch_size),
+        running.outcomes(args, make, items, at_a_time=2 * settings.batch_size, begun=progress.begin),
         running.journal_in(answers_folder(args.output), shard),
         header,
         take,

@@ -66,7 +66,7 @@ def check_engine(args: argparse.Namespace) -> None:
     if args.engine == "vllm" and not args.merge and not args.ray:
         from lfpc_trl.models.engines import check_vllm
 
-        check_vllm()
+        check_vllm(training=False)
 
 
 def _shard(text: str) -> Shard:
@@ -88,7 +88,12 @@ def journal_in(folder: Path, shard: Shard | None) -> Path:
 
 
 def outcomes(
-    args: argparse.Namespace, make: workers.MakeWork, items: Mapping[str, Any], *, at_a_time: int
+    args: argparse.Namespace,
+    make: workers.MakeWork,
+    items: Mapping[str, Any],
+    *,
+    at_a_time: int,
+    begun: Callable[[], object],
 ) -> workers.Outcomes:
     """The work in this process, in several, or in actors of Ray Data.
 
@@ -97,12 +102,13 @@ def outcomes(
         make: makes the work of one process.
         items: by their keys.
         at_a_time: items that an actor of Ray Data is handed together.
+        begun: called when the first engine has started, which can take minutes; not with Ray Data.
     """
     if args.ray:
         return workers.run_on_ray(make, items, workers=args.processes, at_a_time=at_a_time)
     if args.processes == 1:
-        return workers.run_here(make, items)
-    return workers.run_processes(make, items, environments(args.processes, args.threads))
+        return workers.run_here(make, items, begun)
+    return workers.run_processes(make, items, environments(args.processes, args.threads), begun)
 
 
 def environments(processes: int, threads: int | None) -> list[dict[str, str]]:

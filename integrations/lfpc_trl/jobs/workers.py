@@ -68,9 +68,17 @@ def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {one_line(error)}"
 
 
-def run_here(make: MakeWork, items: Mapping[str, Any]) -> Outcomes:
-    """The work in this process."""
-    yield from make()(iter(items.items()))
+def run_here(make: MakeWork, items: Mapping[str, Any], begun: Callable[[], object] = int) -> Outcomes:
+    """The work in this process.
+
+    Args:
+        make: called once.
+        items: by their keys.
+        begun: called when the work is made and begins.
+    """
+    work = make()
+    begun()
+    yield from work(iter(items.items()))
 
 
 # --- processes ---------------------------------------------------------------------------------------
@@ -88,7 +96,10 @@ class _End(NamedTuple):
 
 
 def run_processes(
-    make: MakeWork, items: Mapping[str, Any], environments: Sequence[Mapping[str, str]]
+    make: MakeWork,
+    items: Mapping[str, Any],
+    environments: Sequence[Mapping[str, str]],
+    begun: Callable[[], object] = int,
 ) -> Outcomes:
     """The work in fresh processes, one for each environment.
 
@@ -100,11 +111,13 @@ def run_processes(
         make: called once in each worker.
         items: by their keys; handed out in order, to whoever has room.
         environments: variables to set in each worker before it imports anything, such as its GPU.
+        begun: called when the first worker has made its work and begins.
 
     Raises:
         UserError: `make` raised one.
     """
     waiting = deque(items.items())
+    has_begun = False
     workers: list[_Worker] = []
     reason = "no worker was started"
     try:
@@ -116,6 +129,9 @@ def run_processes(
                     continue
                 message = worker.receive()
                 if isinstance(message, _Request):
+                    if not has_begun:
+                        has_begun = True
+                        begun()
                     worker.hand(waiting)
                 elif isinstance(message, _End):
                     worker.over = True

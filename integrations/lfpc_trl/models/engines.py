@@ -8,6 +8,7 @@ is a function of the prompt, and sampling draws from a stream of the prompt's ow
 among processes and runs at will.
 """
 
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,10 @@ import torch
 from PIL import Image
 from transformers import AutoConfig, GenerationConfig, LogitsProcessor
 
-from lfpc_trl.errors import UserError, how_to_install
+from lfpc_trl.errors import UserError, how_to_install, one_line
 from lfpc_trl.models.continued import ContinuedGeneration, Conversation, Shown, up_to_end
 from lfpc_trl.models.processors import factor, load_processor, vision_token_ids
+from lfpc_trl.models.vllm_failures import vllm_failures
 from lfpc_trl.models.weights import default_device, load_model
 from lfpc_trl.pictures.sizes import tokens_of
 from lfpc_trl.versions import MATRIX, installed, is_in
@@ -58,6 +60,10 @@ class Prompt:
     seed: int = 0
 
 
+class Refused(Exception):  # noqa: N818 - it is an answer, too
+    """An engine takes a prompt not: too long for it, too many pictures. Those beside it were answered."""
+
+
 class Engine(Protocol):
     """What `rollouts` asks of an engine.
 
@@ -74,7 +80,7 @@ class Engine(Protocol):
 
     def generate(
         self, prompts: Sequence[Prompt], *, max_new_tokens: int, temperature: float
-    ) -> list[list[int]]:
+    ) -> Sequence[list[int] | Refused]:
         """The next turn of each prompt: its tokens, up to and including the end of the turn."""
 
 
@@ -209,9 +215,18 @@ class PromptLimits:
     tokens: int
 
 
-def check_vllm() -> None:
-    """Raise `UserError` unless a vLLM of the supported versions is installed; imports nothing."""
+VLLM_ALONE = ">=0.22.0,<0.34"
+"""The versions for questions without a trainer, of which TRL supports fewer."""
+
+
+def check_vllm(*, training: bool) -> None:
+    """Raise `UserError` unless a vLLM of the supported versions is installed; imports nothing.
+
+    Args:
+        training: whether TRL is to drive it.
+    """
     [supported] = [package.supported for package in MATRIX if package.name == "vllm"]
+    supported = supported if training else VLLM_ALONE
     version = installed("vllm")
     if version is None:
         raise UserError(f"vllm not installed; {how_to_install('vllm')}")
@@ -232,25 +247,27 @@ class VllmEngine:
     """
 
     def __init__(self, model_dir: str | Path, processor: Any, limits: PromptLimits) -> None:
-        check_vllm()
-        from vllm import LLM
+        check_vllm(training=False)
+        with vllm_failures(Path(tempfile.gettempdir()), "cannot start"):
+            from vllm import LLM
 
         self.processor, self._limits = processor, limits
         self._side = factor(processor)
         config = AutoConfig.from_pretrained(model_dir).get_text_config()
         self.context = min(int(config.max_position_embeddings), limits.tokens)
-        self._llm = LLM(
-            model=str(model_dir),
-            dtype="bfloat16",
-            max_model_len=self.context,
-            limit_mm_per_prompt={"image": limits.pictures, "video": 0},
-            mm_processor_kwargs={
-                "size": {
-                    "shortest_edge": self._side**2,
-                    "longest_edge": limits.picture_tokens * self._side**2,
-                }
-            },
-        )
+        with vllm_failures(Path(tempfile.gettempdir()), "cannot start"):
+            self._llm = LLM(
+                model=str(model_dir),
+                dtype="bfloat16",
+                max_model_len=self.context,
+                limit_mm_per_prompt={"image": limits.pictures, "video": 0},
+                mm_processor_kwargs={
+                    "size": {
+                        "shortest_edge": self._side**2,
+                        "longest_edge": limits.picture_tokens * self._side**2,
+                    }
+                },
+            )
 
     def picture(self, image: Image.Image) -> Picture:
         """The picture as it is.
@@ -268,7 +285,7 @@ class VllmEngine:
 
     def generate(
         self, prompts: Sequence[Prompt], *, max_new_tokens: int, temperature: float
-    ) -> list[list[int]]:
+    ) -> list[list[int] | Refused]:
         """All prompts at once; vLLM divides them into batches itself."""
         if not prompts:
             return []
@@ -294,8 +311,24 @@ class VllmEngine:
             }
             for prompt in prompts
         ]
-        outputs = self._llm.generate(inputs, sampling_params=sampling, use_tqdm=False)
-        return [up_to_end(output.outputs[0].token_ids, ends) for output in outputs]
+        return [
+            output if isinstance(output, Refused) else up_to_end(output.outputs[0].token_ids, ends)
+            for output in self._ask(inputs, sampling)
+        ]
+
+    def _ask(self, inputs: list[dict[str, Any]], sampling: list[Any]) -> list[Any]:
+        """What vLLM answers to each. Of a list with one that it refuses it answers none: halves are asked."""
+        from vllm import exceptions
+
+        # Since 0.31 a refusal is no ValueError any more.
+        refusals = (ValueError, getattr(exceptions, "VLLMClientError", ValueError))
+        try:
+            return list(self._llm.generate(inputs, sampling_params=sampling, use_tqdm=False))
+        except refusals as error:
+            if len(inputs) == 1:
+                return [Refused(f"vLLM refuses its prompt ({one_line(error)})")]
+        half = len(inputs) // 2
+        return [*self._ask(inputs[:half], sampling[:half]), *self._ask(inputs[half:], sampling[half:])]
 
 
 def new_engine(name: EngineName, model_dir: str | Path, limits: PromptLimits) -> Engine:

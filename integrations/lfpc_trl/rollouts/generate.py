@@ -25,7 +25,7 @@ from trl.data_utils import prepare_multimodal_messages
 from lfpc_rewards import Frame
 from lfpc_rewards.parsing import is_image
 from lfpc_trl.data.rows import Row
-from lfpc_trl.models.engines import Engine, Picture, Prompt, PromptLimits, image_token_id
+from lfpc_trl.models.engines import Engine, Picture, Prompt, PromptLimits, Refused, image_token_id
 from lfpc_trl.models.processors import factor
 from lfpc_trl.pictures.lazy import LazyImage
 from lfpc_trl.pictures.sizes import tokens_of
@@ -174,7 +174,7 @@ def stream_rollouts(
         on_first_turn: told each first turn as soon as it was generated, for jobs that are to begin with it.
 
     Yields:
-        The job with its rollout, or with the error that its picture raised.
+        The job with its rollout, or with the error of its picture, or the engine's refusal.
 
     Raises:
         ValueError: a row without `shown_size`, or without targets where crops come from them; a prompt with
@@ -253,6 +253,7 @@ def generate_rollouts(
         ValueError: a setting out of range, a row without `shown_size`, or without targets where crops
             come from them.
         OSError: a picture is gone.
+        Refused: the engine does not take a row's prompt; nothing is given back then.
     """
     settings = RolloutSettings(max_turns, max_new_tokens, temperature, seed, batch_size)
     if first_turns is not None and len(first_turns) != len(rows):
@@ -356,7 +357,7 @@ class _Speaker:
         return live
 
     def speak(self, lives: Sequence[_Live]) -> list[_Live]:
-        """One turn of each rollout; those that have spoken. The others are over: their picture is gone."""
+        """One turn of each rollout; those that have spoken. The others are over, with an error."""
         start = time.perf_counter()
         for live in lives:
             self._make_ready(live)
@@ -367,10 +368,13 @@ class _Speaker:
             temperature=self.settings.temperature,
         )
         for live, turn in zip(speaking, turns, strict=True):
-            self.advance(live, turn)
+            if isinstance(turn, Refused):
+                live.error, live.over = turn, True
+            else:
+                self.advance(live, turn)
         for live in lives:
             live.seconds += (time.perf_counter() - start) / len(lives)
-        return speaking
+        return [live for live in speaking if live.error is None]
 
     def prompt(self, live: _Live) -> Prompt:
         """What the engine is given for the next turn."""

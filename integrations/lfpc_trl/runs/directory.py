@@ -5,7 +5,6 @@ model. One process of several writes; a kill at any moment leaves every file who
 noticed.
 """
 
-import importlib.metadata
 import json
 import os
 import subprocess
@@ -17,6 +16,7 @@ from lfpc_trl.data.rows import Row, rows_digest
 from lfpc_trl.errors import UserError
 from lfpc_trl.files import write_whole
 from lfpc_trl.json_values import parse_json, read_json
+from lfpc_trl.versions import installed
 
 MANIFEST, METRICS_FILE = "manifest.json", "metrics.jsonl"
 _PACKAGES = (
@@ -59,14 +59,7 @@ def new_manifest(
 
 def versions() -> dict[str, str | None]:
     """The versions of what results depend on, None for what is not installed, and the commit."""
-    return {name: _version(name) for name in _PACKAGES} | {"commit": _commit()}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None  # not installed, or run from a checkout
+    return {name: installed(name) for name in _PACKAGES} | {"commit": _commit()}
 
 
 def _commit() -> str | None:

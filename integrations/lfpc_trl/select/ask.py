@@ -27,7 +27,7 @@ from lfpc_trl.models.weights import fingerprint
 from lfpc_trl.pictures.originals import load_shown
 from lfpc_trl.pictures.sizes import Size, tokens_of
 from lfpc_trl.rollouts.crop_tool import CropSettings
-from lfpc_trl.rollouts.generate import generate_rollouts
+from lfpc_trl.rollouts.generate import Job, Rollout, RolloutSettings, stream_rollouts
 from lfpc_trl.rollouts.prompts import asked, question_text, system_text
 from lfpc_trl.select.ladder import (
     Answers,
@@ -134,6 +134,9 @@ class LadderWork:
                     else:  # the picture vanished or broke since the rows were read
                         yield Failure((item.row.id,), f"{item.row.image}: {error}")
                 for item, answer in zip(batch, self._answers(batch, pictures), strict=True):
+                    if isinstance(answer, Exception):
+                        yield Failure((item.row.id,), str(answer))
+                        continue
                     after = replace(item, answers=(*item.answers, answer))
                     last = is_decided(after.answers, len(item.sizes), item.row.choices, self._same)
                     yield Piece(item.row.id, as_record(item, answer), last)
@@ -158,21 +161,31 @@ class LadderWork:
     def _tokens(self, item: LadderItem) -> int:
         return tokens_of(item.size, self._factor)
 
-    def _answers(self, batch: Sequence[LadderItem], pictures: Sequence[Image.Image]) -> list[str | None]:
-        settings = self._settings
-        rollouts = generate_rollouts(
-            self._engine,
-            [replace(item.row, shown_size=item.size) for item in batch],
-            # No box is read when the tool is not offered, so the frame does not matter.
-            crop_settings=CropSettings(frame=Frame.SHOWN, factor=self._factor),
-            tools=False,
-            max_new_tokens=settings.max_new_tokens,
-            temperature=settings.temperature,
-            seed=settings.seed,
+    def _answers(
+        self, batch: Sequence[LadderItem], pictures: Sequence[Image.Image]
+    ) -> list[str | Exception | None]:
+        """The answer to each, or why there is none."""
+        # No box is read when the tool is not offered, so the frame does not matter.
+        crops = CropSettings(frame=Frame.SHOWN, factor=self._factor)
+        jobs = [
+            Job(replace(item.row, shown_size=item.size), crops, tools=False, picture=picture)
+            for item, picture in zip(batch, pictures, strict=True)
+        ]
+        settings = RolloutSettings(
+            max_new_tokens=self._settings.max_new_tokens,
+            temperature=self._settings.temperature,
+            seed=self._settings.seed,
             batch_size=max(1, len(batch)),
-            pictures=pictures,
         )
-        return [rollout.answer for rollout in parse_completions([each.messages for each in rollouts])]
+        waiting = iter(jobs)
+        outcomes = dict(stream_rollouts(self._engine, lambda: next(waiting, None), settings))
+        rollouts = {job: each for job, each in outcomes.items() if isinstance(each, Rollout)}
+        parsed = parse_completions([each.messages for each in rollouts.values()])
+        answers: dict[Job, str | Exception | None] = {
+            job: each for job, each in outcomes.items() if isinstance(each, Exception)
+        }
+        answers |= {job: each.answer for job, each in zip(rollouts, parsed, strict=True)}
+        return [answers[job] for job in jobs]
 
 
 @dataclass(frozen=True)

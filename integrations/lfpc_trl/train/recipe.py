@@ -306,7 +306,7 @@ class Recipe:
                 f"be a multiple of per_device_train_batch_size times processes ({micro} x {processes})"
             )
         if self.option("use_vllm") and self.option("use_cpu"):
-            raise UserError("use_vllm needs a GPU, and use_cpu leaves it unused")
+            self.check_vllm_on_cpu()
         attention = self.option("attn_implementation")
         if is_kernel_of_the_hub(attention):
             raise UserError(
@@ -315,6 +315,19 @@ class Recipe:
             )
         for name in _SETTINGS_OR_FILE:
             _check_settings_or_file(name, self.option(name))
+
+    def check_vllm_on_cpu(self) -> None:
+        """Refuse a training without a GPU whose vLLM would have to take new weights.
+
+        Raises:
+            UserError: the weights are to change.
+        """
+        if self.option("learning_rate") != 0 or self.option("vllm_mode") != "colocate":
+            raise UserError(
+                "use_vllm without a GPU is for trying an engine: vLLM takes no new weights there, so "
+                f"vllm_mode must be colocate and learning_rate 0, got {self.option('vllm_mode')} and "
+                f"{self.option('learning_rate'):g}"
+            )
 
     def grpo_config(
         self,

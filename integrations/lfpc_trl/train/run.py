@@ -29,6 +29,7 @@ from lfpc_trl.locus.task import CuePrompt
 from lfpc_trl.models import families, processors, weights
 from lfpc_trl.models.engines import check_vllm
 from lfpc_trl.models.prepare import planned_changes
+from lfpc_trl.models.vllm_failures import vllm_failures
 from lfpc_trl.rollouts.crop_tool import environment_factory
 from lfpc_trl.rollouts.prompts import Message, build_prompt
 from lfpc_trl.rollouts.rewards import METRICS
@@ -37,6 +38,7 @@ from lfpc_trl.runs import directory as run_directory
 from lfpc_trl.runs.directory import MANIFEST
 from lfpc_trl.runs.trajectories import DIRECTORY as TRAJECTORIES
 from lfpc_trl.runs.trajectories import TrajectoryLog
+from lfpc_trl.train.agreement import DIFFERENCE, RATIO_MAX, RATIO_MIN, AgreementWatch, EngineCheck
 from lfpc_trl.train.alerts import ALERT, ToolUseAlert
 from lfpc_trl.train.preflight import PreflightReport, preflight
 from lfpc_trl.train.recipe import Recipe, processes_now
@@ -60,6 +62,7 @@ _TRL_NAMES = {
     "loss": "loss",
     "grad_norm": "grad_norm",
     "learning_rate": "learning_rate",
+    **{name: name for name in (DIFFERENCE, RATIO_MIN, RATIO_MAX)},
 }
 """Our name in `metrics.jsonl`: TRL's name in its logs. No times, so that equal runs give equal files."""
 _NOT_COPIED = (".safetensors", ".gguf", ".md", ".index.json", ".jsonl", ".tmp", ".py", *weights.PICKLED)
@@ -158,13 +161,18 @@ def train(
         run_directory.clear_leftovers(output_dir)
         run_directory.keep_metrics_until(output_dir, done)
         _trajectory_log(recipe, output_dir).forget_after(done)
-    with _quiet():
+    with _quiet(), vllm_failures(output_dir, "has failed"):
         trainer = _trainer(recipe, family.frame, processor, model_dir, rows, output_dir, checkpoint)
         trainer.epochs_done = done // (len(rows) // recipe.stage.prompts_per_step)
         if recipe.stage.tool_use_alert:
             trainer.add_callback(ToolUseAlert())  # before the log, which writes the alert down
-        trainer.add_callback(_StepLog(output_dir, recipe, on_step))
+        watch = AgreementWatch()
+        for callback in (EngineCheck(trainer), _StepLog(output_dir, recipe, on_step), watch):
+            trainer.add_callback(callback)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        if watch.reason:
+            step = trainer.state.global_step // recipe.stage.updates_per_step()
+            raise UserError(f"{output_dir}: stopped and saved after step {step}: {watch.reason}")
         _save_model(trainer, recipe, model_dir, output_dir)
         trainer.accelerator.end_training()  # closes the reporters and the processes' connections
     if _is_main_process():
@@ -278,7 +286,9 @@ def _check_packages(recipe: Recipe) -> None:
         if importlib.util.find_spec(package) is None:
             raise UserError(f"{setting} needs the package {package}, which is not installed")
     if recipe.option("use_vllm"):
-        check_vllm()
+        check_vllm(training=True)
+        if weights.default_device() == "cpu":
+            recipe.check_vllm_on_cpu()
 
 
 def _check_start(recipe: Recipe, model_dir: Path) -> None:

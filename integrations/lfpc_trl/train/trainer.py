@@ -1,23 +1,22 @@
 """TRL's trainer, with what it lacks for rollouts that hold pictures.
 
 It keeps what the model wrote as it was written, knows how each rollout ended, can leave kinds of endings out
-of the loss, keeps a sample of the rollouts, and stops where TRL 1.16 would go on with a damaged batch.
+of the loss, keeps a sample of the rollouts, compares the engine that writes with the model that is trained,
+and stops where TRL 1.16 would go on with a damaged batch.
 """
 
 import contextlib
 import os
 import sys
-from collections.abc import Collection, Hashable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 from trl import GRPOTrainer
 
-from lfpc_trl.models.continued import ContinuedGeneration, Conversation, Shown
-from lfpc_trl.models.engines import collapsed, image_token_id
+from lfpc_trl.models.engines import image_token_id
 from lfpc_trl.models.processors import vision_token_ids
-from lfpc_trl.pictures.lazy import LazyImage
+from lfpc_trl.models.shared_prompt import without_adapter
 from lfpc_trl.rollouts.crop_tool import CropSettings, EnvironmentFactory
 from lfpc_trl.rollouts.prompts import Message
 from lfpc_trl.rollouts.transcript import (
@@ -30,7 +29,21 @@ from lfpc_trl.rollouts.transcript import (
 from lfpc_trl.rollouts.turns import TurnWriter
 from lfpc_trl.runs.trajectories import Round, TrajectoryLog
 from lfpc_trl.train import group_step
+from lfpc_trl.train.agreement import (
+    DIFFERENCE,
+    RATIO_MAX,
+    RATIO_MIN,
+    Agreement,
+    Comparison,
+    Listening,
+    leaves_no_trace,
+)
+from lfpc_trl.train.colocated import ColocatedEngine
+from lfpc_trl.train.continued_turns import ContinuedTurns
 from lfpc_trl.train.groups import GroupedPictures, group_pictures, micro_batches
+
+_WRITTEN = "written_logps"
+"""In a batch: the log-probabilities with which the engine has written its tokens; NaN where it told none."""
 
 
 class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -79,27 +92,32 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
             raise ValueError('mask_truncated_completions must be False, use mask_endings=("cut",)')
         self.mask_endings = frozenset(mask_endings)
         self.trajectories = trajectories
-        self._placeholder = image_token_id(self.processing_class)
         self._never_sampled = torch.tensor(vision_token_ids(self.processing_class))
         self._turns = TurnWriter(self.processing_class, self.eos_token_ids)
         self._endings: list[str] = []
         self._crops, self._grounding = crops, grounding
         self._kept: Round | None = None
+        self._placeholder = image_token_id(self.processing_class)
+        self._comparison = Comparison()
+        self._own_logps: torch.Tensor | None = None
+        self._written_at = -1  # the update before which the batch was written
+        if self.use_vllm and self.vllm_mode == "colocate":
+            self.vllm_generation.llm = ColocatedEngine(self.vllm_generation.llm, self._placeholder)
+            if self.args.learning_rate == 0 and not self.args.vllm_enable_sleep_mode:
+                # It has read these very weights from the directory, and its build for CPUs takes no others.
+                self.vllm_generation.sync_weights = lambda: None
         reason = group_step.prepare(self) if share_prompts else None
         if reason is not None and self.accelerator.is_main_process:
             print(f"lfpc: every rollout is computed by itself: {reason}", file=sys.stderr, flush=True)
         shared = share_prompts and reason is None
         self._group_step = group_step.GroupStep(self.accelerator) if shared else None
         # Another cache than transformers' usual one cannot be handed from turn to turn.
-        continued = shared and not self.use_transformers_continuous_batching
-        self._generation = (
-            ContinuedGeneration(
-                self.accelerator.unwrap_model(self.model),
-                placeholder=self._placeholder,
-                padding=self._tokenizer.pad_token_id,
-                merge_size=self.processing_class.image_processor.merge_size,
+        other_cache = self.use_transformers_continuous_batching or self.args.cache_implementation is not None
+        self._continued = (
+            ContinuedTurns(
+                self.accelerator.unwrap_model(self.model), self.processing_class, self.eos_token_ids
             )
-            if continued and self.args.cache_implementation is None and not self.use_vllm
+            if shared and not other_cache and not self.use_vllm
             else None
         )
 
@@ -112,57 +130,20 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        if self.use_vllm and self.vllm_mode == "colocate" and images is not None:
-            # TRL 1.16 hands vLLM as many placeholders as a picture has visual tokens, and vLLM 0.22 to 0.32
-            # puts in as many for each of them: the model would read another prompt than the one it is
-            # trained on. In server mode TRL tells vLLM where the pictures are, and nothing is put in.
-            prompt_ids = [
-                collapsed(ids, len(pictures or ()), self._placeholder)
-                for ids, pictures in zip(prompt_ids, images, strict=True)
-            ]
-        if self._generation is None or images is None:
-            return super()._generate_single_turn(prompt_ids, images, *args, **kwargs)
-        with self._continued(self._generation, prompt_ids, images):
-            return super()._generate_single_turn(prompt_ids, images, *args, **kwargs)
+        if self.use_vllm:
+            turns = super()._generate_single_turn(prompt_ids, images, *args, **kwargs)
+            if self.vllm_mode == "colocate":
+                self.vllm_generation.llm.check_read(prompt_ids)
+            return turns
+        heard = Listening(self._bare_model(), self.temperature)
+        kept = self._continued is not None and images is not None
+        with self._continued.of(prompt_ids, images, heard) if kept else heard:  # type: ignore[union-attr, arg-type]
+            ids, _ = super()._generate_single_turn(prompt_ids, images, *args, **kwargs)
+        return ids, heard.logps(ids)
 
-    @contextlib.contextmanager
-    def _continued(
-        self,
-        generation: ContinuedGeneration,
-        prompt_ids: list[list[int]],
-        images: list[list[Any] | None],
-    ) -> Iterator[None]:
-        """Has TRL's call of `generate` answered with states that are kept between turns.
-
-        TRL makes the model ready for it, with its adapters and precision, and reads its tokens as ever.
-        """
-        model = self.accelerator.unwrap_model(self.model)
-        generate = model.generate
-
-        def answer(
-            *,
-            input_ids: torch.Tensor,
-            pixel_values: torch.Tensor,
-            image_grid_thw: torch.Tensor,
-            generation_config: Any,
-            **_: Any,
-        ) -> torch.Tensor:
-            pixels = iter(torch.split(pixel_values, image_grid_thw.prod(1).tolist()))
-            grids = iter(image_grid_thw)
-            conversations = [
-                Conversation(ids, [Shown(_key(each), next(pixels), next(grids)) for each in pictures or ()])
-                for ids, pictures in zip(prompt_ids, images, strict=True)
-            ]
-            turns = generation.generate(conversations, generation_config, self.eos_token_ids, generate)
-            written = [torch.tensor(turn, device=input_ids.device) for turn in turns]
-            padding = self._tokenizer.pad_token_id
-            return torch.cat([input_ids, pad_sequence(written, batch_first=True, padding_value=padding)], 1)
-
-        model.generate = answer
-        try:
-            yield
-        finally:
-            del model.generate
+    def _bare_model(self) -> Any:
+        """The module whose `generate` TRL calls in the end."""
+        return without_adapter(self.accelerator.unwrap_model(self.model_wrapped))
 
     # --- after the rollouts, before the rewards ---
 
@@ -170,8 +151,8 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
         try:
             output = super()._generate(prompts)
         finally:
-            if self._generation is not None:
-                self._generation.forget()
+            if self._continued is not None:
+                self._continued.forget()
         prompt_ids, ids, tool_mask, parsed, *rest = output
         if tool_mask is None:  # without a tool every token is the model's
             tool_mask = [[1] * len(tokens) for tokens in ids]
@@ -247,6 +228,14 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
             raise RuntimeError(
                 "TRL dropped all pictures of this batch: picture tokens and picture features differ in number"
             )
+        written = (
+            output.get("sampling_per_token_logps")
+            if self.use_vllm
+            else output.pop("sampling_per_token_logps", None)
+        )
+        if written is not None:
+            output[_WRITTEN] = written
+        self._written_at = self.state.global_step
         if self.trajectories is not None and self._kept is not None:
             trajectories = self._kept.trajectories(
                 self._round(),
@@ -287,9 +276,11 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
     ) -> Any:
         pictures = kwargs.get("pixel_values")
         if self._group_step is None or pictures is None:
-            return super()._get_per_token_logps_and_entropies(
+            found = super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, batch_size=batch_size, **kwargs
             )
+            self._own_logps = found[0].detach()
+            return found
         if not isinstance(pictures, GroupedPictures):
             ids, mask = (each[:, :-logits_to_keep] for each in (input_ids, attention_mask))
             pictures = self._pictures(ids, mask, kwargs)
@@ -302,6 +293,7 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
             at_once=batch_size or len(input_ids),
             weights_change=self.accelerator.sync_gradients,
         )
+        self._own_logps = log_probs.detach()
         return log_probs, entropies, None
 
     def _pictures(
@@ -317,6 +309,77 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
             copy=copy,
         )
 
+    # --- do the engine and the model agree? ---
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
+        loss = super()._compute_loss(model, inputs)
+        # After the first update of a round the model is another one than that which has written.
+        if self.state.global_step == self._written_at:
+            self._compare(inputs)
+        return loss
+
+    def _compare(self, batch: dict[str, Any]) -> None:
+        if _WRITTEN in batch and self._own_logps is not None:
+            mask = batch["completion_mask"] * batch.get("tool_mask", 1)
+            self._comparison.add(self._own_logps, batch[_WRITTEN], mask)
+
+    def compare_engines(self) -> Agreement | None:
+        """The agreement over a group of rollouts per process, of rows of the run; it leaves no trace.
+
+        Raises:
+            UserError: the engine read other prompts.
+        """
+        row = self.accelerator.process_index % len(self.train_dataset)
+        with leaves_no_trace(self), self._whole_distribution():
+            batch = self._generate_and_score_completions(
+                [self.train_dataset[row] for _ in range(self.num_generations)]
+            )
+            ids, mask = (
+                torch.cat([batch[f"prompt_{kind}"], batch[f"completion_{kind}"]], 1)
+                for kind in ("ids", "mask")
+            )
+            pictures = ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids")
+            with torch.no_grad():
+                self._get_per_token_logps_and_entropies(
+                    self.model,
+                    ids,
+                    mask,
+                    batch["completion_ids"].shape[1],
+                    batch_size=self.args.per_device_train_batch_size,
+                    **{name: batch[name] for name in pictures if name in batch},
+                )
+            self._compare(batch)
+        return self._comparison.result(self.accelerator)
+
+    @contextlib.contextmanager
+    def _whole_distribution(self) -> Iterator[None]:
+        """The log-probabilities of vLLM are those after top_p and its like, unknown to the trainer."""
+        whole = {"top_p": 1.0, "top_k": 0, "min_p": None, "repetition_penalty": 1.0} if self.use_vllm else {}
+        before = {name: getattr(self.vllm_generation, name) for name in whole}
+        for name, value in whole.items():
+            setattr(self.vllm_generation, name, value)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                setattr(self.vllm_generation, name, value)
+
+    def computes_in_float32(self) -> bool:
+        """Whether the trainer and its engine both do."""
+        kinds = {self.model.dtype}
+        if self.use_vllm and self.vllm_mode == "colocate":
+            kinds.add(self.vllm_generation.llm.llm_engine.model_config.dtype)
+        return kinds == {torch.float32} and self.accelerator.mixed_precision == "no"
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """As TRL's, with the agreement since the last call."""
+        found = self._comparison.result(self.accelerator) if self.model.training else None
+        if found is not None:
+            logs |= {DIFFERENCE: found.difference, RATIO_MIN: found.ratio_min, RATIO_MAX: found.ratio_max}
+        super().log(logs, *args, **kwargs)
+
+    # --- rounds ---
+
     def _is_logged(self) -> bool:
         return bool(self.model.training and self.accelerator.is_main_process)
 
@@ -325,8 +388,3 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
         micro_steps: int = self.args.steps_per_generation * self.num_iterations
         updates = max(1, micro_steps // self.args.gradient_accumulation_steps)
         return int(self.state.global_step // updates) + 1
-
-
-def _key(image: Any) -> Hashable:
-    """Equal for pictures that are known to have equal pixels, as long as they live."""
-    return image.recipe if isinstance(image, LazyImage) else id(image)

@@ -1,0 +1,38 @@
+"""What goes wrong in vLLM reaches the user as one line; the pages that belong to it are in a file."""
+
+import contextlib
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+from lfpc_trl.errors import UserError, one_line
+
+
+@contextlib.contextmanager
+def vllm_failures(folder: Path, what: str) -> Iterator[None]:
+    """Turn an exception that comes out of vLLM into one line that names a file with its traceback.
+
+    Args:
+        folder: where the file goes.
+        what: failed, such as "cannot start".
+
+    Raises:
+        UserError: an exception has passed through code of vLLM. Any other stays as it is.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if not _comes_from_vllm(error):
+            raise
+        path = folder / f"vllm-{time.time_ns()}.log"
+        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        text = f"vLLM {what}, {type(error).__name__}: {one_line(error)}; the whole traceback is in {path}"
+        raise UserError(text) from error
+
+
+def _comes_from_vllm(error: Exception) -> bool:
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(str(frame.f_globals.get("__name__")).partition(".")[0] == "vllm" for frame, _ in frames)

@@ -1,0 +1,51 @@
+"""Engines that need an environment of their own (`.ci/engines`): elsewhere these tests are skipped."""
+
+import pytest
+
+from tests.engines import vllm_on_cpu
+
+collect_ignore = ["site"]  # is imported once, by whom it is for
+
+if vllm_on_cpu.is_there():
+    vllm_on_cpu.set_up()
+
+
+def pytest_configure(config):
+    """Packages of many years stand beside vLLM and warn of each other; ours are judged elsewhere."""
+    config.addinivalue_line("filterwarnings", "ignore")
+
+
+@pytest.fixture(scope="session")
+def signs(tmp_path_factory):
+    """Rows of the demo's world, with an overview in which no sign can be read."""
+    from lfpc_trl.data.rows import read_rows, with_shown_tokens
+    from lfpc_trl.demo import world
+
+    folder = tmp_path_factory.mktemp("signs")
+    list(world.make_pictures(folder, 4, seed=1, photos=["astronaut", "retina"], name="signs"))
+    return with_shown_tokens(read_rows(folder / "signs.jsonl", require_targets=True), 54, factor=28)
+
+
+@pytest.fixture(scope="session")
+def widened_dir(tmp_path_factory):
+    """The demo's checkpoint for vLLM on the CPU: see `tests.engines.widened`."""
+    from lfpc_trl.models.prepare import prepare_model
+    from tests.engines.widened import make_widened
+
+    prepared = tmp_path_factory.mktemp("prepared") / "widened"
+    prepare_model(make_widened(tmp_path_factory.mktemp("widened")), prepared)
+    return prepared
+
+
+@pytest.fixture(scope="session")
+def one_engine():
+    """Where `vllm.LLM` is looked up there is the one engine of these tests."""
+    pytest.importorskip("vllm", reason="vLLM is not installed")
+    import vllm
+    from trl.generation import vllm_generation
+
+    engine = vllm_on_cpu.OneEngine()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vllm, "LLM", engine)
+        patch.setattr(vllm_generation, "LLM", engine)
+        yield engine
