@@ -4,6 +4,7 @@ It keeps what the model wrote as it was written, knows how each rollout ended, c
 of the loss, keeps a sample of the rollouts, and stops where TRL 1.16 would go on with a damaged batch.
 """
 
+import copy
 import os
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -24,6 +25,7 @@ from lfpc_trl.rollouts.transcript import (
 )
 from lfpc_trl.rollouts.turns import TurnWriter
 from lfpc_trl.runs.trajectories import Round, TrajectoryLog
+from lfpc_trl.train.sharding import generate_in_step, is_sharded, most
 
 
 class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -73,6 +75,8 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
         self._endings: list[str] = []
         self._crops, self._grounding = crops, grounding
         self._kept: Round | None = None
+        self._is_sharded = is_sharded(self.accelerator)
+        self._in_tool_loop = False
 
     # --- a turn ---
 
@@ -91,7 +95,58 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
                 collapsed(ids, len(pictures or ()), self._placeholder)
                 for ids, pictures in zip(prompt_ids, images, strict=True)
             ]
+        if self._meets_in_turns():
+            if self._in_tool_loop:
+                most(len(prompt_ids), self.accelerator.device)
+            if self.is_fsdp_enabled:
+                generate_in_step(self.model)
         return super()._generate_single_turn(prompt_ids, images, *args, **kwargs)
+
+    def _tool_call_loop(
+        self,
+        prompts: Any,
+        prompt_ids: list[list[int]],
+        completion_ids: Any,
+        completions: Any,
+        logprobs: Any,
+        images: Any,
+        *args: Any,
+    ) -> Any:
+        # TRL 1.16 lets each process leave this loop when its own rollouts have ended. Where the model is in
+        # parts, the others would wait for it in their next turn. So before each further turn all say whether
+        # they write one, and who does not writes a token that nobody reads, until nobody writes.
+        if not self._meets_in_turns():
+            return super()._tool_call_loop(
+                prompts, prompt_ids, completion_ids, completions, logprobs, images, *args
+            )
+        self._in_tool_loop = True
+        try:
+            output = super()._tool_call_loop(
+                prompts, prompt_ids, completion_ids, completions, logprobs, images, *args
+            )
+        finally:
+            self._in_tool_loop = False
+        while most(0, self.accelerator.device):
+            self._accompany_turn(prompt_ids[0], images[0])
+        return output
+
+    def _meets_in_turns(self) -> bool:
+        """Whether a turn of one process needs the others."""
+        return self._is_sharded and not self.use_vllm
+
+    def _accompany_turn(self, prompt_ids: list[int], pictures: list[Any]) -> None:
+        """Take part in a turn of others: with a picture, as they do, for its encoder is in parts, too."""
+        inputs = self.processing_class.image_processor(images=pictures, return_tensors="pt")
+        whole: Any = self.generation_config
+        self.generation_config = copy.copy(whole)
+        self.generation_config.max_new_tokens = 1
+        device = self.accelerator.device
+        try:
+            # What is drawn here must not change what this process draws next.
+            with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
+                self._generate_single_turn([prompt_ids], [pictures], dict(inputs), 1, has_tool_images=True)
+        finally:
+            self.generation_config = whole
 
     # --- after the rollouts, before the rewards ---
 
