@@ -159,8 +159,15 @@ def make_model(
     return folder
 
 
-def teach(folder: Path, rows: list[Row], *, steps: int = 60) -> None:
-    """Let the model of `folder` learn by heart to crop once and to answer, most of the time."""
+def teach(folder: Path, rows: list[Row], *, steps: int = 60, crops: Sequence[int] | None = None) -> None:
+    """Let the model of `folder` learn by heart to crop and to answer, most of the time.
+
+    Args:
+        folder: of the model.
+        rows: what it sees.
+        steps: updates.
+        crops: how often it crops, for each row; None for once.
+    """
     torch.manual_seed(0)
     processor, model = load_processor(folder), load_model(folder)
     frame = family_of(folder).frame
@@ -170,17 +177,12 @@ def teach(folder: Path, rows: list[Row], *, steps: int = 60) -> None:
         prompt = build_prompt(frame, environment.reset(row=row))
         scale = 9 if frame is Frame.RELATIVE_1000 else 1
         box = [scale * side for side in (20 + index, 20, 90, 70 + index)]
-        crop = environment.image_zoom_in_tool(box)
         call = f"<think>c</think>{CALL_OPEN}{', '.join(map(str, box))}{CALL_CLOSE}"
-        turns = [
-            {"role": "assistant", "content": [{"type": "text", "text": call}]},
-            {"role": "tool", "content": crop},
-            {
-                "role": "assistant",
-                "content": [{"type": "text", "text": "<think>r</think><answer>A</answer>"}],
-            },
-        ]
-        batch.append(prompt + turns)
+        for _ in range(1 if crops is None else crops[index]):
+            prompt.append({"role": "assistant", "content": [{"type": "text", "text": call}]})
+            prompt.append({"role": "tool", "content": environment.image_zoom_in_tool(box)})
+        answer = [{"type": "text", "text": "<think>r</think><answer>A</answer>"}]
+        batch.append([*prompt, {"role": "assistant", "content": answer}])
     inputs = processor.apply_chat_template(
         batch,
         tokenize=True,

@@ -1,6 +1,9 @@
 import os
 
-from lfpc_trl.runs.directory import append_metrics, keep_metrics_until, read_metrics, versions
+import pytest
+
+from lfpc_trl.errors import UserError
+from lfpc_trl.runs.directory import append_metrics, check_new, keep_metrics_until, read_metrics, versions
 
 
 def test_metrics_skip_what_is_no_line(tmp_path):
@@ -35,3 +38,17 @@ def test_git_is_asked_without_the_callers_settings(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_DIR", os.devnull)
     assert versions()["commit"] == plain
     assert not ran.exists()
+
+
+def test_a_new_directory_may_hold_what_a_failed_start_has_told_of_vllm(tmp_path):
+    check_new(tmp_path / "none")
+    check_new(tmp_path)
+    (tmp_path / "vllm-1.log").write_text("Traceback")
+    check_new(tmp_path)
+    for name in (".hidden", "model.safetensors"):
+        (tmp_path / name).touch()
+        with pytest.raises(UserError, match="must be new or empty"):
+            check_new(tmp_path)
+        (tmp_path / name).unlink()
+    with pytest.raises(UserError, match="must be new or empty"):
+        check_new(tmp_path / "vllm-1.log")

@@ -114,6 +114,31 @@ def test_an_interrupted_run_goes_on_to_the_same_model(finished, taught_dir, rows
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes", [{}, {"use_peft": True, "lora_target_modules": ["q_proj", "v_proj"]}], ids=["full", "lora"]
+)
+def test_a_run_killed_behind_its_last_step_trains_no_further_one(
+    changes, taught_dir, rows, tmp_path, monkeypatch
+):
+    def killed(*_):
+        raise StoppedError
+
+    small, output, seen = recipe(steps=3, **changes), tmp_path / "run", []  # inside an epoch of two steps
+    whole = run.train(small, taught_dir, rows, tmp_path / "whole").output_dir
+    with monkeypatch.context() as patch:
+        # The last thing before the manifest says that the run is finished.
+        patch.setattr(shutil, "copy2", killed)
+        with pytest.raises(StoppedError):
+            run.train(small, taught_dir, rows, output)
+    assert run_directory.last_step(output) == 3
+    result = run.train(small, taught_dir, rows, output, resume=True, on_step=lambda *step: seen.append(step))
+    assert seen == []
+    assert same_weights(result.output_dir, whole)
+    assert (output / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
+    assert run_directory.read_manifest(output)["finished"] is True
+
+
+@pytest.mark.slow
 def test_the_command_trains_stage_1_then_stage_2_from_its_model(taught_dir, data_file, tmp_path, capsys):
     common = ["--data", str(data_file), "--shown_tokens", "12", *OPTIONS, "--steps", "1"]
     first = ["train", "--config", "cpu-stage1", "--model", str(taught_dir), "--output", str(tmp_path / "one")]

@@ -14,7 +14,7 @@ def vllm_failures(folder: Path, what: str) -> Iterator[None]:
     """Turn an exception that comes out of vLLM into one line that names a file with its traceback.
 
     Args:
-        folder: where the file goes.
+        folder: where the file goes; made if it is not there.
         what: failed, such as "cannot start".
 
     Raises:
@@ -27,6 +27,7 @@ def vllm_failures(folder: Path, what: str) -> Iterator[None]:
     except Exception as error:
         if not _comes_from_vllm(error):
             raise
+        folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"vllm-{time.time_ns()}.log"
         path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
         text = f"vLLM {what}, {type(error).__name__}: {one_line(error)}; the whole traceback is in {path}"

@@ -149,7 +149,21 @@ def load_model(
         )
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise UserError(f"{model_dir}: its weights cannot be loaded ({first_line(error)})") from error
+    _forget_unused_renamings(model)
     return model if device is None else model.to(device)
+
+
+def _forget_unused_renamings(model: Any) -> None:
+    """Let a model be saved with the names that it was read with.
+
+    What transformers renames while it reads is renamed back when it saves. Where DeepSpeed reads (ZeRO-3),
+    5.17 to 5.24 also rename back what had its name already: "model.layers" becomes "model.model.layers",
+    which transformers reads again and vLLM does not know. Elsewhere only renamings that were used are left,
+    and nothing changes here.
+    """
+    renamings = getattr(model, "_weight_conversions", None)
+    if renamings is not None:
+        model._weight_conversions = [each for each in renamings if each.was_used()]  # noqa: SLF001
 
 
 def merge_adapter(model_dir: str | Path, adapter_dir: str | Path) -> Any:

@@ -90,14 +90,15 @@ def _commit() -> str | None:
 
 
 def check_new(output_dir: Path) -> None:
-    """Refuse a directory in which there is something already.
+    """Refuse a directory in which there is something already, beside what a failed start has told of vLLM.
 
     Raises:
         UserError: it holds a run or anything else.
     """
     if (output_dir / MANIFEST).exists():
         raise UserError(f"{output_dir}: already holds a run; use --resume or another directory")
-    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+    found = [output_dir] if output_dir.is_file() else output_dir.glob("*")
+    if not all(path.match("vllm-*.log") and path != output_dir for path in found):
         raise UserError(f"{output_dir}: the output directory must be new or empty")
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import is_peft_model
 from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback
 from transformers.trainer_callback import ProgressCallback
@@ -24,6 +25,7 @@ from transformers.utils import logging as transformers_logging
 from lfpc_rewards import Frame
 from lfpc_trl.data.rows import Row
 from lfpc_trl.errors import UserError
+from lfpc_trl.files import whole_file
 from lfpc_trl.locus.cues import check_cue
 from lfpc_trl.locus.task import CuePrompt
 from lfpc_trl.models import families, processors, weights
@@ -42,6 +44,7 @@ from lfpc_trl.train.agreement import DIFFERENCE, RATIO_MAX, RATIO_MIN, Agreement
 from lfpc_trl.train.alerts import ALERT, ToolUseAlert
 from lfpc_trl.train.preflight import PreflightReport, preflight
 from lfpc_trl.train.recipe import Recipe, processes_now
+from lfpc_trl.train.sharding import check_engine, whole_models
 from lfpc_trl.train.trainer import RolloutTrainer
 
 OnStep = Callable[[int, int, dict[str, Any]], object]
@@ -155,14 +158,15 @@ def train(
         torch.set_num_threads(recipe.stage.threads)
     updates = 0 if checkpoint is None else run_directory.checkpoint_step(checkpoint)
     done = updates // recipe.stage.updates_per_step()
-    if _is_main_process():
-        output_dir.mkdir(parents=True, exist_ok=True)
-        run_directory.write_json(output_dir / MANIFEST, manifest)
-        run_directory.clear_leftovers(output_dir)
-        run_directory.keep_metrics_until(output_dir, done)
-        _trajectory_log(recipe, output_dir).forget_after(done)
     with _quiet(), vllm_failures(output_dir, "has failed"):
-        trainer = _trainer(recipe, family.frame, processor, model_dir, rows, output_dir, checkpoint)
+        trainer = _trainer(recipe, family.frame, processor, model_dir, rows, output_dir)
+        check_engine(trainer.accelerator)
+        if _is_main_process():
+            output_dir.mkdir(parents=True, exist_ok=True)
+            run_directory.write_json(output_dir / MANIFEST, manifest)
+            run_directory.clear_leftovers(output_dir)
+            run_directory.keep_metrics_until(output_dir, done)
+            _trajectory_log(recipe, output_dir).forget_after(done)
         trainer.epochs_done = done // (len(rows) // recipe.stage.prompts_per_step)
         if recipe.stage.tool_use_alert:
             trainer.add_callback(ToolUseAlert())  # before the log, which writes the alert down
@@ -363,13 +367,31 @@ class _Trainer(RolloutTrainer):
     """The trainer of rollouts, going on from a checkpoint as if it had never stopped."""
 
     epochs_done = 0
-    weights_are_loaded = False
 
-    def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        # The trainer would match the names in the file with those of the model, which differ for Qwen2.5-VL,
-        # and go on with untrained weights.
-        if not self.weights_are_loaded:
-            super()._load_from_checkpoint(*args, **kwargs)
+    def _load_from_checkpoint(self, checkpoint: str, *args: Any) -> None:
+        # An adapter, or weights that an engine has sharded, are loaded by those who know how. For whole ones
+        # the trainer would match names of the file with names of the model, which differ for Qwen2.5-VL, and
+        # go on with untrained weights.
+        if self.is_fsdp_enabled or is_peft_model(self.model):
+            super()._load_from_checkpoint(checkpoint, *args)
+        else:
+            self.model.load_state_dict(weights.load_model(checkpoint, dtype=self.model.dtype).state_dict())
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # transformers (5.17 to 5.24) looks whether all steps are done after a step alone: a run that was
+        # killed behind its last checkpoint would make one more when it goes on.
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(*args, **kwargs)
+        else:
+            self.control.should_training_stop = True
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        # Weights that engines gather hold a tied one twice, and transformers, which knows such pairs by their
+        # common memory, would write both.
+        if state_dict is not None:
+            tied = getattr(self.accelerator.unwrap_model(self.model), "all_tied_weights_keys", {})
+            state_dict = {name: weight for name, weight in state_dict.items() if name not in tied}
+        super()._save(output_dir, state_dict)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         # TRL's card describes a text model and knows no name for a model from a directory.
@@ -391,7 +413,6 @@ def _trainer(
     model_dir: Path,
     rows: Sequence[Row],
     output_dir: Path,
-    checkpoint: Path | None,
 ) -> Any:
     crops = recipe.stage.crop_settings(frame, processors.factor(processor), seed=recipe.option("seed"))
     # Before the model: DeepSpeed shards weights while they are read, if it is configured by then.
@@ -401,11 +422,8 @@ def _trainer(
         processes=processes_now(),
         cpu=recipe.option("use_cpu") or weights.default_device() == "cpu",
     )
-    # An adapter, or weights that an engine has sharded, are loaded by those who know how.
-    whole = not (recipe.option("use_peft") or config.deepspeed_plugin or _uses_fsdp())
-    source = checkpoint if checkpoint is not None and whole else model_dir
     model = weights.load_model(
-        source,
+        model_dir,
         dtype=_DTYPES[recipe.option("dtype")],
         device=None,  # the trainer moves it, unless an engine has sharded it
         attention=recipe.option("attn_implementation"),
@@ -428,7 +446,6 @@ def _trainer(
         share_prompts=recipe.stage.share_prompts,
         peft_config=_lora(recipe),
     )
-    trainer.weights_are_loaded = whole
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     return trainer
@@ -437,11 +454,6 @@ def _trainer(
 def _trajectory_log(recipe: Recipe, output_dir: Path) -> TrajectoryLog:
     stage = recipe.stage
     return TrajectoryLog(output_dir / TRAJECTORIES, stage.trajectory_every, stage.trajectory_groups)
-
-
-def _uses_fsdp() -> bool:
-    """Whether accelerate has started this process for FSDP."""
-    return os.environ.get("ACCELERATE_USE_FSDP", "false") == "true"
 
 
 def _lora(recipe: Recipe) -> Any:
@@ -480,9 +492,11 @@ def _save_model(trainer: Any, recipe: Recipe, model_dir: Path, output_dir: Path)
         return
     if adapter is not None:
         (adapter / "training_args.bin").unlink(missing_ok=True)
-        weights.merge_adapter(model_dir, adapter).save_pretrained(output_dir)
+        with whole_models():  # the other processes do not merge
+            weights.merge_adapter(model_dir, adapter).save_pretrained(output_dir)
     (output_dir / "training_args.bin").unlink(missing_ok=True)
     for path in model_dir.iterdir():
         copied = path.is_file() and path.name != MANIFEST and not path.name.endswith(_NOT_COPIED)
         if copied and not (output_dir / path.name).exists():
-            shutil.copy2(path, output_dir)
+            with whole_file(output_dir / path.name) as draft:
+                shutil.copy2(path, draft)

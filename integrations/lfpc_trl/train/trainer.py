@@ -12,7 +12,6 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
-from trl import GRPOTrainer
 
 from lfpc_trl.models.engines import image_token_id
 from lfpc_trl.models.processors import vision_token_ids
@@ -39,6 +38,7 @@ from lfpc_trl.train.agreement import (
     leaves_no_trace,
 )
 from lfpc_trl.train.colocated import ColocatedEngine
+from lfpc_trl.train.company import CompanyTrainer
 from lfpc_trl.train.continued_turns import ContinuedTurns
 from lfpc_trl.train.groups import GroupedPictures, group_pictures, micro_batches
 
@@ -46,7 +46,7 @@ _WRITTEN = "written_logps"
 """In a batch: the log-probabilities with which the engine has written its tokens; NaN where it told none."""
 
 
-class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
+class RolloutTrainer(CompanyTrainer):
     """GRPO on rollouts of the crop tool.
 
     Args:
