@@ -8,6 +8,7 @@ import torch
 from safetensors import safe_open
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.integrations import deepspeed
+from trl import GRPOTrainer
 
 from lfpc_trl.errors import UserError
 from lfpc_trl.models import weights
@@ -91,6 +92,28 @@ def test_a_model_is_saved_with_the_names_it_was_read_with(model_dir, tmp_path, m
     monkeypatch.setattr(weights.AutoModelForImageTextToText, "from_pretrained", as_under_zero3)
     weights.load_model(model_dir).save_pretrained(tmp_path)
     assert names(tmp_path) == names(model_dir)
+
+
+def test_processes_that_share_a_vllm_hand_it_as_many_prompts(model_dir, rows, tmp_path, monkeypatch):
+    """TRL takes equal counts for granted and gives a process what was written for another one."""
+    handed = []
+
+    def engine(_, prompt_ids, images, *__, **___):
+        handed.append((prompt_ids, images))
+        return [[index] for index in range(len(prompt_ids))], [[-0.5] for _ in prompt_ids]
+
+    trainer = make_trainer(model_dir, rows, tmp_path)
+    monkeypatch.setattr(GRPOTrainer, "_generate_single_turn", engine)
+    monkeypatch.setattr("lfpc_trl.train.trainer.most", lambda *_: 3)
+    trainer.use_vllm, trainer.vllm_mode = True, "server"
+    trainer._company = [7], ["spare"]
+    written = trainer._generate_single_turn([[1], [2]], [["a"], ["b"]], {}, num_generations=1)
+    assert written == ([[0], [1]], [[-0.5], [-0.5]])
+    trainer._accompany(3)
+    assert handed == [
+        ([[1], [2], [7]], [["a"], ["b"], ["spare"]]),
+        ([[7], [7], [7]], [["spare"], ["spare"], ["spare"]]),
+    ]
 
 
 @pytest.mark.slow
