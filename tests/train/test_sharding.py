@@ -17,7 +17,6 @@ from lfpc_trl.train.recipe import load_recipe
 from lfpc_trl.train.sharding import check_engine, whole_models
 from tests.train.scripted import make_trainer
 
-
 # TRL 1.16 asks transformers 5.23 by an old name.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
 
