@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from accelerate.utils import DistributedType
-from transformers.generation import GenerationMixin
 
 from lfpc_trl.errors import UserError
 
@@ -56,17 +55,6 @@ def is_sharded(accelerator: Any) -> bool:
         plugin is not None and plugin.zero_stage == 3
     )
     return bool(in_parts and accelerator.num_processes > 1)
-
-
-def generate_in_step(model: torch.nn.Module) -> None:
-    """Let `generate()` of an FSDP model go on until the last process has its last token.
-
-    transformers (5.17 to 5.24) does so for models that it has sharded itself, which it knows by this mark;
-    accelerate, which shards them here, sets none.
-    """
-    for module in model.modules():
-        if isinstance(module, GenerationMixin):
-            module._is_fsdp_managed_module = True  # noqa: SLF001
 
 
 def most(count: int, device: torch.device) -> int:

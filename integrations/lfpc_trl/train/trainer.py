@@ -25,7 +25,7 @@ from lfpc_trl.rollouts.transcript import (
 )
 from lfpc_trl.rollouts.turns import TurnWriter
 from lfpc_trl.runs.trajectories import Round, TrajectoryLog
-from lfpc_trl.train.sharding import generate_in_step, is_sharded, most
+from lfpc_trl.train.sharding import is_sharded, most
 
 
 class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -114,8 +114,6 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
                 collapsed(ids, len(pictures or ()), self._placeholder)
                 for ids, pictures in zip(prompt_ids, images, strict=True)
             ]
-        if self.is_fsdp_enabled and not self.use_vllm:
-            generate_in_step(self.model)
         turns, logprobs = super()._generate_single_turn(prompt_ids, images, *args, **kwargs)
         return turns[:own], None if logprobs is None else logprobs[:own]
 
