@@ -14,7 +14,7 @@ from lfpc_trl.errors import UserError
 from lfpc_trl.models import weights
 from lfpc_trl.train import run
 from lfpc_trl.train.recipe import load_recipe
-from lfpc_trl.train.sharding import check_engine, whole_models
+from lfpc_trl.train.sharding import check_engine, know_cpus_by_number, whole_models
 from tests.train.scripted import make_trainer
 
 # TRL 1.16 asks transformers 5.23 by an old name.
@@ -75,6 +75,13 @@ def test_models_are_whole_while_deepspeed_is_configured(monkeypatch):
     with whole_models():
         assert not deepspeed.is_deepspeed_zero3_enabled()
     assert deepspeed.is_deepspeed_zero3_enabled()
+
+
+def test_a_checkpoint_can_be_read_onto_the_cpus_of_a_process(tmp_path):
+    torch.save({"weight": torch.ones(2)}, tmp_path / "optimizer.pt")
+    know_cpus_by_number()
+    read = torch.load(tmp_path / "optimizer.pt", map_location=torch.device("cpu", 1), weights_only=True)
+    assert read["weight"].tolist() == [1, 1]
 
 
 def names(folder):

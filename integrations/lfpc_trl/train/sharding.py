@@ -64,6 +64,16 @@ def most(count: int, device: torch.device) -> int:
     return int(counted.item())
 
 
+def know_cpus_by_number() -> None:
+    """Let `torch.load` put weights on "cpu:1": accelerate calls the CPUs of a process so, torch does not.
+
+    transformers (5.17) asks for it where several processes on CPUs go on from a checkpoint; 5.23 does not.
+    """
+    torch.serialization.register_package(
+        100, lambda _: None, lambda storage, place: storage if place.startswith("cpu:") else None
+    )
+
+
 @contextlib.contextmanager
 def whole_models() -> Iterator[None]:
     """Models that are loaded in here are whole, also while DeepSpeed is configured.
