@@ -56,7 +56,8 @@ def start(engine: str, jobs: Sequence[Mapping[str, Any]], folder: Path, *, secon
     common = os.environ | variables_of(engine)
     common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(PROCESSES)}
     common |= {"LOCAL_WORLD_SIZE": str(PROCESSES), "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
-    common |= {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "integrations"))), "DUMP": str(seconds)}
+    paths = [str(ROOT), str(ROOT / "integrations"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    common |= {"PYTHONPATH": os.pathsep.join(paths), "DUMP": str(seconds)}
     command = [sys.executable, "-m", "tests.engines.rank", str(folder / "jobs.json")]
     processes, logs = [], [folder / f"rank{rank}.log" for rank in range(PROCESSES)]
     for rank, log in enumerate(logs):

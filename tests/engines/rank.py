@@ -2,8 +2,8 @@
 
 A job is a call of `lfpc train`; all jobs of a file run one after another, so that the libraries are imported
 once. `kill_at` names the update behind whose checkpoint both processes are killed, `stop_at` the one behind
-whose checkpoint the job ends with an error, and the next job follows. Each job leaves beside its output
-`<name>.seen<rank>.json`: how much of the weights this process held, and which turns it wrote in each round.
+whose checkpoint the job ends with an error, and the next job follows. Each job leaves `NAME.seenRANK.json`
+beside its output: how much of the weights this process held, and which turns it wrote in each round.
 """
 
 import importlib
@@ -44,6 +44,11 @@ def without_compiler() -> None:
         vars(importlib.import_module("deepspeed.comm.torch"))["build_shm_op"] = lambda: None
 
 
+def stay_connected() -> None:
+    """One connection for all jobs: a process that is early would meet the last one of the other."""
+    state.PartialState.destroy_process_group = lambda *_: None
+
+
 def held(model: torch.nn.Module) -> tuple[int, int]:
     """Numbers of the model's weights that this process holds, and how many there are."""
     here = everywhere = 0
@@ -69,6 +74,7 @@ def main() -> None:
         faulthandler.dump_traceback_later(float(os.environ["DUMP"]) - 5)
     shard_on_cpus()
     without_compiler()
+    stay_connected()
     jobs = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     rank = os.environ["RANK"]
 
@@ -124,6 +130,7 @@ def main() -> None:
         output = Path(job["arguments"][job["arguments"].index("--output") + 1])
         name = output.with_name(f"{job.get('name', output.name)}.seen{rank}.json")
         name.write_text(json.dumps(seen), encoding="utf-8")
+    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

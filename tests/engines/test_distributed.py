@@ -116,7 +116,7 @@ def runs_of(material, tmp_path_factory):
 
 
 NAMES = {"ddp": "DDP", "fsdp2": "FSDP2", "zero2": "ZeRO-2", "zero3": "ZeRO-3"}
-LIMIT = 1e-4
+LIMIT = 5e-5
 """On the difference of a weight, beside a learning rate of 1e-3: a sum in another order, not another step."""
 
 
@@ -166,13 +166,19 @@ def test_processes_need_different_numbers_of_turns_and_get_them(engine, runs_of)
     ids=["full", "stage2", "lora"],
 )
 @pytest.mark.parametrize("engine", SHARDED)
-def test_names_and_values_are_those_of_ddp(engine, path, names, runs_of):
+def test_names_and_values_are_those_of_ddp(engine, path, names, runs_of, material):
     runs, ddp = runs_of(engine), runs_of("ddp")
+    start_of = {"full3": "qwen3_vl", "lora3": "qwen3_vl"}
     found = []
     for name in names:
+        before = load_file(material / start_of.get(name, "qwen2_5_vl") / "model" / "model.safetensors")
+        assert difference(runs.weights(name), before) > 10 * LIMIT  # that of another family has other names
         found.append(difference(runs.weights(name), ddp.weights(name)))
         for ours, theirs in zip(runs.metrics(name), ddp.metrics(name), strict=True):
-            assert ours == {key: pytest.approx(value, abs=1e-4, rel=1e-3) for key, value in theirs.items()}
+            assert ours == {
+                key: value if value is None else pytest.approx(value, abs=1e-4, rel=1e-3)
+                for key, value in theirs.items()
+            }
     assert max(found) <= LIMIT
     proven(path, engine, equals="DDP: names, weights", difference=max(found), limit=LIMIT, unit="a weight")
 

@@ -8,13 +8,17 @@ import torch
 from safetensors import safe_open
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.integrations import deepspeed
+from trl import GRPOTrainer
 
 from lfpc_trl.errors import UserError
 from lfpc_trl.models import weights
 from lfpc_trl.train import run
 from lfpc_trl.train.recipe import load_recipe
-from lfpc_trl.train.sharding import check_engine, whole_models
+from lfpc_trl.train.sharding import check_engine, know_cpus_by_number, whole_models
 from tests.train.scripted import make_trainer
+
+# TRL 1.16 asks transformers 5.23 by an old name.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
 
 
 def accelerator(kind, **plugins):
@@ -73,6 +77,13 @@ def test_models_are_whole_while_deepspeed_is_configured(monkeypatch):
     assert deepspeed.is_deepspeed_zero3_enabled()
 
 
+def test_a_checkpoint_can_be_read_onto_the_cpus_of_a_process(tmp_path):
+    torch.save({"weight": torch.ones(2)}, tmp_path / "optimizer.pt")
+    know_cpus_by_number()
+    read = torch.load(tmp_path / "optimizer.pt", map_location=torch.device("cpu", 1), weights_only=True)
+    assert read["weight"].tolist() == [1, 1]
+
+
 def names(folder):
     with safe_open(folder / "model.safetensors", "pt") as file:
         return set(file.keys())
@@ -91,6 +102,28 @@ def test_a_model_is_saved_with_the_names_it_was_read_with(model_dir, tmp_path, m
     monkeypatch.setattr(weights.AutoModelForImageTextToText, "from_pretrained", as_under_zero3)
     weights.load_model(model_dir).save_pretrained(tmp_path)
     assert names(tmp_path) == names(model_dir)
+
+
+def test_processes_that_share_a_vllm_hand_it_as_many_prompts(model_dir, rows, tmp_path, monkeypatch):
+    """TRL takes equal counts for granted and gives a process what was written for another one."""
+    handed = []
+
+    def engine(_, prompt_ids, images, *__, **___):
+        handed.append((prompt_ids, images))
+        return [[index] for index in range(len(prompt_ids))], [[-0.5] for _ in prompt_ids]
+
+    trainer = make_trainer(model_dir, rows, tmp_path)
+    monkeypatch.setattr(GRPOTrainer, "_generate_single_turn", engine)
+    monkeypatch.setattr("lfpc_trl.train.company.most", lambda *_: 3)
+    trainer.use_vllm, trainer.vllm_mode = True, "server"
+    trainer._company = [7], ["spare"]
+    written = trainer._generate_single_turn([[1], [2]], [["a"], ["b"]], {}, num_generations=1)
+    assert written == ([[0], [1]], [[-0.5], [-0.5]])
+    trainer._accompany(3)
+    assert handed == [
+        ([[1], [2], [7]], [["a"], ["b"], ["spare"]]),
+        ([[7], [7], [7]], [["spare"], ["spare"], ["spare"]]),
+    ]
 
 
 @pytest.mark.slow
@@ -112,7 +145,7 @@ def test_who_accompanies_the_turns_of_others_changes_nothing_of_its_own(
             accompanied
         ]  # what others say when this one is done
         monkeypatch.setattr(
-            "lfpc_trl.train.trainer.most", lambda own, _, further=further: own or next(further)
+            "lfpc_trl.train.company.most", lambda own, _, further=further: own or next(further)
         )
         monkeypatch.setattr(trainer, "_meets_in_turns", lambda: True)
         turns.append(0)

@@ -145,11 +145,17 @@ class EngineCheck(TrainerCallback):  # type: ignore[misc]
 
 @contextlib.contextmanager
 def leaves_no_trace(trainer: Any) -> Iterator[None]:
-    """What is generated inside changes nothing of what the training draws, counts and logs."""
+    """What is generated inside changes nothing of what the training draws, counts and logs.
+
+    Without dropout: an adapter's would be drawn anew by whom the tokens are compared with.
+    """
     state, words, numbers = trainer.state.num_input_tokens_seen, random.getstate(), np.random.get_state()
     trajectories, was_training = trainer.trajectories, trainer.model.training
     trainer.trajectories = None
     trainer.model.train()
+    for module in trainer.model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.eval()
     try:
         with torch.random.fork_rng():
             yield

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from trl import GRPOTrainer
 
-from lfpc_trl.train.sharding import generate_in_step, is_sharded, most
+from lfpc_trl.train.sharding import is_sharded, most
 
 
 class CompanyTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -45,8 +45,6 @@ class CompanyTrainer(GRPOTrainer):  # type: ignore[misc]
             spare, picture = self._company
             prompt_ids = [*prompt_ids, *[spare] * (share - own)]
             images = [*(images or []), *[picture] * (share - own)]
-        if self.is_fsdp_enabled and not self.use_vllm:
-            generate_in_step(self.model)
         turns, logprobs = super()._generate_single_turn(prompt_ids, images, *args, **kwargs)
         return turns[:own], None if logprobs is None else logprobs[:own]
 

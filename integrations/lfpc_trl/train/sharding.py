@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from accelerate.utils import DistributedType
-from transformers.generation import GenerationMixin
 
 from lfpc_trl.errors import UserError
 
@@ -58,22 +57,21 @@ def is_sharded(accelerator: Any) -> bool:
     return bool(in_parts and accelerator.num_processes > 1)
 
 
-def generate_in_step(model: torch.nn.Module) -> None:
-    """Let `generate()` of an FSDP model go on until the last process has its last token.
-
-    transformers (5.17 to 5.24) does so for models that it has sharded itself, which it knows by this mark;
-    accelerate, which shards them here, sets none.
-    """
-    for module in model.modules():
-        if isinstance(module, GenerationMixin):
-            module._is_fsdp_managed_module = True  # noqa: SLF001
-
-
 def most(count: int, device: torch.device) -> int:
     """The largest of the counts of all processes, each of which must call this."""
     counted = torch.tensor(count, device=device)
     torch.distributed.all_reduce(counted, op=torch.distributed.ReduceOp.MAX)
     return int(counted.item())
+
+
+def know_cpus_by_number() -> None:
+    """Let `torch.load` put weights on "cpu:1": accelerate calls the CPUs of a process so, torch does not.
+
+    transformers (5.17) asks for it where several processes on CPUs go on from a checkpoint; 5.23 does not.
+    """
+    torch.serialization.register_package(
+        100, lambda _: None, lambda storage, place: storage if place.startswith("cpu:") else None
+    )
 
 
 @contextlib.contextmanager
