@@ -518,7 +518,9 @@ def test_vllm_on_a_server_is_given_what_the_trainer_reads(compact_dir, rows, tmp
     """There TRL says where the pictures are, and vLLM adds nothing."""
     trainer = make_trainer(compact_dir, rows[:1], tmp_path, [[ANSWER]] * 4)
     asked = []
-    monkeypatch.setattr(GRPOTrainer, "_generate_single_turn", lambda _, ids, *__: (asked.append(ids), None))
+    monkeypatch.setattr(
+        GRPOTrainer, "_generate_single_turn", lambda _, ids, *__: (asked.append(ids) or [], None)
+    )
     trainer.use_vllm, trainer.vllm_mode = True, "server"
     RolloutTrainer._generate_single_turn(trainer, [[7, 8, 8, 8]], [["picture"]], {}, 1)
     assert asked == [[[7, 8, 8, 8]]]

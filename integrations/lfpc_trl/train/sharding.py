@@ -5,6 +5,7 @@ processes. Who stays away lets the others wait, or read the wrong parts.
 """
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -64,6 +65,7 @@ def most(count: int, device: torch.device) -> int:
     return int(counted.item())
 
 
+@functools.cache  # torch cannot order two that are registered alike
 def know_cpus_by_number() -> None:
     """Let `torch.load` put weights on "cpu:1": accelerate calls the CPUs of a process so, torch does not.
 
