@@ -1,35 +1,98 @@
 """Whether an answer is right, without a judge: options, numbers, yes and no, short text.
 
 The rules lean to "wrong" in doubt: an answer that names two options, hedges or says nothing earns
-nothing, because a reward for a hedge trains hedging.
+nothing, because a reward for a hedge trains hedging. An answer is credited only by where it stands (the
+whole text, after "the answer is", at the end of a plain sentence), and refused for anything else that it
+mentions anywhere.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections.abc import Iterable, Sequence
-from decimal import Decimal
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from itertools import chain, repeat, zip_longest
+from itertools import chain, islice, repeat
 from string import ascii_lowercase, ascii_uppercase
-from typing import Any
+from typing import Any, NamedTuple
 
 from lfpc_rewards._typing import Accepted, Choices
+from lfpc_rewards._wording import amount_of, plain, same, tidy, yes_no
 
-_LEAD_IN = re.compile(
-    r"(?:(?:so|thus|therefore|hence)\b,?\s*)?(?:(?:i think|i believe)(?:\s+that)?\s+)?"
-    r"(?:(?:(?:the|my)\s+)?(?:(?:final|correct|right|best)\s+)*(?:answer|option|choice)\s*(?:(?:is|:|=)\s*)+"
-    r"|(?:the\s+)?(?:(?:correct|right|best)\s+)?(?:option|choice|answer)\s+(?=\(?[a-z]\)?(?:\W|$))"
-    r"|(?:it|this|that)(?:\s+is|'s)\s+)",
+# The rules. A statement is the whole text, or what follows one of these:
+_SURE = r"(?:(?:clearly|definitely|certainly|obviously|surely|probably|most likely)[\s,]+)?"
+_ADVERB_FIRST = re.compile(
+    r"(?:definitely|certainly|clearly|obviously|surely|i think|i believe)[\s,]+", re.IGNORECASE
+)
+_STATED = re.compile(
+    # "The final answer is: B", "I would choose B", "It is B", "Option B", "so B", "答案是B", "选B"
+    r"(?<![\w'])(?:(?:(?:the|my)\s+)?(?:(?:final|correct|right|best|most likely)\s+)*"
+    r"(?:answer|option|choice|letter|(?:correct|right|best)(?:\s+one)?)\s*"
+    rf"(?:(?:\bis\b|\b(?:would|should|must) be\b|:|=|->)\s*{_SURE})+|ans\s*[.:]\s*"
+    r"|(?:(?:the|correct|right|best)\s+)*(?:option|choice|answer|letter)\s+(?=[(\[]?[a-z][)\]]?(?:[^\w']|$))"
+    rf"|(?:i|we)(?:'d|'ll|\s+would|\s+will)?\s+{_SURE}(?:choose|chose|pick|select|say|answer|go with)\s+"
+    rf"|(?:it|this|that)(?:\s+is|'s|\s+(?:should|must|would|has to) be)\s+{_SURE})"
+    r"|(?:\b(?:so|therefore|thus|hence)[\s,:]+|(?:->|=>|→)\s*)(?=[(\[]?[A-Z][)\]]?\W*$)"
+    r"|(?:正确|最终)?的?(?:答案|选项)应?该?\s*[是为选:]+\s*|(?:选择|选项|选)+\s*:?\s*",
     re.IGNORECASE,
 )
-_BOXED = re.compile(r"\\(?:boxed|text|mathrm)\{([^{}]*)\}")
+_LETTER_NEXT = re.compile(r"(?<=[\w)\]])[.!。]\s+(?=[(\[]?[A-Z](?:\W|$))")  # "The sign is blue. B"
+_SENTENCE = re.compile(  # before a text, not a letter: "The sign is red.", "I see a horse", "标志是红色"
+    r"(?:(?<=\w)\s+(?:is|are|was|were|says?|reads?|shows|see|saw|has|looks|displays|contains|spells|states"
+    rf"|(?:appears|seems)(?:\s+to\s+be)?|(?:must|should)\s+be)|(?<=\w)'s)\b\s*[:,]?\s*{_SURE}|[这它那]?是"
+)
+_PLACED = re.compile(
+    r"(?:(?:on|to|at|in)\s+the|about|approximately|around|roughly)\s+(?=\S)", re.IGNORECASE
+)  # "on the left"
+_FOLLOWED = re.compile(
+    r"\s+(?:one|(?:in\s+)?colou?r(?:ed)?)\W*$|(?<=[\u3400-\u9fff])的\W*$", re.IGNORECASE
+)  # "the red one"
+_COUNTED = re.compile(  # "There are three people": one word that is counted
+    r"(?:there (?:is|are|were)|i (?:can )?(?:see|count))\s+([\w,-]+)\s+([a-z]+)\W*", re.IGNORECASE
+)
+_MULTIPLE = re.compile(
+    r"hundred|thousand|million|billion|dozen|score|times|more|fewer|less|or|to|and|half", re.IGNORECASE
+)
+# A statement names an option so:
+_LETTER = re.compile(r"[(\[{<]*['\"]?([A-Za-z])['\"]?[)\]}>]*[.:,;!?)。、]*")  # "B", "(b).", "[B]", "B!"
+_LABEL = re.compile(  # "(b) blue", "b. blue", "B.blue", "B, blue", "B - blue", "B/blue"
+    r"(?:[(\[]([A-Za-z])[)\]]|([A-Za-z])[).:]|([A-Z])(?=[,;!?/、。]|\s*(?:-(?![\d.])|[|=])))"
+    r"[.:;,)\]!?/、。]*\s*(?:(?:-(?![\d.])|[|=])\s*)?(.+)"
+)
+_SPACED_LABEL = re.compile(r"([A-Z])\s+(.+)")  # "B blue"
+_LABEL_LAST = re.compile(  # "blue (B)", "blue, B"
+    r"(.+?)(?:\s*[(\[]([A-Za-z])[)\]]|\s*[,:/]\s*([A-Z])|\s+-\s+([A-Z]))[.!]*"
+)
+_EXPLAINED = re.compile(  # "B. It is blue", "C, because it is green", "C because it is green"
+    r"(?:[(\[]([A-Za-z])[)\]]|([A-Za-z])\)|([A-Z])(?=[.:;,!?。]|\s+-\s|\s+(?:because|since|as|for)\b))"
+    r"[\s.:;,!?。-]*(.+)"
+)
+_REASON = re.compile(  # "Blue, because the sign is blue", "Blue. The sign is blue"
+    r"(?<=[\w)\]])(?:\s*,?\s*(?:because|since|as it)\b|[.!;。]\s+(?=(?:\S+\s+){2}\S))"
+)
+_IS_RIGHT = re.compile(  # "B is the correct answer", "B is right because ...", "B是正确的"
+    r"(.+?)(?:\s+(?:is|(?:must|should|would) be|seems|looks)\s+(?:the\s+)?(?:(?:correct|right|best)"
+    r"(?:\s+(?:answer|option|choice|one))?|(?:final\s+)?(?:answer|choice))|\s*是?(?:正确|对)(?:的|答案|选项)*)"
+    r"(?:$|[.,;!。]+\s*|\s+(?:because|since)\b)(.*)",
+    re.IGNORECASE,
+)
+# It counts for nothing where the words before it or after it say one of these:
+_UNSURE = re.compile(  # "It is not red", "either red", "might be red"
+    r"\b(?:not|no|never|neither|nor|none|nothing|nobody|except|cannot|without|least|unlikely|hardly|wrong|"
+    r"incorrect|false|opposite|exclud\w*|eliminat\w*|doubt\w*|rather|than|instead|or|either|maybe|perhaps|might|may|could|"
+    r"possibly|if|whether|unless|which|thought|guess\w*|but|although|though|used to|unsure|"
+    r"unclear)\b|n't\b|[?]"
+    r"|[不没非无错或]|可能",
+    re.IGNORECASE,
+)
+_TAKEN_BACK = re.compile(  # "(B) is wrong", "B. No wait"
+    r"^(?:is|was)(?:\s+(?:not|wrong|incorrect|false)\b|n't)"
+    r"|\b(?:wait|maybe|perhaps|unless|not sure|unsure|or not)\b"
+    r"|(?:\bnot|n't)\s+(?:it|so|right|correct|true|the\s+(?:\w+\s+)?answer)\b|\b(?:wrong|incorrect)\b|[错误]",
+    re.IGNORECASE,
+)
+_LONE_LETTER = re.compile(r"(?<![\w'])([(\[]?)([A-Za-z])([)\]]?)(?![\w'])(\s+[a-z]+)?")
+_LONGEST = 1000  # characters in which the rules are looked for; longer texts would take long
 _GOLD_LETTER = re.compile(r"\(?([A-Za-z])\)?[.:]?")
-_LETTER = re.compile(r"\(?([A-Za-z])\)?[.:,)]*")
-_LETTER_AND_MORE = re.compile(r"(?:\(([A-Za-z])\)|([A-Za-z])\)|([A-Z])[.:])[\s.:,-]*(.+)")
-_LETTER_SPACE_TEXT = re.compile(r"([A-Z])[\s,-]+(.+)")
-_LONE_LETTER = re.compile(r"(?<![\w'])(\(?)([A-Z])(\)?)(?![\w'])(\s+[a-z]+)?")
 _LETTER_FORMS: dict[str | None, int] = {
     f"{before}{letter}{after}": place
     for alphabet in (ascii_uppercase, ascii_lowercase)
@@ -38,30 +101,6 @@ _LETTER_FORMS: dict[str | None, int] = {
 }
 """The usual ways to write the letter of an option, and which option it is; -1 for saying nothing."""
 _LETTER_FORMS |= {None: -1, "": -1}
-_CUE = re.compile(r"\b(?:answer|option|choice|choose|pick|select|correct|go with)\b", re.IGNORECASE)
-_NEGATION = re.compile(
-    r"\b(?:not|no|never|neither|nor|none|except|cannot|wrong|incorrect)\b|n't\b", re.IGNORECASE
-)
-_REFUSAL = re.compile(r"(?:is|was)\s+(?:not|wrong|incorrect|false)\b|(?:is|was)n't\b", re.IGNORECASE)
-_NUMBER = re.compile(r"([+-]?)\s*(\d{1,3}(?:,\d{3})+|\d*)(\.\d+)?\s*(%|percent|per cent)?\.?")
-_YES_NO = re.compile(r"(yes|no)(?![\w-])\s*([.,;:!?]*)\W*(\w*)\W*(\w*)")
-
-_ARTICLES = frozenset({"a", "an", "the"})
-# fmt: off
-_ONES = [
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
-    "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
-]
-# fmt: on
-_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-_WORDS = {word: value for value, word in enumerate(_ONES)} | {
-    word: 10 * value for value, word in enumerate(_TENS, start=2)
-}
-_WORDS |= {f"{ten} {one}": _WORDS[ten] + _WORDS[one] for ten in _TENS for one in _ONES[1:10]}
-
-_ASIDE = str.maketrans(
-    {"\u2212": "-", "\u2013": "-", "\u2014": "-", "\u2018": "'", "\u2019": "'", "*": "", "`": "", "$": ""}
-)
 
 
 def answers_match(answer: str | None, accepted: Accepted, choices: Choices | None = None) -> bool:
@@ -73,9 +112,13 @@ def answers_match(answer: str | None, accepted: Accepted, choices: Choices | Non
     accepted answer that is a single letter is read as an option too.
 
     Otherwise texts are compared after Unicode NFKC, case folding, and removal of lead-ins ("The answer
-    is"), punctuation and the articles a, an, the. Numbers are compared by value ("3", "3.0", "three";
-    "1,000"; "50%" is "50 percent" but not "50"). If "yes" or "no" is accepted, the first word decides
-    ("Yes, it is.").
+    is"), punctuation and the articles a, an, the. Numbers are compared by value and unit ("3", "3.0",
+    "three"; "1,000"; "1/2" is "0.5"; "10cm" is "10 cm"; "50%" is not "50", nor "$5" "5"). If "yes" or
+    "no" is accepted, the first word decides ("Yes, it is.").
+
+    A plain sentence may hold the answer at its end ("The sign is red."), if no negation, no doubt and no
+    second option stands in it. An option that is ruled out does not count ("Not A, but B"), one that an
+    explanation mentions does: "B. red" names two options where red is A.
 
     Args:
         answer: What the model answered; None (no answer) is wrong.
@@ -86,7 +129,7 @@ def answers_match(answer: str | None, accepted: Accepted, choices: Choices | Non
 
     Returns:
         True if the answer is right. An empty answer, an answer that names two options, and an
-        answer that merely contains the right text among other words are wrong.
+        answer that holds the right text elsewhere than at the end of a plain sentence are wrong.
 
     Raises:
         TypeError: `accepted` or `choices` is not made of strings.
@@ -105,6 +148,8 @@ def answers_match(answer: str | None, accepted: Accepted, choices: Choices | Non
         False
         >>> answers_match("Twenty-one.", "21"), answers_match("It is the  CAFÉ", ["bar", "café"])
         (True, True)
+        >>> answers_match("The sign is red.", "red"), answers_match("The sign is not red.", "red")
+        (True, False)
         >>> answers_match("", "B"), answers_match("not blue", "blue")
         (False, False)
         >>> answers_match("B", "E", ["red", "blue"])
@@ -161,36 +206,36 @@ def _letters_of(choices: Choices | None) -> int:
 
 
 @lru_cache(maxsize=4096)  # the rollouts of one prompt often say the same
-def _verdict(answer: str, wanted: tuple[str, ...], options: tuple[str, ...]) -> bool | None:
+def _verdict(answer: str, wanted: tuple[str, ...], choices: tuple[str, ...]) -> bool | None:
     """`answer_verdict` after its checks."""
+    options = _options_of(choices)
     right: set[int] = set()
-    listed = list(options)
-    for text in wanted if options else ():
-        named = _options_named(_tidy(text), listed)
+    for text in wanted if choices else ():
+        named = _options_named(tidy(text), options)
         if len(named) != 1:
-            raise ValueError(f"accepted must name one of the {len(options)} choices, got {text!r}")
+            raise ValueError(f"accepted must name one of the {len(choices)} choices, got {text!r}")
         right |= named
-    given = _tidy(answer)
+    given = tidy(answer)
     if not given:
         return False
-    if options:
-        named = _options_named(given, listed)
+    if choices:
+        named = _options_named(given, options)
         if not named:  # Words, or options named in passing: two of them are a hedge, whatever they mean.
-            texts = [_tidy(option) for option in listed]
-            return False if len(_mentioned(given, texts, len(listed))) > 1 else None
+            return False if len(_mentioned(given, options)) > 1 else None
         return len(named) == 1 and named <= right
     if any(_says(given, text) for text in wanted):
         return True
-    return False if all(_says_another(given, _tidy(text)) for text in wanted) else None
+    return False if all(_says_another(given, tidy(text)) for text in wanted) else None
 
 
 def _says_another(given: str, wanted: str) -> bool:
     """Whether an answer that does not say `wanted` says something of its kind."""
     if _GOLD_LETTER.fullmatch(wanted):
-        return bool(_options_named(given, []))
-    if _plain(wanted) in ("yes", "no"):
-        return any(_yes_no(text) for text in _readings(given))
-    return _number(wanted) is not None and any(_number(text) for text in _readings(given))
+        return bool(_options_named(given, _ANY_LETTER))
+    tails = [tail for _, tail, _ in _statements(given[:_LONGEST])]
+    if plain(wanted) in ("yes", "no"):
+        return any(map(yes_no, tails))
+    return amount_of(wanted) is not None and any(amount_of(tail) for tail in tails)
 
 
 def _strings(values: object, name: str) -> list[str]:
@@ -205,137 +250,181 @@ def _strings(values: object, name: str) -> list[str]:
 
 def _says(given: str, wanted: str) -> bool:
     """Whether a tidied answer to a question without choices says `wanted`."""
-    wanted = _tidy(wanted)
+    wanted = tidy(wanted)
     letter = _GOLD_LETTER.fullmatch(wanted)
     if letter:
-        return _options_named(given, []) == {_index(letter[1])}
-    return any(_same(text, wanted) for text in _readings(given))
+        return _options_named(given, _ANY_LETTER) == {_index(letter[1])}
+    decided = plain(wanted) in ("yes", "no")
+    if len(given) > _LONGEST + len(wanted):
+        return same(given, wanted)
+    for _, tail, letters in _statements(given):
+        if any(same(text, wanted) for text in _bare(tail)) or (
+            decided and letters and yes_no(tail) == plain(wanted)
+        ):
+            return True
+    return False
 
 
-def _options_named(text: str, options: list[str]) -> set[int]:
-    """The options that a tidied text names; without `options`, any letter is one."""
-    count = len(options) or 26
-    texts = [_tidy(option) for option in options]
-    for reading in _readings(text):
-        if (whole := _LETTER.fullmatch(reading)) and _index(whole[1]) < count:
-            return {_index(whole[1])}
-        if same := {i for i, option in enumerate(texts) if _same(reading, option)}:
-            return same
-        first = _LETTER_AND_MORE.fullmatch(reading)
-        if first and _index(first[1] or first[2] or first[3]) < count:
-            if _REFUSAL.match(first[4]):
-                return set()
-            return {_index(first[1] or first[2] or first[3])} | _mentioned(first[4], texts, count)
-        second = _LETTER_SPACE_TEXT.fullmatch(reading)
-        if second and _index(second[1]) < count:
-            same = {i for i, option in enumerate(texts) if _same(second[2], option)}
-            if same:
-                return same | {_index(second[1])}
-    if _CUE.search(text) and not _NEGATION.search(text):
-        letters = _lone_letters(text, count)
-        return letters | _mentioned(text, texts, count) if letters else set()
+class _Options(NamedTuple):
+    """The options of a question, tidied, and how many letters name one."""
+
+    texts: tuple[str, ...]
+    letters: int
+    rejected: re.Pattern[str]
+
+
+@lru_cache(maxsize=1024)  # the options of a prompt come again with each of its rollouts
+def _options_of(choices: tuple[str, ...]) -> _Options:
+    texts = tuple(tidy(text) for text in choices)
+    count = len(texts) or 26
+    letters = ascii_uppercase[:count]
+    bare = (re.sub(r"^(?:an?|the)\s+(?=\w\w)", "", text, flags=re.IGNORECASE) for text in texts)
+    longest = "|".join(sorted((re.escape(text) for text in bare if text), key=len, reverse=True)) or "(?!)"
+    one = rf"(?:(?i:option\s+|(?:an?|the)\s+)?(?:(?i:{longest})|[(\[]?[{letters}][)\]]?)(?![\w']))"
+    every = r"\W+(?:(?:and|or)\W+)?".join(letters) if 1 < count < 26 else r"(?!)"
+    ends = r"(?=\s*(?:[.;!)。]|$|,?\s*(?:but|it is|it's|because|since)\b))(?:,?\s*\b(?:but|it is|it's)\b)?"
+    wrong = r"\s+(?:is|was)\s+(?:not (?:correct|right)|incorrect|wrong|false)\s*[.;,]\s*(?:but\s+)?"
+    among = r"\b(?i:among|between|of|from|at|considering|comparing)\s+(?:the\s+)?"
+    rejected = (
+        rf",? ?\(?(?:\b(?i:not|rather than|instead of)\s|而?不[是选])\s*{one}\)?{ends}",
+        rf"(?<![\w']){one}{wrong}",
+        rf"{among}(?:options?|choices?|answers?)?\s*\b{every}\b",
+    )
+    return _Options(texts, count, re.compile("|".join(rejected)))
+
+
+_ANY_LETTER = _options_of(())
+"""Where the options are not known, any letter is one."""
+
+
+def _options_named(text: str, options: _Options) -> set[int]:
+    """The options that a tidied text names: what it claims, and whatever else it mentions."""
+    longest = _LONGEST + max(map(len, options.texts), default=0)
+    if len(text) > longest:  # Only its end may state an answer; all of it may mention others.
+        if named := _texts_same(text, options):
+            return named
+        named = _options_named(text[-_LONGEST:].partition(" ")[2], options)
+        return named | _mentioned(text, options) if named else named
+    for head, tail, letters in _statements(text):
+        if claimed := _claimed(tail, options, letters):
+            return claimed | _mentioned(options.rejected.sub(" ", head), options)
+    # "Not A, but B", "B is wrong; C is right", "Among A, B, C and D, the best is D": these name one.
+    rest = options.rejected.sub(" ", text).strip(" ,.;")
+    for head, tail, letters in _statements(rest):
+        if claimed := _claimed(tail, options, letters) or _claimed_at_length(tail, options, letters):
+            return claimed | _mentioned(head, options)
     return set()
 
 
-def _mentioned(text: str, options: list[str], count: int) -> set[int]:
+def _statements(text: str) -> Iterator[tuple[str, str, bool]]:
+    """Where a text may state its answer: what stands before it, it, and whether a letter may be it."""
+    yield "", text, True
+    if adverb := _ADVERB_FIRST.match(text):
+        yield "", text[adverb.end() :], True
+    for found in islice(_STATED.finditer(text), 8):
+        head = text[: found.start()]
+        if found.end() < len(text) and not _UNSURE.search(re.split(r"[.;!。]", head)[-1]):
+            yield head, text[found.end() :], True
+    for found in islice(_LETTER_NEXT.finditer(text), 8):
+        head = text[: found.start()]
+        if len(head.split()) > 2 and not _UNSURE.search(head):
+            yield head, text[found.end() :], True
+    if placed := _PLACED.match(text):
+        yield "", text[placed.end() :], False
+    counted = _COUNTED.fullmatch(text)
+    counts = counted and amount_of(counted[1]) and not amount_of(f"1 {counted[2]}")
+    if counted and counts and not _MULTIPLE.fullmatch(counted[2]):
+        yield "", counted[1], False
+    for found in islice(_SENTENCE.finditer(text), 8):
+        head, tail = text[: found.start()], text[found.end() :]
+        if tail and not _UNSURE.search(head) and "?" not in tail:
+            yield head, tail, False
+
+
+def _bare(text: str) -> list[str]:
+    """A statement as it is, and without words that only place or class it: "on the left", "the red one"."""
+    bare = _FOLLOWED.sub("", _PLACED.sub("", text, count=1) if _PLACED.match(text) else text)
+    return [text, bare] if bare and bare != text else [text]
+
+
+def _texts_same(text: str, options: _Options) -> set[int]:
+    for bare in _bare(text):
+        if found := {i for i, option in enumerate(options.texts) if same(bare, option)}:
+            return found
+    return set()
+
+
+def _claimed(text: str, options: _Options, letters: bool) -> set[int]:
+    """Options that a statement names by a letter, a text or both, with nothing beside."""
+    if not letters:
+        return _texts_same(text, options)
+    if (letter := _LETTER.fullmatch(text)) and _index(letter[1]) < options.letters:
+        return {_index(letter[1])}
+    if label := _LABEL.fullmatch(text):  # "B. blue"; "A. blue" claims two
+        mine, named = _index(label[1] or label[2] or label[3]), _texts_same(label[4], options)
+        if named and mine < options.letters:
+            return {mine} if mine in named else named | {mine}
+    named = _texts_same(text, options)
+    if (label := _SPACED_LABEL.fullmatch(text)) and (mine := _index(label[1])) < options.letters:
+        own = _texts_same(label[2], options)
+        if mine in own:
+            return {mine}
+        # "A horse" may be the option "a horse", and "A red car" the option "red car"; "A 2" is two options.
+        whole = text.rstrip(".!").casefold() in (option.rstrip(".!").casefold() for option in options.texts)
+        if own and not whole and (mine or len(label[2].split()) < 2):
+            return own | {mine}
+    if named:
+        return named
+    if label := _LABEL_LAST.fullmatch(text):  # "blue (B)"
+        mine, named = _index(label[2] or label[3] or label[4]), _texts_same(label[1], options)
+        if named and mine < options.letters:
+            return {mine} if mine in named else named | {mine}
+    return set()
+
+
+def _claimed_at_length(text: str, options: _Options, letters: bool) -> set[int]:
+    """Options that a statement names at its beginning, and those that its explanation mentions."""
+    found = _IS_RIGHT.fullmatch(text) if letters else None
+    if found and not _TAKEN_BACK.search(found[2]) and (named := _claimed(found[1], options, True)):
+        return named | _mentioned(found[2], options)
+    if letters and (found := _EXPLAINED.fullmatch(text)):
+        mine = _index(found[1] or found[2] or found[3])
+        if mine < options.letters and not _TAKEN_BACK.search(found[4]):
+            return {mine} | _mentioned(found[4], options)
+    found = _REASON.search(text)
+    if found and not _UNSURE.search(text[found.end() :]):
+        named = _texts_same(text[: found.start()], options)
+        if named:
+            return named | _mentioned(text[found.end() :], options)
+    if letters and (word := yes_no(text)):
+        named = {i for i, option in enumerate(options.texts) if plain(option) == word}
+        if named:
+            return named | _mentioned(text.partition(" ")[2], options)
+    return set()
+
+
+def _mentioned(text: str, options: _Options) -> set[int]:
     """Options that a text names in passing, by a letter standing alone or by their words."""
-    words = f" {_plain(text)} "
-    found = set()
-    # Longest first, and taken out once found: "dark red" is not "red".
-    for i in sorted(range(len(options)), key=lambda i: -len(_plain(options[i]))):
-        if (plain := _plain(options[i])) and f" {plain} " in words:
+    words, found = f" {plain(text)} ", set()
+    # Longest first, and taken out once found: "dark red" is not "red", and "Terminal A" is not A.
+    for i in sorted(range(len(options.texts)), key=lambda i: -len(options.texts[i])):
+        option = plain(options.texts[i])
+        if option in ("yes", "no"):  # "no" is a word of many sentences
+            stands = rf"(?<!\w){option}(?=\s*(?:[^\w\s]|$|and\b|or\b))"
+            met = re.search(stands, text, re.IGNORECASE) is not None
+        else:
+            met = (len(option) > 1 or option.isdecimal()) and f" {option} " in words
+        if met:
             found.add(i)
-            words = words.replace(f" {plain} ", " | ")
-    return found | _lone_letters(text, count)
-
-
-def _lone_letters(text: str, count: int) -> set[int]:
-    found = set()
+            words = words.replace(f" {option} ", " | ")
+            text = re.sub(rf"(?<!\w){re.escape(options.texts[i])}(?!\w)", " | ", text, flags=re.IGNORECASE)
     for opened, letter, closed, following in _LONE_LETTER.findall(text):
-        # "A dog", "I see" are words, "A is right" and "(A)" are options.
-        is_word = letter in "AI" and following and following.strip() not in ("is", "and", "or")
-        if _index(letter) < count and (opened or closed or not is_word):
+        # "a dog", "I see" are words, "A is right" and "(A)" are options.
+        is_word = letter in "AaI" and following and following.strip() not in ("is", "and", "or")
+        if _index(letter) < options.letters and (opened or closed or not is_word):
             found.add(_index(letter))
     return found
 
 
 def _index(letter: str) -> int:
     return ord(letter.upper()) - ord("A")
-
-
-def _readings(text: str) -> list[str]:
-    """The text as it is, and without each of its lead-ins."""
-    readings = [text]
-    while (lead := _LEAD_IN.match(readings[-1])) and lead.end() < len(readings[-1]) and len(readings) < 5:
-        readings.append(readings[-1][lead.end() :])
-    return readings
-
-
-def _same(given: str, wanted: str) -> bool:
-    """Whether two tidied texts say the same; `wanted` is the gold side."""
-    plain_given, plain_wanted = _plain(given), _plain(wanted)
-    if plain_given == plain_wanted:
-        return bool(plain_given)
-    if plain_wanted in ("yes", "no"):
-        return _yes_no(given) == plain_wanted
-    number = _number(wanted)
-    return number is not None and _number(given) == number
-
-
-def _yes_no(text: str) -> str | None:
-    found = _YES_NO.match(text.casefold())
-    if not found:
-        return None
-    verdict, stop, following, after = found.groups()
-    opposite = "no" if verdict == "yes" else "yes"
-    if opposite in (following, after if following in ("and", "or", "but") else ""):
-        return None
-    # "No dog is here" does not say "no"; "No, a dog" and "No it is not" do.
-    determiner = verdict == "no" and following and not stop
-    pronouns = ("it", "there", "they", "he", "she", "this", "that")
-    return None if determiner and following not in pronouns else verdict
-
-
-def _number(text: str) -> tuple[Decimal, str] | None:
-    """Value and unit ("%" or "") of a text that is a number."""
-    text = text.casefold().strip()
-    unit = "%" if text.rstrip(".").endswith(("%", "percent", "per cent")) else ""
-    found = _NUMBER.fullmatch(text)
-    if found and (found[2] or found[3]):
-        return Decimal(found[1] + found[2].replace(",", "") + (found[3] or "")), unit
-    words = _plain(text).removesuffix(" %")
-    return (Decimal(_WORDS[words]), unit) if words in _WORDS else None
-
-
-@lru_cache(maxsize=1024)  # the options of a prompt come again with each of its rollouts
-def _tidy(text: str) -> str:
-    """One line of NFKC text without invisible characters, TeX boxes, emphasis and outer quotes."""
-    text = unicodedata.normalize("NFKC", text)
-    text = "".join(c for c in text if unicodedata.category(c) != "Cf").translate(_ASIDE)
-    for _ in range(3):
-        text = _BOXED.sub(r"\1", text)
-    return " ".join(text.split()).strip("\"' ")
-
-
-@lru_cache(maxsize=1024)  # the options of a prompt come again with each of its rollouts
-def _plain(text: str) -> str:
-    """Words only: folded case, no punctuation, no articles; the text itself if nothing else is left."""
-    folded = unicodedata.normalize("NFKC", text.casefold()).replace("&", " and ").replace("'", "")
-    folded = re.sub(r"(?<=\d),(?=\d{3}\b)", "", folded)
-    folded = re.sub(r"\bper ?cent\b", "%", folded).replace("%", " % ")
-    kept = "".join(
-        " " if unicodedata.category(c)[0] == "P" and c not in "%#@" and not _is_point(folded, i) else c
-        for i, c in enumerate(folded)
-    )
-    words = kept.split()
-    # "a red car" is "red car", but in "A, B" and in "a" the letter is all there is.
-    pairs = zip_longest(words, words[1:], fillvalue="")
-    named = [word for word, following in pairs if word not in _ARTICLES or len(following) < 2]
-    return " ".join(named) or folded.strip()
-
-
-def _is_point(text: str, i: int) -> bool:
-    """Whether character i is the point or the sign of a number."""
-    if i + 1 >= len(text) or not text[i + 1].isdecimal():
-        return False
-    return text[i] == "." or (text[i] == "-" and (i == 0 or text[i - 1].isspace()))

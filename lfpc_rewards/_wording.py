@@ -1,0 +1,181 @@
+"""Whether two short texts say the same: words, amounts, yes and no. What is an answer is not asked here."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from decimal import Decimal
+from functools import lru_cache
+from itertools import product
+
+_CJK = r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
+_SCRIPTS_MEET = re.compile(rf"(?<={_CJK})(?=[A-Za-z0-9])|(?<=[A-Za-z0-9])(?={_CJK})")
+_TAG = re.compile(r"</?answer>", re.IGNORECASE)
+_TEX_BOX = re.compile(r"\\(?:boxed|fbox|text|textbf|textit|mathbf|mathrm|mathit|mathsf)\s*\{([^{}]*)\}")
+_TEX_MATHS = re.compile(r"\\[()\[\]]|\$\$|\$((?:[^$\d\s][^$]*)|-?\d[\d.,/]*)\$(?!\d)")
+_BULLET = re.compile(r"(?:[#>*•·]+\s+|#(?=\(?[A-Za-z]\)?[.:)]?$)|-\s+(?=[^\d\s.]))+")
+_EMPHASIS = re.compile(r"(?<!\w)(?:\*+|`+|_+(?=\S))|(?:\*+|`+|(?<=\S)_+)(?!\w)")
+_QUOTED = re.compile(r"""(?<![\w'"])(["'])([^"']*)\1(?!\w)""")
+_LINE_END = re.compile(r"(?<=[\w)\]])[ \t]*[\r\n]+\s*")
+_ASIDE = str.maketrans(
+    {"\u2212": "-", "\u2013": "-", "\u2014": "-", "\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"'}
+    | {"\u3010": "[", "\u3011": "]", "\u300c": '"', "\u300d": '"'}
+)
+
+_ARTICLE = re.compile(r"(?<![^\s(\"'])(?:the|an)\s+(?=\w)|(?<![^\s(\"'])a\s+(?=\w\w)")
+_BETWEEN_NUMBERS = re.compile(r"(?<=\d)\s*([/*:\u00d7\u00f7=+-])\s*(?=\d)")
+
+# fmt: off
+_ONES = [
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
+    "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+]
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_SPELT_UNITS = {
+    "%": "percent", "°": "degree degrees", "°c": "degreescelsius ℃", "°f": "degreesfahrenheit",
+    "mm": "millimeter millimeters millimetre millimetres",
+    "cm": "centimeter centimeters centimetre centimetres",
+    "m": "meter meters metre metres", "km": "kilometer kilometers kilometre kilometres",
+    "in": "inch inches", "ft": "foot feet", "mi": "mile miles", "yd": "yard yards",
+    "g": "gram grams", "kg": "kilogram kilograms kilo kilos kgs", "mg": "milligram milligrams",
+    "lb": "lbs", "oz": "ounce ounces", "ml": "milliliter milliliters millilitre millilitres",
+    "l": "liter liters litre litres", "km/h": "kmh kph kilometersperhour kilometresperhour",
+    "mph": "milesperhour", "s": "sec secs second seconds", "min": "mins minute minutes",
+    "h": "hr hrs hour hours", "day": "days", "year": "years",
+    "$": "dollar dollars usd us$", "€": "euro euros eur", "£": "gbp", "¥": "", "m2": "m^2 sqm", "cm2": "cm^2",
+}
+# fmt: on
+_UNITS = {spelt: unit for unit, others in _SPELT_UNITS.items() for spelt in [unit, *others.split()]}
+_WORDS = {word: value for value, word in enumerate(_ONES)}
+_WORDS |= {word: 10 * value for value, word in enumerate(_TENS, start=2)}
+_WORDS |= {f"{ten} {one}": _WORDS[ten] + _WORDS[one] for ten, one in product(_TENS, _ONES[1:10])}
+_WORDS |= {
+    f"{word} {unit}": value * _WORDS[word]
+    for word, (unit, value) in product(_ONES[1:10], [("hundred", 100), ("thousand", 1000)])
+}
+_AMOUNT = re.compile(
+    r"(?P<before>[$€£¥]|us\$|usd|eur|gbp)?\s*(?P<sign>[+-]?)\s*"
+    r"(?P<whole>\d{1,3}(?:,\d{3})+|\d*)(?P<part>\.\d+)?(?P<power>e[+-]?\d{1,3})?(?:/(?P<below>\d{1,9}))?"
+    r"\s*(?P<unit>[^\d\s.,+-][^\d,]*)?\.?"
+)
+_SPELT_AMOUNT = re.compile(r"([a-z]+(?:[ -][a-z]+)?)(?:\s+(%|[a-z]+(?: cent)?))?\.?")
+_TIME = re.compile(r"(\d{1,2})(?:[:.](\d\d))?\s*([ap])\.?\s?m\.?")
+_YES_NO = re.compile(r"(yes|yeah|yep|yup|no|nope)(?![\w-])\s*([.,;:!?]*)\W*(\w*)\W*(\w*)")
+
+Amount = tuple[object, str, bool]
+"""A value, its unit ("" for none), and whether it was written as a fraction."""
+
+
+def same(given: str, wanted: str) -> bool:
+    """Whether two tidied texts say the same; `wanted` is the gold side. Yes and no must stand alone."""
+    plain_given, plain_wanted = plain(given), plain(wanted)
+    if plain_given == plain_wanted:
+        return bool(plain_given)
+    if "-" in given + wanted and not re.search(r"\d", given + wanted):  # CocaCola, Coca-Cola
+        return plain(given.replace("-", "")) == plain(wanted.replace("-", "")) != ""
+    amount, other = amount_of(wanted), amount_of(given)
+    # 6/12 and 1/2 may be dates: two fractions must be written alike.
+    return amount is not None and other is not None and amount[:2] == other[:2] and not amount[2] & other[2]
+
+
+def yes_no(text: str) -> str | None:
+    """Which of the two a tidied text says with its first word."""
+    found = _YES_NO.match(text.casefold())
+    if not found:
+        return None
+    word, stop, following, after = found.groups()
+    verdict = "no" if word.startswith("n") else "yes"
+    opposite = "no" if verdict == "yes" else "yes"
+    if opposite in (following, after if following in ("and", "or", "but") else ""):
+        return None
+    # "No dog is here" does not say "no"; "No, a dog" and "No it is not" do.
+    determiner = word == "no" and following and not stop
+    pronouns = ("it", "there", "they", "he", "she", "this", "that")
+    return None if determiner and following not in pronouns else verdict
+
+
+@lru_cache(maxsize=4096)
+def amount_of(text: str) -> Amount | None:
+    """What a tidied text amounts to: a number with or without a unit, a time of day; else None."""
+    text = _BETWEEN_NUMBERS.sub(r"\1", text.casefold().strip())
+    if time := _TIME.fullmatch(text):
+        return (int(time[1]), int(time[2] or 0)), time[3] + "m", False
+    found = _AMOUNT.fullmatch(text)
+    if found and (found["whole"] or found["part"]):
+        units = [_unit(found[side]) for side in ("before", "unit") if found[side]]
+        if None in units or len(units) > 1:
+            return None
+        number = found["sign"] + found["whole"].replace(",", "") + (found["part"] or "")
+        value = Decimal(number + (found["power"] or ""))
+        if not found["below"]:
+            return value, units[0] or "" if units else "", False
+        below = int(found["below"])
+        whole = len(number) < 10 and not (found["part"] or found["power"] or "," in found["whole"])
+        return (value / below, units[0] or "" if units else "", True) if whole and below else None
+    spelt = _SPELT_AMOUNT.fullmatch(text)
+    if not spelt:
+        return None
+    words = " ".join(text.rstrip(".").replace("-", " ").split())
+    if words in _WORDS:
+        return Decimal(_WORDS[words]), "", False
+    for cut in (1, 2):
+        head, last = words.split(" ")[:-cut], _unit(" ".join(words.split(" ")[-cut:]))
+        if last and " ".join(head) in _WORDS:
+            return Decimal(_WORDS[" ".join(head)]), last, False
+    return None
+
+
+def _unit(text: str) -> str | None:
+    return _UNITS.get(re.sub(r"[\s.]", "", text))
+
+
+@lru_cache(maxsize=1024)  # the options of a prompt come again with each of its rollouts
+def tidy(text: str) -> str:
+    """One line of NFKC text without invisible characters, TeX, bullets, emphasis and quotes.
+
+    A line's end without a stop becomes one; letters and digits stand apart from Chinese, Japanese and
+    Korean script; raised digits keep a sign (10² is 10^2).
+    """
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", "".join(map(_compatible, text)))
+        text = "".join(c for c in text if unicodedata.category(c) != "Cf").translate(_ASIDE)
+        text = _SCRIPTS_MEET.sub(" ", text.replace("\u2044", "/"))
+    text = _LINE_END.sub(". ", _TAG.sub("", text).strip())
+    for _ in range(3):
+        text = _TEX_BOX.sub(r"\1", text)
+    text = _TEX_MATHS.sub(r"\1", text).strip()
+    text = _EMPHASIS.sub("", _BULLET.sub("", text, count=1) if _BULLET.match(text) else text)
+    return " ".join(_QUOTED.sub(r"\2", text).split())
+
+
+def _compatible(c: str) -> str:
+    kind = unicodedata.decomposition(c).partition(" ")[0]
+    if kind == "<super>" and c.isdigit():
+        return "^" + c
+    return " " + c if kind == "<fraction>" else c
+
+
+@lru_cache(maxsize=1024)
+def plain(text: str) -> str:
+    """Words only: folded case, no articles, no punctuation but that of numbers; else the text itself."""
+    folded = unicodedata.normalize("NFKC", text.casefold()).replace("&", " and ")
+    folded = _BETWEEN_NUMBERS.sub(r"\1", folded)
+    folded = re.sub(r"(?<=\d),(?=\d{3}\b)", "", folded)
+    folded = re.sub(r"\bper ?cent\b", "%", folded).replace("%", " % ")
+    folded = re.sub(r"(?<=[^\W\d])'(?=[^\W\d])", "", folded)
+    named = _ARTICLE.sub("", folded)
+    kept = "".join(
+        " " if unicodedata.category(c)[0] == "P" and c not in "%#@" and not _of_a_number(named, i) else c
+        for i, c in enumerate(named)
+    )
+    return " ".join(kept.split()) or folded.strip()
+
+
+def _of_a_number(text: str, i: int) -> bool:
+    """Whether the mark at i belongs to a number: its point, its sign, what joins it to another, 5'."""
+    before, after = text[i - 1 : i], text[i + 1 : i + 2]
+    if before.isdecimal() and text[i] in "'\"":
+        return not after.isalpha()
+    if not after.isdecimal():
+        return False
+    return before.isdecimal() or text[i] == "." or (text[i] == "-" and (not before or before.isspace()))
