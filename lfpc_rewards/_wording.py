@@ -8,21 +8,39 @@ from decimal import Decimal
 from functools import lru_cache
 from itertools import product
 
-_CJK = r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
-_SCRIPTS_MEET = re.compile(rf"(?<={_CJK})(?=[A-Za-z0-9])|(?<=[A-Za-z0-9])(?={_CJK})")
-_TAG = re.compile(r"</?answer>", re.IGNORECASE)
+CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+"""Script that is written without spaces: Chinese, Japanese; Korean for the particles after a word."""
+_SCRIPTS_MEET = re.compile(rf"(?<={CJK.pattern})(?=[A-Za-z0-9])|(?<=[A-Za-z0-9])(?={CJK.pattern})")
+_TAG = re.compile(
+    r"</?answer>|<br\s*/?>|<(?P<name>b|strong|i|em|u|p|span|code)>(?P<inner>.*?)</(?P=name)>", re.IGNORECASE
+)
+_FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+_TEX_ESCAPE = re.compile(r"\\([%$#&_])")
 _TEX_BOX = re.compile(r"\\(?:boxed|fbox|text|textbf|textit|mathbf|mathrm|mathit|mathsf)\s*\{([^{}]*)\}")
 _TEX_MATHS = re.compile(r"\\[()\[\]]|\$\$|\$((?:[^$\d\s][^$]*)|-?\d[\d.,/]*)\$(?!\d)")
-_BULLET = re.compile(r"(?:[#>*•·]+\s+|#(?=\(?[A-Za-z]\)?[.:)]?$)|-\s+(?=[^\d\s.]))+")
+_BULLET = re.compile(
+    r"^[ \t]*(?:(?:[#*•·]+|>+(?!\s*\d))\s+|#(?=\(?[A-Za-z]\)?[.:)]?$)|-\s+(?=[^\d\s.]))+", re.MULTILINE
+)
 _EMPHASIS = re.compile(r"(?<!\w)(?:\*+|`+|_+(?=\S))|(?:\*+|`+|(?<=\S)_+)(?!\w)")
+_EMPHASIS_MARKS = frozenset("*`_")
 _QUOTED = re.compile(r"""(?<![\w'"])(["'])([^"']*)\1(?!\w)""")
+_VIEW = r"in (?:total|(?:the|this) (?:picture|image|photo|scene|crop))"
+_IN_VIEW = re.compile(
+    rf"(?<=\w\w)(?<!\bis)(?<!\bare)(?<!\bnot)\s+{_VIEW}(?=\W*$)|^{_VIEW},\s*", re.IGNORECASE
+)
 _LINE_END = re.compile(r"(?<=[\w)\]])[ \t]*[\r\n]+\s*")
 _ASIDE = str.maketrans(
     {"\u2212": "-", "\u2013": "-", "\u2014": "-", "\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"'}
     | {"\u3010": "[", "\u3011": "]", "\u300c": '"', "\u300d": '"'}
 )
 
-_ARTICLE = re.compile(r"(?<![^\s(\"'])(?:the|an)\s+(?=\w)|(?<![^\s(\"'])a\s+(?=\w\w)")
+_ARTICLE = re.compile(r"\b(?<!-)(?:the|an|a(?=\s+\w\w))\s+(?=\w)")
+_SIGNED_MONEY = re.compile(r"([+-])([$€£¥])(?=[\d.])")
+_SIDE = re.compile(r"\b(?:on|to|at|in) the (left|right)(?:[ -]hand)?(?: side)?\b")
+_MARK = re.compile(r"[^\w\s%#@]|_")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)")
+_PERCENT = re.compile(r"\bper ?cent\b")
+_APOSTROPHE = re.compile(r"(?<=[^\W\d])'(?=[^\W\d])")
 _BETWEEN_NUMBERS = re.compile(r"(?<=\d)\s*([/*:\u00d7\u00f7=+-])\s*(?=\d)")
 
 # fmt: off
@@ -97,7 +115,7 @@ def yes_no(text: str) -> str | None:
 @lru_cache(maxsize=4096)
 def amount_of(text: str) -> Amount | None:
     """What a tidied text amounts to: a number with or without a unit, a time of day; else None."""
-    text = _BETWEEN_NUMBERS.sub(r"\1", text.casefold().strip())
+    text = _BETWEEN_NUMBERS.sub(r"\1", _SIGNED_MONEY.sub(r"\2\1", text.casefold().strip()))
     if time := _TIME.fullmatch(text):
         return (int(time[1]), int(time[2] or 0)), time[3] + "m", False
     found = _AMOUNT.fullmatch(text)
@@ -133,6 +151,7 @@ def _unit(text: str) -> str | None:
 def tidy(text: str) -> str:
     """One line of NFKC text without invisible characters, TeX, bullets, emphasis and quotes.
 
+    Words that say nothing at its ends ("in the picture", "in total") are left out.
     A line's end without a stop becomes one; letters and digits stand apart from Chinese, Japanese and
     Korean script; raised digits keep a sign (10² is 10^2).
     """
@@ -140,12 +159,18 @@ def tidy(text: str) -> str:
         text = unicodedata.normalize("NFKC", "".join(map(_compatible, text)))
         text = "".join(c for c in text if unicodedata.category(c) != "Cf").translate(_ASIDE)
         text = _SCRIPTS_MEET.sub(" ", text.replace("\u2044", "/"))
-    text = _LINE_END.sub(". ", _TAG.sub("", text).strip())
-    for _ in range(3):
-        text = _TEX_BOX.sub(r"\1", text)
+    if "<" in text:
+        text = _TAG.sub(lambda tag: tag["inner"] or " ", text)
+    text = _LINE_END.sub(". ", _BULLET.sub("", text.strip()))
+    if "\\" in text:
+        text = _FRACTION.sub(r"\1/\2", text)
+        for _ in range(3):
+            text = _TEX_BOX.sub(r"\1", text)
+        text = _TEX_ESCAPE.sub(r"\1", text)
     text = _TEX_MATHS.sub(r"\1", text).strip()
-    text = _EMPHASIS.sub("", _BULLET.sub("", text, count=1) if _BULLET.match(text) else text)
-    return " ".join(_QUOTED.sub(r"\2", text).split())
+    if not _EMPHASIS_MARKS.isdisjoint(text):
+        text = _EMPHASIS.sub("", text)
+    return _IN_VIEW.sub("", " ".join(_QUOTED.sub(r"\2", text).split()))
 
 
 def _compatible(c: str) -> str:
@@ -159,23 +184,22 @@ def _compatible(c: str) -> str:
 def plain(text: str) -> str:
     """Words only: folded case, no articles, no punctuation but that of numbers; else the text itself."""
     folded = unicodedata.normalize("NFKC", text.casefold()).replace("&", " and ")
-    folded = _BETWEEN_NUMBERS.sub(r"\1", folded)
-    folded = re.sub(r"(?<=\d),(?=\d{3}\b)", "", folded)
-    folded = re.sub(r"\bper ?cent\b", "%", folded).replace("%", " % ")
-    folded = re.sub(r"(?<=[^\W\d])'(?=[^\W\d])", "", folded)
+    folded = _BETWEEN_NUMBERS.sub(r"\1", _SIGNED_MONEY.sub(r"\2\1", folded))
+    folded = _THOUSANDS.sub("", folded)
+    folded = _PERCENT.sub("%", folded).replace("%", " % ")
+    folded = _SIDE.sub(r"\1", _APOSTROPHE.sub("", folded))
     named = _ARTICLE.sub("", folded)
-    kept = "".join(
-        " " if unicodedata.category(c)[0] == "P" and c not in "%#@" and not _of_a_number(named, i) else c
-        for i, c in enumerate(named)
-    )
+    kept = _MARK.sub(lambda mark: mark[0] if _is_kept(named, mark.start()) else " ", named)
     return " ".join(kept.split()) or folded.strip()
 
 
-def _of_a_number(text: str, i: int) -> bool:
-    """Whether the mark at i belongs to a number: its point, its sign, what joins it to another, 5'."""
+def _is_kept(text: str, i: int) -> bool:
+    """Whether the mark at i is no punctuation or belongs to a number: its point, its sign, 5', 3/4."""
+    if unicodedata.category(text[i])[0] != "P":
+        return True
     before, after = text[i - 1 : i], text[i + 1 : i + 2]
     if before.isdecimal() and text[i] in "'\"":
         return not after.isalpha()
     if not after.isdecimal():
         return False
-    return before.isdecimal() or text[i] == "." or (text[i] == "-" and (not before or before.isspace()))
+    return before.isdecimal() or text[i] == "." or (text[i] == "-" and (not before or before in " $€£¥"))
