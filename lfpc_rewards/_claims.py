@@ -38,8 +38,8 @@ _STATED = re.compile(
 )
 _LETTER_NEXT = re.compile(r"(?<=[\w)\]])[.!。]\s+(?=[(\[]?[A-Z](?:\W|$))")  # "The sign is blue. B"
 _SENTENCE = re.compile(  # before a text, not a letter: "The sign is red.", "I see a horse", "标志是红色"
-    r"(?:(?<=\w)\s+(?:(?:is|are|was|were)(?:\s+(?:made of|called|named|labell?ed))?|says?|reads?|shows|see|saw"
-    r"|has|counts?|costs|weighs|measures|wears|(?:looks|seems)(?:\s+like)?|displays|depicts|contains|spells|states"
+    r"(?:(?<=\w)\s+(?:(?:is|are|was|were)(?:\s+(?:made of|called|named|labell?ed))?|says?|reads?|shows|see"
+    r"|saw|has|counts?|costs|weighs|measures|wears|(?:looks|seems)(?:\s+like)?|displays|depicts|contains|spells|states"
     rf"|means|(?:appears|seems)(?:\s+to\s+be)?|(?:must|should)\s+be)|(?<=\w)'s)\b\s*[:,]?\s*{_SURE}|[这它那]?(?<!还)是|[在有]"
 )
 _PLACED = re.compile(

@@ -165,7 +165,7 @@ def _verdict(answer: str, wanted: tuple[str, ...], choices: tuple[str, ...]) -> 
 def _says_another(given: str, wanted: str) -> bool:
     """Whether an answer that does not say `wanted` says something of its kind."""
     if _GOLD_LETTER.fullmatch(wanted):
-        return bool(options_named(given, ANY_LETTER))
+        return bool(options_named(given, ANY_LETTER)) or len(mentioned(given, ANY_LETTER)) > 1
     tails = [tail for _, tail, _ in statements(given[:LONGEST])]
     if plain(wanted) in ("yes", "no"):
         return any(map(yes_no, tails))
