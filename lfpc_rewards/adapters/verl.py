@@ -116,8 +116,8 @@ def verl_group_score(
     verl hands over one rollout at a time. The function that this returns waits until the group is complete,
     and scores it at once. All rollouts must therefore come to one process: ``reward.num_workers=1``, with the
     manager naive, dapo or gdpo ("remote" takes no function that waits). The column of the argument `groups`
-    says which rollouts belong together, such as the `index` of verl's data sets;
-    those of two data sources never do.
+    says which rollouts belong together, such as the `index` of verl's data sets; those of two data sources or
+    splits never do.
 
     Args:
         reward: A reward of this package with an argument `groups`.
@@ -163,7 +163,7 @@ def verl_group_score(
     for number in size.values() if isinstance(size, Mapping) else [size]:
         if number < 1:
             raise ValueError(f"size must be at least 1, got {number}")
-    waiting: dict[tuple[str, Any], list[tuple[_Rollout, asyncio.Future[Score]]]] = {}
+    waiting: dict[tuple[str, Any, Any], list[tuple[_Rollout, asyncio.Future[Score]]]] = {}
 
     async def compute_score(
         data_source: str,
@@ -175,7 +175,7 @@ def verl_group_score(
         """The score of this rollout, once its group is complete."""
         info = dict(extra_info or {})  # verl writes into one that several rollouts may share
         needed = size[_known(info, "split")] if isinstance(size, Mapping) else size
-        key = data_source, _known(info, column)
+        key = data_source, info.get("split"), _known(info, column)
         loop = asyncio.get_running_loop()
         mine: asyncio.Future[Score] = loop.create_future()
         group = waiting.setdefault(key, [])
@@ -196,7 +196,7 @@ def verl_group_score(
         except TimeoutError:
             waiting.pop(key, None)
             raise TimeoutError(
-                f"only {len(group)} of the {needed} rollouts of group {key[1]!r} came within {patience:g} s; "
+                f"only {len(group)} of the {needed} rollouts of group {key[2]!r} came within {patience:g} s; "
                 "all must come to one process (reward.num_workers=1), and size must be that of the groups"
             ) from None
 

@@ -35,7 +35,7 @@ SYSTEM = System(
         Loophole(
             "boxes without end",
             "Only gold boxes are counted: a text that tiles the image hits all of them.",
-            "The harmonic mean with the counterpart, the mean over the boxes of the best IoU with any gold box.",
+            "The harmonic mean with the counterpart: over the boxes, the best IoU with a gold box.",
         ),
         Loophole(
             "boxes after the thinking",
