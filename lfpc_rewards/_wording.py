@@ -11,9 +11,8 @@ from itertools import product
 CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 """Script that is written without spaces: Chinese, Japanese; Korean for the particles after a word."""
 _SCRIPTS_MEET = re.compile(rf"(?<={CJK.pattern})(?=[A-Za-z0-9])|(?<=[A-Za-z0-9])(?={CJK.pattern})")
-_TAG = re.compile(
-    r"</?answer>|<br\s*/?>|<(?P<name>b|strong|i|em|u|p|span|code)>(?P<inner>.*?)</(?P=name)>", re.IGNORECASE
-)
+_TAG = re.compile(r"</?answer>|<br\s*/?>", re.IGNORECASE)
+_HTML = re.compile(r"</?(?:b|strong|i|em|u|p|span|code)>")
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
 _TEX_ESCAPE = re.compile(r"\\([%$#&_])")
 _TEX_BOX = re.compile(r"\\(?:boxed|fbox|text|textbf|textit|mathbf|mathrm|mathit|mathsf)\s*\{([^{}]*)\}")
@@ -59,7 +58,10 @@ _SPELT_UNITS = {
     "lb": "lbs", "oz": "ounce ounces", "ml": "milliliter milliliters millilitre millilitres",
     "l": "liter liters litre litres", "km/h": "kmh kph kilometersperhour kilometresperhour",
     "mph": "milesperhour", "s": "sec secs second seconds", "min": "mins minute minutes",
-    "h": "hr hrs hour hours", "day": "days", "year": "years",
+    "h": "hr hrs hour hours", "day": "days", "week": "weeks", "month": "months", "year": "years",
+    "pound": "pounds", "ton": "tons tonne tonnes", "gallon": "gallons", "pint": "pints", "acre": "acres",
+    "volt": "volts v", "watt": "watts w", "amp": "amps", "knot": "knots", "bar": "bars", "pixel": "pixels px",
+    "cent": "cents", "rupee": "rupees", "yuan": "", "yen": "", "peso": "pesos", "calorie": "calories kcal",
     "$": "dollar dollars usd us$", "€": "euro euros eur", "£": "gbp", "¥": "", "m2": "m^2 sqm", "cm2": "cm^2",
 }
 # fmt: on
@@ -160,7 +162,9 @@ def tidy(text: str) -> str:
         text = "".join(c for c in text if unicodedata.category(c) != "Cf").translate(_ASIDE)
         text = _SCRIPTS_MEET.sub(" ", text.replace("\u2044", "/"))
     if "<" in text:
-        text = _TAG.sub(lambda tag: tag["inner"] or " ", text)
+        text = _TAG.sub(" ", text)
+        if "</" in text:  # without an end, <b> is the letter of an option
+            text = _HTML.sub("", text)
     text = _LINE_END.sub(". ", _BULLET.sub("", text.strip()))
     if "\\" in text:
         text = _FRACTION.sub(r"\1/\2", text)

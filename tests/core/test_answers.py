@@ -294,6 +294,7 @@ def test_long_answers_take_no_long_time():
         "\\boxed{" * 3_000,
         "1," * 10_000,
         "9" * 20_000,
+        "<b>" * 30_000,
     ):
         assert answers_match(answer, "B", COLOURS) is False
         assert answers_match(answer, "7") is False
