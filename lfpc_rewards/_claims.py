@@ -31,7 +31,7 @@ _STATED = re.compile(
     rf"(?:(?:\bis\b|\b(?:would|should|must) be\b|[:=]|->|\.\s|-\s+(?=[^\d\s]))\s*{_SURE})+|ans\s*[.:]\s*"
     r"|(?:option|choice|answer|letter|choose|select|pick|going with)\s+(?=[(\[]?[a-z][)\]]?(?:[^\w']|$))"
     rf"|(?:i|we)(?:'d|'ll|\s+would|\s+will)?\s+{_SURE}(?:choose|chose|pick|select|say|answer|go with)\s+"
-    rf"|(?:it|this|that)(?:\s+is|'s|\s+(?:should|must|would|has to) be)\s+{_SURE})"
+    rf"|(?:it|this|that)(?:\s+is|'s|\s+(?:should|must|would|has to) be)\s+{_SURE}|it\s+(?=cannot\b))"
     r"|(?:\b(?:so|therefore|thus|hence)[\s,:]+|(?:->|=>|→)\s*)(?=[(\[]?[A-Z][)\]]?\W*$)"
     r"|(?:答案|选项)应?该?\s*[是为选:]+\s*|(?:选择|选项|选)+\s*:?\s*",
     re.IGNORECASE,
@@ -47,10 +47,14 @@ _PLACED = re.compile(
     re.IGNORECASE,
 )  # "on the left", "about 5", "一辆公交车"
 _FOLLOWED = re.compile(
-    r"(?<!\bno)\s+(?:one|(?:in\s+)?colou?r(?:ed)?)\W*$|(?<=[\u3400-\u9fff])的\W*$", re.IGNORECASE
+    r"(?<!\bno)\s+(?:one|side|of (?:them|these|those)|(?:in\s+)?colou?r(?:ed)?)\W*$"
+    r"|(?<=[\u3400-\u9fff])的\W*$",
+    re.IGNORECASE,
 )  # "the red one"
 _COUNTED = re.compile(  # "There are three people", "3 dogs": one word that is counted
-    r"(?:(there (?:is|are|were)|i (?:can )?(?:see|count))\s+)?([\w,-]+)\s+([a-z]+)\W*", re.IGNORECASE
+    r"(?:(there (?:is|are|were)|i (?:can )?(?:see|count))\s+)?"
+    r"(?:(?:about|approximately|around|roughly|exactly|only)\s+)?([\w,-]+)\s+([a-z]+)\W*",
+    re.IGNORECASE,
 )
 _MANY = re.compile(r"(?!.*ss$)[a-z]{2,}s|people|men|women|children|sheep|fish", re.IGNORECASE)
 _MULTIPLE = re.compile(
@@ -66,7 +70,7 @@ _LABEL = re.compile(  # "(b) blue", "b. blue", "B.blue", "B, blue", "B - blue", 
     r"(?:[(\[]([A-Za-z])[)\]]|([A-Za-z])[).:]|([A-Z])(?=[,;!?/、。]|\s*(?:-(?![\d.])|[|=])))"
     r"[.:;,)\]!?/、。]*\s*(?:(?:-(?![\d.])|[|=])\s*)?(.+)"
 )
-_SPACED_LABEL = re.compile(r"([A-Z])\s+(.+)")  # "B blue"
+_SPACED_LABEL = re.compile(r"([A-Z])(?:\s+|(?=\())(.+)")  # "B blue", "B(blue)"
 _LABEL_LAST = re.compile(  # "blue (B)", "blue, B"
     r"(.+?)(?:\s*[(\[]([A-Za-z])[)\]]|\s*[,:/]\s*([A-Z])|\s+-\s+([A-Z]))[.!]*"
 )
@@ -104,6 +108,7 @@ _TAKEN_BACK = re.compile(  # "(B) is wrong", "B. No wait", "B? No"
 _RULES_OUT = re.compile(
     r"\b(?i:not|rather than|instead of|wrong|incorrect|false)\b|n't\b|不|\b[A-Z]\W+(?:(?:and|or)\W+)?[A-Z]\b"
 )
+_SHORT_NOT = re.compile(r"\b(is|are|was|were)n't\b", re.IGNORECASE)
 _LONE_LETTER = re.compile(r"(?<![\w'])([(\[]?)([A-Za-z])([)\]]?)(?![\w'])(\s+[a-z]+)?")
 _ARTICLE = re.compile(r"^(?:an?|the)\s+(?=\w\w)", re.IGNORECASE)
 _END = re.compile(r"[.;!。]")
@@ -148,8 +153,7 @@ def _ruled_out(texts: tuple[str, ...]) -> re.Pattern[str]:
     every = r"\W+(?:(?:and|or)\W+)?".join(letters) if 1 < len(letters) < 26 else r"(?!)"
     ends = r"(?=\s*(?:[.;!)。]|$|,?\s*(?:but|so|it is|it's|because|since)\b))(?:,?\s*\b(?:but|it is|it's)\b)?"
     it_is = r"(?:\b(?i:it|this|that)(?:\s+is|'s)\s+)?"
-    isnt = r"\b(?i:it|this|that)\s+(?:isn't|is not)\s"
-    negated = rf"(?:{isnt}|{it_is}\b(?i:not|rather than|instead of)\s|而?不[是选])"
+    negated = rf"(?:{it_is}\b(?i:not|rather than|instead of)\s|而?不[是选])"
     not_one = rf",? ?\(?{negated}\s*{several}\)?{ends}"
     wrong = r"\s+(?:is|was)\s+(?:not (?:correct|right)|incorrect|wrong|false)\s*[.;,]\s*(?:but\s+)?"
     among = r"\b(?i:among|between|of|from|at|considering|comparing)\s+(?:the\s+)?"
@@ -183,7 +187,9 @@ def options_named(text: str, options: Options) -> set[int]:
 
 
 def _without_ruled_out(text: str, options: Options) -> str:
-    return _ruled_out(options.texts).sub(" ", text) if _RULES_OUT.search(text) else text
+    if not _RULES_OUT.search(text):
+        return text
+    return _ruled_out(options.texts).sub(" ", _SHORT_NOT.sub(r"\1 not", text))
 
 
 def statements(text: str) -> Iterator[tuple[str, str, bool]]:

@@ -36,6 +36,7 @@ _ASIDE = str.maketrans(
 _ARTICLE = re.compile(r"\b(?<!-)(?:the|an|a(?=\s+\w\w))\s+(?=\w)")
 _SIGNED_MONEY = re.compile(r"([+-])([$€£¥])(?=[\d.])")
 _SIDE = re.compile(r"\b(?:on|to|at|in) the (left|right)(?:[ -]hand)?(?: side)?\b")
+_ZERO_HOUR = re.compile(r"\b0(?=\d:\d\d\b)")
 _MARK = re.compile(r"[^\w\s%#@]|_")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)")
 _PERCENT = re.compile(r"\bper ?cent\b")
@@ -91,11 +92,19 @@ def same(given: str, wanted: str) -> bool:
     plain_given, plain_wanted = plain(given), plain(wanted)
     if plain_given == plain_wanted:
         return bool(plain_given)
+    if plain_given and plain_wanted and _numbered(plain_given) == _numbered(plain_wanted):
+        return True
     if "-" in given + wanted and not re.search(r"\d", given + wanted):  # CocaCola, Coca-Cola
         return plain(given.replace("-", "")) == plain(wanted.replace("-", "")) != ""
     amount, other = amount_of(wanted), amount_of(given)
     # 6/12 and 1/2 may be dates: two fractions must be written alike.
     return amount is not None and other is not None and amount[:2] == other[:2] and not amount[2] & other[2]
+
+
+@lru_cache(maxsize=1024)
+def _numbered(words: str) -> str:
+    """Plain words with numbers in digits, times of day without a zero before them."""
+    return " ".join(str(_WORDS.get(word, word)) for word in _ZERO_HOUR.sub("", words).split())
 
 
 def yes_no(text: str) -> str | None:
