@@ -252,9 +252,9 @@ def _claimed(text: str, options: Options, letters: bool) -> set[int]:
         own = _texts_same(label[2], options)
         if mine in own:
             return {mine}
-        # "A horse" may be the option "a horse", and "A red car" the option "red car"; "A 2" is two options.
+        # "A horse" may be the option "a horse"; "A 2" and "A blue" are two options.
         whole = text.rstrip(".!").casefold() in (option.rstrip(".!").casefold() for option in options.texts)
-        if own and not whole and (mine or len(label[2].split()) < 2):
+        if own and not whole:
             return own | {mine}
     if named:
         return named

@@ -58,7 +58,7 @@ RIGHT = [  # answer, accepted, choices
     ("The answer is clearly B", "B", COLOURS),
     ("A", ["A", "B"], COLOURS),
     ("b) blue", "B", COLOURS),
-    ("A red car", "B", ["a dog", "red car"]),
+    ("A red car", "B", ["a dog", "a red car"]),
     ("two", "A", ["2", "3"]),
     ("Yes, it is", "A", ["yes", "no"]),
     ("C", "C", ["B", "A", "C"]),
@@ -116,6 +116,8 @@ RIGHT = [  # answer, accepted, choices
     ("a", "a", None),
 ]
 WRONG = [
+    ("A red car", "B", ["a dog", "red car"]),
+    ("A Not sure", "B", ["yes", "Not sure"]),
     ("", "B", None),
     (" ", "B", None),
     (None, "B", None),
