@@ -12,9 +12,9 @@ not, it raises unless a number is given for it: it is never turned into a 0 that
 from lfpc_rewards.adapters.binding import CropsOf
 from lfpc_rewards.adapters.swift import swift_orm
 from lfpc_rewards.adapters.trl import TrlReward
-from lfpc_rewards.adapters.verl import VerlBatchScore, VerlScore
+from lfpc_rewards.adapters.verl import VerlScore, verl_group_score
 
-__all__ = ["CropsOf", "TrlReward", "VerlBatchScore", "VerlScore", "swift_orm"]
+__all__ = ["CropsOf", "TrlReward", "VerlScore", "swift_orm", "verl_group_score"]
 
 
 def __dir__() -> list[str]:

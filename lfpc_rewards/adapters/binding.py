@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,13 @@ from lfpc_rewards.parsing import Rollout, opens_thinking, parse_completions
 
 Reward = Callable[..., Any]
 """A reward of this package: columns in, one (B,) array or a named tuple of them out."""
+
+
+PER_ROLLOUT = frozenset(
+    {"choices", "crops", "failed", "groups", "image_sizes", "messages", "questions", "reasoning"}
+    | {"shown_sizes", "targets", "videos", "wanted"}
+)
+"""The arguments with a default that hold one entry per rollout; a column of that name is meant for them."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +72,9 @@ class Binding:
 
     Attributes:
         reward: The reward.
-        columns: Argument: name of its column. An argument without a default that is not named here comes from
-            the column of its own name.
+        columns: Argument: name of its column. An argument that is not named here comes from the column of its
+            own name: always if it has no default, and if it is one of `PER_ROLLOUT` where there is such a
+            column.
         options: Argument: one value for all rows.
         crops: How the argument `crops` is read from the completions; None if it is not.
         term: Which part of a named tuple is the reward.
@@ -100,14 +108,16 @@ class Binding:
         if self.reading and not self._takes_rollouts():
             raise TypeError(f"{_name(self.reward)} does not use parse_completions: reading must be empty")
 
-    def arguments(self) -> dict[str, str]:
-        """The arguments that come from columns, each with its column."""
+    def arguments(self, present: Collection[str] = ()) -> dict[str, str]:
+        """The arguments that come from columns, each with its column; `present`: which columns there are."""
         found = {}
         for name, parameter in inspect.signature(self.reward).parameters.items():
             bound = name in self.options or (name == "crops" and self.crops is not None)
-            # Whoever compares crops with targets needs the sizes, though they have a default.
-            needed = parameter.default is parameter.empty or (
-                name == "image_sizes" and self.crops is not None
+            needed = (
+                parameter.default is parameter.empty
+                # Whoever compares crops with targets needs the sizes, though they have a default.
+                or (name == "image_sizes" and self.crops is not None)
+                or (name in PER_ROLLOUT and name in present)
             )
             if name in self.columns or (needed and not bound):
                 found[name] = self.columns.get(name, name)
@@ -120,7 +130,7 @@ class Binding:
             KeyError: A column is missing.
             TypeError: The parts of the reward do not have the name `term`.
         """
-        given = {name: take(columns, column, name) for name, column in self.arguments().items()}
+        given = {name: take(columns, column, name) for name, column in self.arguments(columns).items()}
         reading = dict(self.reading)
         prompts = columns.get("prompts", ())
         if "think_open" not in reading and any(isinstance(p, str) and opens_thinking(p) for p in prompts):

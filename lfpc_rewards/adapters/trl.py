@@ -22,8 +22,9 @@ class TrlReward:
     Args:
         reward: A reward of this package.
         name: What TRL calls it; the reward's own name if None.
-        columns: Argument of the reward: column that it comes from. Arguments without a default come from the
-            column of their own name, so `completions` need not be listed.
+        columns: Argument of the reward: column that it comes from. Others come from the column of their own
+            name, such as `completions`; with a default only those that hold one entry per rollout, where
+            there is such a column. What shall not come from it is given in `options`.
         options: Argument of the reward: one value for all rows.
         crops: How crops are read from the completions, for rewards with an argument `crops`.
         term: Which part is the reward, if it has parts.

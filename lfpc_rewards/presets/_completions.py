@@ -68,6 +68,20 @@ def first_texts(completions: Sequence[Any]) -> list[str]:
     return texts
 
 
+def last_contents(completions: Sequence[Any]) -> Sequence[str]:
+    """(B,) texts, of messages the content of the last one, whoever said it."""
+    refuse_one(completions)
+    if only_texts(completions):
+        return cast("Sequence[str]", completions)
+    texts = []
+    for row, each in enumerate(completions):
+        if not isinstance(each, str):
+            messages = messages_of(each, f"completions[{row}]")
+            each = written(messages[-1].get("content")) if messages else ""
+        texts.append(each)
+    return texts
+
+
 def last_texts(completions: Sequence[TurnList]) -> list[str]:
     """(B,) the text of the last assistant turn of each; "" where there is none."""
     return [turns[-1] if turns else "" for turns in turns_of(completions)]

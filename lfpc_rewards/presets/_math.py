@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -13,21 +15,50 @@ class MathLibrary(Protocol):
     """The module `math_verify`, or anything with its two functions."""
 
     @property
-    def parse(self) -> Callable[[str], list[Any]]:
+    def parse(self) -> Callable[..., list[Any]]:
         """What a text says, as a list of readings; empty if it says nothing."""
 
     @property
-    def verify(self) -> Callable[[list[Any], list[Any]], bool]:
+    def verify(self) -> Callable[..., bool]:
         """``verify(gold, answer)``: whether two readings are equal."""
 
 
 def needed(math: MathLibrary | None) -> MathLibrary:
-    """The library, or an error that says how to get one."""
+    """The library for this thread, or an error that says how to get one."""
     if math is None:
         raise ValueError(
             'math must be given in mode "exact": pass the module math_verify (pip install math-verify)'
         )
-    return math
+    return math if threading.current_thread() is threading.main_thread() else _WithoutAlarm(math)
+
+
+class _WithoutAlarm:
+    """The library outside the main thread, where verl scores: its time limit needs an alarm of the main one.
+
+    As in TRL, its own arguments for "no time limit" are passed, where it has them.
+    """
+
+    def __init__(self, math: MathLibrary) -> None:
+        self._math = math
+        self._parsing = _without_limit(math.parse, "parsing_timeout")
+        self._comparing = _without_limit(math.verify, "timeout_seconds")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._math, name)
+
+    def parse(self, text: str, **options: Any) -> list[Any]:
+        return self._math.parse(text, **options, **self._parsing)
+
+    def verify(self, gold: list[Any], answer: list[Any]) -> bool:
+        return self._math.verify(gold, answer, **self._comparing)
+
+
+def _without_limit(function: Callable[..., Any], argument: str) -> dict[str, None]:
+    try:
+        known = inspect.signature(function).parameters
+    except ValueError:  # a type such as `list` has none
+        return {}
+    return {argument: None} if argument in known else {}
 
 
 def math_equal(golds: Sequence[str], answers: Sequence[str | None], math: MathLibrary) -> Scores:

@@ -1,14 +1,16 @@
-"""Rewards in other frameworks: by their recorded calling conventions, and by the packages where installed."""
+"""Rewards in other frameworks: by their recorded calling conventions. With the real ones: tests/peers."""
 
+import asyncio
+import inspect
 import math
 import pickle
+import re
 
-import numpy as np
 import pytest
 
-from lfpc_rewards import grounding_reward, lfpc_reward, locus_reward, presets
-from lfpc_rewards.adapters import CropsOf, TrlReward, VerlBatchScore, VerlScore, swift_orm
-from lfpc_rewards.adapters.binding import Binding
+from lfpc_rewards import accuracy_reward, grounding_reward, lfpc_reward, locus_reward, presets, tool_bonus
+from lfpc_rewards.adapters import CropsOf, TrlReward, VerlScore, swift_orm, verl_group_score
+from lfpc_rewards.adapters.binding import PER_ROLLOUT, Binding
 
 SAID = [
     "<think>by the door</think><answer>[10, 10, 30, 20]</answer>",
@@ -48,19 +50,9 @@ def call_as_trl(reward, completions, metrics, **columns):
 
 
 def call_as_verl(compute_score, text, ground_truth, extra_info):
-    """verl 0.9.1, `NaiveRewardManager` of workers.reward_manager and of experimental.reward_loop."""
+    """verl 0.9.1, the managers of `verl.experimental.reward_loop`."""
     return compute_score(
         data_source="mine", solution_str=text, ground_truth=ground_truth, extra_info=extra_info
-    )
-
-
-def call_as_verl_batch(compute_score, texts, ground_truths, extra_infos):
-    """verl 0.9.1, `BatchRewardManager.verify`: the sources and the extras are arrays of objects."""
-    return compute_score(
-        data_sources=np.array(["mine"] * len(texts), object),
-        solution_strs=texts,
-        ground_truths=ground_truths,
-        extra_infos=np.array(extra_infos, object),
     )
 
 
@@ -171,69 +163,85 @@ def test_verl_reads_other_columns_from_extra_info():
         call_as_verl(compute_score, said, BOXES[0], {})
 
 
-def test_verl_in_a_batch_is_verl_one_by_one():
-    rows = list(zip(SAID, BOXES, [{"a": 1}, {}, {"num_turns": 2}], strict=True))
-    batch = call_as_verl_batch(VerlBatchScore(locus_reward, **VERL), *zip(*rows, strict=True))
-    assert batch == [call_as_verl(VerlScore(locus_reward, **VERL), *row) for row in rows]
-
-
 def test_verl_has_no_score_for_not_applicable():
     options = VERL | {"term": "iou"}
-    with pytest.raises(ValueError, match="rollout 1 or its judge failed"):
-        call_as_verl_batch(VerlBatchScore(locus_reward, **options), SAID[:2], [BOXES[0], None], [None, None])
-    batch = VerlBatchScore(locus_reward, **options, not_applicable=-1.0)
-    scores = call_as_verl_batch(batch, SAID[:2], [BOXES[0], None], [None, None])
-    assert [score["score"] for score in scores] == [0.5, -1.0]
+    with pytest.raises(ValueError, match="rollout 0 or its judge failed"):
+        call_as_verl(VerlScore(locus_reward, **options), SAID[0], None, None)
+    compute_score = VerlScore(locus_reward, **options, not_applicable=-1.0)
+    assert call_as_verl(compute_score, SAID[0], None, None)["score"] == -1.0
+    assert call_as_verl(compute_score, SAID[0], BOXES[0], None)["score"] == 0.5
+
+
+GROUPED = {"columns": {"answers": "ground_truth", "groups": "index"}, "options": {"mode": "strict"}}
+RIGHT, WRONG = "<think>so</think><answer>B</answer>", "<think>so</think><answer>A</answer>"
 
 
 def test_verl_one_by_one_refuses_what_compares_a_group():
-    with pytest.raises(TypeError, match="use VerlBatchScore"):
+    with pytest.raises(TypeError, match="use verl_group_score"):
         VerlScore(presets.pixel_reasoner, columns={"answers": "ground_truth"})
+    one = VerlScore(presets.mini_o3, columns={"answers": "ground_truth"}, options={"mode": "strict"})
+    with pytest.raises(TypeError, match="use verl_group_score"):
+        call_as_verl(one, RIGHT, "B", {"groups": 3})
 
 
-def verl_batch(texts, ground_truths):
-    torch = pytest.importorskip("torch")
-    protocol = pytest.importorskip("verl.protocol")
-    from tests import tiny
+def at_once(compute_score, *rollouts):
+    """The scores of rollouts that come at the same time: (text, gold, extra_info) each."""
 
-    words = tiny.tokenizer()
-    ids = [words(text)["input_ids"] for text in texts]
-    longest = max(map(len, ids))
-    responses = torch.tensor([each + [words.pad_token_id] * (longest - len(each)) for each in ids])
-    prompts = torch.tensor([words("?")["input_ids"]] * len(texts))
-    attention = torch.cat([torch.ones_like(prompts), (responses != words.pad_token_id).long()], 1)
-    data = protocol.DataProto.from_dict(
-        tensors={"prompts": prompts, "responses": responses, "attention_mask": attention},
-        non_tensors={
-            "data_source": np.array(["mine"] * len(texts), object),
-            "reward_model": np.array([{"ground_truth": each} for each in ground_truths], object),
-            "extra_info": np.array([{} for _ in texts], object),
-        },
+    async def gathered():
+        calls = [call_as_verl(compute_score, *each) for each in rollouts]
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    return asyncio.run(gathered())
+
+
+def test_verl_scores_a_group_when_it_is_complete():
+    compute_score = verl_group_score(presets.pixel_reasoner, size=3, **GROUPED)
+    texts = [RIGHT, WRONG, RIGHT, WRONG, WRONG, RIGHT]
+    groups = [1, 2, 1, 1, 2, 2]
+    scored = at_once(
+        compute_score, *((text, "B", {"index": g}) for text, g in zip(texts, groups, strict=True))
     )
-    return words, data
+    by_hand = presets.pixel_reasoner(texts, ["B"] * 6, groups=groups, mode="strict").total
+    assert [each["score"] for each in scored] == by_hand.tolist()
 
 
-@pytest.mark.parametrize(("manager", "adapter"), [("naive", VerlScore), ("batch", VerlBatchScore)])
-def test_verl_itself_takes_the_reward(manager, adapter):
-    words, data = verl_batch(SAID, BOXES)
-    managers = pytest.importorskip("verl.workers.reward_manager")
-    compute_score = adapter(locus_reward, **VERL)
-    scored = managers.get_reward_manager_cls(manager)(words, 0, compute_score)(data, return_dict=True)
-    assert scored["reward_tensor"].sum(1).tolist() == pytest.approx(TOTALS)
-    assert scored["reward_extra_info"]["iou"] == pytest.approx(IOUS)
+def test_verl_scores_the_same_prompt_again_in_the_next_step():
+    compute_score = verl_group_score(presets.pixel_reasoner, size={"train": 2, "test": 1}, **GROUPED)
+    train, test = {"index": 1, "split": "train"}, {"index": 1, "split": "test"}
+    for _ in range(2):
+        scored = at_once(compute_score, (RIGHT, "B", train), (RIGHT, "B", test), (WRONG, "B", train))
+        assert [each["score"] for each in scored] == [1.0, 1.0, 0.0]
 
 
-def test_verl_itself_loads_the_reward_from_a_file(tmp_path):
-    reward = pytest.importorskip("verl.trainer.ppo.reward")
-    omegaconf = pytest.importorskip("omegaconf")
-    path = tmp_path / "rewards.py"
-    path.write_text(
-        "from lfpc_rewards import locus_reward\nfrom lfpc_rewards.adapters import VerlScore\n"
-        "compute_score = VerlScore(locus_reward, columns={'targets': 'ground_truth'})\n"
+def test_an_incomplete_group_of_verl_is_an_error_and_leaves_nothing_behind():
+    compute_score = verl_group_score(presets.pixel_reasoner, size=3, patience=0.05, **GROUPED)
+    errors = at_once(compute_score, *[(RIGHT, "B", {"index": 7})] * 2)
+    assert {type(error) for error in errors} == {TimeoutError}
+    assert str(errors[0]).startswith(
+        "only 2 of the 3 rollouts of group 7 came within 0.05 s; all must come to one"
     )
-    config = {"reward": {"custom_reward_function": {"path": str(path), "name": "compute_score"}}}
-    compute_score = reward.get_custom_reward_fn(omegaconf.OmegaConf.create(config))
-    assert call_as_verl(compute_score, SAID[0], BOXES[0], {}) == pytest.approx(0.55)
+    scored = at_once(compute_score, *[(RIGHT, "B", {"index": 7})] * 3)
+    assert [each["score"] for each in scored] == [1.0, 1.0, 1.0]
+
+
+def test_an_error_of_the_reward_reaches_every_rollout_of_its_group():
+    compute_score = verl_group_score(presets.pixel_reasoner, size=2, columns=GROUPED["columns"])
+    errors = at_once(compute_score, *[(RIGHT, "B", {"index": 7})] * 2)
+    assert [str(error) for error in errors] == [str(errors[0])] * 2
+    assert "math must be given" in str(errors[0])
+
+
+def test_a_group_of_verl_needs_its_columns_and_a_size():
+    compute_score = verl_group_score(presets.pixel_reasoner, size={"train": 1}, **GROUPED)
+    errors = at_once(compute_score, (RIGHT, "B", {"index": 1}), (RIGHT, "B", {"split": "train"}))
+    assert [str(error) for error in errors] == [
+        "\"extra_info has no 'split'; it has index\"",
+        "\"extra_info has no 'index'; it has split\"",
+    ]
+    with pytest.raises(TypeError, match="groups is bound to no column"):
+        verl_group_score(locus_reward, size=2, **VERL)
+    with pytest.raises(ValueError, match="size must be at least 1, got 0"):
+        verl_group_score(presets.pixel_reasoner, size=0, **GROUPED)
 
 
 # --- ms-swift ----------------------------------------------------------------------------------------
@@ -246,21 +254,6 @@ def test_swift_gets_a_class_that_scores():
     assert call_as_swift(orm, SAID, box=BOXES) == pytest.approx(TOTALS)
     orm = swift_orm(RecordedOrm, "Cue", locus_reward, **LOCUS, term="iou")
     assert call_as_swift(orm, SAID, box=[None, *BOXES[1:]]) == [None, 0.0, 1.0]
-
-
-def test_swift_itself_takes_the_reward():
-    torch = pytest.importorskip("torch")
-    swift = pytest.importorskip("swift.rewards")
-    algorithm = pytest.importorskip("swift.rl_core.grpo_algorithm")
-    data = pytest.importorskip("swift.rl_core.data")
-    swift.orms["locus"] = swift_orm(swift.ORM, "Locus", locus_reward, **LOCUS, term="iou")
-    samples = [
-        data.GRPOSample(messages=[{"role": "user", "content": "?"}, *said], extra={"box": box})
-        for said, box in zip(as_messages([*SAID, SAID[0]]), [*BOXES, None], strict=True)
-    ]
-    rewards = [swift.orms["locus"](args=None)]
-    scores = algorithm.compute_rewards_per_func(samples, rewards, None, torch.device("cpu"))
-    assert scores[:, 0].tolist() == pytest.approx([*IOUS, math.nan], nan_ok=True)
 
 
 # --- what is bound -----------------------------------------------------------------------------------
@@ -288,6 +281,54 @@ def test_lfpc_with_crops_is_the_core_called_by_hand():
     given = {"solution": ["B"], "boxes": [SIGN], "image_sizes": [(200, 100)], "shown_sizes": [(100, 100)]}
     by_hand = lfpc_reward([LOOKED], ["B"], crops=[SIGN], targets=[SIGN], image_sizes=[(200, 100)])
     assert call_as_trl(reward, [LOOKED], [], **given) == by_hand.tolist() == pytest.approx([3.0])
+
+
+CHOICES = [["red", "blue"], ["blue", "red"]]
+
+
+@pytest.mark.parametrize("framework", ["trl", "verl", "swift"])
+def test_a_column_that_is_named_like_an_optional_argument_is_bound(framework):
+    """Without its choices, "blue" is no option."""
+    texts, options = ["<think>so</think><answer>blue</answer>"] * 2, {"columns": {"answers": "ground_truth"}}
+    if framework == "trl":
+        reward = TrlReward(accuracy_reward, **options)
+        scores = call_as_trl(reward, as_messages(texts), [], ground_truth=["B", "B"], choices=CHOICES)
+    elif framework == "swift":
+        reward = swift_orm(RecordedOrm, "Accuracy", accuracy_reward, **options)
+        scores = call_as_swift(reward, texts, ground_truth=["B", "B"], choices=CHOICES)
+    else:
+        compute_score = VerlScore(accuracy_reward, **options)
+        rows = zip(texts, CHOICES, strict=True)
+        scores = [call_as_verl(compute_score, text, "B", {"choices": choices}) for text, choices in rows]
+    assert scores == [1.0, 0.0]
+
+
+def test_targets_and_sizes_are_bound_unless_an_option_says_otherwise():
+    given = {"answers": ["B"], "targets": [SIGN], "image_sizes": [(200, 100)]}
+    crops = CropsOf("relative_1000")
+    boxed = [{"role": "assistant", "content": LOOKED[0]["content"], "tool_calls": [
+        {"function": {"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [400, 400, 600, 600]}}}
+    ]}, *LOOKED[1:]]  # fmt: skip
+    assert call_as_trl(TrlReward(lfpc_reward, crops=crops), [boxed], [], **given) == pytest.approx([3.0])
+    without = TrlReward(lfpc_reward, crops=crops, options={"targets": None})
+    assert call_as_trl(without, [boxed], [], **given) == pytest.approx([2.0])
+
+
+def test_what_holds_one_entry_per_rollout_is_what_the_docstrings_say():
+    rewards = [getattr(presets, name) for name in REWARDS]
+    found = set()
+    for reward in (*rewards, accuracy_reward, grounding_reward, lfpc_reward, locus_reward, tool_bonus):
+        for name, parameter in inspect.signature(reward).parameters.items():
+            described = re.search(
+                rf"^        {name}: (.*?)(?=^        \w+: |\n\n)", reward.__doc__, re.MULTILINE | re.DOTALL
+            )
+            optional = parameter.default is not parameter.empty
+            per_rollout = described and re.match(
+                r"\(B,|Sizes of|As `?image_sizes|\(2,\) or \(B", described[1]
+            )
+            found |= {name} if optional and per_rollout else set()
+    assert found <= PER_ROLLOUT
+    assert PER_ROLLOUT - found <= {"crops", "image_sizes", "shown_sizes", "questions"}
 
 
 BAD = [

@@ -112,8 +112,18 @@ def test_actions_are_graded_by_patterns_and_well_formed_by_value(text, gold, acc
     assert (parts.accuracy[0], parts.format[0]) == (accuracy, layout)
 
 
+def test_strict_wants_the_words_in_their_order():
+    gold = TYPE | {"input_text": "to be or not to be"}
+    for said, strict in [("to be or not to be", 1), ("not to be or to be", 0), ("be not or to", 0)]:
+        text = answer(item("type", text=said))
+        assert (score(text, "exact", gold).accuracy[0], score(text, "strict", gold).accuracy[0]) == (
+            1,
+            strict,
+        )
+
+
 def test_strict_reads_json_too():
-    said = answer(json.dumps({"action": "type", "point": [1, 2], "input_text": "World hello"}))
+    said = answer(json.dumps({"action": "type", "point": [1, 2], "input_text": "Hello World"}))
     assert score(said, "strict", TYPE).total.tolist() == [1.0]
 
 

@@ -77,6 +77,32 @@ def test_words_that_look_alike_to_the_hash_are_different_words():
     assert presets.ms_swift_repetition(["b@ aa B@"], ngram_size=1).tolist() == [pytest.approx(-1 / 3)]
 
 
+WELL_FORMED = "<think>so</think><answer>4</answer>"
+LOOKED = [
+    {
+        "role": "assistant",
+        "content": "<think>near near near near</think>",
+        "tool_calls": [{"function": {"name": "zoom"}}],
+    },
+    {"role": "tool", "content": [{"type": "image"}]},
+]
+
+
+@pytest.mark.parametrize("before", [[], LOOKED])
+def test_of_messages_the_content_of_the_last_is_read(before):
+    repeats = "<think>a b c a b c</think>"
+    for text in (WELL_FORMED, f"{WELL_FORMED}!", repeats):
+        for content in (text, [{"type": "text", "text": text}]):
+            messages = [[*before, {"role": "assistant", "content": content}]]
+            assert presets.ms_swift_format(messages) == presets.ms_swift_format([text])
+            assert presets.ms_swift_repetition(messages) == presets.ms_swift_repetition([text])
+    assert presets.ms_swift_format([[{"role": "assistant", "content": WELL_FORMED}], []]).tolist() == [
+        1.0,
+        0.0,
+    ]
+    assert presets.ms_swift_repetition([repeats], ngram_size=1)[0] < 0
+
+
 def test_errors_of_the_caller_are_named():
     for buffer in (0, 100):
         with pytest.raises(ValueError, match="buffer must be between 0 and longest"):

@@ -59,7 +59,23 @@ def test_it_is_the_mean_of_the_best_of_the_matrix(boxes, golds):
     matrix = iou_matrix(boxes, golds)
     recall, precision = matrix.max(0).mean(), matrix.max(1).mean()
     assert close(score(text, golds=golds), recall)
-    assert close(score(text, "strict", golds), (recall + precision) / 2)
+    expected = 2 * recall * precision / (recall + precision) if recall else 0.0
+    assert close(score(text, "strict", golds), expected)
+
+
+def test_strict_pays_next_to_nothing_for_boxes_all_over_the_image():
+    sides = (100, 150, 200, 300)
+    tiled = [
+        (x, y, x + side, y + side)
+        for side in sides
+        for x in range(0, 1001 - side, side // 2)
+        for y in range(0, 1001 - side, side // 2)
+    ]
+    text = "<think>" + "".join(f"<box>[{x0},{y0},{x1},{y1}]</box>" for x0, y0, x1, y1 in tiled) + "</think>"
+    assert len(tiled) > 600
+    golds = [[130, 140, 230, 250], [520, 610, 700, 720]]
+    assert score(text, golds=golds) > 0.4
+    assert score(text, "strict", golds) < 0.1
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,8 @@ def test_any_text_gets_a_score_of_its_own(mode, rows):
         ('{"action": "click", "coordinate": [150, 150]}', GOLD, (1, 1), 0),
         ("{'action': 'scroll'}", SCROLL, (1, 1), 1),
         (HIT.replace("150]", f"{'9' * 400}]"), GOLD, (1, 1), 0),
+        ("{'action': 'click'}", CORNER, (1, 1), 1),
+        (f"{{'action': 'click', 'coordinate': [0, {'9' * 310}]}}", CORNER, (1, 1), 0),
     ],
 )
 def test_a_click_is_scaled_and_cut(item, gold, scale, coord):

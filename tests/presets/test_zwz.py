@@ -133,6 +133,14 @@ def test_the_first_comparison_that_agrees_decides(said, gold, score, judged):
     assert asked == judged
 
 
+@pytest.mark.parametrize("said", ["(b) or (c)", "b or c", "(b), (c)", "b. c.", "(B) (c)"])
+def test_strict_pays_no_two_options_in_any_case(said):
+    def yes(questions, answers, golds):
+        return ["Yes"] * len(answers)
+
+    assert total("strict", f"<answer>{said}</answer>", ask=yes).tolist() == [0.0]
+
+
 def test_without_two_line_breaks_there_are_no_options():
     assert close(total("exact", "<answer>Blue</answer>", questions=["A or B?\n"])[0], 1.0)
     assert close(total("exact", "<answer>(B)</answer>", questions=["A or B?\n"], ask=talked_over)[0], 1.0)

@@ -62,7 +62,7 @@ SYSTEM = System(
         Loophole(
             "half the words",
             "Half of the words are as good as all.",
-            "All words must be there, and no others.",
+            "All words must be there in their order, and no others.",
         ),
         Loophole(
             "no point is the corner",
@@ -329,9 +329,9 @@ def _is_right(given: _Actions, golds: _Actions, strict: bool) -> NDArray[np.bool
 
 
 def _says(text: str, gold: str, strict: bool) -> bool:
-    words, golds = _words(text), _words(gold)
     if strict:
-        return words == golds
+        return _words(text) == _words(gold)
+    words, golds = set(_words(text)), set(_words(gold))
     if len(words) == len(golds) == 1:
         [word], [right] = words, golds
         if word in right or right in word:
@@ -339,5 +339,5 @@ def _says(text: str, gold: str, strict: bool) -> bool:
     return bool(words & golds) and 2 * len(words & golds) / (len(words) + len(golds)) >= 0.5
 
 
-def _words(text: str) -> set[str]:
-    return set(text.replace("[", "").replace("]", "").lower().split())
+def _words(text: str) -> list[str]:
+    return text.replace("[", "").replace("]", "").lower().split()

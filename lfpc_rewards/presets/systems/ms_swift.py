@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lfpc_rewards._typing import Message, Scores
-from lfpc_rewards.presets._completions import Transcript, same_length, transcripts
+from lfpc_rewards.presets._completions import Transcript, last_contents, same_length
 from lfpc_rewards.presets._groups import as_scores
 from lfpc_rewards.presets._layout import thought_and_answer
 from lfpc_rewards.presets._shaping import as_lengths, cosine_between, repeated_word_share
@@ -47,7 +47,7 @@ def ms_swift_format(completions: Sequence[Transcript], *, mode: Mode = "exact") 
     """1 where the response begins with thinking and ends with an answer that follows some thinking, else 0.
 
     Args:
-        completions: (B,) decoded responses, or lists of messages.
+        completions: (B,) decoded responses, or lists of messages, of which the content of the last is read.
         mode: "exact", or "strict", where all turns must be well formed.
 
     Returns:
@@ -61,13 +61,12 @@ def ms_swift_format(completions: Sequence[Transcript], *, mode: Mode = "exact") 
 
     Example:
         >>> said = ["<think>so</think><answer>4</answer>", "<think>so</think><answer>4</answer>!"]
-        >>> ms_swift_format(said)
-        array([1., 0.])
+        >>> ms_swift_format([*said, [{"role": "assistant", "content": said[0]}]])
+        array([1., 0., 1.])
     """
     if is_strict(mode):
         return read_strictly(completions, "tool_call").well_formed
-    texts = transcripts(completions)
-    return thought_and_answer(Tags(texts, both("think", "answer")))
+    return thought_and_answer(Tags(last_contents(completions), both("think", "answer")))
 
 
 def ms_swift_cosine(
@@ -118,7 +117,7 @@ def ms_swift_repetition(
     """`max_penalty` times the share of n-grams of words that repeat another; case does not matter.
 
     Args:
-        completions: (B,) decoded responses, or lists of messages.
+        completions: (B,) decoded responses, or lists of messages, of which the content of the last is read.
         ngram_size: Words of an n-gram.
         max_penalty: What a response of repetitions only would score.
 
@@ -136,7 +135,7 @@ def ms_swift_repetition(
         >>> ms_swift_repetition(["a b c d", "a A a a a"], ngram_size=2)
         array([-0.  , -0.75])
     """
-    return repeated_word_share(transcripts(completions), ngram_size) * max_penalty
+    return repeated_word_share(last_contents(completions), ngram_size) * max_penalty
 
 
 def ms_swift_overlong(lengths: ArrayLike, *, longest: int, buffer: int) -> Scores:

@@ -1,7 +1,8 @@
 """TreeVGR: how well the boxes that a model names while it thinks cover the gold boxes.
 
 Its authors published the metric of their benchmark, which is what `exact` gives. The reward of their training
-is in no public code; by the paper it adds the counterpart for precision, which is what `strict` does.
+is in no public code; by the paper it is the mean of this and its counterpart for precision. A mean still pays
+half of what a text gets that tiles the image, so `strict` takes the harmonic mean.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ SYSTEM = System(
         Loophole(
             "boxes without end",
             "Only gold boxes are counted: a text that tiles the image hits all of them.",
-            "The mean with the counterpart: over the boxes of the text, the best IoU with any gold box.",
+            "The harmonic mean with the counterpart: over the boxes, the best IoU with a gold box.",
         ),
         Loophole(
             "boxes after the thinking",
@@ -74,7 +75,7 @@ def treevgr(
     Example:
         >>> said = "<think><box>[0,0,10,10]</box> or <box>[50,50,60,60]</box></think>"
         >>> [treevgr([said], [[[0, 0, 10, 20]]], mode=mode).tolist() for mode in ("exact", "strict")]
-        [[0.5], [0.375]]
+        [[0.5], [0.3333333333333333]]
     """
     same_length(len(completions), answers=answers)
     golds, gold_starts = pack_golds(answers, "answers")
@@ -96,7 +97,7 @@ def _thinking(text: str) -> str:
 def best_overlaps(
     boxes: Boxes, starts: NDArray[np.int64], golds: Boxes, gold_starts: NDArray[np.int64], both_ways: bool
 ) -> Scores:
-    """(B,) mean over the gold boxes of the best IoU; `both_ways`: the mean of this and its counterpart."""
+    """(B,) mean over the gold boxes of the best IoU; `both_ways`: its harmonic mean with the counterpart."""
     scores = np.zeros(starts.size - 1)
     all_of_gold, all_of_box = np.zeros(golds.shape[0]), np.zeros(boxes.shape[0])
     for row in range(starts.size - 1):
@@ -115,6 +116,7 @@ def best_overlaps(
                 best_of_box[k] = max(best_of_box[k], overlap)
         if m > 0:
             scores[row] = best_of_gold.sum() / m
-            if both_ways and kept > 0:
-                scores[row] = (scores[row] + best_of_box.sum() / kept) / 2
+            if both_ways and scores[row] > 0:  # then there is a box, and it overlaps
+                counterpart = best_of_box.sum() / kept
+                scores[row] = 2 * scores[row] * counterpart / (scores[row] + counterpart)
     return scores

@@ -119,7 +119,8 @@ def ui_r1(
         tags = Tags(first_texts(completions), both("think", "answer"))
         texts, (start, stop) = tags.own, tags.pair("answer")
         actions, layout = _first_actions(texts, start, stop), thought_and_answer(tags)
-        points = np.nan_to_num(INTEGER_POINT.first(texts, start, stop)[0])
+        points, spans = INTEGER_POINT.first(texts, start, stop)
+        points[spans[:, 0] < 0] = 0.0  # no point is the corner; one beyond float64 stays NaN and hits nothing
     right = same_parts(texts, actions, golds, gold_actions)
     with np.errstate(all="ignore"):
         points = np.trunc(points * factors)
