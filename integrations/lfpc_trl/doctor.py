@@ -174,7 +174,7 @@ def _torchvision() -> Iterator[Check]:
     # transformers asks for the package, not whether it works, and then cannot load any Qwen-VL model.
     text = f"{version} cannot be imported ({_last_line(done.stderr)})"
     advice = "install the build for your torch"
-    if _installed("vllm") is None:  # it cannot look at a model without
+    if importlib.util.find_spec("vllm") is None:  # it cannot look at a model without
         advice = f"pip uninstall torchvision, or {advice}"
     yield Check("problem", "torchvision", text, advice)
 

@@ -172,6 +172,8 @@ def test_a_torchvision_for_another_torch_is_a_problem(monkeypatch, tmp_path):
     assert check.level == "problem"
     assert "operator torchvision::nms does not exist" in check.text
     assert "pip uninstall torchvision" in check.advice
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)  # vLLM is there, which needs it
+    assert torchvision(monkeypatch, tmp_path, broken).advice == "install the build for your torch"
     assert torchvision(monkeypatch, tmp_path, "import os; os.abort()").level == "problem"
 
 
