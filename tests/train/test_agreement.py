@@ -151,3 +151,11 @@ def test_tokens_are_compared_where_both_have_something_to_say():
     assert (found.tokens, found.difference) == (2, 0.25)
     assert (found.ratio_min, found.ratio_max) == (1.0, pytest.approx(math.exp(0.5)))
     assert comparison.result(Gathering()) is None
+
+
+def test_nothing_is_compared_where_no_step_is_left():
+    trainer = SimpleNamespace(
+        compare_engines=lambda: pytest.fail("a run that is resumed at its end writes nothing")
+    )
+    state = SimpleNamespace(global_step=3, max_steps=3)
+    run.EngineCheck(trainer).on_train_begin(None, state, None)

@@ -123,12 +123,14 @@ class EngineCheck(TrainerCallback):  # type: ignore[misc]
         self.trainer = trainer
         self.found: Agreement | None = None
 
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
-        """Generate and compare.
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Generate and compare; not where a resumed run has no step left to make.
 
         Raises:
             UserError: they differ by more than `LIMITS` allows.
         """
+        if state.global_step >= state.max_steps:
+            return
         self.found = self.trainer.compare_engines()
         if self.found is None:
             return
