@@ -1,7 +1,7 @@
 """Measure what it saves to compute the prompt of a group once; write the table of README-training.md.
 
     pip install ".[demo]"
-    python benchmarks/group_step.py              # about 15 minutes on an idle core; --quick for a look
+    python benchmarks/group_step.py              # about 25 minutes on an idle core; --quick for a look
     python benchmarks/group_step.py --shape 7b   # on a GPU: random weights of 7B; else its smallest shape
 
 Both ways run in one process, in turns, through the trainer's own code from the finished rollouts to the
@@ -591,12 +591,63 @@ def peak_of_gpu() -> Iterator[Callable[[], float]]:
     yield lambda: (torch.cuda.max_memory_allocated() - before) / 2**20
 
 
+def operations(shape: Shape, *, shared: bool) -> float:
+    """Multiplications and additions of one forward pass over a group with 7B.
+
+    A backward pass costs the same twice, and recomputation once more, both ways: what counts is the ratio.
+    """
+    text, vision = SEVEN_B["text"], SEVEN_B["vision"]
+    width, inner, layers = text["hidden_size"], text["intermediate_size"], text["num_hidden_layers"]
+    keys = width * text["num_key_value_heads"] // text["num_attention_heads"]
+    per_token = 2 * layers * (2 * width**2 + 2 * width * keys + 3 * width * inner)
+    of_patch = (
+        2
+        * vision["depth"]
+        * (4 * vision["hidden_size"] ** 2 + 3 * vision["hidden_size"] * vision["intermediate_size"])
+    )
+    prompt, own = shape.picture + shape.text, shape.completion + shape.crop
+    prompts = 1 if shared else shape.rollouts
+    tokens = prompts * prompt + shape.rollouts * own
+    pictures = prompts * shape.picture + shape.rollouts * shape.crop
+    pairs = prompts * prompt**2 / 2 + shape.rollouts * (own * prompt + own**2 / 2)
+    head = 2 * width * text["vocab_size"] * shape.rollouts * own  # TRL's head, too, is on completions alone
+    return tokens * per_token + 4 * layers * width * pairs + MERGE**2 * pictures * of_patch + head
+
+
+def kept_bytes(shape: Shape, *, shared: bool) -> float:
+    """Bytes from forward to backward with 7B in bf16: the checkpoint of each layer, and our cache."""
+    text = SEVEN_B["text"]
+    width, layers = text["hidden_size"], text["num_hidden_layers"]
+    prompt, own = shape.picture + shape.text, shape.completion + shape.crop
+    batch = shape.micro_batch * own + prompt * (1 if shared else shape.micro_batch)
+    keys = width * text["num_key_value_heads"] // text["num_attention_heads"]
+    # Keys and values in bf16, their copy and its gradient in float32.
+    cache = layers * 2 * keys * prompt * (2 + 4 + 4) if shared else 0
+    return 2 * layers * width * batch + cache
+
+
+def expectation() -> None:
+    """What may be expected at 7B, calculated."""
+    print("calculated for 7B: operations, and bytes kept between forward and backward\n")
+    print("| picture, crop | operations, TRL's by ours | GiB, TRL's | ours |\n|" + " --- |" * 4)
+    for shape in LARGE:
+        ratio = operations(shape, shared=False) / operations(shape, shared=True)
+        kept = [kept_bytes(shape, shared=way) / 2**30 for way in (False, True)]
+        print(f"| {shape.picture:,}, {shape.crop} | {ratio:.1f}x | {kept[0]:.2f} | {kept[1]:.2f} |")
+    print()
+
+
+LARGE = [Shape(picture=picture, crop=256 if picture > 256 else 0) for picture in (256, 1024, 4096)]
+"""The groups of `--shape 7b`."""
+
+
 def large(rounds: int) -> None:
     """Seconds and memory of the update of a 7B model on a GPU; without one, a model of 5 million."""
     gpu = torch.cuda.is_available()
+    if not gpu:
+        expectation()
     print("| picture | TRL's | ours | times as fast | TRL's MiB | ours | share |\n|" + " --- |" * 7)
-    for picture in (256, 1024, 4096) if gpu else (256,):
-        shape = Shape(picture=picture, crop=256 if picture > 256 else 0)
+    for shape in LARGE if gpu else LARGE[:1]:
         with tempfile.TemporaryDirectory() as folder:
             trainer = new_trainer(SEVEN_B if gpu else SMALL, shape, Path(folder), gpu=gpu)
             batch = rollouts_of(trainer, shape)
@@ -617,12 +668,12 @@ def large(rounds: int) -> None:
                     memories[shared] = peak()
                 return seconds
 
-            one(True)
-            one(False)
-            found = in_turns(one, rounds)
+            one(shared=True)
+            one(shared=False)
+            found = in_turns(lambda shared, one=one: one(shared=shared), rounds)
             theirs, ours = (statistics.median(each) for each in zip(*found, strict=True))
             ratio = Line("", "", found).ratio()
-            cells = [f"{picture:,}", f"{theirs:.2f} s", f"{ours:.2f} s", f"{ratio:.2f}x"]
+            cells = [f"{shape.picture:,}", f"{theirs:.2f} s", f"{ours:.2f} s", f"{ratio:.2f}x"]
             cells += [f"{memories[way]:,.0f}" if memories else "" for way in (False, True)]
             cells.append(f"{memories[True] / memories[False]:.2f}x" if memories else "")
             print(f"| {' | '.join(cells)} |", flush=True)
@@ -656,18 +707,15 @@ def main() -> None:
     if args.shape:
         large(1 if args.quick else 3)
         return
-    rounds = 1 if args.quick else 5
+    rounds = 1 if args.quick else 3
     lines = ["| what | TRL's way | ours | ratio | target | |", "|" + " --- |" * 6]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for rows in (
             updates(rounds),
-            demo_steps(1 if args.quick else 3, folder / "demo"),
-            against_plain_trl(1 if args.quick else 3, folder / "plain"),
-            (
-                evaluation(1 if args.quick else 3, folder / f"evaluation-{tokens}", tokens)
-                for tokens in (54, 256)
-            ),
+            demo_steps(rounds, folder / "demo"),
+            against_plain_trl(rounds, folder / "plain"),
+            (evaluation(rounds, folder / f"evaluation-{tokens}", tokens) for tokens in (54, 256)),
             [kept()],
         ):
             for row in rows:
