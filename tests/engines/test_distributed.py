@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 SHARDED = ("fsdp2", "zero3", "zero2")
 FAMILIES = {"qwen2_5_vl": 28, "qwen3_vl": 32}
 SMALL = {
-    "share_prompts": "off",  # DDP would share them: another order of rollouts, other random numbers
+    "share_prompts": "false",  # DDP would share them: another order of rollouts, other random numbers
     "num_processes": 2,
     "prompts_per_step": 2,
     "prompts_per_update": 2,
