@@ -88,9 +88,9 @@ def test_bad_rows_are_listed_in_file_order_with_those_that_only_playing_finds(fo
 
 
 def test_an_answer_that_its_own_comparison_rejects_is_bad(folder):
-    path = write(folder, GOOD, GOOD | {"question": "Which?", "answer": ["red", "()"]})
+    path = write(folder, GOOD, GOOD | {"question": "Which?", "answer": ["red", '""']})
     [problem] = check_data(path).problems
-    assert problem == Problem(f"{path} row 2", "the accuracy reward must accept its own answer, got '()'")
+    assert problem == Problem(f"{path} row 2", "the accuracy reward must accept its own answer, got '\"\"'")
 
 
 def test_stage_2_needs_targets(folder):
