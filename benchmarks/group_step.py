@@ -722,9 +722,13 @@ def main() -> None:
                 lines.append(row.line())
                 print(lines[-1], flush=True)
     if not args.quick:
-        before, rest = PAGE.read_text(encoding="utf-8").split(START)
-        table = "\n".join([*lines, "", machine()])
-        PAGE.write_text(f"{before}{START}\n\n{table}\n\n{STOP}{rest.split(STOP)[1]}", encoding="utf-8")
+        write_page(lines, rounds)
+
+
+def write_page(lines: list[str], rounds: int) -> None:
+    before, rest = PAGE.read_text(encoding="utf-8").split(START)
+    table = "\n".join([*lines, "", f"Rounds: {rounds}. {machine()}"])
+    PAGE.write_text(f"{before}{START}\n\n{table}\n\n{STOP}{rest.split(STOP)[1]}", encoding="utf-8")
 
 
 if __name__ == "__main__":
