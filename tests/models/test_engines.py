@@ -95,12 +95,12 @@ def test_a_row_is_drawn_for_anew_at_another_size(tiny_engine, rows):
     """Two sizes must not share a stream: a word drawn by chance would pass for agreement."""
     seeds = []
 
-    class Listening(TransformersEngine):
+    class LogprobRecorder(TransformersEngine):
         def generate(self, prompts, **options):
             seeds.extend(prompt.seed for prompt in prompts)
             return super().generate(prompts, **options)
 
-    engine = Listening(tiny_engine.model, tiny_engine.processor)
+    engine = LogprobRecorder(tiny_engine.model, tiny_engine.processor)
     for size in ((112, 84), (56, 28)):
         turns(engine, [dataclasses.replace(row, shown_size=size) for row in rows[:3]], max_new_tokens=1)
     turns(engine, rows[:1], max_new_tokens=1, seed=1)

@@ -5,12 +5,20 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from peft import LoraConfig
 
 from lfpc_trl.data.rows import read_rows
 from lfpc_trl.errors import UserError
 from lfpc_trl.runs import directory as run_directory
 from lfpc_trl.train import run
-from lfpc_trl.train.agreement import DIFFERENCE, RATIO_MAX, RATIO_MIN, AgreementWatch, Comparison, Listening
+from lfpc_trl.train.agreement import (
+    DIFFERENCE,
+    RATIO_MAX,
+    RATIO_MIN,
+    AgreementWatch,
+    Comparison,
+    LogprobRecorder,
+)
 from lfpc_trl.train.recipe import load_recipe
 from tests import tiny
 from tests.train.scripted import make_trainer
@@ -48,13 +56,13 @@ def recipe(**changes):
     return load_recipe("cpu-stage2", **SMALL | changes)
 
 
-def heard_off_by(nats, monkeypatch):
-    """What is heard of the engine is wrong by so many nats."""
-    plain = Listening.logps
+def recorded_off_by(nats, monkeypatch):
+    """The recorded log-probabilities of the engine are wrong by so many nats."""
+    plain = LogprobRecorder.logps
     monkeypatch.setattr(
-        Listening,
+        LogprobRecorder,
         "logps",
-        lambda heard, turns: [[each + nats for each in turn] for turn in plain(heard, turns)],
+        lambda recorder, turns: [[each + nats for each in turn] for turn in plain(recorder, turns)],
     )
 
 
@@ -73,7 +81,7 @@ def test_transformers_and_the_trainer_agree_in_every_step(one_taught_dir, one_ro
 def test_a_run_starts_with_an_engine_that_agrees(
     one_taught_dir, one_rows, tmp_path, monkeypatch, nats, starts
 ):
-    heard_off_by(nats, monkeypatch)
+    recorded_off_by(nats, monkeypatch)
     if starts:
         run.train(recipe(steps=1), one_taught_dir, one_rows, tmp_path / "run")
         return
@@ -87,7 +95,7 @@ def test_a_run_stops_and_is_saved_after_three_steps_with_an_engine_that_is_off(
     one_taught_dir, one_rows, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(run.EngineCheck, "on_train_begin", lambda *_, **__: None)  # it would start no run
-    heard_off_by(0.3, monkeypatch)
+    recorded_off_by(0.3, monkeypatch)
     reason = r"stopped and saved after step 3: .* more than 0\.2 nats per token for 3 steps, at last by 0\.3"
     with pytest.raises(UserError, match=reason):
         run.train(recipe(steps=9), one_taught_dir, one_rows, tmp_path / "run")
@@ -151,6 +159,15 @@ def test_tokens_are_compared_where_both_have_something_to_say():
     assert (found.tokens, found.difference) == (2, 0.25)
     assert (found.ratio_min, found.ratio_max) == (1.0, pytest.approx(math.exp(0.5)))
     assert comparison.result(Gathering()) is None
+
+
+def test_dropout_of_an_adapter_is_no_disagreement(one_taught_dir, one_rows, tmp_path):
+    adapter = LoraConfig(lora_dropout=0.5, init_lora_weights=False, target_modules=["q_proj", "v_proj"])
+    trainer = make_trainer(one_taught_dir, one_rows[:1], tmp_path, peft_config=adapter)
+    assert trainer.compare_engines().difference < 1e-4
+    dropouts = [module for module in trainer.model.modules() if isinstance(module, torch.nn.Dropout)]
+    assert dropouts
+    assert all(module.training for module in dropouts) == trainer.model.training
 
 
 def test_nothing_is_compared_where_no_step_is_left():

@@ -14,7 +14,7 @@ from lfpc_trl.errors import UserError
 from lfpc_trl.models import weights
 from lfpc_trl.train import run
 from lfpc_trl.train.recipe import load_recipe
-from lfpc_trl.train.sharding import check_engine, know_cpus_by_number, whole_models
+from lfpc_trl.train.sharding import accept_numbered_cpus, check_engine, whole_models
 from tests.train.scripted import make_trainer
 
 # TRL 1.16 asks transformers 5.23 by an old name.
@@ -79,7 +79,7 @@ def test_models_are_whole_while_deepspeed_is_configured(monkeypatch):
 
 def test_a_checkpoint_can_be_read_onto_the_cpus_of_a_process(tmp_path):
     torch.save({"weight": torch.ones(2)}, tmp_path / "optimizer.pt")
-    know_cpus_by_number()
+    accept_numbered_cpus()
     read = torch.load(tmp_path / "optimizer.pt", map_location=torch.device("cpu", 1), weights_only=True)
     assert read["weight"].tolist() == [1, 1]
 
@@ -114,12 +114,12 @@ def test_processes_that_share_a_vllm_hand_it_as_many_prompts(model_dir, rows, tm
 
     trainer = make_trainer(model_dir, rows, tmp_path)
     monkeypatch.setattr(GRPOTrainer, "_generate_single_turn", engine)
-    monkeypatch.setattr("lfpc_trl.train.company.most", lambda *_: 3)
+    monkeypatch.setattr("lfpc_trl.train.lockstep.most", lambda *_: 3)
     trainer.use_vllm, trainer.vllm_mode = True, "server"
-    trainer._company = [7], ["spare"]
+    trainer._filler = [7], ["spare"]
     written = trainer._generate_single_turn([[1], [2]], [["a"], ["b"]], {}, num_generations=1)
     assert written == ([[0], [1]], [[-0.5], [-0.5]])
-    trainer._accompany(3)
+    trainer._join_turn(3)
     assert handed == [
         ([[1], [2], [7]], [["a"], ["b"], ["spare"]]),
         ([[7], [7], [7]], [["spare"], ["spare"], ["spare"]]),
@@ -145,9 +145,9 @@ def test_who_accompanies_the_turns_of_others_changes_nothing_of_its_own(
             accompanied
         ]  # what others say when this one is done
         monkeypatch.setattr(
-            "lfpc_trl.train.company.most", lambda own, _, further=further: own or next(further)
+            "lfpc_trl.train.lockstep.most", lambda own, _, further=further: own or next(further)
         )
-        monkeypatch.setattr(trainer, "_meets_in_turns", lambda: True)
+        monkeypatch.setattr(trainer, "_needs_lockstep", lambda: True)
         turns.append(0)
         trainer.train()
         after.append({name: weight.clone() for name, weight in trainer.model.state_dict().items()})

@@ -68,7 +68,11 @@ def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {one_line(error)}"
 
 
-def run_here(make: MakeWork, items: Mapping[str, Any], begun: Callable[[], object] = int) -> Outcomes:
+def _nothing() -> None:
+    """Nobody wants to be told."""
+
+
+def run_here(make: MakeWork, items: Mapping[str, Any], begun: Callable[[], object] = _nothing) -> Outcomes:
     """The work in this process.
 
     Args:
@@ -99,7 +103,7 @@ def run_processes(
     make: MakeWork,
     items: Mapping[str, Any],
     environments: Sequence[Mapping[str, str]],
-    begun: Callable[[], object] = int,
+    begun: Callable[[], object] = _nothing,
 ) -> Outcomes:
     """The work in fresh processes, one for each environment.
 

@@ -61,7 +61,7 @@ class Prompt:
 
 
 class Refused(Exception):  # noqa: N818 - it is an answer, too
-    """An engine takes a prompt not: too long for it, too many pictures. Those beside it were answered."""
+    """The engine refused this prompt (too long, too many pictures) and answered the others of the batch."""
 
 
 class Engine(Protocol):

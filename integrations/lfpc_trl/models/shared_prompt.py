@@ -9,16 +9,16 @@ are gone before the next begins. The gradients that they send to the prompt gath
 batch stands on the keys and values themselves: its backward pass takes all of it through the prompt, once.
 """
 
-import inspect
 from typing import Any, NamedTuple
 
 import torch
-from transformers import Qwen2_5_VLModel
+import transformers
 from transformers.cache_utils import Cache, DynamicLayer
 
-_NAMES = inspect.signature(Qwen2_5_VLModel.forward).parameters
-CACHE = "cache" if "cache" in _NAMES else "past_key_values"
-"""What models and `generate` call a cache: transformers has renamed it in 5.24."""
+from lfpc_trl.versions import is_in
+
+CACHE = "cache" if is_in(transformers.__version__, ">=5.24") else "past_key_values"
+"""The argument of models and of `generate` that takes a cache: transformers 5.24 renamed it."""
 
 
 class Pixels(NamedTuple):

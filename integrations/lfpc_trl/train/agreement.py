@@ -44,7 +44,7 @@ class Agreement:
 
 
 class Comparison:
-    """Takes in tokens, of one process; `result` is that of all."""
+    """Collects tokens of this process; `result` is over all processes."""
 
     def __init__(self) -> None:
         self._parts: list[torch.Tensor] = []
@@ -75,8 +75,8 @@ class Comparison:
         return Agreement(int(count.sum()), mean, float(low.min().exp()), float(high.max().exp()))
 
 
-class Listening:
-    """Hears the log-probabilities of what transformers' `generate` writes, which it does not tell.
+class LogprobRecorder:
+    """Records the log-probabilities of what transformers' `generate` samples, which it does not return.
 
     With the distribution that the trainer computes: at the temperature, of all tokens, whatever is barred.
 
@@ -88,7 +88,7 @@ class Listening:
     def __init__(self, model: Any, temperature: float) -> None:
         self._model, self._temperature = model, temperature
         self._next: torch.Tensor | None = None
-        self._heard: list[torch.Tensor] = []
+        self._recorded: list[torch.Tensor] = []
 
     def __enter__(self) -> Self:
         self._hook = self._model.register_forward_hook(self._listen, with_kwargs=True)
@@ -100,12 +100,12 @@ class Listening:
 
     def _listen(self, _module: Any, _args: Any, given: dict[str, Any], output: Any) -> None:
         if self._next is not None:  # what is read now is what was drawn from the last logits
-            self._heard.append(self._next.gather(1, given["input_ids"][:, -1:])[:, 0])
+            self._recorded.append(self._next.gather(1, given["input_ids"][:, -1:])[:, 0])
         self._next = (output.logits[:, -1].float() / self._temperature).log_softmax(-1)
 
     def logps(self, turns: Sequence[Sequence[int]]) -> list[list[float]]:
         """The log-probability of each token of the turns; NaN where a turn ends with the very last call."""
-        rows = torch.stack(self._heard, 1).tolist() if self._heard else [[] for _ in turns]
+        rows = torch.stack(self._recorded, 1).tolist() if self._recorded else [[] for _ in turns]
         return [[*row, math.nan][: len(turn)] for row, turn in zip(rows, turns, strict=True)]
 
 

@@ -8,8 +8,9 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from lfpc_trl.models.continued import ContinuedGeneration, Conversation, Shown
+from lfpc_trl.models.engines import image_token_id
 from lfpc_trl.pictures.lazy import LazyImage
-from lfpc_trl.train.agreement import Listening
+from lfpc_trl.train.agreement import LogprobRecorder
 
 
 class ContinuedTurns:
@@ -28,7 +29,7 @@ class ContinuedTurns:
         self._padding = processor.tokenizer.pad_token_id
         self._generation = ContinuedGeneration(
             model,
-            placeholder=processor.tokenizer.convert_tokens_to_ids("<|image_pad|>"),
+            placeholder=image_token_id(processor),
             padding=self._padding,
             merge_size=processor.image_processor.merge_size,
         )
@@ -39,19 +40,22 @@ class ContinuedTurns:
 
     @contextlib.contextmanager
     def of(
-        self, prompts: Sequence[Sequence[int]], images: Sequence[Sequence[Any] | None], heard: Listening
+        self,
+        prompts: Sequence[Sequence[int]],
+        images: Sequence[Sequence[Any] | None],
+        recorder: LogprobRecorder,
     ) -> Iterator[None]:
         """While this is open, the next turns of these conversations are written.
 
         Args:
             prompts: tokens, each placeholder as often as its picture has visual tokens.
             images: the pictures of each.
-            heard: hears how probable the tokens are.
+            recorder: records their log-probabilities.
         """
         generate = self._model.generate
 
         def written(**options: Any) -> Any:
-            with heard:
+            with recorder:
                 return generate(**options)
 
         def answer(

@@ -44,7 +44,7 @@ from lfpc_trl.train.agreement import DIFFERENCE, RATIO_MAX, RATIO_MIN, Agreement
 from lfpc_trl.train.alerts import ALERT, ToolUseAlert
 from lfpc_trl.train.preflight import PreflightReport, preflight
 from lfpc_trl.train.recipe import Recipe, processes_now
-from lfpc_trl.train.sharding import check_engine, know_cpus_by_number, whole_models
+from lfpc_trl.train.sharding import accept_numbered_cpus, check_engine, whole_models
 from lfpc_trl.train.trainer import RolloutTrainer
 
 OnStep = Callable[[int, int, dict[str, Any]], object]
@@ -155,7 +155,7 @@ def train(
         run_directory.check_new(output_dir)
     processor = prove(recipe, model_dir, rows)
     if checkpoint is not None:
-        know_cpus_by_number()
+        accept_numbered_cpus()
     if recipe.stage.threads is not None:
         torch.set_num_threads(recipe.stage.threads)
     updates = 0 if checkpoint is None else run_directory.checkpoint_step(checkpoint)

@@ -66,7 +66,7 @@ def most(count: int, device: torch.device) -> int:
 
 
 @functools.cache  # torch cannot order two that are registered alike
-def know_cpus_by_number() -> None:
+def accept_numbered_cpus() -> None:
     """Let `torch.load` put weights on "cpu:1": accelerate calls the CPUs of a process so, torch does not.
 
     transformers (5.17) asks for it where several processes on CPUs go on from a checkpoint; 5.23 does not.

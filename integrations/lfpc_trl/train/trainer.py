@@ -34,19 +34,19 @@ from lfpc_trl.train.agreement import (
     RATIO_MIN,
     Agreement,
     Comparison,
-    Listening,
+    LogprobRecorder,
     leaves_no_trace,
 )
 from lfpc_trl.train.colocated import ColocatedEngine
-from lfpc_trl.train.company import CompanyTrainer
 from lfpc_trl.train.continued_turns import ContinuedTurns
 from lfpc_trl.train.groups import GroupedPictures, group_pictures, micro_batches
+from lfpc_trl.train.lockstep import LockstepTrainer
 
 _WRITTEN = "written_logps"
 """In a batch: the log-probabilities with which the engine has written its tokens; NaN where it told none."""
 
 
-class RolloutTrainer(CompanyTrainer):
+class RolloutTrainer(LockstepTrainer):
     """GRPO on rollouts of the crop tool.
 
     Args:
@@ -135,11 +135,14 @@ class RolloutTrainer(CompanyTrainer):
             if self.vllm_mode == "colocate":
                 self.vllm_generation.llm.check_read(prompt_ids)
             return turns
-        heard = Listening(self._bare_model(), self.temperature)
-        kept = self._continued is not None and images is not None
-        with self._continued.of(prompt_ids, images, heard) if kept else heard:  # type: ignore[union-attr, arg-type]
+        recorder = LogprobRecorder(self._bare_model(), self.temperature)
+        if self._continued is None or images is None:
+            turn: contextlib.AbstractContextManager[Any] = recorder
+        else:
+            turn = self._continued.of(prompt_ids, images, recorder)
+        with turn:
             ids, _ = super()._generate_single_turn(prompt_ids, images, *args, **kwargs)
-        return ids, heard.logps(ids)
+        return ids, recorder.logps(ids)
 
     def _bare_model(self) -> Any:
         """The module whose `generate` TRL calls in the end."""

@@ -1,4 +1,4 @@
-"""Turns that processes write together: where they need each other, none leaves before all have ended."""
+"""Processes that generate in lockstep: where they share a model or an engine, all make the same calls."""
 
 import copy
 from typing import Any
@@ -9,16 +9,16 @@ from trl import GRPOTrainer
 from lfpc_trl.train.sharding import is_sharded, most
 
 
-class CompanyTrainer(GRPOTrainer):  # type: ignore[misc]
-    """TRL's trainer, whose processes accompany each other while they share a model or an engine."""
+class LockstepTrainer(GRPOTrainer):  # type: ignore[misc]
+    """TRL's trainer, whose processes leave the tool loop together while they share a model or an engine."""
 
     generation_config: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._is_sharded = is_sharded(self.accelerator)
-        # A prompt and its pictures that may be read aside, while processes need each other for their turns.
-        self._company: tuple[list[int], list[Any]] | None = None
+        # A prompt and its pictures, for calls that a process makes only because others need it.
+        self._filler: tuple[list[int], list[Any]] | None = None
 
     # --- a turn ---
 
@@ -30,7 +30,7 @@ class CompanyTrainer(GRPOTrainer):  # type: ignore[misc]
         **kwargs: Any,
     ) -> Any:
         share = len(prompt_ids)
-        if self._company is not None:
+        if self._filler is not None:
             share = most(share, self.accelerator.device)
         return self._turn(share, prompt_ids, images, *args, **kwargs)
 
@@ -39,18 +39,18 @@ class CompanyTrainer(GRPOTrainer):  # type: ignore[misc]
     ) -> Any:
         """A turn of this process; `share` is the most prompts that one has, where they share an engine."""
         own = len(prompt_ids)
-        if self.use_vllm and self._company is not None:
+        if self.use_vllm and self._filler is not None:
             # TRL 1.16 deals out what a shared engine has written as if all had handed over as many prompts as
             # each itself has: with other counts, a process would train on rollouts of others.
-            spare, picture = self._company
+            spare, picture = self._filler
             prompt_ids = [*prompt_ids, *[spare] * (share - own)]
             images = [*(images or []), *[picture] * (share - own)]
         turns, logprobs = super()._generate_single_turn(prompt_ids, images, *args, **kwargs)
         return turns[:own], None if logprobs is None else logprobs[:own]
 
-    # --- turns of several processes ---
+    # --- lockstep ---
 
-    def _meets_in_turns(self) -> bool:
+    def _needs_lockstep(self) -> bool:
         """Whether a turn of one process needs the others: they share the model, or the engine that writes."""
         if self.use_vllm:
             shared = self.vllm_mode == "server" or self.vllm_tensor_parallel_size > 1
@@ -69,26 +69,26 @@ class CompanyTrainer(GRPOTrainer):  # type: ignore[misc]
     ) -> Any:
         # TRL 1.16 lets each process leave this loop when its own rollouts have ended. Where a turn needs all
         # processes, the others would wait for it. So before each further turn all say how many rollouts they
-        # go on with, and who has none accompanies the others, until nobody has any.
+        # go on with, and those that have none join in with a filler, until nobody has any.
         loop = super()._tool_call_loop
-        if not self._meets_in_turns():
+        if not self._needs_lockstep():
             return loop(prompts, prompt_ids, completion_ids, completions, logprobs, images, *args)
-        self._company = prompt_ids[0], images[0]
+        self._filler = prompt_ids[0], images[0]
         try:
             output = loop(prompts, prompt_ids, completion_ids, completions, logprobs, images, *args)
             while share := most(0, self.accelerator.device):
-                self._accompany(share)
+                self._join_turn(share)
         finally:
-            self._company = None
+            self._filler = None
         return output
 
-    def _accompany(self, share: int) -> None:
-        """Take part in a turn of other processes and keep nothing of it."""
+    def _join_turn(self, share: int) -> None:
+        """Make the calls of a turn that other processes need, and discard the result."""
         if self.use_vllm:
             self._turn(share, [], [], {}, num_generations=1)
             return
-        assert self._company is not None
-        ids, pictures = self._company
+        assert self._filler is not None
+        ids, pictures = self._filler
         # With a picture, as the others have one: its encoder is in parts, too.
         inputs = self.processing_class.image_processor(images=pictures, return_tensors="pt")
         whole = self.generation_config
