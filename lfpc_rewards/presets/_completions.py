@@ -13,7 +13,6 @@ from typing import Any, TypeAlias, cast
 
 from lfpc_rewards._typing import Message
 from lfpc_rewards.parsing import is_image
-from lfpc_rewards.presets._objects import only_lists, only_texts
 
 Transcript: TypeAlias = str | Sequence[Message]
 """A decoded response with its special tokens, observations included, or the messages of it."""
@@ -42,7 +41,7 @@ def transcripts(completions: Sequence[Transcript]) -> Sequence[str]:
 def turns_of(completions: Sequence[TurnList]) -> Sequence[Sequence[str]]:
     """(B,) texts of the assistant turns, without observations."""
     refuse_one(completions)
-    if only_lists(completions) and only_texts(list(chain.from_iterable(completions))):
+    if set(map(type, completions)) <= {list, tuple} and only_texts(list(chain.from_iterable(completions))):
         return cast("Sequence[Sequence[str]]", completions)
     return [
         [turn for turn in each if isinstance(turn, str)]
@@ -85,6 +84,11 @@ def last_contents(completions: Sequence[Any]) -> Sequence[str]:
 def last_texts(completions: Sequence[TurnList]) -> list[str]:
     """(B,) the text of the last assistant turn of each; "" where there is none."""
     return [turns[-1] if turns else "" for turns in turns_of(completions)]
+
+
+def only_texts(things: Sequence[Any]) -> bool:
+    """Whether all of them are strings, and of no subclass."""
+    return set(map(type, things)) <= {str}
 
 
 def refuse_one(completions: Any) -> None:

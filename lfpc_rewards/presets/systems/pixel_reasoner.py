@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lfpc_rewards._tags import Tags, both
 from lfpc_rewards._typing import Scores
 from lfpc_rewards.parsing import has_image
 from lfpc_rewards.presets._completions import (
@@ -30,8 +31,6 @@ from lfpc_rewards.presets._judging import BatchJudge, strict_accuracy
 from lfpc_rewards.presets._math import MathLibrary, needed
 from lfpc_rewards.presets._strict import delivered_images
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
-from lfpc_rewards.presets._tags import Tags, both
-from lfpc_rewards.presets._texts import Readable, find_text, lower, readable, without
 
 Formula: TypeAlias = Literal["code", "paper"]
 """How curiosity is computed; see `pixel_reasoner_shaping`."""
@@ -147,10 +146,10 @@ def pixel_reasoner(
         accuracy = np.where(unrepaired & (accuracy > 0.5), 0.0, accuracy)
         looked = [delivered_images(each, ["<tool_call>"]) for each in completions]
         return pixel_reasoner_shaping(accuracy, looked, groups=groups, videos=videos, formula="paper")
-    texts = readable(transcripts(completions))
-    accuracy = pixel_reasoner_accuracy(without(texts, _ASSISTANT).texts, answers, math=math)
+    texts = transcripts(completions)
+    accuracy = pixel_reasoner_accuracy([text.replace(_ASSISTANT, "") for text in texts], answers, math=math)
     calls, failed = np.zeros(len(texts)), np.zeros(len(texts), np.bool_)
-    for row in np.flatnonzero(find_text(texts, _CALL_END) >= 0).tolist():
+    for row in [row for row, text in enumerate(texts) if _CALL_END in text]:
         calls[row], failed[row] = _calls(completions[row])
     return pixel_reasoner_shaping(
         accuracy, calls, groups=groups, videos=videos, failed=failed, formula=formula
@@ -194,12 +193,12 @@ def pixel_reasoner_accuracy(
         array([1., 0.])
     """
     same_length(len(texts), answers=answers)
-    lowered = readable(lower(texts))
+    lowered = [text.lower() for text in texts]
     # Nearly no text has what the original replaces first.
-    noisy = np.any([find_text(lowered, word) >= 0 for word in _NOISE], axis=0).tolist()
+    noisy = [any(word in text for word in _NOISE) for text in lowered]
     rule, accepted = _Rule(needed(math), requires_box), lru_cache(None, typed=True)(_accepted)
     golds = [accepted(tuple(gold) if isinstance(gold, list) else gold) for gold in answers]
-    columns = zip(lowered.texts, noisy, *_candidates(lowered, requires_box), golds, strict=True)
+    columns = zip(lowered, noisy, *_candidates(lowered, requires_box), golds, strict=True)
     return np.array([rule.reward(*row) for row in columns], np.float64)
 
 
@@ -279,20 +278,18 @@ def _accepted(gold: Any) -> tuple[str, ...]:
     return tuple(accepted)
 
 
-def _candidates(lowered: Readable, requires_box: bool) -> tuple[list[str], list[str]]:
+def _candidates(lowered: Sequence[str], requires_box: bool) -> tuple[list[str], list[str]]:
     """(B,) what follows the last box, (B,) what the answer tag holds, as a box; "" where there is none."""
     word = "boxed" if requires_box else "\\boxed"
-    boxed, tagged = [""] * len(lowered), [""] * len(lowered)
-    for row in np.flatnonzero(find_text(lowered, word) >= 0).tolist():
-        tail = "\\boxed" + lowered.texts[row].rpartition(word)[2]
-        boxed[row] = tail if requires_box else tail.strip()
-    if not requires_box:
-        tags = Tags(lowered, both("answer"))
-        start, stop = tags.line_pair("answer")
-        inside = tags.cut(np.maximum(start, 0), np.maximum(stop, 0))
-        for row in np.flatnonzero(start >= 0).tolist():
-            tagged[row] = f"\\boxed{{{inside[row]}}}"
-    return boxed, tagged
+    tails = [text.rpartition(word) for text in lowered]
+    boxed = ["\\boxed" + tail if found else "" for _, found, tail in tails]
+    if requires_box:
+        return boxed, [""] * len(lowered)
+    tags = Tags(lowered, both("answer"))
+    start, stop = tags.line_pair("answer")
+    insides = zip(tags.cut(start, stop), (start >= 0).tolist(), strict=True)
+    tagged = [f"\\boxed{{{inside}}}" if found else "" for inside, found in insides]
+    return list(map(str.strip, boxed)), tagged
 
 
 class _Rule:
