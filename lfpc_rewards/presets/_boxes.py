@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -35,6 +35,12 @@ def json_or_none(text: str) -> Json | None:
         return json.loads(text)
     except (ValueError, RecursionError):  # not JSON, digits beyond Python's limit, or nested too deeply
         return None
+
+
+def read_golds(answers: Sequence[Any], read: Callable[[str], Any] = json_or_none) -> list[Any]:
+    """(B,) gold answers; those that are texts are read, each text once."""
+    known = {text: read(text) for text in {answer for answer in answers if isinstance(answer, str)}}
+    return [known[answer] if isinstance(answer, str) else answer for answer in answers]
 
 
 def only_boxes(texts: Sequence[str | None]) -> Boxes:

@@ -53,22 +53,17 @@ def turns_of(completions: Sequence[TurnList]) -> Sequence[Sequence[str]]:
     ]
 
 
-def first_texts(completions: Sequence[Any]) -> list[str]:
+def first_texts(completions: Sequence[Any]) -> Sequence[str]:
     """(B,) texts, of messages the first one: of a rollout with tools, that is the first turn only."""
-    refuse_one(completions)
-    if only_texts(completions):
-        return list(completions)
-    texts = []
-    for row, each in enumerate(completions):
-        if not isinstance(each, str):
-            messages = messages_of(each, f"completions[{row}]")
-            each = written(messages[0].get("content")) if messages else ""
-        texts.append(each)
-    return texts
+    return _contents(completions, 0)
 
 
 def last_contents(completions: Sequence[Any]) -> Sequence[str]:
     """(B,) texts, of messages the content of the last one, whoever said it."""
+    return _contents(completions, -1)
+
+
+def _contents(completions: Sequence[Any], place: int) -> Sequence[str]:
     refuse_one(completions)
     if only_texts(completions):
         return cast("Sequence[str]", completions)
@@ -76,7 +71,7 @@ def last_contents(completions: Sequence[Any]) -> Sequence[str]:
     for row, each in enumerate(completions):
         if not isinstance(each, str):
             messages = messages_of(each, f"completions[{row}]")
-            each = written(messages[-1].get("content")) if messages else ""
+            each = written(messages[place].get("content")) if messages else ""
         texts.append(each)
     return texts
 

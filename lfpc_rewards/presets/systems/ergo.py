@@ -363,10 +363,6 @@ def _match(
 
 def _check_letters(answers: Sequence[str]) -> None:
     """Raise for a gold answer that no answer could match."""
-    if set(map(type, answers)) == {str} and all(answers):
-        together = "".join(answers)
-        if together.isascii() and together.isalpha():
-            return
     for row, gold in enumerate(answers):
         if not (isinstance(gold, str) and gold.isascii() and gold.isalpha()):
             raise ValueError(f"answers[{row}] must be letters only, or a judge be given, got {gold!r}")

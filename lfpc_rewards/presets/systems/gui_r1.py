@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lfpc_rewards._packing import pack_rows
 from lfpc_rewards._tags import Tags, both
 from lfpc_rewards._typing import Message, Scores
-from lfpc_rewards.presets._boxes import NO_BOX, as_number, as_numbers, json_or_none
+from lfpc_rewards.presets._boxes import NO_BOX, as_number, as_numbers, json_or_none, read_golds
 from lfpc_rewards.presets._completions import first_texts, same_length
 from lfpc_rewards.presets._layout import thought_and_answer
 from lfpc_rewards.presets._literals import NotLiteralError, python_literal
@@ -176,33 +175,15 @@ def gui_r1(
 
 def _golds(answers: Sequence[Any]) -> _Actions:
     """The gold actions; places are boxes, or (x, y, NaN, NaN) for a point."""
-    golds = answers
-    if not set(map(type, answers)) <= {dict}:
-        known = {text: json_or_none(text) for text in {text for text in answers if isinstance(text, str)}}
-        read = [known[answer] if isinstance(answer, str) else answer for answer in answers]
-        golds = [gold if isinstance(gold, Mapping) else {} for gold in read]
-    names, targets, texts = (
-        [gold.get(name) for gold in golds] for name in ("action", "gt_bbox", "input_text")
+    golds = [_gold(gold, f"answers[{row}]", answers[row]) for row, gold in enumerate(read_golds(answers))]
+    names, places, texts = zip(*golds, strict=True) if golds else ((), (), ())
+    return _Actions(list(names), np.array(places, np.float64).reshape(-1, 4), list(texts))
+
+
+def _gold(gold: Any, where: str, answer: Any) -> tuple[str, tuple[float, ...], Any]:
+    action, target, text = (
+        gold.get(name) if isinstance(gold, Mapping) else None for name in ("action", "gt_bbox", "input_text")
     )
-    packed = pack_rows([targets], _place)
-    places = np.full((len(targets), 4), np.nan) if packed is None else packed[0].reshape(-1, 4)
-    plain = np.isfinite(places).all(1) & _are_texts(names) & _are_texts(texts)
-    for row in np.flatnonzero(~plain).tolist():
-        _check(f"answers[{row}]", answers[row], names[row], targets[row], texts[row])
-    return _Actions(list(map(str.lower, names)), places, texts)
-
-
-def _place(target: Any) -> tuple[float, ...]:
-    """Four numbers of a box, of a point two and NaN; NaN for anything else."""
-    is_box = isinstance(target, list | tuple) and len(target) == 4
-    return as_numbers(target, 4) if is_box else as_numbers(target, 2) + NO_BOX[:2]
-
-
-def _are_texts(values: list[Any]) -> NDArray[np.bool_]:
-    return np.array([type(value) is str for value in values], np.bool_)
-
-
-def _check(where: str, answer: Any, action: Any, target: Any, text: Any) -> None:
     numbers = target if isinstance(target, list | tuple) else [math.nan]
     if not isinstance(action, str) or not all(isinstance(n, int | float) and n - n == 0 for n in numbers):
         raise ValueError(f"{where} must have an action and a gt_bbox of numbers, got {answer!r}")
@@ -210,6 +191,8 @@ def _check(where: str, answer: Any, action: Any, target: Any, text: Any) -> None
         raise ValueError(f"{where} must have an input_text, got {answer!r}")
     if action.lower() == "click" and len(numbers) not in (2, 4):
         raise ValueError(f"{where} must have a gt_bbox of two or four numbers, got {answer!r}")
+    is_box = len(numbers) == 4
+    return action.lower(), as_numbers(target, 4) if is_box else as_numbers(target, 2) + NO_BOX[:2], text
 
 
 def _read(texts: Sequence[str], strict: bool) -> _Actions:

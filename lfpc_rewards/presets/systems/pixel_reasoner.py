@@ -38,7 +38,6 @@ Formula: TypeAlias = Literal["code", "paper"]
 _CALL_END = "</tool_call>"
 _ASSISTANT = "<|im_start|>assistant\n"
 _OPTION_LETTERS = "ABCDEFGHIJK"
-_NOISE = ("dfrac", "\\text", "\\varnothing", "minutes", "cm")
 
 SYSTEM = System(
     name="Pixel-Reasoner",
@@ -194,11 +193,9 @@ def pixel_reasoner_accuracy(
     """
     same_length(len(texts), answers=answers)
     lowered = [text.lower() for text in texts]
-    # Nearly no text has what the original replaces first.
-    noisy = [any(word in text for word in _NOISE) for text in lowered]
     rule, accepted = _Rule(needed(math), requires_box), lru_cache(None, typed=True)(_accepted)
     golds = [accepted(tuple(gold) if isinstance(gold, list) else gold) for gold in answers]
-    columns = zip(lowered, noisy, *_candidates(lowered, requires_box), golds, strict=True)
+    columns = zip(lowered, *_candidates(lowered, requires_box), golds, strict=True)
     return np.array([rule.reward(*row) for row in columns], np.float64)
 
 
@@ -299,11 +296,11 @@ class _Rule:
         self._math, self._requires_box = math, requires_box
         self._truth, self._known, self._tidy = cache(self._read), cache(self._compare), cache(_normalise)
 
-    def reward(self, text: str, noisy: bool, boxed: str, tagged: str, golds: Sequence[str]) -> float:
-        """Of a text in lower case; `noisy`: it may have what `_normalise` replaces."""
+    def reward(self, text: str, boxed: str, tagged: str, golds: Sequence[str]) -> float:
+        """Of a text in lower case."""
         score = 0.0
         for gold in golds:
-            score = self._score(text, noisy, boxed, tagged, self._tidy(gold))
+            score = self._score(text, boxed, tagged, self._tidy(gold))
             if score > 0.5 or isnan(score):
                 break
             if "," in gold and "boxed" in text:
@@ -312,11 +309,10 @@ class _Rule:
                     return 1.0
         return score
 
-    def _score(self, text: str, noisy: bool, boxed: str, tagged: str, gold: str) -> float:
+    def _score(self, text: str, boxed: str, tagged: str, gold: str) -> float:
         if not self._truth(gold):
             return -1.0
-        if noisy:
-            text, boxed, tagged = _normalise(text), _normalise(boxed), _normalise(tagged)
+        text, boxed, tagged = _normalise(text), _normalise(boxed), _normalise(tagged)
         if self._requires_box:
             return self._known(boxed, gold) if boxed else np.nan
         for part in (boxed, tagged):

@@ -24,6 +24,7 @@ from lfpc_rewards.presets._boxes import (
     pairs_of,
     pixel_inclusive_iou,
     proper,
+    read_golds,
 )
 from lfpc_rewards.presets._completions import first_texts, last_texts, same_length
 from lfpc_rewards.presets._layout import thought_and_answer
@@ -299,17 +300,11 @@ def _point(value: Any) -> tuple[float, float]:
 
 
 def _gold_lists(answers: Sequence[Any]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    known: dict[str, Any] = {}
-    rows: list[Any] = []
-    for row, answer in enumerate(answers):
-        items = answer
-        if isinstance(answer, str):
-            if answer not in known:
-                known[answer] = json_or_none(answer)
-            items = known[answer]
+    rows = read_golds(answers)
+    for row, items in enumerate(rows):
         if not isinstance(items, list | tuple):
-            raise ValueError(f"answers[{row}] must be a list of objects, got {answer!r}")
-        rows.append(items[:MOST_OBJECTS])
+            raise ValueError(f"answers[{row}] must be a list of objects, got {answers[row]!r}")
+    rows = [items[:MOST_OBJECTS] for items in rows]
     golds = _gold_numbers([item for row in rows for item in row])
     if golds is None or not np.isfinite(golds).all():
         for row, items in enumerate(rows):

@@ -154,7 +154,7 @@ def thyme(
         array([ 1.5, -0.5, -1. ])
     """
     same_length(len(completions), answers=answers, questions=questions)
-    tags = Tags(transcripts(completions), (*both("think", "answer"), *_ASIDE))
+    tags = Tags(transcripts(completions), both("think", "answer"))
     reader: Reader
     if is_strict(mode):
         read = read_strictly(completions, "code")
@@ -165,12 +165,12 @@ def thyme(
     else:
         given = [answer or None for answer in tags.stripped(*tags.pair("answer"))]
         accuracy = _accuracy(given, answers, questions, judge, needed(math), grader)
-        layout, code = _format(tags), _shares_of_outputs(tags)
+        layout, code = _format(tags), list(map(share_of_outputs, tags.texts))
         reader, tries, unreadable = read_json("Consistency"), _TRIES, 0.0
     answered = np.array([answer is not None for answer in given], np.bool_)
     consistency = np.zeros(len(given))
     if consistency_weight:
-        ends = _ends_of_thinking(tags)
+        ends = [thinking_of(text)[-LONGEST_THINKING:] for text in tags.texts]
         rows, said = np.flatnonzero(answered), [answer or "" for answer in given]
         consistency = ask(consistency_judge, questions, said, ends, reader, rows, tries, unreadable)
     parts = (
@@ -219,21 +219,6 @@ def share_of_outputs(text: str) -> float:
     """The share of the sandbox's outputs that are no errors; 0.0 without any."""
     outputs = _SANDBOX.findall(text)
     return sum(_FAILED not in output.lower() for output in outputs) / len(outputs) if outputs else 0.0
-
-
-def _ends_of_thinking(tags: Tags) -> list[str]:
-    """(B,) the last characters of each `thinking_of`."""
-    start, stop = tags.pair("think")
-    ends = tags.cut(np.maximum(start, stop - LONGEST_THINKING), stop)
-    aside = np.any([tags.count(tag) > 0 for tag in _ASIDE], axis=0)
-    for row in np.flatnonzero(aside | (start < 0) | (start == stop)).tolist():
-        ends[row] = thinking_of(tags.texts[row])[-LONGEST_THINKING:]
-    return ends
-
-
-def _shares_of_outputs(tags: Tags) -> list[float]:
-    possible = (tags.count("<sandbox_output>") > 0).tolist()
-    return [share_of_outputs(text) if can else 0.0 for text, can in zip(tags.texts, possible, strict=True)]
 
 
 def _format(tags: Tags) -> Scores:

@@ -19,7 +19,7 @@ from lfpc_rewards._jit import kernel
 from lfpc_rewards._packing import starts_of
 from lfpc_rewards._typing import Message, Scores, SizesLike
 from lfpc_rewards.presets._assignment import assign
-from lfpc_rewards.presets._boxes import json_or_none, pack_golds
+from lfpc_rewards.presets._boxes import json_or_none, pack_golds, read_golds
 from lfpc_rewards.presets._completions import first_texts, last_texts, same_length
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
@@ -180,20 +180,13 @@ def vision_r1(
 
 
 def _gold_rows(answers: Sequence[Any]) -> list[Any]:
-    known: dict[str, Any] = {}
-    rows = []
-    for row, answer in enumerate(answers):
-        items = answer
-        if isinstance(answer, str):
-            if answer not in known:
-                known[answer] = json_or_none(answer)
-            items = known[answer]
+    rows = read_golds(answers)
+    for row, items in enumerate(rows):
         pairs = isinstance(items, list | tuple) and all(
             isinstance(item, list | tuple) and len(item) == 2 and isinstance(item[0], str) for item in items
         )
         if not pairs:
-            raise ValueError(f"answers[{row}] must be a list of (label, box), got {answer!r}")
-        rows.append(items)
+            raise ValueError(f"answers[{row}] must be a list of (label, box), got {answers[row]!r}")
     return rows
 
 

@@ -28,6 +28,7 @@ from lfpc_rewards.presets._boxes import (
     pairs_of,
     plain_iou,
     proper,
+    read_golds,
 )
 from lfpc_rewards.presets._completions import first_texts, same_length
 from lfpc_rewards.presets._layout import thought_and_answer
@@ -268,19 +269,19 @@ def _is_broken(place: tuple[Any, ...]) -> bool:
 
 
 def _gold_rows(answers: Sequence[Any]) -> list[Any]:
-    if str not in set(map(type, answers)):
-        return list(answers)
-    known: dict[str, Any] = {}
-    rows: list[Any] = []
-    for row, answer in enumerate(answers):
-        if isinstance(answer, str) and answer not in known:
-            inside = answer.strip().partition("<answer>")[2].partition("</answer>")[0]
-            items = json_or_none(_completed(inside).replace("'", '"'))
-            if not isinstance(items, list) or not all(isinstance(i, dict) and "Position" in i for i in items):
-                raise ValueError(f"answers[{row}] must hold a list of positions, got {answer!r}")
-            known[answer] = [item["Position"] for item in items]
-        rows.append(known[answer] if isinstance(answer, str) else answer)
+    rows = read_golds(answers, _positions)
+    for row in (row for row, places in enumerate(rows) if places is None):
+        raise ValueError(f"answers[{row}] must hold a list of positions, got {answers[row]!r}")
     return rows
+
+
+def _positions(text: str) -> list[Any] | None:
+    items = json_or_none(
+        _completed(text.partition("<answer>")[2].partition("</answer>")[0]).replace("'", '"')
+    )
+    if not isinstance(items, list) or not all(isinstance(i, dict) and "Position" in i for i in items):
+        return None
+    return [item["Position"] for item in items]
 
 
 def _lisa_golds(answers: Sequence[Any], texts: Sequence[str]) -> tuple[Boxes, list[str | None]]:

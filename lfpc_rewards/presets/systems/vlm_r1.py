@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from lfpc_rewards._checks import as_box_list, as_sizes
+from lfpc_rewards._checks import as_sizes
 from lfpc_rewards._tags import Tags, both
 from lfpc_rewards._typing import Boxes, Message, Scores, SizesLike
 from lfpc_rewards.geometry import iou
@@ -26,6 +26,7 @@ from lfpc_rewards.presets._boxes import (
     only_boxes,
     pixel_iou,
     proper,
+    read_golds,
 )
 from lfpc_rewards.presets._completions import first_texts, refuse_one, same_length
 from lfpc_rewards.presets._judging import strict_accuracy
@@ -343,21 +344,16 @@ def _lone_letters(text: str) -> list[str]:
 
 
 def _gold_boxes(answers: Sequence[Any]) -> Boxes:
-    if set(map(type, answers)) <= {list, tuple} and set(map(len, answers)) <= {4}:
-        return gold_boxes(answers)
-    known: dict[str, Any] = {}
-    boxes = []
-    for row, answer in enumerate(answers):
-        box = answer
-        if isinstance(answer, str):
-            if answer not in known:
-                held = _ANSWER.findall(answer)
-                known[answer] = json_or_none(held[-1].strip()) if held else None
-            box = known[answer]
-        boxes.append(box)
+    boxes = read_golds(answers, _last_box)
+    for row, box in enumerate(boxes):
         if box is None or len(box) != 4:
-            raise ValueError(f"answers[{row}] must be four numbers, got {answer!r}")
-    return as_box_list(boxes, "answers")
+            raise ValueError(f"answers[{row}] must be four numbers, got {answers[row]!r}")
+    return gold_boxes(boxes)
+
+
+def _last_box(text: str) -> Any:
+    held = _ANSWER.findall(text)
+    return json_or_none(held[-1].strip()) if held else None
 
 
 def _rec_format(tags: Tags) -> Scores:
