@@ -1,8 +1,7 @@
 """One compiled pass over the text of many assistant turns: tags, structure, answer, boxes of tool calls.
 
-The kernels see the characters of all turns as one array of numbers and decide everything that can be
-decided without a JSON parser. A call that is written in any but the plainest way is handed to `_calls`,
-so that this module never has an opinion of its own on what JSON is.
+The kernels decide everything that can be decided without a JSON parser. A call that is not written in the
+plainest way is handed to `_calls`, which parses it.
 """
 
 from __future__ import annotations
@@ -253,8 +252,8 @@ def read_arguments(codes: Codes, i: int, stop: int, box: NDArray[np.float64]) ->
 
 @part
 def read_call(codes: Codes, i: int, stop: int, box: NDArray[np.float64]) -> bool:
-    # Whether the text is a call of the crop tool in the plainest JSON; then `box` holds its numbers. "No"
-    # means no more than: ask a real parser.
+    # Whether the text is a call of the crop tool in the plainest JSON; then `box` holds its numbers. False:
+    # fall back to json.
     i = after_sign(codes, i, stop, 0x7B)  # {
     names = 0
     arguments = 0

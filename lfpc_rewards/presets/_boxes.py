@@ -167,7 +167,8 @@ def pixel_inclusive_iou(boxes: Boxes, others: Boxes, touching: bool) -> Scores:
         width, height = _shared_sides(boxes, others)
         least = -1.0 if touching else 0.0
         shared = np.where((width > least) & (height > least), (width + 1) * (height + 1), 0.0)
-        return shared / (_area(boxes, 1) + _area(others, 1) - shared)
+        overlap: Scores = shared / (_area(boxes, 1) + _area(others, 1) - shared)
+    return overlap
 
 
 def _shared_sides(boxes: Boxes, others: Boxes) -> tuple[Scores, Scores]:
@@ -176,5 +177,5 @@ def _shared_sides(boxes: Boxes, others: Boxes) -> tuple[Scores, Scores]:
 
 
 def _area(boxes: Boxes, pixel: int = 0) -> Scores:
-    width, height = (boxes[:, 2:] - boxes[:, :2] + pixel).T
-    return width * height
+    area: Scores = (boxes[:, 2:] - boxes[:, :2] + pixel).prod(1)
+    return area

@@ -23,7 +23,7 @@ def thought_and_answer(tags: Tags) -> Scores:
 
     Further tags may stand in the thinking and in the answer. `tags` must know those of think and answer.
     """
-    good = (tags.first("<think>") == 0) & (tags.after_last(_CLOSE) == tags.lengths)
+    good: Flags = (tags.first("<think>") == 0) & (tags.after_last(_CLOSE) == tags.lengths)
     good &= tags.first("</think>") >= 0
     begin, end = tags.first("</think>").tolist(), tags.last(_CLOSE).tolist()
     for row in np.flatnonzero(good).tolist():
@@ -114,7 +114,7 @@ def _thinks_once(tags: Tags) -> Flags:
 
 def _is_answer(tags: Tags, call: str) -> Flags:
     """``^<think>.*</think>.*<answer>.*</answer>$`` with each tag once and no call; a newline may end it."""
-    good = _thinks_once(tags) & (tags.count(_OPEN) == 1) & (tags.count(_CLOSE) == 1)
+    good: Flags = _thinks_once(tags) & (tags.count(_OPEN) == 1) & (tags.count(_CLOSE) == 1)
     good &= (tags.count(f"<{call}>") == 0) & (tags.count(f"</{call}>") == 0)
     good &= tags.pair("answer", tags.after_first("</think>"))[0] >= 0
     behind = zip(tags.texts, tags.after_last(_CLOSE).tolist(), strict=True)
@@ -123,7 +123,7 @@ def _is_answer(tags: Tags, call: str) -> Flags:
 
 def _is_call(tags: Tags, call: str) -> Flags:
     """``^<think>.*</think>.*<call>.*</call>$`` with one thinking, no answer; one call tag may repeat."""
-    good = _thinks_once(tags) & (tags.count(_OPEN) == 0) & (tags.count(_CLOSE) == 0)
+    good: Flags = _thinks_once(tags) & (tags.count(_OPEN) == 0) & (tags.count(_CLOSE) == 0)
     good &= (tags.count(f"<{call}>") == 1) | (tags.count(f"</{call}>") == 1)
     good &= tags.pair(call, tags.after_first("</think>"))[0] >= 0
     good &= tags.after_last(f"</{call}>") == tags.lengths

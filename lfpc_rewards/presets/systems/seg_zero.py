@@ -430,8 +430,9 @@ def _most(terms: NDArray[np.float64]) -> float:
 
 
 def _inside(point: NDArray[np.float64], box: NDArray[np.float64]) -> NDArray[np.bool_]:
-    inside: NDArray[np.bool_] = ((box[:, :2] <= point) & (point <= box[:, 2:])).all(1)
-    return inside
+    inside = (box[:, :2] <= point) & (point <= box[:, 2:])
+    within: NDArray[np.bool_] = inside[:, 0] & inside[:, 1]
+    return within
 
 
 def _mean_distance(box: NDArray[np.float64], other: NDArray[np.float64]) -> Scores:
@@ -441,4 +442,5 @@ def _mean_distance(box: NDArray[np.float64], other: NDArray[np.float64]) -> Scor
 
 
 def _distance(point: NDArray[np.float64], other: NDArray[np.float64]) -> Scores:
-    return np.sqrt(((point - other) ** 2).sum(-1))
+    distance: Scores = np.sqrt(((point - other) ** 2).sum(-1))
+    return distance

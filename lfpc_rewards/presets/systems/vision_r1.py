@@ -19,7 +19,7 @@ from lfpc_rewards._jit import kernel
 from lfpc_rewards._packing import starts_of
 from lfpc_rewards._typing import Message, Scores, SizesLike
 from lfpc_rewards.presets._assignment import assign
-from lfpc_rewards.presets._boxes import json_or_none, pack_golds, read_golds
+from lfpc_rewards.presets._boxes import as_number, json_or_none, pack_golds, read_golds
 from lfpc_rewards.presets._completions import first_texts, last_texts, same_length
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
@@ -215,7 +215,7 @@ def _boxes_of(text: str, strict: bool) -> Found:
             except (TypeError, ValueError, OverflowError):
                 continue
             if sides[0] < sides[2] and sides[1] < sides[3]:
-                boxes.append(list(map(_as_float, sides)))
+                boxes.append(list(map(as_number, sides)))
                 labels.append(item.get("label"))
     if boxes or strict:
         return boxes, labels
@@ -225,13 +225,6 @@ def _boxes_of(text: str, strict: bool) -> Found:
             boxes.append([x0, y0, x1, y1])
             labels.append(label)
     return boxes, labels
-
-
-def _as_float(side: int) -> float:
-    try:
-        return float(side)
-    except OverflowError:
-        return np.inf if side > 0 else -np.inf
 
 
 def _unfenced(text: str) -> str:
