@@ -296,7 +296,7 @@ def _cut_boxes(texts: Sequence[str], original: Floats, shown: Floats) -> tuple[B
     Returns:
         (n, 4) boxes, NaN where it raises, and (n, 1) whether the first zoom holds exactly one box.
     """
-    zooms = [found[1] if (found := _ZOOM.search(text)) else "" for text in texts]
+    zooms = [zoom[1] if (zoom := _ZOOM.search(text)) else "" for text in texts]
     found = [list(INTEGER_BOX.finditer(zoom)) for zoom in zooms]
     asked = np.array([len(each) == 1 for each in found], np.bool_)
     numbers = np.array([numbers_in(each[0], 4) if len(each) == 1 else NO_BOX for each in found])

@@ -326,17 +326,15 @@ def detection_scores(
     scores = np.zeros((2, len(found)))
     for row, gold_count in enumerate(np.diff(gold_starts).tolist()):
         if found[row]:
-            table = (
-                overlaps[pairs[row] : pairs[row + 1]].reshape(-1, gold_count).tolist() if gold_count else []
-            )
-            scores[:, row] = _matched(found[row], table, gold_count, strict)
+            table = overlaps[pairs[row] : pairs[row + 1]].reshape(len(found[row]), gold_count)
+            scores[:, row] = _matched(found[row], table.tolist(), strict)
     return scores[0], scores[1]
 
 
 def _matched(found: Found, overlaps: Sequence[Sequence[float]], strict: bool) -> tuple[float, float]:
     """IoU and confidence of one row; `overlaps` are 0 where they are too small to match."""
-    gold_count = len(overlaps[0])
-    free = list(range(gold_count))
+    free = list(range(len(overlaps[0])))
+    most = max(len(found), len(free))
     overlap, confidence = 0.0, 0.0
     for k, (place, sure) in enumerate(found):
         if free and _is_broken(place):
@@ -348,6 +346,5 @@ def _matched(found: Found, overlaps: Sequence[Sequence[float]], strict: bool) ->
             confidence += sure if not strict or 0 <= sure <= 1 else 0.0
         elif not strict:
             confidence += 1 - sure
-    most = max(len(found), gold_count)
     mean = confidence / (most if strict else len(found))
     return overlap / most, 1.0 if mean > 1 else 0.0 if mean < 0 else mean
