@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from itertools import chain
 from operator import eq
 from typing import Any, NamedTuple, TypeAlias
 
@@ -16,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lfpc_rewards._checks import as_positive_sizes
-from lfpc_rewards._packing import starts_of
-from lfpc_rewards._tags import Flags, Tags, both, lengths_of
+from lfpc_rewards._tags import Flags
 from lfpc_rewards._typing import Boxes, Floats, Scores, SizesLike
 from lfpc_rewards.presets._boxes import INTEGER_BOX, NO_BOX, numbers_in
 from lfpc_rewards.presets._completions import TurnList, same_length, turns_of
@@ -34,7 +32,8 @@ CropReader: TypeAlias = Callable[
 box, in pixels of the original; one text per crop, in order, or None if it failed. It gets no gold answer.
 The prompt, the network, retries and the cache are its own business."""
 
-_ZOOM = re.compile("<zoom>(.*?)</zoom>", re.DOTALL)
+_PAIRS = [re.compile(f"<{name}>(.*?)</{name}>", re.DOTALL) for name in ("zoom", "think", "answer")]
+_ZOOM = _PAIRS[0]
 _THINKING = re.compile("</?think>")
 _LETTERS = re.compile("[a-zA-Z]+")
 _MIN_PIXELS, _MAX_PIXELS = 4 * 28 * 28, 1280 * 28 * 28
@@ -263,17 +262,11 @@ class _Rollouts(NamedTuple):
 
 def _read(completions: Sequence[TurnList], original: Floats, shown: Floats) -> _Rollouts:
     turns = [each or ("",) for each in turns_of(completions)]
-    tags = Tags(list(chain.from_iterable(turns)), both("think", "zoom", "answer"))
-    starts = starts_of(lengths_of(turns))[:-1]
-    pairs = (
-        [np.logical_or.reduceat(tags.pair(name)[0] >= 0, starts) for name in ("think", "zoom", "answer")]
-        if turns
-        else np.ones((1, 0))
-    )
+    layout = [all(any(map(pair.search, each)) for pair in _PAIRS) for each in turns]
     boxes, asked = _cut_boxes([each[0] for each in turns], original, shown)
     whole = np.concatenate((np.zeros_like(original), original), axis=1)
-    layout = np.all(pairs, axis=0).astype(np.float64)
-    return _Rollouts([_answer(each[-1]) for each in turns], layout, np.where(asked, boxes, whole))
+    answers = [_answer(each[-1]) for each in turns]
+    return _Rollouts(answers, np.array(layout, np.float64), np.where(asked, boxes, whole))
 
 
 def _read_strict(completions: Sequence[TurnList], original: Floats, shown: Floats) -> _Rollouts:
