@@ -65,10 +65,10 @@ def ask(
             raise ValueError(f"judge must give one reply per answer, got {len(replies)} for {todo.size}")
         known = {reply: _verdict(reply, read) for reply in set(replies)}
         scores[todo] = [known[reply] for reply in replies]
-        unread = np.array([reply is not None and np.isnan(known[reply]) for reply in replies], np.bool_)
-        if not unread.any():
+        again = {reply for reply, score in known.items() if reply is not None and math.isnan(score)}
+        if not again:
             return scores
-        todo = todo[unread]
+        todo = todo[[reply in again for reply in replies]]
     scores[todo] = unreadable
     return scores
 

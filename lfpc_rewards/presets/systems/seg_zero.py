@@ -6,6 +6,7 @@ term is a yes or no, so that a segmentation model need not run during training.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lfpc_rewards._packing import starts_of
+from lfpc_rewards._packing import four_numbers, starts_of
 from lfpc_rewards._tags import Tags, both
 from lfpc_rewards._typing import Message, Scores
 from lfpc_rewards.presets._assignment import assign
@@ -305,28 +306,26 @@ def _gold_lists(answers: Sequence[Any]) -> tuple[NDArray[np.float64], NDArray[np
         if not isinstance(items, list | tuple):
             raise ValueError(f"answers[{row}] must be a list of objects, got {answers[row]!r}")
     rows = [items[:MOST_OBJECTS] for items in rows]
-    golds = _gold_numbers([item for row in rows for item in row])
-    if golds is None or not np.isfinite(golds).all():
-        for row, items in enumerate(rows):
-            numbers = _gold_numbers(items)
-            if numbers is None or not np.isfinite(numbers).all():
-                raise ValueError(
-                    f"answers[{row}] must hold objects with a bbox_2d of four and a point_2d of two finite "
-                    f"numbers, got {answers[row]!r}"
-                )
-    return np.zeros((0, 6)) if golds is None else golds, starts_of(list(map(len, rows)))
+    golds = [_gold_numbers(items) for items in rows]
+    for row, numbers in enumerate(golds):
+        if numbers is None:
+            raise ValueError(
+                f"answers[{row}] must hold objects with a bbox_2d of four and a point_2d of two finite "
+                f"numbers, got {answers[row]!r}"
+            )
+    flat = [numbers for row in golds for numbers in row or ()]
+    return np.array(flat, np.float64).reshape(-1, 6), starts_of(list(map(len, rows)))
 
 
-def _gold_numbers(items: Sequence[Any]) -> NDArray[np.float64] | None:
-    """(n, 6) box and point of gold objects; None where one lacks them."""
+def _gold_numbers(items: Sequence[Any]) -> list[tuple[float, ...]] | None:
+    """Box and point of gold objects; None where one lacks them."""
     try:
-        numbers = np.array([(*item["bbox_2d"], *item["point_2d"]) for item in items])
-    except (TypeError, ValueError, LookupError):
+        rows = [
+            (*four_numbers(item["bbox_2d"]), *four_numbers((*item["point_2d"], 0, 0))[:2]) for item in items
+        ]
+    except (TypeError, LookupError):
         return None
-    if numbers.size == 0:
-        return np.zeros((0, 6)) if not items else None
-    whole = numbers.ndim == 2 and numbers.shape[1] == 6 and numbers.dtype.kind in "iuf"
-    return numbers.astype(np.float64) if whole and all(len(item["bbox_2d"]) == 4 for item in items) else None
+    return rows if all(math.isfinite(number) for row in rows for number in row) else None
 
 
 def _object_lists(
