@@ -56,10 +56,8 @@ def _only_box(text: str | None) -> tuple[float, ...]:
 
 def numbers_in(found: re.Match[str] | None, count: int) -> tuple[float, ...]:
     """The integers that a pattern found; NaN where it found none, or one that is too large."""
-    try:
-        return tuple(float(int(text)) for text in found.groups()) if found else (math.nan,) * count
-    except (ValueError, OverflowError):  # digits beyond Python's limit, or beyond float64
-        return (math.nan,) * count
+    numbers = tuple(map(float, found.groups())) if found else (math.inf,)
+    return (math.nan,) * count if math.inf in numbers else numbers
 
 
 def pairs_of(starts: I64, other_starts: I64) -> tuple[I64, I64, I64]:

@@ -117,8 +117,10 @@ def _is_answer(tags: Tags, call: str) -> Flags:
     good: Flags = _thinks_once(tags) & (tags.count(_OPEN) == 1) & (tags.count(_CLOSE) == 1)
     good &= (tags.count(f"<{call}>") == 0) & (tags.count(f"</{call}>") == 0)
     good &= tags.pair("answer", tags.after_first("</think>"))[0] >= 0
-    behind = zip(tags.texts, tags.after_last(_CLOSE).tolist(), strict=True)
-    return good & np.array([text[place:] in ("", "\n") for text, place in behind], np.bool_)
+    behind = tags.after_last(_CLOSE)
+    for row in np.flatnonzero(good & (behind != tags.lengths)).tolist():
+        good[row] = tags.texts[row][behind[row] :] == "\n"
+    return good
 
 
 def _is_call(tags: Tags, call: str) -> Flags:
