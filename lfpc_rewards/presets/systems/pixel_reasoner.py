@@ -7,7 +7,7 @@ paper compute it differently; both are here.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache, lru_cache
 from math import isnan
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -15,7 +15,6 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lfpc_rewards._tags import Tags, both
 from lfpc_rewards._typing import Scores
 from lfpc_rewards.parsing import has_image
 from lfpc_rewards.presets._completions import (
@@ -37,6 +36,7 @@ Formula: TypeAlias = Literal["code", "paper"]
 
 _CALL_END = "</tool_call>"
 _ASSISTANT = "<|im_start|>assistant\n"
+_TAGGED = re.compile("<answer>(.*?)</answer>")
 _OPTION_LETTERS = "ABCDEFGHIJK"
 
 SYSTEM = System(
@@ -192,11 +192,10 @@ def pixel_reasoner_accuracy(
         array([1., 0.])
     """
     same_length(len(texts), answers=answers)
-    lowered = [text.lower() for text in texts]
     rule, accepted = _Rule(needed(math), requires_box), lru_cache(None, typed=True)(_accepted)
     golds = [accepted(tuple(gold) if isinstance(gold, list) else gold) for gold in answers]
-    columns = zip(lowered, *_candidates(lowered, requires_box), golds, strict=True)
-    return np.array([rule.reward(*row) for row in columns], np.float64)
+    rows = zip(texts, golds, strict=True)
+    return np.array([rule.reward(text.lower(), gold) for text, gold in rows], np.float64)
 
 
 def pixel_reasoner_shaping(
@@ -275,18 +274,13 @@ def _accepted(gold: Any) -> tuple[str, ...]:
     return tuple(accepted)
 
 
-def _candidates(lowered: Sequence[str], requires_box: bool) -> tuple[list[str], list[str]]:
-    """(B,) what follows the last box, (B,) what the answer tag holds, as a box; "" where there is none."""
-    word = "boxed" if requires_box else "\\boxed"
-    tails = [text.rpartition(word) for text in lowered]
-    boxed = ["\\boxed" + tail if found else "" for _, found, tail in tails]
-    if requires_box:
-        return boxed, [""] * len(lowered)
-    tags = Tags(lowered, both("answer"))
-    start, stop = tags.line_pair("answer")
-    insides = zip(tags.cut(start, stop), (start >= 0).tolist(), strict=True)
-    tagged = [f"\\boxed{{{inside}}}" if found else "" for inside, found in insides]
-    return list(map(str.strip, boxed)), tagged
+def _candidates(text: str) -> Iterator[str]:
+    """What follows the last box, then what the first answer tag on one line holds, as a box."""
+    _, found, tail = text.rpartition("\\boxed")
+    if found:
+        yield ("\\boxed" + tail).strip()
+    if tagged := _TAGGED.search(text):
+        yield f"\\boxed{{{tagged[1]}}}"
 
 
 class _Rule:
@@ -296,11 +290,11 @@ class _Rule:
         self._math, self._requires_box = math, requires_box
         self._truth, self._known, self._tidy = cache(self._read), cache(self._compare), cache(_normalise)
 
-    def reward(self, text: str, boxed: str, tagged: str, golds: Sequence[str]) -> float:
+    def reward(self, text: str, golds: Sequence[str]) -> float:
         """Of a text in lower case."""
         score = 0.0
         for gold in golds:
-            score = self._score(text, boxed, tagged, self._tidy(gold))
+            score = self._score(text, self._tidy(gold))
             if score > 0.5 or isnan(score):
                 break
             if "," in gold and "boxed" in text:
@@ -309,16 +303,15 @@ class _Rule:
                     return 1.0
         return score
 
-    def _score(self, text: str, boxed: str, tagged: str, gold: str) -> float:
+    def _score(self, text: str, gold: str) -> float:
         if not self._truth(gold):
             return -1.0
-        text, boxed, tagged = _normalise(text), _normalise(boxed), _normalise(tagged)
         if self._requires_box:
-            return self._known(boxed, gold) if boxed else np.nan
-        for part in (boxed, tagged):
-            if part and self._known(part, gold) > 0.99:
-                return 1.0
-        return self._compare(text, gold)
+            _, found, tail = text.rpartition("boxed")
+            return self._known(_normalise("\\boxed" + tail), gold) if found else np.nan
+        if any(self._known(_normalise(part), gold) > 0.99 for part in _candidates(text)):
+            return 1.0
+        return self._compare(_normalise(text), gold)
 
     def _read(self, gold: str) -> list[Any]:
         try:
