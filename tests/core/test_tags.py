@@ -63,7 +63,7 @@ def test_parts_are_cut_as_slices_are(rows, start, stop):
 
 
 def test_batches_of_more_than_one_chunk_keep_their_order():
-    rows = ["<think>" * 5000, "棕<think>", "x"] * 200
+    rows = ["<think>" * 50, "棕<think>", "x"] * 100
     tags = Tags(rows, TAGS)
-    assert tags.count("<think>").tolist() == [5000, 1, 0] * 200
-    assert tags.first("<think>").tolist() == [0, 1, -1] * 200
+    assert tags.count("<think>").tolist() == [50, 1, 0] * 100
+    assert tags.first("<think>").tolist() == [0, 1, -1] * 100
