@@ -18,7 +18,7 @@ from lfpc_trl.data.rows import Problem, Row
 from lfpc_trl.errors import UserError
 from lfpc_trl.json_values import read_json
 from lfpc_trl.locus.task import CuePrompt
-from lfpc_trl.models import families, processors
+from lfpc_trl.models import processors
 from lfpc_trl.pictures.sizes import tokens_of
 from lfpc_trl.rollouts.crop_tool import CropEnvironment, CropSettings
 from lfpc_trl.rollouts.prompts import Message, build_prompt
@@ -190,8 +190,8 @@ def describe(recipe: Recipe, model_dir: Path, rows: Sequence[Row], processes: in
         processes: how many processes would train.
     """
     processor = processors.load_processor(model_dir)
-    family, factor = families.family_of(model_dir), processors.factor(processor)
-    crops = recipe.stage.crop_settings(family.frame, factor)
+    factor = processors.factor(processor)
+    crops = recipe.stage.crop_settings(processor.family.frame_as(recipe.stage.frame), factor)
     report = preflight_of(recipe, model_dir, processor, rows)
     report.check()
     method = recipe.stage.method
@@ -257,11 +257,11 @@ def _preflight(report: PreflightReport, method: str, boxes: Problem | None) -> s
 def first_prompt(processor: Any, row: Row, crops: CropSettings, method: str = "lfpc") -> str:
     """A prompt as the model will see it; for each picture, what stands there."""
     messages, tools = _opening(row, crops, method)
-    first, *parts = _render(processor, messages, tools).split("<|image_pad|>")
+    first, *parts = _render(processor, messages, tools).split(processor.image_token)
     for (width, height), part in zip(_picture_sizes(messages), parts, strict=True):
         tokens = tokens_of((width, height), crops.factor)
         first += (
-            f"<|image_pad|> x {tokens} ({width} x {height} pixels of {row.size[0]} x {row.size[1]}){part}"
+            f"{processor.image_token} x {tokens} ({width} x {height} pixels of {row.size[0]} x {row.size[1]}){part}"
         )
     return first
 
