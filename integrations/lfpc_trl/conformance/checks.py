@@ -33,6 +33,7 @@ from lfpc_trl.rollouts.crop_tool import CropEnvironment, CropSettings
 from lfpc_trl.rollouts.generate import generate_rollouts
 from lfpc_trl.rollouts.prompts import Message, build_prompt
 from lfpc_trl.rollouts.turns import TurnWriter
+from lfpc_trl.train.run import quiet
 
 Level = Literal["ok", "warning", "problem", "not looked at"]
 _WIDE, _HIGH = 8, 6
@@ -248,7 +249,7 @@ def _prefix(subject: _Subject) -> str:
 
 
 def _calls(subject: _Subject) -> str:
-    call, broken = subject.call, subject.call.replace(TOOL_NAME, "{", 1)
+    call, broken = subject.call, "<tool_call>{</tool_call>"
     turns = {  # what is said after the first thinking: how many calls are run and scored
         call: 1,
         f"{call}\n{call}": 2,
@@ -424,7 +425,8 @@ def examine(model_dir: str | Path) -> Iterator[Verdict]:
 
 def _verdict(name: str, look: _Look, subject: _Subject) -> Verdict:
     try:
-        return Verdict("ok", name, look(subject))
+        with quiet():
+            return Verdict("ok", name, look(subject))
     except _Doubt as doubt:
         return Verdict("warning", name, str(doubt))
     except (_Fails, UserError) as reason:

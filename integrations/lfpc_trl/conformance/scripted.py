@@ -6,7 +6,7 @@ from typing import Any
 
 from datasets import Dataset
 from PIL import Image
-from transformers import TrainingArguments
+from transformers import PrinterCallback, TrainingArguments
 from trl import GRPOConfig
 
 from lfpc_trl.data.rows import Row
@@ -113,5 +113,6 @@ def scripted_trainer(
         crops=crops,
         environment_factory=environment_factory(crops),
     )
+    trainer.remove_callback(PrinterCallback)
     trainer.script = script
     return trainer

@@ -48,8 +48,9 @@ def shrunk_config(model_dir: str | Path) -> Any:
     config = AutoConfig.from_pretrained(model_dir)
     settings = config.to_dict()
     text, vision = settings["text_config"], settings["vision_config"]
-    head = text.get("head_dim")
-    width = 128 if head else 2 * (text["hidden_size"] // text["num_attention_heads"])
+    # Where a family has no size of a head of its own, it follows from the width.
+    has_own = hasattr(type(config.get_text_config()), "head_dim")
+    width = 128 if has_own else 2 * (text["hidden_size"] // text["num_attention_heads"])
     kinds = list(dict.fromkeys(text.get("layer_types") or []))
     layers = max(2, len(kinds))
     _set(text, _TEXT | {"hidden_size": width, "num_hidden_layers": layers})

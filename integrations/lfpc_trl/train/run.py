@@ -81,7 +81,7 @@ _REPORTERS = ("trackio", "wandb", "tensorboard", "swanlab", "mlflow")
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without transformers' bars for every file it writes, and without what no user can act on."""
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
@@ -160,7 +160,7 @@ def train(
         torch.set_num_threads(recipe.stage.threads)
     updates = 0 if checkpoint is None else run_directory.checkpoint_step(checkpoint)
     done = updates // recipe.stage.updates_per_step()
-    with _quiet(), vllm_failures(output_dir, "has failed"):
+    with quiet(), vllm_failures(output_dir, "has failed"):
         trainer = _trainer(recipe, frame, processor, model_dir, rows, output_dir)
         check_engine(trainer.accelerator)
         if _is_main_process():
