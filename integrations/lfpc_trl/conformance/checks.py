@@ -294,11 +294,11 @@ def _pictures(subject: _Subject) -> str:
         for block in message["content"]
         if block["type"] == "image"
     ]
-    inputs = subject.processor(text=[subject.render(messages)], images=pictures, return_tensors="pt")
+    inputs = subject.processor(text=[subject.render(messages)], images=pictures)
     merged = subject.processor.image_processor.merge_size**2
     features = [int(grid.prod()) // merged for grid in inputs["image_grid_thw"]]
     planned = [tokens_of(picture.size, factor(subject.processor)) for picture in pictures]
-    tokens = int((inputs["input_ids"] == subject.processor.image_token_id).sum())
+    tokens = list(inputs["input_ids"][0]).count(subject.processor.image_token_id)
     if features != planned:
         raise _Fails(f"pictures of {planned} visual tokens become {features}")
     if tokens != sum(features):
@@ -344,7 +344,8 @@ def _update(subject: _Subject) -> str:
         raise _Fails(f"gradient of norm {logs['grad_norm']}, {len(still)} of {len(before)} weights unchanged")
     shared = trainer.shares_prompts
     how = "the prompt computed once for its group" if shared else "every rollout computed by itself"
-    return f"{len(before) - len(still)} of {len(before)} weights changed, {how}"
+    but = f" but {_some(still)}" if still else ""
+    return f"{len(before)} weights changed{but}; {how}"
 
 
 def _save_and_load(subject: _Subject) -> str:
@@ -430,6 +431,6 @@ def _verdict(name: str, look: _Look, subject: _Subject) -> Verdict:
     except _Doubt as doubt:
         return Verdict("warning", name, str(doubt))
     except (_Fails, UserError) as reason:
-        return Verdict("problem", name, one_line(reason))
+        return Verdict("problem", name, " ".join(str(reason).split()))
     except Exception as error:  # whatever a strange checkpoint does: the report must come
         return Verdict("problem", name, f"{type(error).__name__}: {one_line(error)}")
