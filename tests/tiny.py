@@ -78,7 +78,8 @@ COMPACT_GLM = (
     COMPACT.replace(
         _JSON_CALL,
         "<tool_call>{{ call.function.name }}{% for name, value in call.function.arguments | items %}"
-        "<arg_key>{{ name }}</arg_key><arg_value>{{ value if value is string else value | tojson }}</arg_value>"
+        "<arg_key>{{ name }}</arg_key>"
+        "<arg_value>{{ value if value is string else value | tojson }}</arg_value>"
         "{% endfor %}</tool_call>",
     )
     .replace("<|vision_start|><|image_pad|><|vision_end|>", "<|begin_of_image|><|image|><|end_of_image|>")

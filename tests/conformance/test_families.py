@@ -118,9 +118,9 @@ def test_the_usual_seven_projections_leave_weights_alone(tmp_path):
 def test_a_recipe_without_targets_takes_those_of_the_family():
     family = family_named("qwen3_5_moe")
     recipe = load_recipe("lora-1x24gb-stage1")
-    assert recipe.lora_targets(family) == (family.lora.modules, list(family.lora.parameters))
+    assert recipe.lora_targets(family.lora) == (family.lora.modules, list(family.lora.parameters))
     named = load_recipe("lora-1x24gb-stage1", lora_target_modules=["q_proj", "v_proj"])
-    assert named.lora_targets(family) == (["q_proj", "v_proj"], None)
+    assert named.lora_targets(family.lora) == (["q_proj", "v_proj"], None)
 
 
 # --- frames ------------------------------------------------------------------------------------------
@@ -147,7 +147,9 @@ def test_every_other_family_is_told_what_it_lacks(model_type, tmp_path):
     text = str(refusal.value)
     assert f"model_type {model_type!r} is not supported: {refused.what_is_missing(model_type)}" in text
     assert len(refused.what_is_missing(model_type).split()) > 8
-    assert text.endswith("Supported are Qwen2.5-VL, Qwen3-VL, Qwen3-VL-MoE, Qwen3.5, Qwen3.5-MoE, Qwen4-Exp and GLM-4.6V")
+    assert text.endswith(
+        "Supported are Qwen2.5-VL, Qwen3-VL, Qwen3-VL-MoE, Qwen3.5, Qwen3.5-MoE, Qwen4-Exp and GLM-4.6V"
+    )
 
 
 def test_no_family_is_both_supported_and_refused():

@@ -237,9 +237,7 @@ def _settings(args: argparse.Namespace, processor: Any) -> "tuple[CropSettings, 
     known = {name: trained[name] for name in (*asked, "min_side") if name in trained}
     stage = StageSettings(**known | {name: value for name, value in asked.items() if value is not None})
     batch_size, batch_tokens = BATCHES[args.engine]
-    crops = stage.crop_settings(
-        processor.family.frame_as(stage.frame), factor(processor), seed=args.seed
-    )
+    crops = stage.crop_settings(processor.family.frame_as(stage.frame), factor(processor), seed=args.seed)
     return crops, RolloutSettings(
         stage.max_turns,
         stage.response_tokens,

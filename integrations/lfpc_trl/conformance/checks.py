@@ -1,7 +1,7 @@
 """The suite: what a training with tools asks of a checkpoint, one verdict for each thing.
 
 The processor, tokenizer and chat template are the checkpoint's; the model is its architecture made small,
-with random weights (`conformance.shrunk`), so that no weight is read and the size of the model does not matter.
+with random weights (`conformance.shrunk`), so that no weight is read and the size of the model is no matter.
 """
 
 import functools
@@ -233,7 +233,9 @@ def _round_trip(subject: _Subject) -> str:
     back = subject.processor.tokenizer.decode(subject.ids(text))
     if back != text:
         place = next(at for at, (a, b) in enumerate(itertools.zip_longest(text, back)) if a != b)
-        raise _Fails(f"tokens say {back[place : place + 40]!r} where {text[place : place + 40]!r} was written")
+        raise _Fails(
+            f"tokens say {back[place : place + 40]!r} where {text[place : place + 40]!r} was written"
+        )
     for said in ("What is on the sign?", "near", json.dumps(subject.box), "<answer>A</answer>"):
         if said not in text:
             raise _Fails(f"{said!r} is not in the rendered conversation")
@@ -261,9 +263,9 @@ def _calls(subject: _Subject) -> str:
     writer, prefix = TurnWriter(subject.processor), subject.ids(subject.prompt)
     for said, count in turns.items():
         ids = subject.turn(said)
-        parsed = parse_response(
-            subject.processor.tokenizer, ids, prefix=prefix, tools=subject.tools
-        ).get("tool_calls")
+        parsed = parse_response(subject.processor.tokenizer, ids, prefix=prefix, tools=subject.tools).get(
+            "tool_calls"
+        )
         run = [each["function"]["arguments"].get(BOX_ARGUMENT) for each in parsed or []]
         if run != [subject.box] * count:
             raise _Fails(f"of {said!r} the calls {run} are run, expected {[subject.box] * count}")

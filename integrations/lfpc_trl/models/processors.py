@@ -104,6 +104,11 @@ def _processor_class(family: ModelFamily) -> type[Any]:
                 escape_special_tokens(conversation, self.special_tokens), *args, **kwargs
             )
 
+        def create_mm_token_type_ids(self, input_ids: Any) -> Any:
+            # GLM's makes an array of every row as it is, and numpy warns where that is a tensor.
+            rows = [row.tolist() if isinstance(row, torch.Tensor) else row for row in input_ids]
+            return super().create_mm_token_type_ids(rows)
+
     Processor.family = family
     return _named_like(family.processor, Processor)
 

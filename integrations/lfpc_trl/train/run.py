@@ -394,8 +394,7 @@ class ResumableTrainer(RolloutTrainer):
         super()._save(output_dir, state_dict)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        # TRL's card describes a text model and knows no name for a model from a directory.
-        pass
+        """None: TRL's describes a text model and knows no name for a model from a directory."""
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         # Every epoch draws its order from one generator: without the draws of the epochs before, a resumed
@@ -444,7 +443,7 @@ def _trainer(
         mask_endings=recipe.stage.mask_endings,
         trajectories=_trajectory_log(recipe, output_dir),
         share_prompts=recipe.stage.share_prompts,
-        peft_config=_lora(recipe, processor.family),
+        peft_config=_lora(recipe, processor.family.lora),
     )
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
@@ -456,13 +455,13 @@ def _trajectory_log(recipe: Recipe, output_dir: Path) -> TrajectoryLog:
     return TrajectoryLog(output_dir / TRAJECTORIES, stage.trajectory_every, stage.trajectory_groups)
 
 
-def _lora(recipe: Recipe, family: families.ModelFamily) -> Any:
+def _lora(recipe: Recipe, lora: families.LoraTargets) -> Any:
     """The adapter of a recipe, None for a training of all weights."""
     if not recipe.option("use_peft"):
         return None
     from peft import LoraConfig
 
-    modules, parameters = recipe.lora_targets(family)
+    modules, parameters = recipe.lora_targets(lora)
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=recipe.option("lora_r"),

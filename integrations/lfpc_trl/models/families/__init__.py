@@ -13,7 +13,15 @@ from lfpc_trl.models.families.qwen3_vl import QWEN3_VL, QWEN3_VL_MOE
 from lfpc_trl.models.families.qwen4_exp import QWEN4_EXP
 from lfpc_trl.models.families.refused import what_is_missing
 
-__all__ = ["FAMILIES", "RESPONSE_TEMPLATE", "Calls", "LoraTargets", "ModelFamily", "family_named", "family_of"]
+__all__ = [
+    "FAMILIES",
+    "RESPONSE_TEMPLATE",
+    "Calls",
+    "LoraTargets",
+    "ModelFamily",
+    "family_named",
+    "family_of",
+]
 
 FAMILIES = (QWEN2_5_VL, QWEN3_VL, QWEN3_VL_MOE, QWEN3_5, QWEN3_5_MOE, QWEN4_EXP, GLM46V)
 RESPONSE_TEMPLATE = JSON.response_template

@@ -98,8 +98,8 @@ class ModelFamily:
         if self.frame is None:
             if stated == "family":
                 raise UserError(
-                    f"{self.name} does not say in which frame its boxes count: set frame to shown (pixels of the "
-                    "shown picture) or relative_1000 (0 to 1000)"
+                    f"{self.name} does not say in which frame its boxes count: set frame to shown (pixels of "
+                    "the shown picture) or relative_1000 (0 to 1000)"
                 )
             return Frame(stated)
         if stated not in ("family", self.frame.value):

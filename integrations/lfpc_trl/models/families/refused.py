@@ -7,11 +7,13 @@ tool.
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 _TOOL_PICTURES = (
-    "TRL 1.16 trains it until the first rollout calls the tool and then fails: it cannot put the picture of a "
-    "tool into the conversation, and the rewards do not know how its calls are written"
+    "TRL 1.16 trains it until the first rollout calls the tool and then fails: it cannot put the picture of "
+    "a tool into the conversation, and the rewards do not know how its calls are written"
 )
 _TILES = f"{_TOOL_PICTURES}; a picture becomes tiles, whose number does not follow from its size alone"
-_BEFORE = "TRL 1.16 fails before the first rollout: its processor does not do for prompts with tools and pictures"
+_BEFORE = (
+    "TRL 1.16 fails before the first rollout: its processor does not do for prompts with tools and pictures"
+)
 MISSING = {
     "gemma4": _TOOL_PICTURES,
     "lfm2_vl": _TILES,
@@ -20,7 +22,7 @@ MISSING = {
     "smolvlm": _TILES,
     "kimi_k25": _TOOL_PICTURES,
     "step3p7": _TOOL_PICTURES,
-    "minimax_m3_vl": "TRL 1.16 does not know its picture token and would train it without any picture, silently",
+    "minimax_m3_vl": "TRL 1.16 does not know its picture token and would train it without any picture",
     "mistral3": _BEFORE,
     "minicpmv4_6": _BEFORE,
     "minicpmv4_7": _BEFORE,
