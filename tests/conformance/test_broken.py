@@ -65,15 +65,14 @@ def test_a_template_whose_calls_nobody_reads_is_a_problem_of_the_processor(folde
     assert found["calls"] == ("not looked at", "needs processor")
 
 
-TEXT_ALONE = "{% for block in message.content if block.type == 'text' %}{{ block.text }}{% endfor %}"
+TEXT_ALONE = (
+    "<tool_response>{% if message.content is string %}{{ message.content }}{% else %}"
+    "{% for block in message.content if block.type == 'text' %}{{ block.text }}{% endfor %}{% endif %}"
+)
 TEMPLATES = [  # what it lacks, and the change of a sound template that takes it
     (
         "it drops the pictures of tools",
-        (
-            "<tool_response>{{ show(message.content) }}",
-            "<tool_response>{% if message.content is string %}{{ message.content }}{% else %}"
-            f"{TEXT_ALONE}{{% endif %}}",
-        ),
+        ("<tool_response>{{ show(message.content) }}", TEXT_ALONE),
     ),
     ("its turns end with none of the tokens", ("<|im_end|>{% endgeneration %}", "{% endgeneration %}")),
     (

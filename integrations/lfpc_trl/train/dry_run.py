@@ -293,7 +293,8 @@ def first_prompt(processor: Any, row: Row, crops: CropSettings, method: str = "l
     first, *parts = _render(processor, messages, tools).split(processor.image_token)
     for (width, height), part in zip(_picture_sizes(messages), parts, strict=True):
         tokens = tokens_of((width, height), crops.factor)
-        first += f"{processor.image_token} x {tokens} ({width} x {height} pixels of {row.size[0]} x {row.size[1]}){part}"
+        size = f"{width} x {height} pixels of {row.size[0]} x {row.size[1]}"
+        first += f"{processor.image_token} x {tokens} ({size}){part}"
     return first
 
 

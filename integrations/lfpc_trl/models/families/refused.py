@@ -7,13 +7,11 @@ tool.
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 _TOOL_PICTURES = (
-    "TRL 1.16 trains it until the first rollout calls the tool and then fails: it cannot put the picture of "
-    "a tool into the conversation, and the rewards do not know how its calls are written"
+    "TRL 1.16 trains it until the first rollout calls the tool and then fails at the tool's picture, and the "
+    "rewards do not know how its calls are written"
 )
 _TILES = f"{_TOOL_PICTURES}; a picture becomes tiles, whose number does not follow from its size alone"
-_BEFORE = (
-    "TRL 1.16 fails before the first rollout: its processor does not do for prompts with tools and pictures"
-)
+_BEFORE = "TRL 1.16 fails with it before the first rollout, and what that takes has not been looked into"
 MISSING = {
     "gemma4": _TOOL_PICTURES,
     "lfm2_vl": _TILES,
