@@ -427,6 +427,8 @@ def _trainer(
         device=None,  # the trainer moves it, unless an engine has sharded it
         attention=recipe.option("attn_implementation"),
     )
+    if processor.family.turn_ends:  # a directory need not name them all, and TRL asks the model
+        model.generation_config.eos_token_id = list(processor.turn_ends)
     model.config.name_or_path = str(model_dir)  # TRL gives it to vLLM and loads the reference model from it
     dataset = Dataset.from_dict({"number": list(range(len(rows)))})
     locus = recipe.stage.method == "locus"
