@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 from peft import LoraConfig
+from trl import chat_template_utils as trl_templates
 
 from lfpc_rewards import Frame
 from lfpc_trl.conformance.checks import CHECKS, examine
@@ -60,6 +61,32 @@ def test_our_template_does_for_every_family(model_type, tmp_path):
     kept = load_processor(save(processor, tmp_path))
     assert kept.own_template_lacks is None
     assert kept.chat_template == processor.chat_template
+
+
+PUBLISHED = [  # model type, template as TRL holds it, whether it is kept, whether the prompt opens the thinking
+    ("qwen3_vl", trl_templates.qwen3_vl_chat_template, True, False),
+    ("qwen3_5", trl_templates.qwen3_5_think_chat_template, True, True),
+    ("qwen3_5", trl_templates.qwen3_5_nothink_chat_template, False, False),
+    ("qwen3_5", trl_templates.qwen3_6_chat_template, True, True),
+    ("qwen3_5", trl_templates.qwen3_8_chat_template, True, True),
+    ("qwen4_exp", trl_templates.qwen3_8_chat_template, True, True),
+    ("glm46v", trl_templates.glm4moe_chat_template, False, False),
+]
+
+
+@pytest.mark.parametrize(("kind", "template", "kept", "opens"), PUBLISHED)
+def test_templates_of_released_checkpoints_pass(kind, template, kept, opens, tmp_path):
+    folder = tiny.make_model(tmp_path, kind, chat_template=template)
+    levels = {}
+    for verdict in examine(folder):
+        if verdict.name == "rollout":  # from here on the template does not matter
+            break
+        levels[verdict.name] = verdict.level
+        if verdict.name == "chat template":
+            assert verdict.text.startswith("the checkpoint's own") is kept, verdict
+        elif verdict.name == "thinking":
+            assert verdict.text == ("the prompt opens it" if opens else "the model opens it")
+    assert {name for name, level in levels.items() if level != "ok"} <= {"family"}
 
 
 def save(processor, folder):

@@ -40,12 +40,12 @@ def main(arguments: Sequence[str]) -> None:
     if args.model is None:
         lines = [_Line(each.level, each.name, each.text, each.advice) for each in diagnose()]
         width = max(len(line.name) for line in lines)
-        problems, what = _told(lines, width=width, as_json=args.json), "this machine"
+        problems, what = _told(lines, (8, width), as_json=args.json), "this machine"
     else:
         from lfpc_trl.conformance.checks import CHECKS, examine
 
         verdicts = (_Line(*verdict) for verdict in examine(args.model))
-        problems = _told(verdicts, width=max(map(len, CHECKS)), as_json=args.json)
+        problems = _told(verdicts, (12, max(map(len, CHECKS))), as_json=args.json)
         what = str(args.model)
     if problems:
         raise UserError(f"{what} has problems: {', '.join(problems)}")
@@ -60,14 +60,20 @@ class _Line(NamedTuple):
     advice: str = ""
 
 
-def _told(lines: Iterable[_Line], *, width: int, as_json: bool) -> list[str]:
-    """Print a report, line by line as it comes; the names of the problems in it."""
-    kept = []
+def _told(lines: Iterable[_Line], widths: tuple[int, int], *, as_json: bool) -> list[str]:
+    """Print a report, line by line as it comes; the names of the problems in it.
+
+    Args:
+        lines: of the report.
+        widths: of the columns with the level and the name.
+        as_json: whether all of it is printed at once, as JSON.
+    """
+    (level, name), kept = widths, []
     for line in lines:
         kept.append(line)
         if not as_json:
             advice = f": {line.advice}" if line.advice else ""
-            print(f"{line.level:<12} {line.name:<{width}}  {line.text}{advice}", flush=True)
+            print(f"{line.level:<{level}} {line.name:<{name}}  {line.text}{advice}", flush=True)
     if as_json:
         print(json.dumps([line._asdict() for line in kept], indent=1))
     return [line.name for line in kept if line.level == "problem"]

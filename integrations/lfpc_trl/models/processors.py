@@ -190,6 +190,9 @@ def why_template_does_not_do(processor: Any) -> str | None:
     """What keeps a chat template from being used for turns with tools; None if nothing does."""
     if not supports_tool_calling(processor):
         return "it renders no tool calls, or not their answers"
+    shown = {"role": "user", "content": [{"type": "image"}]}
+    if processor.apply_chat_template([shown], tokenize=False).count(processor.image_token) != 1:
+        return "it renders no pictures"
     if not is_chat_template_prefix_preserving(processor):
         return "it renders earlier turns otherwise when later ones are added"
     answer = {"role": "tool", "name": TOOL_NAME, "content": [{"type": "image"}]}
@@ -200,6 +203,9 @@ def why_template_does_not_do(processor: Any) -> str | None:
     text = processor.apply_chat_template([_USER, _CALLING], tokenize=False)
     if not text.rstrip().endswith(tuple(ends)):
         return f"its turns end with none of the tokens at which generation stops ({', '.join(ends)})"
+    prompt = processor.apply_chat_template([_USER], tokenize=False, add_generation_prompt=True)
+    if prompt.rstrip().endswith("</think>"):
+        return "its prompts end with an empty thought, and the model is asked to think"
     return None
 
 
