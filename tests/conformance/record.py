@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
 from lfpc_trl.conformance.checks import CHECKS, Verdict, examine
 from lfpc_trl.models.families import FAMILIES, family_named
 from lfpc_trl.versions import installed
@@ -19,6 +21,12 @@ PAGE = Path(__file__).parents[2] / "docs" / "results" / "families.md"
 TABLE = re.compile(r"(?<=<!-- written by tests/conformance/record.py -->\n).*", re.DOTALL)
 PACKAGES = ("torch", "transformers", "trl", "peft")
 _SAID = {"ok": "yes", "warning": "with a warning", "problem": "no", "not looked at": "-"}
+
+
+def known_types() -> list[str]:
+    """The model types of the families that the installed transformers has; Qwen4-Exp came late."""
+    types = [family.model_type for family in FAMILIES]
+    return [each for each in types if each in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES]
 
 
 def make_model(folder: Path, model_type: str) -> Path:
@@ -50,9 +58,9 @@ def table(found: Mapping[str, Sequence[Verdict]]) -> str:
 def main() -> None:
     """Run the suite on all families and write the page."""
     found = {}
-    for family in FAMILIES:
+    for model_type in known_types():
         with tempfile.TemporaryDirectory() as folder:
-            found[family.model_type] = list(examine(make_model(Path(folder), family.model_type)))
+            found[model_type] = list(examine(make_model(Path(folder), model_type)))
     page = PAGE.read_text(encoding="utf-8")
     PAGE.write_text(TABLE.sub(lambda _: table(found), page), encoding="utf-8")
 
