@@ -100,7 +100,7 @@ class _Subject:
         return read_rows(path)[0]
 
     @functools.cached_property
-    def box(self) -> list[int]:
+    def box(self) -> list[float]:
         """The left upper quarter, in the model's frame."""
         if self.crops.frame is Frame.RELATIVE_1000:
             return [0, 0, 500, 500]
