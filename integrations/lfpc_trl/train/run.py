@@ -125,7 +125,7 @@ def train(
 
     Args:
         recipe: of `lfpc_trl.train.recipe.load_recipe`.
-        model_dir: a Hugging Face directory of Qwen2.5-VL or Qwen3-VL; for stage 2 the output of stage 1.
+        model_dir: a Hugging Face directory of a supported family; for stage 2 the output of stage 1.
         rows: checked rows with `shown_size`, and with targets where the grounding reward has a weight.
         output_dir: a new or empty directory; with `resume` the directory of the run to go on with.
         resume: go on from the last checkpoint (from the start if there was none yet). Recipe, rows, model and
