@@ -31,6 +31,8 @@ NO_CROP: Call = (False, None)
 
 _XML_CALL = re.compile(r"\s*<function=([^>\n]+)>(.*)</function>\s*", re.DOTALL)
 _XML_ARGUMENT = re.compile(r"<parameter=([^>\n]+)>(.*?)</parameter>", re.DOTALL)
+_GLM_CALL = re.compile(r"\s*([^\s<{\[]+)\s*(<arg_key>.*)", re.DOTALL)
+_GLM_ARGUMENT = re.compile(r"<arg_key>([^<]+)</arg_key>\s*<arg_value>(.*?)</arg_value>", re.DOTALL)
 
 
 def tools_of(tool: str | Mapping[str, str | Sequence[str]]) -> Tools:
@@ -58,15 +60,18 @@ def tools_of(tool: str | Mapping[str, str | Sequence[str]]) -> Tools:
 
 
 def read_written_call(text: str, tools: Tools) -> Call:
-    """The call between ``<tool_call>`` and ``</tool_call>``: JSON, or the XML of Qwen3-Coder and Qwen3.5."""
-    written = _XML_CALL.fullmatch(text)
-    if written is None:
-        return read_call_object(_json(text), tools)
-    name, inside = written.groups()
-    # A value is JSON where it can be, as the parsers of this form read it, else the text between its line
-    # breaks. Only numbers matter here, so the text stays what it is.
-    arguments = {key: _json(value) for key, value in _XML_ARGUMENT.findall(inside)}
-    return _read(name, arguments, tools)
+    """The call between ``<tool_call>`` and ``</tool_call>``.
+
+    JSON, the XML of Qwen3-Coder and Qwen3.5, or that of GLM-4.5 and GLM-4.6V.
+    """
+    for form, argument in ((_XML_CALL, _XML_ARGUMENT), (_GLM_CALL, _GLM_ARGUMENT)):
+        written = form.fullmatch(text)
+        if written is not None:
+            name, inside = written.groups()
+            # A value is JSON where it can be, as the parsers of these forms read it, else the text between
+            # its line breaks. Only numbers matter here, so the text stays what it is.
+            return _read(name, {key: _json(value) for key, value in argument.findall(inside)}, tools)
+    return read_call_object(_json(text), tools)
 
 
 def read_call_entry(entry: Any, tools: Tools) -> Call:

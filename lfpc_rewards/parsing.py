@@ -102,7 +102,8 @@ def parse_completion(
     * Only ``assistant`` messages are read as the model's words, only ``tool`` messages as the tool's.
       An image in an ``assistant`` message proves nothing. Unknown roles are skipped.
     * The calls of a turn are the entries of ``tool_calls``; if there are none, the
-      ``<tool_call>..</tool_call>`` in the text after the thinking, in JSON or in the XML of Qwen3.5. Each
+      ``<tool_call>..</tool_call>`` in the text after the thinking, in JSON or in the XML of Qwen3.5 or
+      GLM-4.6V. Each
       call of the crop tool is a `Crop`. The i-th tool message after the turn answers its i-th call.
     * A call that is broken has no name, so it gives no crop, but it keeps its place in that count.
     * Thinking that a chat parser moved to ``reasoning_content`` counts as the think block.

@@ -9,17 +9,15 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
     PreTrainedTokenizerFast,
-    Qwen2_5_VLConfig,
-    Qwen2_5_VLForConditionalGeneration,
-    Qwen3VLConfig,
-    Qwen3VLForConditionalGeneration,
     TrainingArguments,
 )
 
 from lfpc_rewards import Frame
 from lfpc_trl.data.rows import Row
-from lfpc_trl.models.families import family_of
+from lfpc_trl.models.families import family_named, family_of
 from lfpc_trl.models.processors import factor, load_processor
 from lfpc_trl.models.weights import load_model
 from lfpc_trl.rollouts.crop_tool import CropEnvironment, CropSettings
@@ -69,19 +67,112 @@ COMPACT = (
 )
 """A template with tools and pictures that drops the system message: prompts of 100 tokens, not 2,000."""
 
+_JSON_CALL = "<tool_call>{{ call.function | tojson }}</tool_call>"
+COMPACT_XML = COMPACT.replace(
+    _JSON_CALL,
+    "<tool_call><function={{ call.function.name }}>{% for name, value in call.function.arguments | items %}"
+    "<parameter={{ name }}>{{ value if value is string else value | tojson }}</parameter>{% endfor %}"
+    "</function></tool_call>",
+)
+COMPACT_GLM = (
+    COMPACT.replace(
+        _JSON_CALL,
+        "<tool_call>{{ call.function.name }}{% for name, value in call.function.arguments | items %}"
+        "<arg_key>{{ name }}</arg_key>"
+        "<arg_value>{{ value if value is string else value | tojson }}</arg_value>"
+        "{% endfor %}</tool_call>",
+    )
+    .replace("<|vision_start|><|image_pad|><|vision_end|>", "<|begin_of_image|><|image|><|end_of_image|>")
+    .replace("<|im_end|>{% endgen", "{{ '<|observation|>' if message.tool_calls else '<|user|>' }}{% endgen")
+    .replace("<|im_start|>user\n<tool_response>", "\n<tool_response>")
+    .replace("<|im_start|>user", "<|user|>")
+    .replace("<|im_start|>assistant", "<|assistant|>")
+    .replace("<|im_end|>\n", "")
+    .replace("{% endgeneration %}\n", "{% endgeneration %}")
+)
 
-def tokenizer() -> PreTrainedTokenizerFast:
-    """One token per byte, and the special tokens of Qwen."""
+
+def compact(family: str) -> str:
+    """`COMPACT` as a family writes its calls and turns."""
+    return {"JSON": COMPACT, "XML": COMPACT_XML, "XML of GLM": COMPACT_GLM}[family_named(family).calls.name]
+
+
+def tokenizer(specials: Sequence[str] = SPECIALS) -> PreTrainedTokenizerFast:
+    """One token per byte, and special tokens, the first of which is padding."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     bpe = Tokenizer(models.BPE(vocab={char: index for index, char in enumerate(alphabet)}, merges=[]))
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     bpe.decoder = decoders.ByteLevel()
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>", padding_side="left"
+        tokenizer_object=bpe,
+        eos_token="<|im_end|>" if "<|im_end|>" in specials else "<|endoftext|>",
+        pad_token="<|endoftext|>",
+        padding_side="left",
     )
-    fast.add_special_tokens({"additional_special_tokens": SPECIALS[1:2] + SPECIALS[3:]})
+    others = [each for each in specials if each not in ("<|im_end|>", "<|endoftext|>")]
+    fast.add_special_tokens({"additional_special_tokens": others})
     fast.add_tokens(WORDS)
     return fast
+
+
+_TEXT = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "max_position_embeddings": 4096,
+    "tie_word_embeddings": True,
+    "bos_token_id": None,
+}
+_VISION = {"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 32}
+_VISION_3 = _VISION | {"patch_size": 16, "spatial_merge_size": 2, "num_position_embeddings": 64}
+_DEEP = _VISION_3 | {"deepstack_visual_indexes": [0]}
+_ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
+_PARTLY = _ROPE | {"mrope_interleaved": True, "partial_rotary_factor": 0.5, "mrope_section": [2, 1, 1]}
+_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+_SHARED = _EXPERTS | {"shared_expert_intermediate_size": 16}
+_LINEAR = {
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "layer_types": ["linear_attention", "full_attention"],
+}
+_HYPER = {
+    "hc_count": 2,
+    "hc_lowrank": 8,
+    "indexer_n_heads": 2,
+    "indexer_kv_heads": 1,
+    "indexer_head_dim": 16,
+    "indexer_budget": 64,
+    "indexer_compress_ratio": 4,
+    "layer_types": ["linear_attention", "indexed_attention"],
+}
+_GLM_ROPE = _ROPE | {"partial_rotary_factor": 1.0}
+_PARTS: dict[str, tuple[dict[str, object], dict[str, object]]] = {
+    "qwen2_5_vl": (
+        {"rope_parameters": _ROPE},
+        _VISION
+        | {"patch_size": 14, "spatial_merge_size": 2, "fullatt_block_indexes": [1], "window_size": 112},
+    ),
+    "qwen3_vl": ({"rope_parameters": _ROPE | {"mrope_interleaved": True}}, _DEEP),
+    "qwen3_vl_moe": (_EXPERTS | {"rope_parameters": _ROPE | {"mrope_interleaved": True}}, _DEEP),
+    "qwen3_5": (_LINEAR | {"rope_parameters": _PARTLY}, _VISION_3),
+    "qwen3_5_moe": (_LINEAR | _SHARED | {"rope_parameters": _PARTLY}, _VISION_3),
+    "qwen4_exp": (_LINEAR | _SHARED | _HYPER | {"rope_parameters": _PARTLY}, _VISION_3),
+    "glm46v": (
+        {"rope_parameters": _GLM_ROPE},
+        _VISION | {"patch_size": 14, "spatial_merge_size": 2, "image_size": 112},
+    ),
+}
+"""Model type: what its text and its vision have beside the common sizes."""
+GLM_SPECIALS = [
+    *("<|endoftext|>", "[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"),
+    *("<|begin_of_image|>", "<|image|>", "<|end_of_image|>"),
+    *("<|begin_of_video|>", "<|video|>", "<|end_of_video|>"),
+]
 
 
 def make_model(
@@ -93,70 +184,47 @@ def make_model(
 ) -> Path:
     """A model directory as the Hub holds it: config, weights, tokenizer, image processor settings."""
     torch.manual_seed(0)
-    words = words or tokenizer()
-    ids = {name: words.convert_tokens_to_ids(name) for name in SPECIALS}
-    common = {
-        "image_token_id": ids["<|image_pad|>"],
-        "video_token_id": ids["<|video_pad|>"],
-        "vision_start_token_id": ids["<|vision_start|>"],
-        "vision_end_token_id": ids["<|vision_end|>"],
-        "tie_word_embeddings": True,
-    }
-    text = {
-        "vocab_size": len(words),
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 16,
-        "max_position_embeddings": 4096,
-        "tie_word_embeddings": True,
-        "bos_token_id": None,
-        "eos_token_id": ids["<|im_end|>"],
-        "pad_token_id": ids["<|endoftext|>"],
-    }
-    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
-    vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 32}
-    if family == "qwen2_5_vl":
-        config = Qwen2_5_VLConfig(
-            text_config=text | {"rope_parameters": rope},
-            vision_config=vision
-            | {"patch_size": 14, "spatial_merge_size": 2, "fullatt_block_indexes": [1], "window_size": 112},
-            **common,
-        )
-        model = Qwen2_5_VLForConditionalGeneration(config)
-    else:
-        config = Qwen3VLConfig(
-            text_config=text | {"rope_parameters": rope | {"mrope_interleaved": True}},
-            vision_config=vision
-            | {
-                "patch_size": 16,
-                "spatial_merge_size": 2,
-                "num_position_embeddings": 64,
-                "deepstack_visual_indexes": [0],
-            },
-            **common,
-        )
-        model = Qwen3VLForConditionalGeneration(config)
-    # As in the checkpoints of Qwen: generation ends at either.
-    model.generation_config.eos_token_id = [ids["<|im_end|>"], ids["<|endoftext|>"]]
-    model.generation_config.pad_token_id = ids["<|endoftext|>"]
+    described = family_named(family)
+    words = words or tokenizer(GLM_SPECIALS if family == "glm46v" else SPECIALS)
+    end, pad = words.eos_token_id, words.pad_token_id
+    text, vision = _PARTS[family]
+    config = AutoConfig.for_model(
+        family,
+        text_config=_TEXT | text | {"vocab_size": len(words), "eos_token_id": end, "pad_token_id": pad},
+        vision_config=vision,
+        tie_word_embeddings=True,
+        **_ids_of_pictures(family, words),
+    )
+    model = AutoModelForImageTextToText.from_config(config)
+    # As in the checkpoints: generation ends at either.
+    ends = [*words.convert_tokens_to_ids(list(described.turn_ends)), end, pad]
+    model.generation_config.eos_token_id = list(dict.fromkeys(ends))
+    model.generation_config.pad_token_id = pad
     model.save_pretrained(folder)
     if chat_template is not None:
         words.chat_template = chat_template
     words.save_pretrained(folder)
-    patch = 14 if family == "qwen2_5_vl" else 16
     settings = {
-        "image_processor_type": "Qwen2VLImageProcessorFast",
-        "processor_class": "Qwen2_5_VLProcessor" if family == "qwen2_5_vl" else "Qwen3VLProcessor",
-        "patch_size": patch,
+        "image_processor_type": described.image_processor.__name__.removesuffix("Pil") + "Fast",
+        "processor_class": described.processor.__name__,
+        "patch_size": vision["patch_size"],
         "temporal_patch_size": 2,
         "merge_size": 2,
         "size": {"shortest_edge": 3136, "longest_edge": 12845056},
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
     return folder
+
+
+def _ids_of_pictures(family: str, words: PreTrainedTokenizerFast) -> dict[str, int]:
+    """The ids by which a config names the tokens of pictures."""
+    names = {"image": "<|image_pad|>", "video": "<|video_pad|>"}
+    names |= {"vision_start": "<|vision_start|>", "vision_end": "<|vision_end|>"}
+    if family == "glm46v":
+        names = {"image": "<|image|>", "video": "<|video|>", "image_start": "<|begin_of_image|>"}
+        names |= {"image_end": "<|end_of_image|>", "video_start": "<|begin_of_video|>"}
+        names |= {"video_end": "<|end_of_video|>"}
+    return {f"{name}_token_id": words.convert_tokens_to_ids(token) for name, token in names.items()}
 
 
 def teach(folder: Path, rows: list[Row], *, steps: int = 60, crops: Sequence[int] | None = None) -> None:

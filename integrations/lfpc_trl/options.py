@@ -4,6 +4,9 @@ import argparse
 import difflib
 from typing import Any, NoReturn
 
+FRAMES = ("family", "shown", "relative_1000")
+"""How a user names the frame in which a model counts; "family": as it was taught."""
+
 
 class Parser(argparse.ArgumentParser):
     """Argparse's, with suggestions."""

@@ -18,7 +18,9 @@ from lfpc_trl.rollouts.crop_tool import CropSettings
 from lfpc_trl.rollouts.generate import generate_rollouts
 from tests import tiny
 
-ENTRY = families.ModelFamily("Qwen2-VL", "qwen2_vl", Frame.RELATIVE_1000, Qwen2VLProcessor)
+ENTRY = families.ModelFamily(
+    "Qwen2-VL", "qwen2_vl", Frame.RELATIVE_1000, "by its model card", Qwen2VLProcessor, factor=28
+)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +77,7 @@ def test_one_entry_brings_processor_template_parser_and_weights(qwen2_dir, rows)
     assert len(processors.vision_token_ids(processor)) == 5
     picture = Image.new("RGB", (112, 84))
     assert processor.image_processor(images=[picture])["image_grid_thw"].tolist() == [[1, 6, 8]]
-    settings = CropSettings(frame=processor.family.frame, factor=28)
+    settings = CropSettings(frame=processor.family.frame_as(), factor=28)
     shown = [dataclasses.replace(rows[0], shown_size=(112, 84))]
     engine = TransformersEngine(weights.load_model(qwen2_dir), processor)
     [rollout] = generate_rollouts(engine, shown, crop_settings=settings, max_new_tokens=4)
@@ -90,7 +92,9 @@ def test_a_family_may_bring_tokens_pictures_and_a_parser_of_its_own(qwen2_dir, m
         ENTRY,
         image_processor=Pictures,
         vision_tokens={"image_token": "<|image_pad|>"},
-        response_template=families.RESPONSE_TEMPLATE | {"defaults": {"role": "assistant", "own": "yes"}},
+        calls=families.Calls(
+            "JSON", families.RESPONSE_TEMPLATE | {"defaults": {"role": "assistant", "own": "yes"}}
+        ),
     )
     monkeypatch.setattr(families, "FAMILIES", (own,))
     processor = processors.load_processor(qwen2_dir)

@@ -112,13 +112,14 @@ def test_both_packages_work_from_the_wheel(run):
     assert out.split() == ["[1.]", project["version"]]
 
 
-def test_both_chat_templates_render_from_the_wheel(run):
+def test_chat_templates_render_from_the_wheel(run):
     out = run(
         "-c",
         "from importlib.resources import files\n"
         "from transformers.utils.chat_template_utils import render_jinja_template\n"
         "messages = [{'role': 'user', 'content': [{'type': 'image'}, {'type': 'text', 'text': 'What?'}]}]\n"
-        "for name in ('models/qwen_vl.jinja', 'demo/chat_template.jinja'):\n"
+        "ours = [f'models/families/qwen_{calls}.jinja' for calls in ('json', 'xml')]\n"
+        "for name in (*ours, 'demo/chat_template.jinja'):\n"
         "    template = files('lfpc_trl').joinpath(name).read_text('utf-8')\n"
         "    options = {'chat_template': template, 'add_generation_prompt': True}\n"
         "    [text], _ = render_jinja_template([messages], **options)\n"

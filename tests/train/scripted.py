@@ -6,6 +6,7 @@ from pathlib import Path
 from datasets import Dataset
 from trl import GRPOConfig
 
+from lfpc_rewards import Frame
 from lfpc_trl.data.rows import Row
 from lfpc_trl.models.families import family_of
 from lfpc_trl.models.processors import factor, load_processor, never_sampled
@@ -54,7 +55,7 @@ def make_trainer(
 ):
     """A trainer of one prompt and four rollouts in two micro batches per step; with a script or without."""
     processor = load_processor(model_dir)
-    frame = family_of(model_dir).frame
+    frame = family_of(model_dir).frame or Frame.RELATIVE_1000
     crops = CropSettings(frame=frame, factor=factor(processor), crop_tokens=8)
     settings = {
         "output_dir": str(output),

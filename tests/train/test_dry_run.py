@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from lfpc_trl import cli
 from lfpc_trl.errors import UserError
 from lfpc_trl.models import processors, weights
+from lfpc_trl.models.families.family import ATTENTION_AND_MLP
 from lfpc_trl.train import dry_run
 from lfpc_trl.train.recipe import LaunchSettings, load_recipe
 
@@ -58,7 +59,7 @@ def test_an_adapter_is_counted_as_peft_makes_it(size, model_dir):
     from lfpc_trl.train.run import _lora
 
     recipe = load_recipe("lora-1x24gb-stage1")
-    made = get_peft_model(weights.load_model(model_dir), _lora(recipe))
+    made = get_peft_model(weights.load_model(model_dir), _lora(recipe, ATTENTION_AND_MLP))
     trained = sum(weight.numel() for weight in made.parameters() if weight.requires_grad)
     assert needs(recipe, size)["gradients and AdamW"] == 16 * trained > 0
 

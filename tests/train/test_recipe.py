@@ -36,7 +36,9 @@ def test_every_recipe_has_both_stages():
     stages = {name.rpartition("-stage")[::2] for name in names() if not name.startswith("locus-")}
     assert stages == {(kind, stage) for kind, _ in stages for stage in "12"}
     assert {kind for kind, _ in stages} == {
-        *("paper-8x80gb", "paper-8x80gb-memory-safe", "lora-1x80gb", "lora-1x24gb", "cpu")
+        *("paper-8x80gb", "paper-8x80gb-memory-safe", "lora-1x80gb", "lora-1x24gb", "cpu"),
+        *("lora-qwen3-vl-4b-1x80gb", "full-qwen3-vl-4b-1x141gb"),
+        *("lora-qwen3.5-4b-1x80gb", "full-qwen3.5-4b-1x141gb"),
     }
 
 
@@ -52,7 +54,7 @@ def test_every_recipe_is_valid_and_says_its_stage(name):
 
 
 @pytest.mark.parametrize(
-    "kind", ["paper-8x80gb", "paper-8x80gb-memory-safe", "lora-1x80gb", "lora-1x24gb", "cpu"]
+    "kind", sorted({name.partition("-stage")[0] for name in names() if not name.startswith("locus-")})
 )
 def test_the_stages_of_a_kind_differ_only_where_the_paper_or_the_stage_says_so(kind):
     first, second = content(f"{kind}-stage1"), content(f"{kind}-stage2")
@@ -352,5 +354,7 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path, text):
 
 
 def test_a_recipe_that_there_is_not_is_refused_with_those_that_there_are():
-    with pytest.raises(UserError, match="no recipe 'paper'; there are cpu-stage1, cpu-stage2, locus-8x80gb"):
+    with pytest.raises(
+        UserError, match="no recipe 'paper'; there are cpu-stage1, cpu-stage2, full-qwen3-vl-4b"
+    ):
         load_recipe("paper")

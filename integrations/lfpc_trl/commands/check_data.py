@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lfpc_trl.errors import UserError
 from lfpc_trl.files import write_whole
-from lfpc_trl.options import Parser
+from lfpc_trl.options import FRAMES, Parser
 
 if TYPE_CHECKING:
     from lfpc_trl.train.check_data import DataReport
@@ -31,6 +31,12 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--stage", type=int, choices=(1, 2), default=1, help="2 needs targets; default: 1")
     parser.add_argument("--model", type=Path, metavar="DIR", help="check that the rows fit this model, too")
+    parser.add_argument(
+        "--frame",
+        choices=FRAMES,
+        default="family",
+        help="in which that model's boxes count; default: family, as it was taught",
+    )
     parser.add_argument("--shown-tokens", type=int, metavar="N", help="show every picture at N visual tokens")
     parser.add_argument(
         "--crop-tokens", type=int, default=1024, metavar="N", help="of the largest crop; default: 1024"
@@ -83,7 +89,7 @@ def main(arguments: Sequence[str]) -> None:
     processor, context, frame, side = None, None, Frame.ORIGINAL, 28
     if args.model is not None:
         processor, context = load_processor(args.model), context_length(args.model)
-        frame, side = processor.family.frame, factor(processor)
+        frame, side = processor.family.frame_as(args.frame), factor(processor)
     done = 0
 
     def progress(count: int) -> None:

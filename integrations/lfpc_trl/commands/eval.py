@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lfpc_trl.errors import UserError
 from lfpc_trl.jobs import running
 from lfpc_trl.jobs.clock import Clock
-from lfpc_trl.options import Parser
+from lfpc_trl.options import FRAMES, Parser
 
 if TYPE_CHECKING:
     from lfpc_trl.evaluate.questions import Benchmark
@@ -68,6 +68,9 @@ def make_parser() -> argparse.ArgumentParser:
     how.add_argument("--max-crops", type=int, metavar="N", help="crops of a rollout")
     how.add_argument("--max-turns", type=int, metavar="N", help="turns of a rollout")
     how.add_argument("--max-new-tokens", type=int, metavar="N", help="of one turn")
+    how.add_argument(
+        "--frame", choices=FRAMES, help="in which the model's boxes count; default: as its family was taught"
+    )
     how.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0: greedy, the default")
     how.add_argument("--seed", type=int, default=0, help="of sampling, noise and places; default: 0")
     running.add_options(parser, asked="rollouts", shared="pictures")
@@ -229,11 +232,12 @@ def _settings(args: argparse.Namespace, processor: Any) -> "tuple[CropSettings, 
         "max_crops": args.max_crops,
         "max_turns": args.max_turns,
         "response_tokens": args.max_new_tokens,
+        "frame": args.frame,
     }
     known = {name: trained[name] for name in (*asked, "min_side") if name in trained}
     stage = StageSettings(**known | {name: value for name, value in asked.items() if value is not None})
     batch_size, batch_tokens = BATCHES[args.engine]
-    crops = stage.crop_settings(processor.family.frame, factor(processor), seed=args.seed)
+    crops = stage.crop_settings(processor.family.frame_as(stage.frame), factor(processor), seed=args.seed)
     return crops, RolloutSettings(
         stage.max_turns,
         stage.response_tokens,

@@ -14,7 +14,7 @@ def make_parser() -> argparse.ArgumentParser:
         description="Write a copy of a model directory that vLLM and other tools load as `lfpc train` does.",
         allow_abbrev=False,
     )
-    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="a Qwen2.5-VL or Qwen3-VL")
+    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="of a supported family")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="new directory")
     parser.add_argument(
         "--weights", choices=("link", "copy"), default="link", help="link needs no space; default: link"

@@ -14,7 +14,7 @@ from lfpc_trl.errors import InterruptedRun, UserError
 class RunArguments:
     """What is trained on what, and where to."""
 
-    model: str | None = field(default=None, metadata={"help": "directory of a Qwen2.5-VL or Qwen3-VL"})
+    model: str | None = field(default=None, metadata={"help": "directory of a model of a supported family"})
     data: str | None = field(default=None, metadata={"help": "rows, .jsonl or .parquet"})
     output: str | None = field(default=None, metadata={"help": "new directory for the run"})
     resume: bool = field(default=False, metadata={"help": "go on with the run in --output"})

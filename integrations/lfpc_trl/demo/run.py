@@ -252,7 +252,7 @@ def evaluate_model(output: Path, scale: Scale, seed: int, report: Report, *, nam
         processor,
         rows,
         crop_settings=CropSettings(
-            family_of(output / name).frame, side, crop_tokens=CROP_TOKENS, max_crops=2
+            family_of(output / name).frame_as(), side, crop_tokens=CROP_TOKENS, max_crops=2
         ),
         max_turns=3,
         max_new_tokens=48,

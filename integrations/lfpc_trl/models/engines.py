@@ -20,7 +20,7 @@ from transformers import AutoConfig, GenerationConfig, LogitsProcessor
 
 from lfpc_trl.errors import UserError, how_to_install, one_line
 from lfpc_trl.models.continued import ContinuedGeneration, Conversation, Shown, up_to_end
-from lfpc_trl.models.processors import factor, load_processor, vision_token_ids
+from lfpc_trl.models.processors import factor, load_processor, pixels_of_a_token, vision_token_ids
 from lfpc_trl.models.vllm_failures import vllm_failures
 from lfpc_trl.models.weights import default_device, load_model
 from lfpc_trl.pictures.sizes import tokens_of
@@ -86,7 +86,7 @@ class Engine(Protocol):
 
 def image_token_id(processor: Any) -> int:
     """The id of the placeholder of a picture."""
-    return int(processor.tokenizer.convert_tokens_to_ids("<|image_pad|>"))
+    return int(processor.image_token_id)
 
 
 def expanded(ids: Iterable[int], pictures: Sequence[Picture], placeholder: int) -> list[int]:
@@ -263,8 +263,8 @@ class VllmEngine:
                 limit_mm_per_prompt={"image": limits.pictures, "video": 0},
                 mm_processor_kwargs={
                     "size": {
-                        "shortest_edge": self._side**2,
-                        "longest_edge": limits.picture_tokens * self._side**2,
+                        "shortest_edge": pixels_of_a_token(processor),
+                        "longest_edge": limits.picture_tokens * pixels_of_a_token(processor),
                     }
                 },
             )

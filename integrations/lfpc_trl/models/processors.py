@@ -20,12 +20,24 @@ from lfpc_rewards.parsing import BOX_ARGUMENT, TOOL_NAME
 from lfpc_trl.errors import UserError, first_line
 from lfpc_trl.json_values import read_json
 from lfpc_trl.models.escaping import escape_special_tokens, guard_response_parser, special_tokens
-from lfpc_trl.models.families import FAMILIES, ModelFamily, family_of
+from lfpc_trl.models.families import ModelFamily, family_named, family_of
 from lfpc_trl.pictures.lazy import LazyImage
 
 MAX_IMAGE_TOKENS = 16384
 """Upper limit of the processors, the paper's largest budget: our code sizes pictures, not the processor."""
 _USER = {"role": "user", "content": [{"type": "text", "text": "?"}]}
+_CALL = {"name": TOOL_NAME, "arguments": {BOX_ARGUMENT: [1, 2, 3, 4]}}
+_CALLING = {
+    "role": "assistant",
+    "content": [{"type": "text", "text": ""}],
+    "tool_calls": [{"type": "function", "function": _CALL}],
+}
+_BOX = {"type": "array", "items": {"type": "number"}}
+_TOOL = {
+    "type": "function",
+    "function": {"name": TOOL_NAME, "parameters": {"type": "object", "properties": {BOX_ARGUMENT: _BOX}}},
+}
+"""As much of the crop tool's description as a parser asks for: arguments in tags have its types."""
 
 
 def _image_processor_class(family: ModelFamily) -> type[Any]:
@@ -92,6 +104,11 @@ def _processor_class(family: ModelFamily) -> type[Any]:
                 escape_special_tokens(conversation, self.special_tokens), *args, **kwargs
             )
 
+        def create_mm_token_type_ids(self, input_ids: Any) -> Any:
+            # GLM's makes an array of every row as it is, and numpy warns where that is a tensor.
+            rows = [row.tolist() if isinstance(row, torch.Tensor) else row for row in input_ids]
+            return super().create_mm_token_type_ids(rows)
+
     Processor.family = family
     return _named_like(family.processor, Processor)
 
@@ -114,8 +131,10 @@ def new_processor(
         merge_size: patches per side of a visual token.
         max_tokens: visual tokens of the largest picture it lets through.
     """
-    family = next(family for family in FAMILIES if family.model_type == model_type)
-    side = (patch_size * merge_size) ** 2
+    family = family_named(model_type)
+    if family is None:
+        raise ValueError(f"model_type must be that of a supported family, got {model_type!r}")
+    side = family.frames_per_picture * (patch_size * merge_size) ** 2
     image_processor = _image_processor_class(family)(
         patch_size=patch_size,
         temporal_patch_size=2,
@@ -136,7 +155,8 @@ def load_processor(model_dir: str | Path) -> Any:
 
     Returns:
         A transformers processor; `processor.tokenizer.response_template` is set, `processor.family` is the
-        model's `ModelFamily`, and `processor.turn_ends` are the ids that end a turn.
+        model's `ModelFamily`, `processor.turn_ends` are the ids that end a turn, and
+        `processor.own_template_lacks` says why the directory's own template was not kept (None if it was).
 
     Raises:
         UserError: not a supported model, files missing, or a template whose tool calls cannot be read.
@@ -152,21 +172,45 @@ def load_processor(model_dir: str | Path) -> Any:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{model_dir}: its processor cannot be loaded ({first_line(error)})") from error
     processor = processor_class(image_processor, tokenizer, chat_template=settings.get("chat_template"))
-    side = factor(processor) ** 2
+    side = pixels_of_a_token(processor)
     processor.image_processor.size = {"shortest_edge": side, "longest_edge": MAX_IMAGE_TOKENS * side}
     tokenizer.padding_side = tokenizer.truncation_side = "left"
-    if not supports_tool_calling(processor) or not is_chat_template_prefix_preserving(processor):
-        template = resources.files("lfpc_trl.models") / family.template
+    processor.turn_ends = _turn_ends(Path(model_dir) / "generation_config.json", tokenizer, family)
+    processor.own_template_lacks = why_template_does_not_do(processor)
+    if processor.own_template_lacks is not None:
+        template = resources.files("lfpc_trl.models.families") / family.template
         processor.chat_template = template.read_text(encoding="utf-8")
     if getattr(tokenizer, "response_template", None) is None:
-        tokenizer.response_template = dict(family.response_template)
-    processor.turn_ends = _turn_ends(Path(model_dir) / "generation_config.json", tokenizer)
+        tokenizer.response_template = dict(family.calls.response_template)
     _check_calls_can_be_read(processor, model_dir)
     return processor
 
 
-def _turn_ends(path: Path, tokenizer: Any) -> tuple[int, ...]:
-    """The ids at which generation stops: Qwen's checkpoints name two, of which the tokenizer knows one."""
+def why_template_does_not_do(processor: Any) -> str | None:
+    """What keeps a chat template from being used for turns with tools; None if nothing does."""
+    if not supports_tool_calling(processor):
+        return "it renders no tool calls, or not their answers"
+    shown = {"role": "user", "content": [{"type": "image"}]}
+    if processor.apply_chat_template([shown], tokenize=False).count(processor.image_token) != 1:
+        return "it renders no pictures"
+    if not is_chat_template_prefix_preserving(processor):
+        return "it renders earlier turns otherwise when later ones are added"
+    answer = {"role": "tool", "name": TOOL_NAME, "content": [{"type": "image"}]}
+    text = processor.apply_chat_template([_USER, _CALLING, answer], tokenize=False)
+    if text.count(processor.image_token) != 1:
+        return "it drops the pictures of tools"
+    ends = processor.tokenizer.convert_ids_to_tokens(processor.turn_ends)
+    text = processor.apply_chat_template([_USER, _CALLING], tokenize=False)
+    if not text.rstrip().endswith(tuple(ends)):
+        return f"its turns end with none of the tokens at which generation stops ({', '.join(ends)})"
+    prompt = processor.apply_chat_template([_USER], tokenize=False, add_generation_prompt=True)
+    if prompt.rstrip().endswith("</think>"):
+        return "its prompts end with an empty thought, and the model is asked to think"
+    return None
+
+
+def _turn_ends(path: Path, tokenizer: Any, family: ModelFamily) -> tuple[int, ...]:
+    """The ids at which generation stops: checkpoints name several, of which the tokenizer knows one."""
     try:
         named = read_json(path).get("eos_token_id")
     except FileNotFoundError:
@@ -176,24 +220,19 @@ def _turn_ends(path: Path, tokenizer: Any) -> tuple[int, ...]:
     ends = named if isinstance(named, list) else [] if named is None else [named]
     if not all(type(end) is int and 0 <= end < len(tokenizer) for end in ends):
         raise UserError(f"{path}: eos_token_id must hold ids of its tokenizer, got {named!r}")
+    ends += [tokenizer.convert_tokens_to_ids(token) for token in family.turn_ends]
     return tuple(dict.fromkeys([tokenizer.eos_token_id, *ends]))
 
 
 def _check_calls_can_be_read(processor: Any, model_dir: str | Path) -> None:
     """Render a call with the template and read it back, as TRL does to run it and as it is scored."""
-    call = {"name": TOOL_NAME, "arguments": {BOX_ARGUMENT: [1, 2, 3, 4]}}
-    turn = {
-        "role": "assistant",
-        "content": [{"type": "text", "text": ""}],
-        "tool_calls": [{"type": "function", "function": call}],
-    }
-    text = processor.apply_chat_template([_USER, turn], tokenize=False)
-    before, anchor, said = text.rpartition(processor.family.response_template["start_anchor"])
+    text = processor.apply_chat_template([_USER, _CALLING], tokenize=False)
+    before, anchor, said = text.rpartition(processor.family.calls.response_template["start_anchor"])
     try:
-        parsed = processor.tokenizer.parse_response(said, prefix=before + anchor)
+        parsed = processor.tokenizer.parse_response(said, prefix=before + anchor, tools=[_TOOL])
     except ValueError:
         parsed = {}
-    if [each["function"] for each in parsed.get("tool_calls") or []] != [call]:
+    if [each["function"] for each in parsed.get("tool_calls") or []] != [_CALL]:
         raise UserError(f"{model_dir}: the tool calls of its chat template cannot be parsed")
     if [crop.box for crop in parse_completion(said).crops] != [(1, 2, 3, 4)]:
         raise UserError(f"{model_dir}: the rewards cannot read the tool calls of its chat template")
@@ -210,9 +249,14 @@ def factor_of(model_dir: str | Path) -> int:
     return factor(load_processor(model_dir))
 
 
+def pixels_of_a_token(processor: Any) -> int:
+    """A visual token in the unit in which the image processor counts its limits."""
+    return int(processor.family.frames_per_picture * factor(processor) ** 2)
+
+
 def token_limit(processor: Any) -> int:
     """Visual tokens of the largest picture that the processor lets through unscaled."""
-    return int(processor.image_processor.size["longest_edge"]) // factor(processor) ** 2
+    return int(processor.image_processor.size["longest_edge"]) // pixels_of_a_token(processor)
 
 
 def vision_token_ids(processor: Any) -> list[int]:

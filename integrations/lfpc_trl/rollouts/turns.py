@@ -28,7 +28,7 @@ class TurnWriter:
         self._ends = frozenset(processor.turn_ends if ends is None else ends)
         question = [{"role": "user", "content": [{"type": "text", "text": "?"}]}]
         prompt = processor.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
-        self._opening = prompt.rpartition(processor.family.response_template["start_anchor"])[2]
+        self._opening = prompt.rpartition(processor.family.calls.response_template["start_anchor"])[2]
 
     def is_ended(self, ids: Sequence[int]) -> bool:
         """Whether the model ended the turn, or the rollout, of these tokens itself."""

@@ -18,7 +18,9 @@ from lfpc_trl.data.rows import Problem, Row
 from lfpc_trl.errors import UserError
 from lfpc_trl.json_values import read_json
 from lfpc_trl.locus.task import CuePrompt
-from lfpc_trl.models import families, processors
+from lfpc_trl.models import processors
+from lfpc_trl.models.families import LoraTargets
+from lfpc_trl.models.families.family import ATTENTION_AND_MLP
 from lfpc_trl.pictures.sizes import tokens_of
 from lfpc_trl.rollouts.crop_tool import CropEnvironment, CropSettings
 from lfpc_trl.rollouts.prompts import Message, build_prompt
@@ -38,6 +40,7 @@ class ModelSize:
         dtype_bytes: bytes of one stored value.
         hidden, layers, vocabulary, kv_width, intermediate: of the language model; `kv_width` is heads times
             their size.
+        caching_layers: layers that keep keys and values, which those of linear attention do not.
         patch_values: numbers that one patch of a picture becomes.
     """
 
@@ -45,6 +48,7 @@ class ModelSize:
     dtype_bytes: int
     hidden: int
     layers: int
+    caching_layers: int
     vocabulary: int
     kv_width: int
     intermediate: int
@@ -62,9 +66,6 @@ def model_size(model_dir: Path) -> ModelSize:
     Raises:
         UserError: the directory has no weights in safetensors.
     """
-    config = read_json(model_dir / "config.json")
-    text = config.get("text_config", config)
-    vision = config["vision_config"]
     tensors: dict[str, tuple[int, ...]] = {}
     kinds: list[str] = []
     for path in sorted(model_dir.glob("*.safetensors")):
@@ -76,16 +77,37 @@ def model_size(model_dir: Path) -> ModelSize:
                 kinds.append(entry["dtype"])
     if not tensors:
         raise UserError(f"{model_dir}: no weights, it has no .safetensors file")
-    heads = text["num_attention_heads"]
-    head = text.get("head_dim") or text["hidden_size"] // heads
+    return _size(read_json(model_dir / "config.json"), tensors, 2 if kinds[0] in ("BF16", "F16") else 4)
+
+
+def planned_size(model_dir: Path) -> ModelSize:
+    """The sizes of a model of which there is but the config, as it would be stored in bfloat16."""
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(model_dir))
+    tensors = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
+    return _size(read_json(model_dir / "config.json"), tensors, 2)
+
+
+def _size(config: dict[str, Any], tensors: Mapping[str, tuple[int, ...]], dtype_bytes: int) -> ModelSize:
+    text, vision = config.get("text_config", config), config["vision_config"]
+    head = text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
+    kinds = text.get("layer_types") or ["full_attention"] * text["num_hidden_layers"]
+    # Of a mixture of experts, as many as read one token.
+    read = text.get("num_experts_per_tok", 1) * text.get("moe_intermediate_size", 0)
     return ModelSize(
         tensors=tensors,
-        dtype_bytes=2 if kinds[0] in ("BF16", "F16") else 4,
+        dtype_bytes=dtype_bytes,
         hidden=text["hidden_size"],
         layers=text["num_hidden_layers"],
+        caching_layers=sum(kind != "linear_attention" for kind in kinds),
         vocabulary=text["vocab_size"],
         kv_width=text["num_key_value_heads"] * head,
-        intermediate=text["intermediate_size"],
+        intermediate=max(
+            read + text.get("shared_expert_intermediate_size", 0), text.get("intermediate_size") or 0
+        ),
         patch_values=3 * vision.get("temporal_patch_size", 2) * vision["patch_size"] ** 2,
     )
 
@@ -112,7 +134,14 @@ class Need:
     nbytes: float
 
 
-def memory(recipe: Recipe, size: ModelSize, longest_prompt: int, picture: int, processes: int) -> list[Need]:
+def memory(
+    recipe: Recipe,
+    size: ModelSize,
+    longest_prompt: int,
+    picture: int,
+    processes: int,
+    lora: LoraTargets | None = None,
+) -> list[Need]:
     """The estimate of a process's memory.
 
     Args:
@@ -121,11 +150,12 @@ def memory(recipe: Recipe, size: ModelSize, longest_prompt: int, picture: int, p
         longest_prompt: tokens of the longest prompt.
         picture: visual tokens of the largest overview.
         processes: how many processes train.
+        lora: where an adapter goes that the recipe does not place; None for the usual seven projections.
     """
     stage, option = recipe.stage, recipe.option
     shards = processes if re.search("zero3|fsdp", recipe.launch.accelerate_config or "") else 1
     weight = _BYTES.get(option("dtype"), size.dtype_bytes)
-    trained = _adapter(recipe, size) if option("use_peft") else size.parameters
+    trained = _adapter(recipe, size, lora or ATTENTION_AND_MLP) if option("use_peft") else size.parameters
     length = longest_prompt + stage.trajectory_tokens
     micro = option("per_device_train_batch_size")
     # A checkpoint per layer, and one layer at a time in full, in two bytes.
@@ -152,7 +182,7 @@ def memory(recipe: Recipe, size: ModelSize, longest_prompt: int, picture: int, p
         share = option("vllm_gpu_memory_utilization")
         needs.append(Need(f"vLLM: {share:.0%} of the GPU{asleep}", "device", math.nan))
     elif not option("use_vllm"):
-        cache = 2 * weight * rollouts * length * size.layers * size.kv_width
+        cache = 2 * weight * rollouts * length * size.caching_layers * size.kv_width
         needs.append(Need(f"key-value cache of {rollouts:,.0f} rollouts", "device", cache))
     pixels = 3 * rollouts * pictures * patches_per_token * size.patch_values / 6
     needs += [
@@ -162,9 +192,9 @@ def memory(recipe: Recipe, size: ModelSize, longest_prompt: int, picture: int, p
     return needs
 
 
-def _adapter(recipe: Recipe, size: ModelSize) -> int:
+def _adapter(recipe: Recipe, size: ModelSize, lora: LoraTargets) -> int:
     """Parameters of a LoRA: rank times the sides of every matrix that it is put beside."""
-    modules = recipe.option("lora_target_modules") or []
+    modules, parameters = recipe.lora_targets(lora)
     modules = [modules] if isinstance(modules, str) else modules
     total = 0
     for name, shape in size.tensors.items():
@@ -174,6 +204,8 @@ def _adapter(recipe: Recipe, size: ModelSize) -> int:
         hit = any(re.fullmatch(each, full) or full.endswith(f".{each}") for each in modules)
         if hit and len(shape) == 2:
             total += recipe.option("lora_r") * sum(shape)
+        elif len(shape) == 3 and any(name.endswith(each) for each in parameters or ()):
+            total += recipe.option("lora_r") * shape[0] * sum(shape[1:])  # each expert for itself
     return total
 
 
@@ -190,13 +222,14 @@ def describe(recipe: Recipe, model_dir: Path, rows: Sequence[Row], processes: in
         processes: how many processes would train.
     """
     processor = processors.load_processor(model_dir)
-    family, factor = families.family_of(model_dir), processors.factor(processor)
-    crops = recipe.stage.crop_settings(family.frame, factor)
+    factor = processors.factor(processor)
+    crops = recipe.stage.crop_settings(processor.family.frame_as(recipe.stage.frame), factor)
     report = preflight_of(recipe, model_dir, processor, rows)
     report.check()
     method = recipe.stage.method
     picture = max(tokens_of(row.shown_size or (0, 0), factor) for row in rows)
-    needs = memory(recipe, model_size(model_dir), report.longest_prompt, picture, processes)
+    size, lora = model_size(model_dir), processor.family.lora
+    needs = memory(recipe, size, report.longest_prompt, picture, processes, lora)
     sections = {
         "settings": _yaml(recipe),
         "amounts": _amounts(recipe, len(rows), processes),
@@ -257,12 +290,11 @@ def _preflight(report: PreflightReport, method: str, boxes: Problem | None) -> s
 def first_prompt(processor: Any, row: Row, crops: CropSettings, method: str = "lfpc") -> str:
     """A prompt as the model will see it; for each picture, what stands there."""
     messages, tools = _opening(row, crops, method)
-    first, *parts = _render(processor, messages, tools).split("<|image_pad|>")
+    first, *parts = _render(processor, messages, tools).split(processor.image_token)
     for (width, height), part in zip(_picture_sizes(messages), parts, strict=True):
         tokens = tokens_of((width, height), crops.factor)
-        first += (
-            f"<|image_pad|> x {tokens} ({width} x {height} pixels of {row.size[0]} x {row.size[1]}){part}"
-        )
+        size = f"{width} x {height} pixels of {row.size[0]} x {row.size[1]}"
+        first += f"{processor.image_token} x {tokens} ({size}){part}"
     return first
 
 

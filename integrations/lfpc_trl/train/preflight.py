@@ -157,8 +157,8 @@ def _setting_problems(processor: Any, crops: CropSettings) -> list[Problem]:
     family, side, limit = processor.family, processors.factor(processor), processors.token_limit(processor)
     rules = [
         (
-            crops.frame is not family.frame,
-            Problem("frame", f"{family.name} counts in {family.frame.value}, got {Frame(crops.frame).value}"),
+            family.frame is not None and crops.frame is not family.frame,
+            Problem("frame", f"{family.name} counts in {family.frame}, got {Frame(crops.frame).value}"),
         ),
         (
             crops.factor != side,

@@ -27,6 +27,7 @@ from trl import GRPOConfig, ModelConfig, TrlParser
 
 from lfpc_trl.errors import UserError, not_found, one_line
 from lfpc_trl.json_values import parse_json
+from lfpc_trl.models.families import LoraTargets
 from lfpc_trl.models.weights import is_kernel_of_the_hub
 from lfpc_trl.train.settings import StageSettings
 
@@ -399,6 +400,15 @@ class Recipe:
         from lfpc_rewards import Frame
 
         return self.stage.rewards(self.stage.crop_settings(Frame.SHOWN, 1))[1]
+
+    def lora_targets(self, lora: LoraTargets) -> tuple[str | list[str], list[str] | None]:
+        """PEFT's `target_modules` and `target_parameters`; the family's where the recipe names neither."""
+        modules, parameters = (self.option(f"lora_target_{kind}") for kind in ("modules", "parameters"))
+        if modules is None and parameters is None:
+            return lora.modules, list(lora.parameters) or None
+        # PEFT reads one text as a pattern over whole names, and a list as endings of names.
+        modules = modules[0] if isinstance(modules, list) and len(modules) == 1 else modules
+        return modules or [], parameters
 
     def _generation(self, never_sampled: Mapping[str, Any]) -> dict[str, Any]:
         longest = min(self.stage.response_tokens, self.stage.trajectory_tokens)

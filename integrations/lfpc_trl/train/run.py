@@ -81,7 +81,7 @@ _REPORTERS = ("trackio", "wandb", "tensorboard", "swanlab", "mlflow")
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without transformers' bars for every file it writes, and without what no user can act on."""
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
@@ -125,7 +125,7 @@ def train(
 
     Args:
         recipe: of `lfpc_trl.train.recipe.load_recipe`.
-        model_dir: a Hugging Face directory of Qwen2.5-VL or Qwen3-VL; for stage 2 the output of stage 1.
+        model_dir: a Hugging Face directory of a supported family; for stage 2 the output of stage 1.
         rows: checked rows with `shown_size`, and with targets where the grounding reward has a weight.
         output_dir: a new or empty directory; with `resume` the directory of the run to go on with.
         resume: go on from the last checkpoint (from the start if there was none yet). Recipe, rows, model and
@@ -136,13 +136,13 @@ def train(
         UserError: anything the user can put right, before any training starts.
     """
     output_dir, model_dir = Path(output_dir), Path(model_dir)
-    family = check(recipe, model_dir, rows)
+    frame = check(recipe, model_dir, rows)
     manifest = run_directory.new_manifest(
         recipe.flat(),
         model_dir,
         rows,
         model_hash=weights.fingerprint(model_dir),
-        frame=family.frame.value,
+        frame=frame.value,
         processes=processes_now(),
     )
     checkpoint = None
@@ -160,8 +160,8 @@ def train(
         torch.set_num_threads(recipe.stage.threads)
     updates = 0 if checkpoint is None else run_directory.checkpoint_step(checkpoint)
     done = updates // recipe.stage.updates_per_step()
-    with _quiet(), vllm_failures(output_dir, "has failed"):
-        trainer = _trainer(recipe, family.frame, processor, model_dir, rows, output_dir)
+    with quiet(), vllm_failures(output_dir, "has failed"):
+        trainer = _trainer(recipe, frame, processor, model_dir, rows, output_dir)
         check_engine(trainer.accelerator)
         if _is_main_process():
             output_dir.mkdir(parents=True, exist_ok=True)
@@ -196,7 +196,7 @@ def check(
     *,
     processes: int | None = None,
     installed: bool = True,
-) -> families.ModelFamily:
+) -> Frame:
     """Everything that can be refused before the model's processor and weights are read.
 
     Args:
@@ -207,16 +207,13 @@ def check(
         installed: whether the packages that the recipe needs must be there.
 
     Returns:
-        The family of the model.
+        The frame in which the model counts.
 
     Raises:
         UserError: naming the setting, the row or the file, and the rule.
     """
     recipe.check(processes_now() if processes is None else processes)
-    family = families.family_of(model_dir)
-    stated = recipe.stage.frame
-    if stated not in ("family", family.frame.value):
-        raise UserError(f"frame is {stated}, but {family.name} ({model_dir}) counts in {family.frame.value}")
+    frame = families.family_of(model_dir).frame_as(recipe.stage.frame)
     if installed:
         _check_packages(recipe)
     _check_start(recipe, model_dir)
@@ -234,7 +231,7 @@ def check(
         raise UserError(
             f"prompts_per_step must be at most the {len(rows)} rows, got {recipe.stage.prompts_per_step}"
         )
-    return family
+    return frame
 
 
 def prove(recipe: Recipe, model_dir: Path, rows: Sequence[Row]) -> Any:
@@ -267,7 +264,8 @@ def check_prepared(model_dir: Path) -> None:
 
 def preflight_of(recipe: Recipe, model_dir: Path, processor: Any, rows: Sequence[Row]) -> PreflightReport:
     """The proof on the real rows that pictures, prompts and budgets fit the model."""
-    crops = recipe.stage.crop_settings(families.family_of(model_dir).frame, processors.factor(processor))
+    frame = processor.family.frame_as(recipe.stage.frame)
+    crops = recipe.stage.crop_settings(frame, processors.factor(processor))
     context = weights.context_length(model_dir)
     if recipe.option("use_vllm") and recipe.option("vllm_max_model_length"):
         context = min(context, recipe.option("vllm_max_model_length"))
@@ -365,7 +363,7 @@ class _ToolPrompt:
         return build_prompt(self.frame)
 
 
-class _Trainer(RolloutTrainer):
+class ResumableTrainer(RolloutTrainer):
     """The trainer of rollouts, going on from a checkpoint as if it had never stopped."""
 
     epochs_done = 0
@@ -396,8 +394,7 @@ class _Trainer(RolloutTrainer):
         super()._save(output_dir, state_dict)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        # TRL's card describes a text model and knows no name for a model from a directory.
-        pass
+        """None: TRL's describes a text model and knows no name for a model from a directory."""
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         # Every epoch draws its order from one generator: without the draws of the epochs before, a resumed
@@ -430,11 +427,13 @@ def _trainer(
         device=None,  # the trainer moves it, unless an engine has sharded it
         attention=recipe.option("attn_implementation"),
     )
+    if processor.family.turn_ends:  # a directory need not name them all, and TRL asks the model
+        model.generation_config.eos_token_id = list(processor.turn_ends)
     model.config.name_or_path = str(model_dir)  # TRL gives it to vLLM and loads the reference model from it
     dataset = Dataset.from_dict({"number": list(range(len(rows)))})
     locus = recipe.stage.method == "locus"
     prompt = CuePrompt(frame, crops.factor, crops.crop_tokens) if locus else _ToolPrompt(frame)
-    trainer = _Trainer(
+    trainer = ResumableTrainer(
         model=model,
         reward_funcs=recipe.stage.rewards(crops)[0],
         args=config,
@@ -446,7 +445,7 @@ def _trainer(
         mask_endings=recipe.stage.mask_endings,
         trajectories=_trajectory_log(recipe, output_dir),
         share_prompts=recipe.stage.share_prompts,
-        peft_config=_lora(recipe),
+        peft_config=_lora(recipe, processor.family.lora),
     )
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
@@ -458,21 +457,20 @@ def _trajectory_log(recipe: Recipe, output_dir: Path) -> TrajectoryLog:
     return TrajectoryLog(output_dir / TRAJECTORIES, stage.trajectory_every, stage.trajectory_groups)
 
 
-def _lora(recipe: Recipe) -> Any:
+def _lora(recipe: Recipe, lora: families.LoraTargets) -> Any:
     """The adapter of a recipe, None for a training of all weights."""
     if not recipe.option("use_peft"):
         return None
     from peft import LoraConfig
 
-    modules = recipe.option("lora_target_modules")
-    # peft reads one text as a pattern over whole names, and a list as endings of names.
-    modules = modules[0] if isinstance(modules, list) and len(modules) == 1 else modules
+    modules, parameters = recipe.lora_targets(lora)
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=recipe.option("lora_r"),
         lora_alpha=recipe.option("lora_alpha"),
         lora_dropout=recipe.option("lora_dropout"),
         target_modules=modules,
+        target_parameters=parameters,
         modules_to_save=recipe.option("lora_modules_to_save"),
         use_rslora=recipe.option("use_rslora"),
         use_dora=recipe.option("use_dora"),

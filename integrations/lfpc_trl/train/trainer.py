@@ -121,6 +121,11 @@ class RolloutTrainer(LockstepTrainer):
             else None
         )
 
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether the prompt of a group is computed once."""
+        return self._group_step is not None
+
     # --- a turn ---
 
     def _generate_single_turn(
