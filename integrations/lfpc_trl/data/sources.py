@@ -253,10 +253,10 @@ def _table(path: Path) -> Numbered:
         path.open("rb") as binary,
         io.TextIOWrapper(binary, "utf-8-sig", "surrogateescape", newline="") as file,
     ):
-        reader = csv.DictReader(file, delimiter=TABLES[path.suffix], restkey="")
+        reader = csv.DictReader(file, delimiter=TABLES[path.suffix])
         try:
             for number, record in enumerate(reader, start=1):
-                spare = record.pop("", None)
+                spare = record.pop(None, None)  # type: ignore[call-overload]
                 yield (
                     number,
                     record if spare is None else DataError(f"more cells than columns, got {short(spare)}"),
