@@ -2,6 +2,7 @@
 
     pip install ".[demo]"
     python benchmarks/group_step.py              # about 25 minutes on an idle core; --quick for a look
+    python benchmarks/group_step.py --profile    # where the seconds of the demo's step go, in a minute
     python benchmarks/group_step.py --shape 7b   # on a GPU: random weights of 7B; else its smallest shape
 
 Both ways run in one process, in turns, through the trainer's own code from the finished rollouts to the
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -54,7 +56,8 @@ from lfpc_trl.train.groups import GroupedPictures
 from lfpc_trl.train.trainer import RolloutTrainer
 
 PAGE = Path(__file__).with_name("README-training.md")
-START, STOP = "<!-- table: written by group_step.py -->", "<!-- end of table -->"
+TABLE = ("<!-- table: written by group_step.py -->", "<!-- end of table -->")
+PARTS = ("<!-- parts: written by group_step.py --profile -->", "<!-- end of parts -->")
 PATCH, MERGE = 14, 2
 CALL = (
     '<think>near</think><tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [%s]}}</tool_call>'
@@ -361,29 +364,41 @@ def updates(rounds: int) -> Iterator[Line]:
 
 
 class Steps(transformers.TrainerCallback):  # type: ignore[misc]
-    """Processor seconds of every step, and of its update: all but the rollouts."""
+    """Processor seconds of every step, of its update (all but the rollouts) and of its parts."""
 
     def __init__(self, trainer: Any) -> None:
         self.whole: list[float] = []
         self.update: list[float] = []
-        self._rollouts = 0.0
-        generate = trainer._generate_and_score_completions
+        self.parts: dict[str, list[float]] = defaultdict(list)
+        self._step: dict[str, float] = defaultdict(float)
+        vision = shared_prompt.without_adapter(trainer.model).model.visual
+        for name, holder, method in (
+            ("rollouts", trainer, "_generate_and_score_completions"),
+            ("forward pass", trainer, "_compute_loss"),
+            ("backward pass", trainer.accelerator, "backward"),
+            ("vision tower, forward, in any of these", vision, "forward"),
+        ):
+            setattr(holder, method, self._measured(name, getattr(holder, method)))
 
-        def measured(inputs: Any) -> Any:
+    def _measured(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def measured(*args: Any, **kwargs: Any) -> Any:
             start = time.process_time()
             try:
-                return generate(inputs)
+                return method(*args, **kwargs)
             finally:
-                self._rollouts = time.process_time() - start
+                self._step[name] += time.process_time() - start
 
-        trainer._generate_and_score_completions = measured
+        return measured
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self._step.clear()
         self._start = time.process_time()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         self.whole.append(time.process_time() - self._start)
-        self.update.append(self.whole[-1] - self._rollouts)
+        self.update.append(self.whole[-1] - self._step["rollouts"])
+        for name, seconds in self._step.items():
+            self.parts[name].append(seconds)
 
 
 class Plain:
@@ -448,8 +463,8 @@ def train(
     return steps
 
 
-def demo_steps(rounds: int, folder: Path) -> Iterator[Line]:
-    """The demo's steps: 8 questions of 54 visual tokens, 8 rollouts each, all in one micro batch."""
+def demo_steps(rounds: int, folder: Path) -> list[dict[bool, Steps]]:
+    """The demo's steps both ways: 8 questions of 54 visual tokens, 8 rollouts each, in one micro batch."""
     list(world.make_pictures(folder, 8, seed=1, photos=world.TRAINING_PHOTOS, name="rows"))
     warm = Path(lfpc_trl.demo.__file__).parent / "warm"
     processor = load_processor(warm)
@@ -464,9 +479,8 @@ def demo_steps(rounds: int, folder: Path) -> Iterator[Line]:
         "generation_kwargs": {"max_new_tokens": 48, **never_sampled(processor, use_vllm=False)},
         "max_steps": 4,
     }
-    found: dict[str, list[tuple[float, float]]] = {"update": [], "whole": []}
-    for number in range(rounds):
-        both = {
+    return [
+        {
             shared: train(
                 RolloutTrainer,
                 load_model(warm),
@@ -478,10 +492,32 @@ def demo_steps(rounds: int, folder: Path) -> Iterator[Line]:
             )
             for shared in ((False, True) if number % 2 else (True, False))
         }
+        for number in range(rounds)
+    ]
+
+
+def demo_lines(rounds: int, folder: Path) -> Iterator[Line]:
+    found: dict[str, list[tuple[float, float]]] = {"update": [], "whole": []}
+    for both in demo_steps(rounds, folder):
         for name, each in found.items():
             each += zip(getattr(both[False], name), getattr(both[True], name), strict=True)
     yield Line("the demo's update, 64 rollouts", "s", found["update"], 1.6)
     yield Line("the demo's whole step", "s", found["whole"], 1.6)
+
+
+def profile(rounds: int, folder: Path) -> Iterator[str]:
+    """The parts of the demo's step as lines of a table: seconds, and their share of the step."""
+    found = demo_steps(rounds, folder)
+    yield "| part of the demo's step | TRL's way | | ours | |"
+    yield "|" + " --- |" * 5
+    whole = {way: statistics.median(s for both in found for s in both[way].whole) for way in (False, True)}
+    for name in (*found[0][True].parts, "all"):
+        cells = [name]
+        for way in (False, True):
+            parts = [both[way].parts[name] if name != "all" else both[way].whole for both in found]
+            seconds = statistics.median(s for part in parts for s in part[-3:])
+            cells += [f"{seconds:.2f} s", f"{seconds / whole[way]:.0%}"]
+        yield f"| {' | '.join(cells)} |"
 
 
 def against_plain_trl(rounds: int, folder: Path) -> Iterator[Line]:
@@ -695,6 +731,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="one round, and the page stays as it is")
     parser.add_argument("--shape", choices=["7b"], help="the update of a large model, on a GPU")
+    parser.add_argument("--profile", action="store_true", help="the parts of the demo's step, in a minute")
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     parser.add_argument("--way", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -708,12 +745,19 @@ def main() -> None:
         large(1 if args.quick else 3)
         return
     rounds = 1 if args.quick else 3
+    if args.profile:
+        with tempfile.TemporaryDirectory() as name:
+            lines = list(profile(rounds, Path(name)))
+        print("\n".join(lines))
+        if not args.quick:
+            write_page(PARTS, lines, rounds)
+        return
     lines = ["| what | TRL's way | ours | ratio | target | |", "|" + " --- |" * 6]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for rows in (
             updates(rounds),
-            demo_steps(rounds, folder / "demo"),
+            demo_lines(rounds, folder / "demo"),
             against_plain_trl(rounds, folder / "plain"),
             (evaluation(rounds, folder / f"evaluation-{tokens}", tokens) for tokens in (54, 256)),
             [kept()],
@@ -722,13 +766,14 @@ def main() -> None:
                 lines.append(row.line())
                 print(lines[-1], flush=True)
     if not args.quick:
-        write_page(lines, rounds)
+        write_page(TABLE, lines, rounds)
 
 
-def write_page(lines: list[str], rounds: int) -> None:
-    before, rest = PAGE.read_text(encoding="utf-8").split(START)
+def write_page(marks: tuple[str, str], lines: list[str], rounds: int) -> None:
+    start, stop = marks
+    before, rest = PAGE.read_text(encoding="utf-8").split(start)
     table = "\n".join([*lines, "", f"Rounds: {rounds}. {machine()}"])
-    PAGE.write_text(f"{before}{START}\n\n{table}\n\n{STOP}{rest.split(STOP)[1]}", encoding="utf-8")
+    PAGE.write_text(f"{before}{start}\n\n{table}\n\n{stop}{rest.split(stop)[1]}", encoding="utf-8")
 
 
 if __name__ == "__main__":

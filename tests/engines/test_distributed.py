@@ -40,6 +40,14 @@ SMALL = {
     "save_every": 1,
     "threads": 1,
 }
+PLAIN_STEP = {
+    "optim": "sgd",  # weights change by the gradient itself
+    "learning_rate": 0.1,
+    "max_grad_norm": 1e9,
+    "loss_type": "grpo",  # the same whichever rollouts share a micro batch
+    "gradient_checkpointing": "true",
+    "steps": 1,
+}
 LORA = {"use_peft": "true", "lora_target_modules": ["q_proj", "v_proj"]}
 SECONDS = 600
 """For one start on a machine that does much else; the processes take a small part of it."""
@@ -100,6 +108,12 @@ def runs_of(material, tmp_path_factory):
             {"arguments": job("qwen2_5_vl", "lora", steps=1, **LORA)},
             {"arguments": job("qwen3_vl", "lora3", steps=1, **LORA)},
             {"arguments": job("qwen2_5_vl", "stage2", model=folder / "full", config="cpu-stage2", steps=1)},
+            *(
+                {"arguments": job(family, f"{name}_{family}", share_prompts=shared, **PLAIN_STEP)}
+                for family in FAMILIES
+                for name, shared in (("together", "true"), ("apart", "false"))
+                if engine != "ddp"
+            ),
             # The window is the final save of a large model: all steps are done, nothing is finished.
             {"arguments": job("qwen2_5_vl", "ended", steps=1, **LORA), "stop_at": 1, "name": "stopped"},
             {"arguments": job("qwen2_5_vl", "ended", steps=1, resume=True, **LORA)},
@@ -182,6 +196,28 @@ def test_names_and_values_are_those_of_ddp(engine, path, names, runs_of, materia
             }
     assert max(found) <= LIMIT
     proven(path, engine, equals="DDP: names, weights", difference=max(found), limit=LIMIT, unit="a weight")
+
+
+@pytest.mark.parametrize("engine", SHARDED)
+def test_a_prompt_computed_once_gives_the_same_update(engine, runs_of, material):
+    """Some rollouts crop and some do not, differently in the two processes."""
+    runs, found = runs_of(engine), []
+    assert "computed by itself" not in (runs.folder / "first" / "rank0.log").read_text(encoding="utf-8")
+    for family in FAMILIES:
+        before = load_file(material / family / "model" / "model.safetensors")
+        ours, theirs = (runs.weights(f"{name}_{family}") for name in ("together", "apart"))
+        step = difference(theirs, before)
+        assert step > 1e-4
+        found.append(difference(ours, theirs) / step)
+    assert max(found) < 1e-3
+    proven(
+        "the prompt of a group once, gradient checkpointing",
+        engine,
+        equals="TRL's way, the update",
+        difference=max(found),
+        limit=1e-3,
+        unit="of the largest change",
+    )
 
 
 @pytest.mark.parametrize("engine", NAMES)

@@ -6,12 +6,17 @@ new weights arrive is not proven here.
 """
 
 import dataclasses
+import json
+import subprocess
+import sys
 
 import pytest
 from PIL import Image
 
 from lfpc_rewards import Frame
 from lfpc_rewards.parsing import is_image
+from lfpc_trl import cli
+from lfpc_trl.data.rows import write_rows
 from lfpc_trl.demo.small_model import CALL_CLOSE, CALL_OPEN
 from lfpc_trl.errors import UserError
 from lfpc_trl.models.engines import (
@@ -31,6 +36,7 @@ from lfpc_trl.select.ladder import Ladder
 from lfpc_trl.train.colocated import ColocatedEngine
 from lfpc_trl.train.recipe import load_recipe
 from lfpc_trl.train.run import train
+from tests.engines.bfloat16 import ONE_STEP
 from tests.engines.record import record
 
 SamplingParams = pytest.importorskip("vllm", reason="vLLM is not installed").SamplingParams
@@ -55,24 +61,7 @@ def plain(widened_dir, processor):
 
 @pytest.fixture(scope="module")
 def recipe():
-    return load_recipe(
-        "cpu-stage1",
-        steps=1,
-        prompts_per_step=4,
-        prompts_per_update=4,
-        num_generations=4,
-        per_device_train_batch_size=4,
-        learning_rate=0.0,
-        temperature=0.5,
-        crop_tokens=64,
-        response_tokens=48,
-        trajectory_tokens=512,
-        max_turns=3,
-        max_crops=2,
-        use_vllm=True,
-        vllm_mode="colocate",
-        save_every=1,
-    )
+    return load_recipe("cpu-stage1", **ONE_STEP)
 
 
 def test_rollouts_with_crops_are_those_of_transformers(engine, plain, signs):
@@ -107,6 +96,38 @@ def test_a_selection_is_that_of_transformers(engine, plain, signs):
     assert ours == theirs
     assert {len(sizes) for sizes in ladders.values()} == {3}
     record("select, greedy, 3 levels", "vLLM, offline", equals="transformers, every answer")
+
+
+@pytest.mark.parametrize(
+    ("command", "output", "written", "options"),
+    [
+        ("eval", "", "evaluation.json", ["--budget", "54", "--max-turns", "3", "--crop-tokens", "64"]),
+        ("select-resolution", "rows.jsonl", "rows.jsonl", ["--finest", "216", "--coarsest", "54"]),
+    ],
+)
+def test_the_commands_write_the_same_with_either_engine(
+    command, output, written, options, engine, widened_dir, signs, tmp_path
+):
+    """From the command line to the files; greedy."""
+    write_rows(signs, tmp_path / "signs.jsonl")
+    found = {}
+    for name in ("vllm", "transformers"):
+        words = [command, "--engine", name, "--model", str(widened_dir), "--max-new-tokens", "48"]
+        words += ["--data", str(tmp_path / "signs.jsonl"), "--output", str(tmp_path / name / output)]
+        (tmp_path / name).mkdir()
+        assert cli.main([*words, *options]) == 0
+        text = (tmp_path / name / written).read_text()
+        found[name] = text if command != "eval" else without_seconds(json.loads(text)["figures"])
+    assert found["vllm"] == found["transformers"]
+    assert found["vllm"]
+    record(f"lfpc {command}, greedy", "vLLM, offline", equals="lfpc with transformers, every figure")
+
+
+def without_seconds(found):
+    """Figures of an evaluation but for how long anything took."""
+    if isinstance(found, dict):
+        return {name: without_seconds(value) for name, value in found.items() if "seconds" not in name}
+    return [without_seconds(value) for value in found] if isinstance(found, list) else found
 
 
 def test_a_picture_reaches_both_models_as_it_was_sized(engine, plain, processor):
@@ -156,6 +177,26 @@ def test_one_step_of_training_reads_and_means_what_the_trainer_does(
         equals="the trainer's log-probabilities",
         difference=line["logp_difference"],
         limit=1e-3,
+        unit="nats per token",
+    )
+
+
+def test_in_bfloat16_they_agree_within_its_own_limit(recipe, widened_dir, signs, tmp_path):
+    """In a process and with an engine of its own: the one of these tests computes in float32."""
+    write_rows(signs, tmp_path / "signs.jsonl")
+    words = [str(widened_dir), str(tmp_path / "signs.jsonl"), str(tmp_path / "run")]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.engines.bfloat16", *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    [line] = read_metrics(tmp_path / "run")
+    assert 1e-5 < line["logp_difference"] < 0.05
+    record(
+        "one training step in bfloat16, rollouts with crops, learning rate 0",
+        "vLLM, colocate",
+        equals="the trainer's log-probabilities",
+        difference=line["logp_difference"],
+        limit=0.05,
         unit="nats per token",
     )
 

@@ -70,14 +70,17 @@ class OneEngine:
 
     An engine for each test would be minutes of starting. float32 makes it comparable; what differs otherwise
     (memory, lengths, seeds) changes no answer.
+
+    Args:
+        dtype: in which it computes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, dtype: str = "float32") -> None:
         from vllm import LLM
 
         mend_dispatcher()
         mend_vision_theta()
-        self._start, self._llm = LLM, None
+        self._start, self._llm, self._dtype = LLM, None, dtype
         self._model = Path()
 
     def __call__(self, model: str, **options: Any) -> Any:
@@ -85,7 +88,7 @@ class OneEngine:
             self._model = Path(model).resolve()
             self._llm = self._start(
                 model=model,
-                dtype="float32",
+                dtype=self._dtype,
                 max_model_len=LONGEST,
                 enforce_eager=True,
                 limit_mm_per_prompt={"image": 6, "video": 0},

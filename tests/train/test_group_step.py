@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate.utils import DistributedType
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig
@@ -304,6 +305,66 @@ def rounds(draw):
 def test_whatever_the_groups_are_the_gradients_are_those_of_trl(trainers, family, case, seed):
     groups, count, window = case
     assert_same(*both_ways(trainers(family), groups, count, window=window, seed=seed))
+
+
+@pytest.fixture
+def in_step(trainers, monkeypatch):
+    """A trainer as with DeepSpeed or FSDP, whose processes must make the same passes."""
+
+    def trainer(family):
+        made = trainers(family)
+        monkeypatch.setattr(made._group_step, "in_step", True)
+        monkeypatch.setattr(made, "num_generations", 4)
+        return made
+
+    return trainer
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("count", [1, 2, 4, 8])
+def test_gradients_are_those_of_trl_where_processes_go_in_step(in_step, family, count):
+    assert_same(*both_ways(in_step(family), UNEVEN, count))
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 8])
+def test_passes_are_the_same_whatever_is_in_the_rollouts(in_step, count):
+    """Without one crop, and with neighbours that ask the same about the same picture."""
+    trainer = in_step("qwen2_5_vl")
+    model, passes = trainer.model, []
+    layer, vision = model.model.language_model.layers[0].mlp.gate_proj, model.model.visual.patch_embed
+    hooks = [
+        each.register_forward_pre_hook(lambda _module, _inputs, name=name: passes.append(name))
+        for name, each in (("model", model), ("layer", layer), ("vision", vision))
+    ]
+    found = []
+    plain = tuple(Group(UNEVEN[0].overviews, (Rollout(),) * 4) for _ in range(2))
+    for groups in (UNEVEN, plain):
+        passes.clear()
+        batch = batch_of(trainer, groups)
+        if groups is plain:
+            first = len(batch["pixel_values"]) // 8
+            for name, length in (("prompt_ids", 1), ("pixel_values", first)):
+                batch[name] = batch[name][:length].repeat(8, 1)
+        gradients(trainer, micro_batches(batch, pictures_of(trainer, batch), count))
+        found.append(list(passes))
+    for hook in hooks:
+        hook.remove()
+    assert found[0] == found[1]
+    # In each micro batch a prompt and its completions, both through the whole model; in one, both groups.
+    assert found[0] == ["model", "vision", "layer"] * 2 * max(count, 2)
+
+
+@pytest.mark.parametrize(
+    ("group", "own", "shared"), [(8, 4, True), (4, 8, True), (8, 8, True), (8, 12, False), (6, 4, False)]
+)
+def test_groups_must_end_where_they_do_in_every_process(in_step, monkeypatch, group, own, shared):
+    trainer = in_step("qwen2_5_vl")
+    monkeypatch.setattr(trainer.accelerator.state, "distributed_type", DistributedType.DEEPSPEED)
+    monkeypatch.setattr(trainer, "num_generations", group)
+    monkeypatch.setattr(trainer.args, "per_device_train_batch_size", own // 2)
+    monkeypatch.setattr(trainer.args, "steps_per_generation", 2)
+    reason = prepare(trainer)
+    assert reason == (None if shared else "groups end at other places in each process")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

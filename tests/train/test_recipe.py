@@ -23,6 +23,7 @@ from lfpc_trl.train.recipe import (
 )
 from lfpc_trl.train.recipe import recipe_names as names
 from lfpc_trl.train.settings import StageSettings
+from tests import tiny
 
 CROPS = CropSettings(frame=Frame.SHOWN, factor=28)
 
@@ -155,6 +156,17 @@ def test_an_option_overrides_the_file_and_the_file_the_defaults(tmp_path):
     assert recipe.trainer == {"learning_rate": 1e-5, "num_generations": 6}
     assert recipe.launch == LaunchSettings()
     assert recipe.option("beta") == 0.0
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "ours"), [("gradient_checkpointing", True, False), ("disable_tqdm", False, True)]
+)
+def test_a_setting_counts_also_where_it_is_trls_default_and_not_ours(setting, value, ours, tmp_path):
+    """Checkpointing was left out on a CPU although a recipe asked for it."""
+    names = {"gradient_checkpointing": next(iter(tiny.NO_CHECKPOINTING))}
+    for changes, expected in (({setting: value}, value), ({}, ours), ({setting: not value}, not value)):
+        config = load_recipe("cpu-stage1", **changes).grpo_config(tmp_path, never_sampled={}, cpu=True)
+        assert getattr(config, names.get(setting, setting)) is expected
 
 
 def test_none_is_a_value_of_options_that_may_be_without_one():

@@ -79,25 +79,45 @@ class SharedPrompt:
         ids: (tokens,), without padding. The last one is text: it is read with each completion, since its
             output is what the first token of a completion is drawn from.
         pictures: of the prompt.
+        whole_model: the model with its language head, where no part of it may be called by itself (see
+            `train/sharding.py`).
+
+    Attributes:
+        nothing: 0, or with `whole_model` a zero that the prompt was computed for: added to a loss it lets the
+            backward pass of the prompt begin at the model's output, where FSDP and DeepSpeed wait for it.
     """
 
-    def __init__(self, backbone: Any, ids: torch.Tensor, pictures: Pixels) -> None:
+    nothing: torch.Tensor | float = 0
+
+    def __init__(
+        self, backbone: Any, ids: torch.Tensor, pictures: Pixels, whole_model: Any | None = None
+    ) -> None:
         self._backbone, self._ids, self._pictures = backbone, ids, pictures
         layers = [_Recorded() for _ in range(backbone.config.get_text_config().num_hidden_layers)]
         everything = torch.ones_like(ids[None])
-        backbone(
-            input_ids=ids[None, :-1],
-            attention_mask=everything[:, :-1],
-            position_ids=self._positions(ids[None], everything, pictures.grid)[:, :, :-1],
-            use_cache=False,
-            **{CACHE: Cache(layers=layers)},
+        inputs = {
+            "input_ids": ids[None, :-1],
+            "attention_mask": everything[:, :-1],
+            "position_ids": self._positions(ids[None], everything, pictures.grid)[:, :, :-1],
+            "use_cache": False,
+            CACHE: Cache(layers=layers),
             **pictures.arguments(),
-        )
+        }
+        if whole_model is None:
+            backbone(**inputs)
+        else:
+            self.nothing = 0 * whole_model(**inputs, logits_to_keep=1).logits.sum()
         self._states = [(layer.keys, layer.values) for layer in layers]
         self._copies = [(_copy(keys), _copy(values)) for keys, values in self._states]
 
     def inputs(
-        self, ids: torch.Tensor, mask: torch.Tensor, pictures: list[Pixels], *, last: bool
+        self,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        pictures: list[Pixels],
+        *,
+        last: bool,
+        always_a_picture: bool = False,
     ) -> dict[str, Any]:
         """What the model is called with, to compute completions on this prompt.
 
@@ -106,6 +126,9 @@ class SharedPrompt:
             mask: (rows, tokens), 1 for tokens and 0 for padding.
             pictures: those in each row.
             last: whether these are the last completions before the weights change.
+            always_a_picture: whether the vision tower must be called even for rows without pictures, as
+                other processes call it for theirs. It gets a blank one then, in a token of padding that is
+                appended to all rows.
 
         Returns:
             Arguments of the model; its input is the last token of the prompt and the completions.
@@ -116,6 +139,15 @@ class SharedPrompt:
         grids = [grid for own in pictures for grid in (self._pictures.grid, own.grid)]
         values, grid = (torch.cat(each) for each in zip(*pictures, strict=True))
         start = len(self._ids) - 1
+        if always_a_picture:
+            config = self._backbone.config
+            side = config.vision_config.spatial_merge_size
+            padding = torch.zeros_like(mask[:, :1])
+            token = padding.clone()
+            token[-1] = config.image_token_id
+            whole, attention = torch.cat([whole, token], dim=1), torch.cat([attention, padding], dim=1)
+            values = torch.cat([values, values.new_zeros(side**2, values.shape[1])])
+            grid = torch.cat([grid, grid.new_tensor([[1, side, side]])])
         return {
             "input_ids": whole[:, start:],
             "attention_mask": attention,

@@ -127,13 +127,16 @@ class EngineCheck(TrainerCallback):  # type: ignore[misc]
         """Generate and compare; not where a resumed run has no step left to make.
 
         Raises:
-            UserError: they differ by more than `LIMITS` allows.
+            UserError: they differ by more than `LIMITS` allows, or the engine gives nothing to compare.
         """
         if state.global_step >= state.max_steps:
             return
         self.found = self.trainer.compare_engines()
         if self.found is None:
-            return
+            raise UserError(
+                "the engine must give the log-probability of every token that it writes, got none: whether "
+                "it agrees with the trainer cannot be told"
+            )
         limit = LIMITS["float32" if self.trainer.computes_in_float32() else "bfloat16"]
         if not self.found.difference <= limit:  # NaN is no agreement
             engine = "vLLM" if self.trainer.use_vllm else "transformers"

@@ -1,12 +1,17 @@
 """The log-probabilities of rollouts, with the prompt of a group computed once.
 
 A group may reach over several micro batches: its prompt is kept from the first to the last of them.
+
+With DeepSpeed and FSDP every pass of the model is a meeting of all processes. There all of them make the same
+passes: groups end where they do in every process, a prompt is kept for one micro batch, since its backward
+pass must not wait for another one, and the vision tower is called for completions without crops too.
 """
 
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from torch.nn.functional import pad
 
 from lfpc_trl.models import shared_prompt
@@ -19,10 +24,14 @@ class GroupStep:
 
     Args:
         accelerator: the trainer's.
+
+    Attributes:
+        in_step: whether all processes must make the same passes.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
         self._accelerator = accelerator
+        self.in_step = _in_step(accelerator)
         self._open: tuple[Pixels, SharedPrompt] | None = None
 
     def log_probs(
@@ -55,34 +64,48 @@ class GroupStep:
         outputs = []
         for part, goes_on in pictures.parts(at_once):
             at_end = part.stop == len(ids)
-            last = not goes_on or (at_end and weights_change)
+            last = not goes_on or (at_end and (weights_change or self.in_step))
             rollouts = pictures.rollouts[part]
             read = mask[part.start, :-completion].bool()
-            prompt = self._prompt(unwrapped, ids[part.start, :-completion][read], rollouts[0].prompt)
+            prompt = self._prompt(model, ids[part.start, :-completion][read], rollouts[0].prompt)
             longest = int(mask[part, -completion:].sum(1).max())
             own, own_mask = (each[part, -completion:][:, :longest] for each in (ids, mask))
+            # Each label belongs to the token before it; the first is the end of the prompt.
+            labels = pad(own.masked_fill(own_mask == 0, -100), (1, int(self.in_step)), value=-100)
+            inputs = prompt.inputs(
+                own,
+                own_mask,
+                [each.own for each in rollouts],
+                last=last,
+                always_a_picture=self.in_step,
+            )
+            # DDP counts on one call per micro batch, from whose output all weights can be reached.
             with self._accelerator.autocast():
-                # DDP counts on one call per micro batch, from whose output all weights can be reached.
-                output = (model if at_end else unwrapped)(
-                    **prompt.inputs(own, own_mask, [each.own for each in rollouts], last=last),
-                    # Each label belongs to the token before it; the first is the end of the prompt.
-                    labels=pad(own.masked_fill(own_mask == 0, -100), (1, 0), value=-100),
-                    fused_lm_head=True,
-                )
-            outputs.append((output, completion - longest))
+                called = model if at_end or self.in_step else unwrapped
+                output = called(**inputs, labels=labels, fused_lm_head=True)
+            outputs.append(
+                (output.log_probs[:, :longest] + prompt.nothing, output.entropy, completion - longest)
+            )
             if last:
                 self._open = None
-        log_probs = torch.cat([pad(each.log_probs, (0, rest)) for each, rest in outputs])
-        if outputs[0][0].entropy is None:
+        log_probs = torch.cat([pad(each, (0, rest)) for each, _, rest in outputs])
+        if outputs[0][1] is None:
             return log_probs, None
-        return log_probs, torch.cat([pad(each.entropy, (0, rest)) for each, rest in outputs])
+        entropies = [pad(each[:, : completion - rest], (0, rest)) for _, each, rest in outputs]
+        return log_probs, torch.cat(entropies)
 
     def _prompt(self, model: Any, ids: torch.Tensor, pictures: Pixels) -> SharedPrompt:
         """The prompt that is open, or a new one in its place."""
         if self._open is None or self._open[0] is not pictures:
+            backbone = shared_prompt.without_adapter(self._accelerator.unwrap_model(model)).model
             with self._accelerator.autocast():
-                self._open = pictures, SharedPrompt(shared_prompt.without_adapter(model).model, ids, pictures)
+                prompt = SharedPrompt(backbone, ids, pictures, model if self.in_step else None)
+            self._open = pictures, prompt
         return self._open[1]
+
+
+def _in_step(accelerator: Accelerator) -> bool:
+    return accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP)
 
 
 def prepare(trainer: Any) -> str | None:
@@ -96,9 +119,12 @@ def prepare(trainer: Any) -> str | None:
     """
     model = shared_prompt.without_adapter(trainer.model)
     checkpointing = trainer.args.gradient_checkpointing_kwargs or {}
+    accelerator, group = trainer.accelerator, trainer.num_generations
+    own = trainer.args.per_device_train_batch_size * trainer.args.steps_per_generation
     reasons = {
-        "DeepSpeed has not been tried with it": trainer.is_deepspeed_enabled,
-        "FSDP has not been tried with it": trainer.is_fsdp_enabled,
+        "FSDP 1 has not been tried with it; set fsdp_version: 2": trainer.is_fsdp_enabled
+        and not accelerator.is_fsdp2,
+        "groups end at other places in each process": _in_step(accelerator) and own % group and group % own,
         "DataParallel has not been tried with it": trainer.args.n_gpu > 1,
         "reentrant gradient checkpointing hides the prompt's gradient": checkpointing.get("use_reentrant"),
         "the load-balancing loss of experts needs whole sequences": trainer.aux_loss_enabled,

@@ -61,6 +61,7 @@ def group_pictures(
     *,
     image_token_id: int,
     merge_size: int,
+    group_size: int | None = None,
     copy: bool = False,
 ) -> GroupedPictures:
     """Find the groups in TRL's batch: neighbours whose prompts have the same tokens and the same pixels.
@@ -73,6 +74,7 @@ def group_pictures(
         num_images: pictures of each rollout.
         image_token_id: the token that stands for a visual token.
         merge_size: patches per side of a visual token.
+        group_size: rollouts after which a group ends, even if the next one has an equal prompt.
         copy: whether pixels are copied. TRL's tensor, which holds the prompt's pictures once for every
             rollout, can then be let go.
     """
@@ -92,7 +94,8 @@ def group_pictures(
         tokens = (patches[first:last] // merge_size**2).cumsum(0)
         split = first + int((tokens <= visual[place]).sum())
         prompt = pixels(first, split)
-        if place and torch.equal(read[place], read[place - 1]) and _equal(prompt, rollouts[-1].prompt):
+        begins = place % group_size == 0 if group_size else place == 0
+        if not begins and torch.equal(read[place], read[place - 1]) and _equal(prompt, rollouts[-1].prompt):
             prompt = rollouts[-1].prompt
         rollouts.append(RolloutPictures(prompt, pixels(split, last)))
         first = last

@@ -138,6 +138,10 @@ class LaunchSettings:
     main_process_port: int | None = dataclasses.field(default=None, metadata={"help": "port on machine 0"})
 
 
+OWN_DEFAULTS: dict[str, Any] = {"gradient_checkpointing": None, "report_to": "none", "disable_tqdm": True}
+"""Our defaults where they are not TRL's; None is settled where the device is known (see `grpo_config`)."""
+
+
 def _options_of(config: type[Any]) -> type[Any]:
     """The options of a configuration class as a plain class: making the real one sets up devices."""
     hints = typing.get_type_hints(config)
@@ -148,6 +152,8 @@ def _options_of(config: type[Any]) -> type[Any]:
 
 
 def _copy(option: Any) -> Any:
+    if option.name in OWN_DEFAULTS:
+        return dataclasses.field(default=OWN_DEFAULTS[option.name], metadata=option.metadata)
     if option.default_factory is dataclasses.MISSING:
         return dataclasses.field(default=option.default, metadata=option.metadata)
     return dataclasses.field(default_factory=option.default_factory, metadata=option.metadata)
@@ -353,6 +359,7 @@ class Recipe:
         # transformers 5.23 renamed the option and warns about the old name.
         known = GRPOConfig.__dataclass_fields__
         new = "activation_checkpointing" in known
+        own = {name: value for name, value in OWN_DEFAULTS.items() if value is not None}
         for name in ("gradient_checkpointing", "gradient_checkpointing_kwargs"):
             value = options.pop(name, None)
             if name == "gradient_checkpointing":
@@ -383,7 +390,7 @@ class Recipe:
         if cpu:
             derived |= {"use_cpu": True, "bf16": False, "dataloader_pin_memory": False}
         try:
-            return GRPOConfig(**({"report_to": "none", "disable_tqdm": True} | options | derived))
+            return GRPOConfig(**(own | options | derived))
         except ValueError as error:
             raise UserError(one_line(error)) from error
 

@@ -109,15 +109,15 @@ class RolloutTrainer(LockstepTrainer):
         reason = group_step.prepare(self) if share_prompts else None
         if reason is not None and self.accelerator.is_main_process:
             print(f"lfpc: every rollout is computed by itself: {reason}", file=sys.stderr, flush=True)
-        shared = share_prompts and reason is None
-        self._group_step = group_step.GroupStep(self.accelerator) if shared else None
+        can = share_prompts and reason is None
+        self._group_step = group_step.GroupStep(self.accelerator) if can else None
         # Another cache than transformers' usual one cannot be handed from turn to turn.
         other_cache = self.use_transformers_continuous_batching or self.args.cache_implementation is not None
         self._continued = (
             ContinuedTurns(
                 self.accelerator.unwrap_model(self.model), self.processing_class, self.eos_token_ids
             )
-            if shared and not other_cache and not self.use_vllm
+            if self._group_step and not (self._group_step.in_step or other_cache or self.use_vllm)
             else None
         )
 
@@ -309,6 +309,7 @@ class RolloutTrainer(LockstepTrainer):
             *(batch[name] for name in ("pixel_values", "image_grid_thw", "num_images")),
             image_token_id=self._placeholder,
             merge_size=self.processing_class.image_processor.merge_size,
+            group_size=self.num_generations if self._group_step and self._group_step.in_step else None,
             copy=copy,
         )
 
