@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from lfpc_trl.errors import DataError, not_found, one_line
 from lfpc_trl.json_values import MAX_DEPTH, is_deep, parse_json
-from lfpc_trl.pictures.inside import ARROW, TAR, open_arrow, tar_samples
+from lfpc_trl.pictures.inside import ARROW, PARQUET, TAR, open_arrow, tar_samples
 from lfpc_trl.pictures.opening import FORMATS
 
 Record = dict[str, Any]
@@ -40,7 +40,7 @@ def read_records(path: Path) -> Numbered:
         raise not_found(path)
     with path.open("rb") as file:
         head = file.read(4096)
-    if head.startswith(b"PAR1"):
+    if head.startswith(b"PAR1") or path.suffix == PARQUET:
         return _parquet(path)
     if path.suffix in TABLES:
         return _table(path)
