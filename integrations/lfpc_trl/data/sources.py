@@ -256,7 +256,7 @@ def _table(path: Path) -> Numbered:
         reader = csv.DictReader(file, delimiter=TABLES[path.suffix])
         try:
             for number, record in enumerate(reader, start=1):
-                spare = record.pop(None, None)  # type: ignore[call-overload]
+                spare = record.pop(None, None)
                 yield (
                     number,
                     record if spare is None else DataError(f"more cells than columns, got {short(spare)}"),

@@ -13,6 +13,7 @@ from lfpc_trl.convert.drafts import Draft, Place
 from lfpc_trl.convert.formats import from_choice_table, from_vstar, read_vstar
 from lfpc_trl.convert.text import cell, plain_question
 from lfpc_trl.convert.verl import only_of_list, only_picture
+from lfpc_trl.data.boxes import Layout as BoxLayout
 from lfpc_trl.data.choices import split_choices
 from lfpc_trl.data.sources import Record, read_records, short
 from lfpc_trl.errors import DataError, one_line
@@ -54,7 +55,7 @@ class Item(NamedTuple):
     category: str | None
     order: str | None = None
     boxes: str = ""
-    box_layout: boxes.Layout = "xyxy"
+    box_layout: BoxLayout = "xyxy"
 
 
 class Layout(NamedTuple):

@@ -387,7 +387,7 @@ def _picture_keys(rows: Sequence[Row]) -> dict[Path, object]:
 
 def _digest(image: Path) -> bytes:
     with opened(image) as file:
-        return hashlib.file_digest(file, "sha256").digest()
+        return hashlib.sha256(file.read()).digest()
 
 
 def _question(row: Row) -> Hashable:
