@@ -11,7 +11,7 @@ from lfpc_rewards.presets._final_answer import REMOVED, REPLACED
 from lfpc_rewards.presets.systems.chain_of_focus import INSTRUCTION
 
 COUNT = 4096
-GOAL = 10
+GOAL, GOAL_OF_SECONDS = 0.9, 20
 
 
 def says(reply):
@@ -19,9 +19,9 @@ def says(reply):
     return lambda *columns: [reply] * len(columns[0])
 
 
-def row(what, ours, theirs, tolerance=1e-9):
+def row(what, ours, theirs, tolerance=1e-9, goal=GOAL):
     np.testing.assert_allclose(ours(), theirs(), atol=tolerance)
-    return f"`{what}`, {COUNT:,} completions", "the original's loop, restated", GOAL, ours, theirs
+    return f"`{what}`, {COUNT:,} completions", "the original's loop, restated", goal, ours, theirs
 
 
 def deepeyes():
@@ -268,6 +268,7 @@ def vision_r1():
         lambda: presets.vision_r1(texts, golds, image_sizes=(9, 9), shown_sizes=(9, 9), step=0).total,
         lambda: preset_loops.vision_r1_loop(texts, solutions, 0),
         tolerance=1e-5,
+        goal=GOAL_OF_SECONDS,
     )
 
 

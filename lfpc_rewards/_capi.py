@@ -6,7 +6,7 @@ itself. They use functions alone, never the layout of an object, and they keep t
 * whoever calls them is an `object_kernel`, which keeps the GIL; nothing here gives it up or runs Python
   code, so no list changes between two calls, and what is borrowed from a list lives as long as the list;
 * an object's type is asked for before anything that only one type understands;
-* no index leaves its list, and no call can set an exception, but for `int_or_error`.
+* no index leaves its list, and no call can set an exception.
 """
 
 from __future__ import annotations
@@ -29,30 +29,16 @@ _C_TYPES = {
     types.intp: ctypes.c_ssize_t,
     types.int64: ctypes.c_int64,
     types.float64: ctypes.c_double,
-    types.CPointer(types.uint8): ctypes.POINTER(ctypes.c_uint8),
 }
 
 
-def python_api(name: str, result: Any, *arguments: Any, failed: Any = None) -> Any:
-    """The function for kernels; for the plain functions of ``NUMBA_DISABLE_JIT=1`` the same by ctypes.
-
-    `failed`: what a function gives that sets an exception; ctypes raises it, which no kernel does.
-    """
+def python_api(name: str, result: Any, *arguments: Any) -> Any:
+    """The function for kernels; for the plain functions of ``NUMBA_DISABLE_JIT=1`` the same by ctypes."""
     if not config.DISABLE_JIT:
         return types.ExternalFunction(name, result(*arguments))
     function = getattr(ctypes.pythonapi, name)
     function.restype, *function.argtypes = [_C_TYPES[kind] for kind in (result, *arguments)]
-    return function if failed is None else _silent(function, failed)
-
-
-def _silent(function: Callable[..., Any], failed: Any) -> Callable[..., Any]:
-    def call(*arguments: Any) -> Any:
-        try:
-            return function(*arguments)
-        except (TypeError, OverflowError):
-            return failed
-
-    return call
+    return function
 
 
 list_size: Callable[[int], int] = python_api("PyList_Size", types.intp, types.intp)
@@ -68,39 +54,10 @@ int_value: Callable[[int, int], int] = python_api(
 )
 """Of an int; the second argument is the address of a C int that becomes 0 only if the value fits."""
 
-int_or_error: Callable[[int], int] = python_api("PyLong_AsSsize_t", types.intp, types.intp, failed=-1)
-"""Of an int; of anything else, and of a large one, -1 with an exception set. So no type need be asked for."""
-
-clear_error: Callable[[], None] = python_api("PyErr_Clear", types.void)
-"""To be called before anything else where `int_or_error` may have set an exception."""
-
-ascii_text: Callable[[int, int], Any] = python_api(
-    "PyUnicode_AsUTF8AndSize", types.CPointer(types.uint8), types.intp, types.intp
-)
-"""The characters of a string of ASCII; the second argument is the address where to put their number."""
-
-substring: Callable[[int, int, int], int] = python_api(
-    "PyUnicode_Substring", types.intp, types.intp, types.intp, types.intp
-)
-"""A new string, to be given away, of a string between two places of it, or 0 where memory has run out."""
-
-ascii_string: Callable[[int, int], int] = python_api(
-    "PyUnicode_FromStringAndSize", types.intp, types.intp, types.intp
-)
-"""A new string, to be given away, of some characters of ASCII in memory; or 0 where memory has run out."""
-
-concatenation: Callable[[int, int], int] = python_api("PyUnicode_Concat", types.intp, types.intp, types.intp)
-"""A new string, to be given away or dropped, of two; or 0 where memory has run out."""
-
-set_list_item: Callable[[int, int, int], int] = python_api(
-    "PyList_SetItem", types.intc, types.intp, types.intp, types.intp
-)
-"""Gives an object away to a list, in the place of another."""
-
 is_subtype: Callable[[int, int], int] = python_api("PyType_IsSubtype", types.intc, types.intp, types.intp)
 _object_type: Callable[[int], int] = python_api("PyObject_Type", types.intp, types.intp)
 drop: Callable[[int], None] = python_api("Py_DecRef", types.void, types.intp)
-"""Of an object that was to be given away or dropped."""
+"""Of a new reference, which nobody else counts."""
 
 
 @part

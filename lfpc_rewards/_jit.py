@@ -36,11 +36,6 @@ def part(fn: F) -> F:
     return _compiled(fn)
 
 
-def inlined(fn: F) -> F:
-    """A `part` that becomes lines of its caller, which saves counting references to arrays at every call."""
-    return _compiled(fn, inline="always")
-
-
 def _compiled(fn: F, *, kept: bool = False, **options: Any) -> F:
     if config.DISABLE_JIT:
 

@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 
 from lfpc_rewards._capi import (
     HAS_GIL,
-    clear_error,
     float_value,
-    int_or_error,
     int_value,
     is_subtype,
     list_item,
@@ -79,18 +77,6 @@ def pack_rows(
     return flat, starts
 
 
-def pack_ints(values: Any) -> I64 | None:
-    """The numbers of a list of ints; None for anything else, for a large int and for a -1."""
-    numbers = np.empty(len(values) if type(values) is list else 0, np.int64)
-    return numbers if HAS_GIL and type(values) is list and read_ints(id(values), numbers) else None
-
-
-def pack_floats(values: Any) -> F64 | None:
-    """The numbers of a list of floats; None for anything else."""
-    numbers = np.empty(len(values) if type(values) is list else 0)
-    return numbers if HAS_GIL and type(values) is list and read_floats(id(values), KINDS, numbers) else None
-
-
 def _unread(rows: list[Any]) -> tuple[F64, I64, I64] | None:
     """`read_rows` that leaves every box to Python."""
     if not set(map(type, rows)) <= {list, tuple}:
@@ -122,26 +108,6 @@ def read_rows(rows: int, kinds: NDArray[np.intp]) -> tuple[F64, I64, I64] | None
                 odd[odds] = k
                 odds += 1
     return flat, starts, odd[:odds]
-
-
-@object_kernel
-def read_ints(values: int, numbers: I64) -> bool:
-    for k in range(numbers.size):
-        numbers[k] = int_or_error(list_item(values, k))
-        if numbers[k] == -1:
-            clear_error()
-            return False
-    return True
-
-
-@object_kernel
-def read_floats(values: int, kinds: NDArray[np.intp], numbers: F64) -> bool:
-    for k in range(numbers.size):
-        number = list_item(values, k)
-        if type_of(number) != kinds[_FLOAT]:
-            return False
-        numbers[k] = float_value(number)
-    return True
 
 
 @part

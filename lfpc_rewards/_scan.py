@@ -1,29 +1,22 @@
 """One compiled pass over the text of many assistant turns: tags, structure, answer, boxes of tool calls.
 
-The kernels see the characters of all turns as one array of numbers and decide everything that can be
-decided without a JSON parser. A call that is written in any but the plainest way is handed to `_calls`,
-so that this module never has an opinion of its own on what JSON is.
+The kernels decide everything that can be decided without a JSON parser. A call that is not written in the
+plainest way is handed to `_calls`, which parses it.
 """
 
 from __future__ import annotations
 
 import math
 import re
-import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import NamedTuple, cast
 
 import numpy as np
-from numba import carray
 from numpy.typing import NDArray
 
 from lfpc_rewards._calls import BOX_ARGUMENT, CROP_TOOL, TOOL_NAME, Tools, read_written_call
-from lfpc_rewards._capi import ascii_text, list_item, list_size
-from lfpc_rewards._jit import kernel, object_kernel, part
-
-I64: TypeAlias = NDArray[np.int64]
-Codes: TypeAlias = NDArray[Any]
-"""Characters as uint8, uint16 or uint32: position i is character i of the text."""
+from lfpc_rewards._jit import kernel, part
+from lfpc_rewards._tags import I64, Codes, both, in_chunks, next_open, spelling, tag_at
 
 MALFORMED, BARE, CALL, ANSWER = 0, 1, 2, 3
 """Shapes of a turn: none of the following; only thinking; thinking and a call; thinking and an answer."""
@@ -31,20 +24,16 @@ MALFORMED, BARE, CALL, ANSWER = 0, 1, 2, 3
 _MARKED = 4
 """Added to the shape of a text in which something looks like the start or end of a turn."""
 
-_CHUNK = 256
-"""Turns per pass: the text of a chunk stays in the processor's cache while it is copied and read."""
-
 _SHORTEST_CALL = len("<tool_call></tool_call>")
 _ZERO, _NONE = cast("int", np.int64(0)), cast("int", np.int64(-1))
 """Where 0 and -1 start a variable that is an argument later: numba would compile once more for a literal."""
 
-_BLOCK = 64
-"""Characters that are searched for a tag at once: a fixed number, so that it becomes vector instructions."""
+_NAMES = both("think", "tool_call", "answer")
+_TAGS = spelling([*_NAMES, *both("tool_response"), "<|", "</|"])
+"""The tags of a turn, by the numbers below: even ones open, odd ones close. Others may begin another turn."""
 
-_THINK = np.frombuffer(b"think>", np.uint8)
-_TOOL_CALL = np.frombuffer(b"tool_call>", np.uint8)
-_ANSWER = np.frombuffer(b"answer>", np.uint8)
-_TOOL_RESPONSE = np.frombuffer(b"tool_response>", np.uint8)
+_THINK_END, _CALL, _CALL_END, _ANSWER, _ANSWER_END, _LAST = 1, 2, 3, 4, 5, 5
+_WIDTHS = np.array(list(map(len, _NAMES)), np.int64)
 _USER = np.frombuffer(b"user\n", np.uint8)
 _TOOL = np.frombuffer(b"tool\n", np.uint8)
 _NAME_KEY = np.frombuffer(b'"name"', np.uint8)
@@ -57,7 +46,6 @@ BOX_IN_TEXT = re.compile(rf"\[{','.join([_NUMBER] * 4)}\]")
 """A box as models write it, with a group for each number. `read_box` reads the plainest of these."""
 
 _POWERS = 10.0 ** np.arange(16)
-_UTF16, _UTF32 = ("utf-16-le", "utf-32-le") if sys.byteorder == "little" else ("utf-16-be", "utf-32-be")
 
 
 class Turns(NamedTuple):
@@ -91,14 +79,8 @@ def read_turns(texts: Sequence[str], tools: Tools = CROP_TOOL) -> Turns:
     answers = np.empty(2 * count, np.int64)
     call_starts = np.zeros(count + 1, np.int64)
     found = [(np.empty(0, np.bool_), np.empty(0))]
-    for first in range(0, count, _CHUNK):
-        chunk = list(texts[first : first + _CHUNK])
-        if all(map(str.isascii, chunk)):
-            spans, is_crop, boxes = scan_ascii(id(chunk), first, shapes, answers, call_starts)
-        else:
-            lengths = np.array(list(map(len, chunk)), np.int64)
-            codes = _codes("".join(chunk))
-            spans, is_crop, boxes = scan_turns(codes, lengths, first, shapes, answers, call_starts)
+    for first, codes, lengths in in_chunks(texts):
+        spans, is_crop, boxes = scan_turns(codes, lengths, first, shapes, answers, call_starts)
         if tools != CROP_TOOL:  # the kernels know no other
             is_crop[:] = False
         for call in np.flatnonzero(~is_crop).tolist():
@@ -110,15 +92,6 @@ def read_turns(texts: Sequence[str], tools: Tools = CROP_TOOL) -> Turns:
     marked = shapes >= _MARKED
     shapes[marked] -= _MARKED
     return Turns(texts, shapes, marked, answers, call_starts, np.concatenate(crops), np.concatenate(numbers))
-
-
-def _codes(text: str) -> Codes:
-    """The characters of a text as numbers."""
-    # "surrogatepass": half a pair, which a broken stream may leave, is a character like any other.
-    codes = np.frombuffer(text.encode(_UTF16, "surrogatepass"), np.uint16)
-    if codes.size == len(text):
-        return codes
-    return np.frombuffer(text.encode(_UTF32, "surrogatepass"), np.uint32)
 
 
 @part
@@ -155,23 +128,6 @@ def starts_with(codes: Codes, i: int, stop: int, word: NDArray[np.uint8]) -> boo
         if codes[i + k] != word[k]:
             return False
     return True
-
-
-@part
-def next_open(codes: Codes, i: int, stop: int) -> int:
-    # The place of the first "<" from i on; `stop` or more if it is not before that. A loop that may leave at
-    # every character cannot use vector instructions; the smallest place in a whole block can.
-    while i < stop and i + _BLOCK <= codes.size:
-        block = codes[i : i + _BLOCK]
-        place = np.uint8(_BLOCK)
-        for k in range(_BLOCK):
-            place = min(place, np.uint8(k) if block[k] == 0x3C else np.uint8(_BLOCK))
-        if place < _BLOCK:
-            return i + int(place)
-        i += _BLOCK
-    while i < stop and codes[i] != 0x3C:
-        i += 1
-    return i
 
 
 @part
@@ -296,8 +252,8 @@ def read_arguments(codes: Codes, i: int, stop: int, box: NDArray[np.float64]) ->
 
 @part
 def read_call(codes: Codes, i: int, stop: int, box: NDArray[np.float64]) -> bool:
-    # Whether the text is a call of the crop tool in the plainest JSON; then `box` holds its numbers. "No"
-    # means no more than: ask a real parser.
+    # Whether the text is a call of the crop tool in the plainest JSON; then `box` holds its numbers. False:
+    # fall back to json.
     i = after_sign(codes, i, stop, 0x7B)  # {
     names = 0
     arguments = 0
@@ -319,11 +275,6 @@ def read_call(codes: Codes, i: int, stop: int, box: NDArray[np.float64]) -> bool
             return names == 1 and arguments == 1 and after_sign(codes, i, stop, 0x7D) == stop  # }
         i = following
     return False
-
-
-@part
-def is_sign(codes: Codes, i: int, stop: int, sign: int) -> bool:
-    return i < stop and codes[i] == sign
 
 
 @part
@@ -359,36 +310,23 @@ def scan_turn(
     call, opened, closed, answer_start, answer_stop = _NONE, 0, 0, -1, -1
     i = next_open(codes, start, stop)
     while i < stop:
-        begin = i
-        i += 1
-        closing = i < stop and codes[i] == 0x2F
-        if closing:
-            i += 1
-        if starts_with(codes, i, stop, _THINK):
-            name = 0
-            i += _THINK.size
-        elif starts_with(codes, i, stop, _TOOL_CALL):
-            name = 2
-            i += _TOOL_CALL.size
-        elif starts_with(codes, i, stop, _ANSWER):
-            name = 4
-            i += _ANSWER.size
-        else:
-            marked = marked or is_sign(codes, i, stop, 0x7C) or starts_with(codes, i, stop, _TOOL_RESPONSE)
-            i = next_open(codes, i, stop)
+        begin, name = i, tag_at(codes, i, stop, _TAGS)
+        if name < 0 or name > _LAST:
+            marked = marked or name > _LAST
+            i = next_open(codes, i + 1, stop)
             continue
-        name += closing
-        marked = marked or (closing and opens_user(codes, i, stop))
+        i += _WIDTHS[name]
+        marked = marked or (name % 2 == 1 and opens_user(codes, i, stop))
         if tags < 4:
             names[tags] = name
             places[2 * tags], places[2 * tags + 1] = begin, i
         tags += 1
-        if name == 1:  # What was said so far was thinking: forget it.
+        if name == _THINK_END:  # What was said so far was thinking: forget it.
             calls = turn_calls
             call, opened, closed, answer_start, answer_stop = _NONE, 0, 0, -1, -1
-        elif name == 2 and call < 0:
+        elif name == _CALL and call < 0:
             call = i
-        elif name == 3 and call >= 0:
+        elif name == _CALL_END and call >= 0:
             spans[3 * calls], spans[3 * calls + 1], spans[3 * calls + 2] = (
                 turn,
                 call - start,
@@ -397,11 +335,11 @@ def scan_turn(
             is_crop[calls] = read_call(codes, call, begin, boxes[4 * calls : 4 * calls + 4])
             calls += 1
             call = -1
-        elif name == 4:
+        elif name == _ANSWER:
             if opened == 0:
                 answer_start = i
             opened += 1
-        elif name == 5:
+        elif name == _ANSWER_END:
             if opened == 1 and closed == 0:
                 answer_stop = begin
             closed += 1
@@ -450,30 +388,6 @@ def scan_turns(
         start, stop = stop, stop + lengths[k]
         calls = scan_turn(
             codes, start, stop, turn, calls, names, places, shapes, answers, spans, is_crop, boxes
-        )
-        call_starts[turn + 1] = call_starts[first_turn] + calls
-    return spans[: 3 * calls].copy(), is_crop[:calls].copy(), boxes[: 4 * calls].copy()
-
-
-@object_kernel
-def scan_ascii(
-    texts: int, first_turn: int, shapes: NDArray[np.uint8], answers: I64, call_starts: I64
-) -> tuple[I64, NDArray[np.bool_], NDArray[np.float64]]:
-    # The same for a list of texts of ASCII characters only. Python keeps these as they are, so nothing is
-    # copied. Nobody else may know the list, so that no text in it can go away.
-    size = np.zeros(1, np.intp)
-    room = 0
-    for k in range(list_size(texts)):
-        ascii_text(list_item(texts, k), size.ctypes.data)
-        room += size[0] // _SHORTEST_CALL
-    spans, is_crop, boxes = np.empty(3 * room, np.int64), np.empty(room, np.bool_), np.empty(4 * room)
-    names, places = np.zeros(4, np.int64), np.zeros(8, np.int64)
-    calls = _ZERO
-    for k in range(list_size(texts)):
-        turn = first_turn + k
-        codes = carray(ascii_text(list_item(texts, k), size.ctypes.data), (size[0],), np.uint8)
-        calls = scan_turn(
-            codes, _ZERO, codes.size, turn, calls, names, places, shapes, answers, spans, is_crop, boxes
         )
         call_starts[turn + 1] = call_starts[first_turn] + calls
     return spans[: 3 * calls].copy(), is_crop[:calls].copy(), boxes[: 4 * calls].copy()

@@ -11,14 +11,13 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
-from numba import carray
 from numpy.typing import NDArray
 
-from lfpc_rewards._capi import ascii_text, list_item
 from lfpc_rewards._checks import WITH_AREA, are_boxes, as_box_list, raise_bad_row
-from lfpc_rewards._jit import kernel, object_kernel, part
-from lfpc_rewards._packing import pack_rows, starts_of
-from lfpc_rewards._scan import BOX_IN_TEXT, Codes, _codes, is_space, read_box
+from lfpc_rewards._jit import kernel, part
+from lfpc_rewards._packing import pack_rows
+from lfpc_rewards._scan import BOX_IN_TEXT, is_space, read_box
+from lfpc_rewards._tags import Codes, in_chunks
 from lfpc_rewards._typing import Boxes, BoxesLike, Scores, SizesLike
 from lfpc_rewards.boxes import Frame, FrameName, convert_frame
 from lfpc_rewards.geometry import iou
@@ -163,14 +162,11 @@ def _targets(targets: Sequence[BoxesLike | None] | Boxes) -> tuple[Boxes, NDArra
 
 def _first_boxes(texts: Sequence[str], spans: NDArray[np.int64]) -> Boxes:
     """(B, 4) the first list of four numbers in a part of each text, NaN where there is none."""
-    own = list(texts)  # which nobody else knows
-    boxes, doubtful = np.full((len(own), 4), np.nan), np.zeros(len(own), np.bool_)
-    if all(map(str.isascii, own)):
-        find_ascii_boxes(id(own), spans, boxes, doubtful)
-    else:
-        find_boxes(_codes("".join(own)), starts_of(list(map(len, own))), spans, boxes, doubtful)
+    boxes, doubtful = np.full((len(texts), 4), np.nan), np.zeros(len(texts), np.bool_)
+    for first, codes, lengths in in_chunks(texts):
+        find_boxes(codes, lengths, first, spans, boxes, doubtful)
     for row in np.flatnonzero(doubtful).tolist():
-        found = BOX_IN_TEXT.search(own[row], int(spans[row, 0]), int(spans[row, 1]))
+        found = BOX_IN_TEXT.search(texts[row], int(spans[row, 0]), int(spans[row, 1]))
         boxes[row] = [float(number) for number in found.groups()] if found else math.nan
     return boxes
 
@@ -178,26 +174,18 @@ def _first_boxes(texts: Sequence[str], spans: NDArray[np.int64]) -> Boxes:
 @kernel
 def find_boxes(
     codes: Codes,
-    starts: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    first_text: int,
     spans: NDArray[np.int64],
     boxes: NDArray[np.float64],
     doubtful: NDArray[np.bool_],
 ) -> None:
     """Write the first box of each part if it is written plainly; else NaN, or it is doubtful."""
-    for row in range(len(spans)):
-        begin, end = starts[row] + spans[row, 0], starts[row] + spans[row, 1]
-        doubtful[row] = not find_box(codes, begin, end, boxes[row])
-
-
-@object_kernel
-def find_ascii_boxes(
-    texts: int, spans: NDArray[np.int64], boxes: NDArray[np.float64], doubtful: NDArray[np.bool_]
-) -> None:
-    """The same of a list of texts of ASCII characters, where they are."""
-    size = np.zeros(1, np.intp)
-    for row in range(len(spans)):
-        codes = carray(ascii_text(list_item(texts, row), size.ctypes.data), (size[0],), np.uint8)
-        doubtful[row] = not find_box(codes, spans[row, 0], spans[row, 1], boxes[row])
+    start = 0
+    for k in range(lengths.size):
+        row = first_text + k
+        doubtful[row] = not find_box(codes, start + spans[row, 0], start + spans[row, 1], boxes[row])
+        start += lengths[k]
 
 
 @part

@@ -7,25 +7,25 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lfpc_rewards._checks import as_box_list
-from lfpc_rewards._jit import kernel
-from lfpc_rewards._packing import four_numbers, pack_rows
+from lfpc_rewards._packing import four_numbers, pack_rows, starts_of
 from lfpc_rewards._scan import BOX_IN_TEXT
 from lfpc_rewards._typing import Boxes, Scores
-from lfpc_rewards.presets._shapes import Shape
-from lfpc_rewards.presets._texts import Places, find_text
+
+I64: TypeAlias = NDArray[np.int64]
 
 Json: TypeAlias = Any
 """What JSON text holds."""
 
-INTEGER_BOX = Shape("[#, #, #, #]")
-INTEGER_POINT = Shape("[#, #]")
+INTEGER_BOX = re.compile(r"\[(\d+),\s*(\d+),\s*(\d+),\s*(\d+)]")
+INTEGER_POINT = re.compile(r"\[(\d+),\s*(\d+)]")
 NO_BOX = (math.nan,) * 4
 
 
@@ -35,6 +35,12 @@ def json_or_none(text: str) -> Json | None:
         return json.loads(text)
     except (ValueError, RecursionError):  # not JSON, digits beyond Python's limit, or nested too deeply
         return None
+
+
+def read_golds(answers: Sequence[Any], read: Callable[[str], Any] = json_or_none) -> list[Any]:
+    """(B,) gold answers; those that are texts are read, each text once."""
+    known = {text: read(text) for text in {answer for answer in answers if isinstance(answer, str)}}
+    return [known[answer] if isinstance(answer, str) else answer for answer in answers]
 
 
 def only_boxes(texts: Sequence[str | None]) -> Boxes:
@@ -48,12 +54,19 @@ def _only_box(text: str | None) -> tuple[float, ...]:
     return numbers if all(map(math.isfinite, numbers)) else NO_BOX
 
 
-def in_braces(texts: Sequence[str], start: Places, spans: Places, stop: Places) -> NDArray[np.bool_]:
-    """(B,) whether between two places a "{" stands before what is at `spans`, and a "}" behind it."""
-    begin, end = spans[:, 0], np.maximum(spans[:, 1], 0)
-    opened, closed = find_text(texts, "{", start), find_text(texts, "}", end)
-    inside: NDArray[np.bool_] = (opened >= 0) & (opened < begin) & (closed >= 0) & (closed < stop)
-    return inside
+def numbers_in(found: re.Match[str] | None, count: int) -> tuple[float, ...]:
+    """The integers that a pattern found; NaN where it found none, or one that is too large."""
+    numbers = tuple(map(float, found.groups())) if found else (math.inf,)
+    return (math.nan,) * count if math.inf in numbers else numbers
+
+
+def pairs_of(starts: I64, other_starts: I64) -> tuple[I64, I64, I64]:
+    """Every pair of a box of a row with a gold box of the same row: its row, its box, its gold box."""
+    counts, other_counts = np.diff(starts), np.diff(other_starts)
+    pairs = starts_of(counts * other_counts)
+    rows = np.repeat(np.arange(len(counts)), counts * other_counts)
+    box, gold = np.divmod(np.arange(pairs[-1]) - pairs[rows], np.maximum(other_counts, 1)[rows])
+    return rows, box + starts[rows], gold + other_starts[rows]
 
 
 def gold_boxes(answers: Any) -> Boxes:
@@ -135,27 +148,32 @@ def giou_as_written(boxes: Boxes, others: Boxes) -> Scores:
         return np.where(hull > 0, overlap - (hull - union) / hull, overlap)
 
 
-@kernel
-def plain_iou(box: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """IoU of two boxes with continuous sides; 0 where they share nothing, also for NaN."""
-    width = min(box[2], other[2]) - max(box[0], other[0])
-    height = min(box[3], other[3]) - max(box[1], other[1])
-    if not (width > 0 and height > 0):
-        return 0.0
-    shared = width * height
-    areas = (box[2] - box[0]) * (box[3] - box[1]) + (other[2] - other[0]) * (other[3] - other[1])
-    return float(shared / (areas - shared))
+def plain_iou(boxes: Boxes, others: Boxes) -> Scores:
+    """(B,) IoU of boxes with continuous sides; 0 where they share nothing, also for NaN."""
+    with np.errstate(all="ignore"):
+        width, height = _shared_sides(boxes, others)
+        shared = width * height
+        return np.where((width > 0) & (height > 0), shared / (_area(boxes) + _area(others) - shared), 0.0)
 
 
-@kernel
-def pixel_inclusive_iou(box: NDArray[np.float64], other: NDArray[np.float64], touching: bool) -> float:
-    """IoU of boxes whose last pixel belongs to them (+1), as in Seg-Zero; NaN without any area.
+def pixel_inclusive_iou(boxes: Boxes, others: Boxes, touching: bool) -> Scores:
+    """(B,) IoU of boxes whose last pixel belongs to them (+1), as in Seg-Zero; NaN without any area.
 
     `touching`: boxes that share an edge share its pixels (VisionReasoner); else they share nothing.
     """
-    width = min(box[2], other[2]) - max(box[0], other[0])
-    height = min(box[3], other[3]) - max(box[1], other[1])
-    least = -1.0 if touching else 0.0
-    shared = (width + 1) * (height + 1) if width > least and height > least else 0.0
-    area = (box[2] - box[0] + 1) * (box[3] - box[1] + 1)
-    return float(shared / (area + (other[2] - other[0] + 1) * (other[3] - other[1] + 1) - shared))
+    with np.errstate(all="ignore"):
+        width, height = _shared_sides(boxes, others)
+        least = -1.0 if touching else 0.0
+        shared = np.where((width > least) & (height > least), (width + 1) * (height + 1), 0.0)
+        overlap: Scores = shared / (_area(boxes, 1) + _area(others, 1) - shared)
+    return overlap
+
+
+def _shared_sides(boxes: Boxes, others: Boxes) -> tuple[Scores, Scores]:
+    width, height = (np.minimum(boxes[:, 2:], others[:, 2:]) - np.maximum(boxes[:, :2], others[:, :2])).T
+    return width, height
+
+
+def _area(boxes: Boxes, pixel: int = 0) -> Scores:
+    area: Scores = (boxes[:, 2:] - boxes[:, :2] + pixel).prod(1)
+    return area

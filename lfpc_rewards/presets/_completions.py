@@ -13,7 +13,6 @@ from typing import Any, TypeAlias, cast
 
 from lfpc_rewards._typing import Message
 from lfpc_rewards.parsing import is_image
-from lfpc_rewards.presets._objects import only_lists, only_texts
 
 Transcript: TypeAlias = str | Sequence[Message]
 """A decoded response with its special tokens, observations included, or the messages of it."""
@@ -42,7 +41,7 @@ def transcripts(completions: Sequence[Transcript]) -> Sequence[str]:
 def turns_of(completions: Sequence[TurnList]) -> Sequence[Sequence[str]]:
     """(B,) texts of the assistant turns, without observations."""
     refuse_one(completions)
-    if only_lists(completions) and only_texts(list(chain.from_iterable(completions))):
+    if set(map(type, completions)) <= {list, tuple} and only_texts(list(chain.from_iterable(completions))):
         return cast("Sequence[Sequence[str]]", completions)
     return [
         [turn for turn in each if isinstance(turn, str)]
@@ -54,22 +53,17 @@ def turns_of(completions: Sequence[TurnList]) -> Sequence[Sequence[str]]:
     ]
 
 
-def first_texts(completions: Sequence[Any]) -> list[str]:
+def first_texts(completions: Sequence[Any]) -> Sequence[str]:
     """(B,) texts, of messages the first one: of a rollout with tools, that is the first turn only."""
-    refuse_one(completions)
-    if only_texts(completions):
-        return list(completions)
-    texts = []
-    for row, each in enumerate(completions):
-        if not isinstance(each, str):
-            messages = messages_of(each, f"completions[{row}]")
-            each = written(messages[0].get("content")) if messages else ""
-        texts.append(each)
-    return texts
+    return _contents(completions, 0)
 
 
 def last_contents(completions: Sequence[Any]) -> Sequence[str]:
     """(B,) texts, of messages the content of the last one, whoever said it."""
+    return _contents(completions, -1)
+
+
+def _contents(completions: Sequence[Any], place: int) -> Sequence[str]:
     refuse_one(completions)
     if only_texts(completions):
         return cast("Sequence[str]", completions)
@@ -77,7 +71,7 @@ def last_contents(completions: Sequence[Any]) -> Sequence[str]:
     for row, each in enumerate(completions):
         if not isinstance(each, str):
             messages = messages_of(each, f"completions[{row}]")
-            each = written(messages[-1].get("content")) if messages else ""
+            each = written(messages[place].get("content")) if messages else ""
         texts.append(each)
     return texts
 
@@ -85,6 +79,11 @@ def last_contents(completions: Sequence[Any]) -> Sequence[str]:
 def last_texts(completions: Sequence[TurnList]) -> list[str]:
     """(B,) the text of the last assistant turn of each; "" where there is none."""
     return [turns[-1] if turns else "" for turns in turns_of(completions)]
+
+
+def only_texts(things: Sequence[Any]) -> bool:
+    """Whether all of them are strings, and of no subclass."""
+    return set(map(type, things)) <= {str}
 
 
 def refuse_one(completions: Any) -> None:

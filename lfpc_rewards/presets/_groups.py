@@ -8,18 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lfpc_rewards._packing import pack_floats, pack_ints
 from lfpc_rewards._typing import Scores
 
 
 def number_groups(groups: Sequence[Any]) -> tuple[NDArray[np.int64], int]:
     """(B,) the number of each rollout's group, in the order in which the groups appear, and how many."""
     listed = groups.tolist() if isinstance(groups, np.ndarray) else groups
-    values = pack_ints(listed)
-    if values is not None and values.size and (values[1:] >= values[:-1]).all():  # the usual groups
-        numbers = np.zeros(values.size, np.int64)
-        np.cumsum(values[1:] != values[:-1], out=numbers[1:])
-        return numbers, int(numbers[-1]) + 1
     different = dict.fromkeys(listed)
     places = dict(zip(different, range(len(different)), strict=True))
     return np.fromiter(map(places.__getitem__, listed), np.int64, len(listed)), len(places)
@@ -27,8 +21,7 @@ def number_groups(groups: Sequence[Any]) -> tuple[NDArray[np.int64], int]:
 
 def as_scores(scores: ArrayLike) -> Scores:
     """(B,) scores, from a list or an array of numbers."""
-    numbers = pack_floats(scores)
-    return np.asarray(scores, np.float64) if numbers is None else numbers
+    return np.asarray(scores, np.float64)
 
 
 def group_mean(values: Scores, numbers: NDArray[np.int64], count: int) -> Scores:

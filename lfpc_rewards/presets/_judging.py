@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from lfpc_rewards._typing import Judge, Scores
 from lfpc_rewards.answers import answer_verdict
-from lfpc_rewards.presets._objects import distinct
 
 Reply: TypeAlias = str | bool | None
 """What a judge says about one answer: its raw text, a verdict, or None if it failed."""
@@ -64,14 +63,12 @@ def ask(
             replies = judge(*columns)
         if len(replies) != todo.size:
             raise ValueError(f"judge must give one reply per answer, got {len(replies)} for {todo.size}")
-        numbers, different = distinct(replies)
-        known = {reply: _verdict(reply, read) for reply in set(different)}
-        said = np.array([known[reply] for reply in different], np.float64)
-        scores[todo] = said[numbers]
-        unread = np.isnan(said) & np.array([reply is not None for reply in different], np.bool_)
-        if not unread.any():
+        known = {reply: _verdict(reply, read) for reply in set(replies)}
+        scores[todo] = [known[reply] for reply in replies]
+        again = {reply for reply, score in known.items() if reply is not None and math.isnan(score)}
+        if not again:
             return scores
-        todo = todo[unread[numbers]]
+        todo = todo[[reply in again for reply in replies]]
     scores[todo] = unreadable
     return scores
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from lfpc_rewards._tags import Flags, both
 from lfpc_rewards._typing import Scores
 from lfpc_rewards.parsing import has_image
-from lfpc_rewards.presets._completions import TurnList, turns_of
-from lfpc_rewards.presets._tags import Flags, Tags, both
-from lfpc_rewards.presets._texts import lengths_of
+from lfpc_rewards.presets._completions import TurnList, last_texts, turns_of
 
 
 class StrictTurns(NamedTuple):
@@ -29,47 +29,41 @@ class StrictTurns(NamedTuple):
     well_formed: Scores
     images: Scores
 
+    def texts(self) -> list[str]:
+        """(B,) the answers, "" where there is none."""
+        return [answer or "" for answer in self.answers]
+
 
 def read_strictly(completions: Sequence[TurnList], *calls: str) -> StrictTurns:
     """Read rollouts whose calls stand in the tags `calls`; `lfpc_rewards.parse_completions` for others."""
-    turns = turns_of(completions)
-    counts = lengths_of(turns)
-    texts = [turn for each in turns for turn in each]
-    tags = Tags(texts, both("think", "answer", *calls))
-    is_last = np.zeros(len(texts), np.bool_)
-    is_last[np.cumsum(counts)[counts > 0] - 1] = True
-    since = np.maximum(tags.after_last("</think>"), 0)
-    start, stop = tags.pair("answer", since)
-    one = (tags.count("<answer>", since) == 1) & (tags.count("</answer>", since) == 1)
-    one &= start >= 0
-    for call in calls:
-        one &= tags.count(f"<{call}>", since) == 0
-    cuts = tags.cut(np.where(one, start, 0), np.where(one, stop, 0))
-    last = np.cumsum(counts) - 1
-    answers = [
-        cuts[turn].strip() if count and one[turn] else None
-        for turn, count in zip(last.tolist(), counts.tolist(), strict=True)
+    rollouts = turns_of(completions)
+    answers = [_only_answer(turns[-1], calls) if turns else None for turns in rollouts]
+    good = [
+        bool(turns)
+        and _is_turn(turns[-1], ["answer"], calls)
+        and all(_is_turn(turn, calls, calls) for turn in turns[:-1])
+        for turns in rollouts
     ]
-    is_call = np.any([_is_turn(tags, call) for call in calls], axis=0)
-    good = np.where(is_last, _is_turn(tags, "answer"), is_call)
-    row_of = np.repeat(np.arange(len(turns)), counts)
-    well_formed = (np.bincount(row_of, ~good, len(turns)) == 0) & (counts > 0)
     images = [delivered_images(each, [f"<{call}>" for call in calls]) for each in completions]
-    return StrictTurns(answers, well_formed.astype(np.float64), np.array(images, np.float64))
+    return StrictTurns(answers, np.array(good, np.float64), np.array(images, np.float64))
 
 
-def _is_turn(tags: Tags, name: str) -> Flags:
-    """Whether each text is ``<think>..</think><name>..</name>`` and white space, without another tag."""
-    good = np.ones(len(tags.texts), np.bool_)
-    for tag in tags.names:
-        good &= tags.count(tag) == (tag in both("think", name))
-    places = [tags.first(tag) for tag in both("think", name)]
-    good &= (places[0] < places[1]) & (places[1] < places[2]) & (places[2] < places[3])
-    # Only white space before the thinking, between the two parts, and behind the second.
-    for tag in ("<think>", f"<{name}>"):
-        good &= tags.follows(tag)
-    behind = tags.cut(np.maximum(tags.after_last(f"</{name}>"), 0), tags.lengths)
-    return good & np.array([not text.strip() for text in behind], np.bool_)
+def _only_answer(turn: str, calls: Sequence[str]) -> str | None:
+    said = turn.rpartition("</think>")[2]
+    if any(f"<{call}>" in said for call in calls) or said.count("<answer>") != 1:
+        return None
+    inside, closed, _ = said.partition("<answer>")[2].partition("</answer>")
+    return inside.strip() if closed and said.count("</answer>") == 1 else None
+
+
+def _is_turn(text: str, names: Sequence[str], calls: Sequence[str]) -> bool:
+    """Whether a turn is ``<think>..</think><name>..</name>`` of one of the names, without another tag."""
+    for name in names:
+        own = both("think", name)
+        if all(text.count(tag) == (tag in own) for tag in both("think", "answer", *calls)):
+            shape = rf"\s*<think>.*</think>\s*<{name}>.*</{name}>\s*"
+            return re.fullmatch(shape, text, re.DOTALL) is not None
+    return False
 
 
 def delivered_images(completion: Any, tags: Sequence[str]) -> int:
@@ -105,9 +99,14 @@ class LastTurns(NamedTuple):
 
 def last_turns(completions: Sequence[TurnList]) -> LastTurns:
     """Read the last turns of rollouts whose answers have no tag of their own."""
-    tags = Tags([turns[-1] if turns else "" for turns in turns_of(completions)], both("think"))
-    thought = (tags.count("<think>") == 1) & (tags.count("</think>") == 1)
-    thought &= tags.follows("<think>") & (tags.first("<think>") < tags.first("</think>"))
-    none = (tags.count("<think>") == 0) & (tags.count("</think>") == 0)
-    start = np.where(none, 0, np.where(thought, tags.after_last("</think>"), tags.lengths))
-    return LastTurns(thought, tags.cut(start, tags.lengths))
+    pairs = [_thought_and_tail(text) for text in last_texts(completions)]
+    return LastTurns(np.array([thought for thought, _ in pairs], np.bool_), [tail for _, tail in pairs])
+
+
+def _thought_and_tail(text: str) -> tuple[bool, str]:
+    opened, closed = text.count("<think>"), text.count("</think>")
+    if opened == closed == 0:
+        return False, text
+    _, thought, tail = text.partition("</think>")
+    good = opened == closed == 1 and text.lstrip().startswith("<think>") and bool(thought)
+    return good, tail if good else ""

@@ -19,9 +19,9 @@ SOURCE = Path(lfpc_rewards.__file__).parent
 processes = pytest.mark.skipif(bool(config.DISABLE_JIT), reason="nothing is compiled, so nothing is kept")
 
 # One kernel with a helper of another file, and one without.
-FORMAT = """
-from lfpc_rewards.presets import vlm_r1_format
-print(vlm_r1_format(["<think>so</think> <answer>4</answer>"]).tolist())
+BOX = """
+from lfpc_rewards import locus_reward
+print(locus_reward(["<think>so</think><answer>[ +1, 2, 3, 4]</answer>"], [[1, 2, 3, 4]]).tolist())
 """
 IOU = """
 from lfpc_rewards import iou
@@ -92,11 +92,11 @@ def change_is_space(copy):
 @processes
 def test_a_changed_helper_in_another_file_changes_the_reward_in_the_next_process(copy, tmp_path):
     folder = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
-    assert run(copy, FORMAT, **folder) == [[1.0]]
+    assert run(copy, BOX, **folder) == [[1.0]]
     old = change_is_space(copy)
-    assert run(copy, FORMAT, **folder) == [[0.0]]
+    assert run(copy, BOX, **folder) == [[0.1]]
     (copy / "_scan.py").write_text(old, encoding="utf-8")
-    assert run(copy, FORMAT + COUNTS, **folder) == [[1.0], [3, 0]]  # as it was, and still there
+    assert run(copy, BOX + COUNTS, **folder) == [[1.0], [4, 0]]  # as it was, and still there
 
 
 @processes

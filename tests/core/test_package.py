@@ -228,13 +228,12 @@ def test_kernels_are_compiled_without_fast_mathematics_threads_or_numbas_cache(m
     monkeypatch.setattr(_jit, "njit", njit)
     monkeypatch.setattr(_jit, "keep", calls.append)
     monkeypatch.setattr(_jit.config, "DISABLE_JIT", 0)
-    assert _jit.kernel(abs) is _jit.object_kernel(abs) is _jit.part(abs) is _jit.inlined(abs) is abs
+    assert _jit.kernel(abs) is _jit.object_kernel(abs) is _jit.part(abs) is abs
     numpy_like = {"error_model": "numpy"}
     assert calls == [
         *(numpy_like | {"nogil": True}, abs),  # a kernel, which is kept
         *(numpy_like, abs),  # one that keeps the GIL
         numpy_like,
-        numpy_like | {"inline": "always"},
     ]
 
 

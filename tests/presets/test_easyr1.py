@@ -7,10 +7,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lfpc_rewards import presets
+from lfpc_rewards._tags import Tags, both
 from lfpc_rewards.presets._final_answer import same_answer_line, tidy_final_answer
 from lfpc_rewards.presets._layout import thought_and_answer
 from lfpc_rewards.presets._math import last_box
-from lfpc_rewards.presets._tags import Tags, both
 from lfpc_rewards.presets.systems.easyr1 import SYSTEM, _is_boxed
 from tests.presets.contract import PIECES, fools_exact_but_not_strict, keeps_the_contract, texts
 from tests.presets.replay import close, first, recorded

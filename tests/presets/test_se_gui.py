@@ -93,7 +93,7 @@ def test_braces_that_close_behind_the_call_are_no_format():
 
 
 @pytest.mark.parametrize("point", [[150, 150], [150.5, 20.25], [0, 0]])
-def test_the_compiled_reader_and_json_agree(point):
+def test_a_call_with_an_escape_is_the_same_call(point):
     plain = call(point)
     odd = plain.replace("coordinate", "coordin\\u0061te")
     assert score(odd).point == score(plain).point

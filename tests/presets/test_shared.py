@@ -1,69 +1,15 @@
-"""What the systems share: tags against `str` methods and regular expressions, strict reading, judges."""
+"""What the systems share: strict reading, judges, groups."""
 
 import math
-import re
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lfpc_rewards.presets._groups import number_groups, places_in_groups
 from lfpc_rewards.presets._judging import ask
 from lfpc_rewards.presets._strict import read_strictly
-from lfpc_rewards.presets._tags import Tags, both
-from tests.presets.contract import texts
-
-TAGS = (*both("think", "answer"), "<|image_pad|><|vision_end|>")
-
-
-@given(st.lists(texts, max_size=5), st.integers(0, 20))
-def test_tags_are_where_str_finds_them(rows, since):
-    tags = Tags(rows, TAGS)
-    for tag in TAGS:
-        assert tags.count(tag).tolist() == [row.count(tag) for row in rows]
-        assert tags.first(tag).tolist() == [row.find(tag) for row in rows]
-        assert tags.last(tag).tolist() == [row.rfind(tag) for row in rows]
-        start = np.full(len(rows), since)
-        assert tags.first(tag, start).tolist() == [row.find(tag, since) for row in rows]
-        assert tags.count(tag, start).tolist() == [row.count(tag, since) for row in rows]
-
-
-@given(st.lists(texts, max_size=5))
-def test_pairs_are_what_regular_expressions_find(rows):
-    pattern = re.compile("<answer>(.*?)</answer>", re.DOTALL)
-    tags = Tags(rows, TAGS)
-    found = [pattern.search(row) for row in rows]
-    assert list(zip(*(each.tolist() for each in tags.pair("answer")), strict=True)) == [
-        each.span(1) if each else (-1, -1) for each in found
-    ]
-    last = [list(pattern.finditer(row))[-1:] for row in rows]
-    assert list(zip(*(each.tolist() for each in tags.last_pair("answer")), strict=True)) == [
-        each[0].span(1) if each else (-1, -1) for each in last
-    ]
-
-
-spaced = st.lists(st.sampled_from([*TAGS, " ", "\n", "\u3000", "x"]), max_size=9).map("".join)
-
-
-@given(st.lists(spaced, max_size=5))
-@example(["</think>x<answer></think> <answer>", "</think>x<answer></think>x<answer>", "<think>"])
-def test_what_stands_before_a_tag(rows):
-    tags = Tags(rows, TAGS)
-    behind = [re.search(r"</think>\s*(<answer>)", row) for row in rows]
-    assert tags.first_behind("<answer>", "</think>").tolist() == [
-        found.start(1) if found else -1 for found in behind
-    ]
-    heads = [row.partition("<think>") for row in rows]
-    assert tags.follows("<think>").tolist() == [
-        bool(tag) and (not head.strip() or head.rstrip().endswith(TAGS)) for head, tag, _ in heads
-    ]
-
-
-def test_many_tags_in_one_text_find_room():
-    rows = ["<think>" * 5000, "x", "<think>"] * 40
-    assert Tags(rows, TAGS).count("<think>").tolist() == [5000, 0, 1] * 40
-
 
 CALL = "<grounding>x</grounding>"
 LAST = "<think>b</think><answer>red</answer>"

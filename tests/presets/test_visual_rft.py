@@ -170,7 +170,7 @@ def test_corners_are_those_that_a_regular_expression_finds(rows, tagged):
 
 
 @given(st.lists(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=4), max_size=5))
-def test_the_compiled_reader_and_json_agree(rows):
+def test_a_name_with_an_escape_is_the_same_name(rows):
     def item(x, sure, key):
         return f"{{'{key}': [{x}, 0, {x + 9}, 9], 'Confidence': 0.{sure}}}"
 

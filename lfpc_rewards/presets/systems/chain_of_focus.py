@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
+from lfpc_rewards._tags import Flags, Tags, both, lengths_of
 from lfpc_rewards._typing import Scores
 from lfpc_rewards.presets._completions import Transcript, same_length, transcripts
 from lfpc_rewards.presets._judging import (
@@ -23,8 +24,6 @@ from lfpc_rewards.presets._judging import (
 from lfpc_rewards.presets._math import MathLibrary, math_equal, needed
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
-from lfpc_rewards.presets._tags import Flags, Tags, both
-from lfpc_rewards.presets._texts import Places, stripped, without
 
 Bonus: TypeAlias = Literal["none", "right", "right_half", "wrong"]
 """What a tool call earns: nothing; 1 or 0.5 with a right answer; or 0.5 with a wrong one."""
@@ -155,11 +154,11 @@ def chain_of_focus(
         accuracy = strict_accuracy(read.answers, answers, questions, judge)
         return _weigh(accuracy, read.well_formed, read.images > 0, bonus)
     texts = transcripts(completions)
-    tags = Tags(without(texts, INSTRUCTION), _TAGS)
-    given, lengths = _last_answers(tags)
+    tags = Tags([text.replace(INSTRUCTION, "") for text in texts], _TAGS)
+    given = tags.stripped(*tags.last_pair("answer"))
     accuracy = ask(judge, questions, given, answers, read_judgement)
     searched = Tags(texts, _TAGS) if bonus in ("right_half", "wrong") else tags
-    return _weigh(accuracy, _format(tags, given, lengths), searched.pair("tool_call")[0] >= 0, bonus)
+    return _weigh(accuracy, _format(tags, given), searched.pair("tool_call")[0] >= 0, bonus)
 
 
 def chain_of_focus_math(
@@ -206,25 +205,19 @@ def chain_of_focus_math(
     if is_strict(mode):
         return chain_of_focus(completions, answers, questions=questions, judge=judge, mode=mode)
     tags = Tags(transcripts(completions), both("think", "answer"))
-    given, lengths = _last_answers(tags)
+    given = tags.stripped(*tags.last_pair("answer"))
     accuracy = math_equal(answers, [answer or None for answer in given], needed(math))
-    doubtful = np.flatnonzero((accuracy == 0) & (lengths > 0))
+    doubtful = np.flatnonzero((accuracy == 0) & (lengths_of(given) > 0))
     if judge is not None and doubtful.size:
         asked = ask(judge, questions, given, answers, read_equivalence, doubtful, unreadable=0.0)
         accuracy[doubtful] = asked[doubtful]
-    return _weigh(accuracy, _format(tags, given, lengths), np.zeros(len(given), np.bool_), "none")
+    return _weigh(accuracy, _format(tags, given), np.zeros(len(given), np.bool_), "none")
 
 
-def _last_answers(tags: Tags) -> tuple[list[str], Places]:
-    """(B,) the last answers, stripped, "" where there is none; and (B,) their lengths."""
-    start, stop = stripped(tags.own, *tags.last_pair("answer"))
-    return tags.cut(start, stop), stop - start
-
-
-def _format(tags: Tags, given: Sequence[str], lengths: Places) -> Scores:
+def _format(tags: Tags, given: Sequence[str]) -> Scores:
     good: Flags = (tags.count("<think>") > 0) & (tags.count("<answer>") > 0)
     good &= ~tags.unbalanced("think") & ~tags.unbalanced("answer")
-    for row in np.flatnonzero(lengths > _MOST_WORDS).tolist():
+    for row in np.flatnonzero(lengths_of(given) > _MOST_WORDS).tolist():
         good[row] &= len(given[row].split()) <= _MOST_WORDS
     return good.astype(np.float64)
 

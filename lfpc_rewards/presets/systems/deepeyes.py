@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lfpc_rewards._tags import Flags, Places, Tags, both, lengths_of
 from lfpc_rewards._typing import Scores
 from lfpc_rewards.parsing import read_columns
 from lfpc_rewards.presets._completions import Transcript, same_length, transcripts
@@ -24,15 +25,12 @@ from lfpc_rewards.presets._judging import (
 )
 from lfpc_rewards.presets._math import MathLibrary, math_equal, needed
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
-from lfpc_rewards.presets._tags import Flags, Tags, both
-from lfpc_rewards.presets._texts import Places, find_between, stripped
 
 LONGEST_ANSWER = 1000
 """Characters from which on an answer is wrong: long answers fool judges. In the original's code."""
 
 _IMAGE_START, _IMAGE_END = "<|vision_start|><|image_pad|>", "<|image_pad|><|vision_end|>"
 _TAGS = (*both("think", "answer"), _IMAGE_START, _IMAGE_END)
-_BOX = "\\boxed{"
 _BOXED = re.compile(r"\\boxed{([^}]+)}")
 
 SYSTEM = System(
@@ -145,9 +143,9 @@ def deepeyes(
     response = _Response(completions)
     tags = response.tags
     start = tags.after_last("<answer>")
-    start, stop = tags.strip(start, tags.first("</answer>", start))
-    accuracy = ask(judge, questions, tags.cut(start, stop), answers, read_judgement)
-    return response.score(stop - start, accuracy)
+    given = tags.stripped(np.maximum(start, 0), tags.first("</answer>", start))
+    accuracy = ask(judge, questions, given, answers, read_judgement)
+    return response.score(lengths_of(given), accuracy)
 
 
 def deepeyes_reasoning(
@@ -191,9 +189,8 @@ def deepeyes_reasoning(
     if is_strict(mode):
         return _strict(completions, answers, questions, judge)
     response = _Response(completions)
-    start, stop = stripped(response.tags.own, *response.tags.pair("answer", response.tail))
-    lengths = stop - start
-    given = response.tags.cut(start, stop)
+    given = response.tags.stripped(*response.tags.pair("answer", response.tail))
+    lengths = lengths_of(given)
     rows = np.flatnonzero((lengths > 0) & (lengths < LONGEST_ANSWER))
     accuracy = ask(judge, questions, given, answers, read_equivalence, rows, tries=8, unreadable=0.0)
     return response.score(lengths, accuracy, lengths == 0)
@@ -245,7 +242,10 @@ def deepeyes_math(
     same_length(len(completions), answers=answers, questions=questions)
     strict = is_strict(mode)
     tags = Tags(transcripts(completions), both("think"))
-    given, count = _boxed(tags, np.maximum(tags.after_last("</think>"), 0))
+    boxes = [
+        _BOXED.findall(text) for text in tags.cut(np.maximum(tags.after_last("</think>"), 0), tags.lengths)
+    ]
+    given, count = [each[-1] if each else None for each in boxes], lengths_of(boxes)
     if strict:
         given = [answer if one else None for answer, one in zip(given, count == 1, strict=True)]
         accuracy = strict_accuracy(given, answers, questions, judge)
@@ -258,19 +258,6 @@ def deepeyes_math(
             accuracy[doubtful] = asked[doubtful]
     layout = -((count != 1) | tags.unbalanced("think")).astype(np.float64)
     return DeepEyesParts(accuracy, layout, np.zeros(len(given)), 1.2 * accuracy + 0.4 * layout)
-
-
-def _boxed(tags: Tags, start: Places) -> tuple[list[str | None], Places]:
-    r"""(B,) the last and (B,) the number of what ``\\boxed{([^}]+)}`` finds at or after `start`."""
-    begin, end, again = find_between(tags.own, _BOX, "}", start)
-    count = (end > begin).astype(np.int64)
-    given: list[str | None] = list(tags.cut(np.where(count > 0, begin, 0), np.where(count > 0, end, 0)))
-    for row in np.flatnonzero(count == 0).tolist():
-        given[row] = None
-    for row in np.flatnonzero(again >= 0).tolist():
-        found = _BOXED.findall(tags.texts[row], int(start[row]))
-        given[row], count[row] = found[-1] if found else None, len(found)
-    return given, count
 
 
 class _Response:

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lfpc_rewards._tags import Tags, both, lengths_of
 from lfpc_rewards._typing import Message
 from lfpc_rewards.presets._completions import Transcript, same_length, transcripts
 from lfpc_rewards.presets._judging import BatchJudge, ask, read_judgement
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
-from lfpc_rewards.presets._tags import Flags, Tags, both
-from lfpc_rewards.presets._texts import Places, find_text, lengths_of, stripped
 from lfpc_rewards.presets.systems.deepeyes import (
     LONGEST_ANSWER,
     DeepEyesParts,
@@ -127,20 +126,13 @@ def verl_deepeyes(
     tail = np.maximum(tags.after_last("</think>"), 0)
     start, stop = tags.pair("answer", tail)
     missing = start < 0
-    begin, end, scattered = _places_without_tags(tags, tail)
-    start, stop = tags.strip(np.where(missing, begin, start), np.where(missing, end, stop))
-    lengths = stop - start
-    odd = np.flatnonzero(scattered & missing)
-    texts = [_without_tags(tags.texts[row], int(tail[row])) for row in odd.tolist()]
-    lengths[odd] = lengths_of(texts)
-    empty = lengths == 0
-    start, stop = tags.strip(np.where(empty, 0, start), np.where(empty, tags.lengths, stop))
-    given = tags.cut(start, stop)
-    for row, text in zip(odd.tolist(), texts, strict=True):
-        given[row] = text or given[row]
-    lengths = np.where(empty, stop - start, lengths)
+    given = tags.stripped(start, stop)
+    for row in np.flatnonzero(missing).tolist():
+        given[row] = _without_tags(tags.texts[row], int(tail[row]))
+    empty = lengths_of(given) == 0
+    given = [answer or text.strip() for answer, text in zip(given, tags.texts, strict=True)]
     accuracy = ask(judge, questions, given, answers, read_correct)
-    long = lengths >= LONGEST_ANSWER
+    long = lengths_of(given) >= LONGEST_ANSWER
     wrong = missing | empty | long | tags.unbalanced("think") | tags.unbalanced("answer", tail)
     looked = (tags.pair("tool_call")[0] >= 0) | (tags.pair("tool_response")[0] >= 0)
     return weigh(np.where(long & ~np.isnan(accuracy), 0.0, accuracy), wrong, looked)
@@ -190,9 +182,9 @@ def ms_swift_deepeyes(
     same_length(len(completions), answers=answers, questions=questions, messages=messages)
     tags = Tags(transcripts(completions), both("think", "answer", "tool_call"))
     start = tags.after_last("<answer>")
-    start, stop = tags.strip(start, tags.first("</answer>", start))
-    accuracy = ask(judge, questions, tags.cut(start, stop), answers, read_judgement)
-    long = stop - start >= LONGEST_ANSWER
+    given = tags.stripped(np.maximum(start, 0), tags.first("</answer>", start))
+    accuracy = ask(judge, questions, given, answers, read_judgement)
+    long = lengths_of(given) >= LONGEST_ANSWER
     tail = np.maximum(tags.after_last("</think>"), 0)
     wrong = long | tags.unbalanced("think") | tags.unbalanced("tool_call") | tags.unbalanced("answer", tail)
     lengths = lengths_of(messages)
@@ -217,25 +209,3 @@ def _without_tags(text: str, tail_start: int) -> str:
     if "</think>" not in text:
         return text.strip()
     return _ROLE.sub("", _RESPONSE.sub("", _CALL.sub("", tail))).strip()
-
-
-def _places_without_tags(tags: Tags, tail: Places) -> tuple[Places, Places, Flags]:
-    """(B,) where `_without_tags` starts and stops, but for white space; (B,) whether it is no such part."""
-    no_thinking = tags.count("</think>") == 0
-    # Each place as one number, so that sorting (of what is sorted in two runs) puts the parts in order.
-    rows, scale = np.arange(len(tail)), int(tags.lengths.max(initial=0)) + 1
-    owners, begin, end = tags.pairs("tool_call", tail)
-    call, behind = begin - len("<tool_call>"), end + len("</tool_call>")
-    starts = np.sort(np.concatenate((rows * scale + tail, owners * scale + behind)), kind="stable")
-    stops = np.sort(np.concatenate((rows * scale + tags.lengths, owners * scale + call)), kind="stable")
-    owners = starts // scale
-    begin, end = stripped(tags.own, starts % scale, stops % scale, owners)
-    left = end > begin
-    start, stop = np.zeros((2, len(tail)), np.int64)
-    start[owners[left]], stop[owners[left]] = begin[left], end[left]
-    scattered: Flags = np.bincount(owners[left], minlength=len(tail)) > 1
-    scattered |= tags.count("</tool_response>", tail) > 0
-    for role in ("user", "assistant"):
-        scattered |= find_text(tags.own, role, tail) >= 0
-    scattered &= ~no_thinking | (tags.count("</tool_response>") > 0)
-    return np.where(no_thinking, 0, start), np.where(no_thinking, tags.lengths, stop), scattered

@@ -8,14 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lfpc_rewards._tags import Flags, Places, Tags, both, lengths_of
 from lfpc_rewards._typing import Scores
 from lfpc_rewards.presets._completions import Transcript, same_length, transcripts
 from lfpc_rewards.presets._final_answer import tidy_final_answer
 from lfpc_rewards.presets._judging import BatchJudge, ask, read_equivalence, strict_accuracy
 from lfpc_rewards.presets._strict import StrictTurns, read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
-from lfpc_rewards.presets._tags import Flags, Tags, both
-from lfpc_rewards.presets._texts import Places, stripped
 
 LONGEST_ANSWER = 300
 """Characters from which on an answer is wrong. In the original's code."""
@@ -237,8 +236,8 @@ class _Response:
         self.tail: Places = np.maximum(self.tags.after_last("</think>"), 0)
         start, stop = self.tags.pair("answer", self.tail)
         self.found: Flags = start >= 0
-        start, stop = stripped(self.tags.own, start, stop)
-        self.given, self.lengths = self.tags.cut(start, stop), stop - start
+        self.given = self.tags.stripped(start, stop)
+        self.lengths = lengths_of(self.given)
 
     def judged(
         self, answers: Sequence[str], questions: Sequence[str] | None, judge: BatchJudge | None

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lfpc_rewards._tags import Tags, both
 from lfpc_rewards._typing import Message, Scores
 from lfpc_rewards.presets._completions import first_texts, same_length
 from lfpc_rewards.presets._final_answer import same_answer_line
@@ -21,7 +22,6 @@ from lfpc_rewards.presets._math import Grader, graded, grader_needed, last_box
 from lfpc_rewards.presets._shaping import as_lengths, soft_overlong
 from lfpc_rewards.presets._strict import last_turns, read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
-from lfpc_rewards.presets._tags import Tags, both
 
 _AROUND_SIGNS = re.compile(r"\s*([<>/])\s*")
 _THINK = re.compile(r"\s*<\s*think\s*>")
@@ -138,7 +138,7 @@ def easyr1_r1v(
     texts = first_texts(completions)
     tags = Tags(texts, both("think", "answer"))
     start, stop = tags.line_pair("answer")
-    given = tags.cut_stripped(np.maximum(start, 0), stop)  # without an answer: the whole text
+    given = tags.stripped(np.maximum(start, 0), stop)  # without an answer: the whole text
     golds = [gold.strip() for gold in answers]
     accuracy = graded(golds, given, grader_needed(grader), failed=0.0)
     return _weigh(accuracy, thought_and_answer(tags), format_weight)

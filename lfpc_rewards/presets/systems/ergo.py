@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from itertools import chain
 from operator import eq
 from typing import Any, NamedTuple, TypeAlias
 
@@ -16,15 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lfpc_rewards._checks import as_positive_sizes
+from lfpc_rewards._tags import Flags
 from lfpc_rewards._typing import Boxes, Floats, Scores, SizesLike
-from lfpc_rewards.presets._boxes import INTEGER_BOX
+from lfpc_rewards.presets._boxes import INTEGER_BOX, NO_BOX, numbers_in
 from lfpc_rewards.presets._completions import TurnList, same_length, turns_of
 from lfpc_rewards.presets._judging import BatchJudge, ask, strict_accuracy
 from lfpc_rewards.presets._judging import read_strictly as read_verdict
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
-from lfpc_rewards.presets._tags import Flags, Tags, both
-from lfpc_rewards.presets._texts import Places, lengths_of
 from lfpc_rewards.presets.tools import ergo as tool
 
 CropReader: TypeAlias = Callable[
@@ -34,9 +32,10 @@ CropReader: TypeAlias = Callable[
 box, in pixels of the original; one text per crop, in order, or None if it failed. It gets no gold answer.
 The prompt, the network, retries and the cache are its own business."""
 
-_TAGS = both("think", "zoom", "answer")
+_PAIRS = [re.compile(f"<{name}>(.*?)</{name}>", re.DOTALL) for name in ("zoom", "think", "answer")]
+_ZOOM = _PAIRS[0]
+_THINKING = re.compile("</?think>")
 _LETTERS = re.compile("[a-zA-Z]+")
-_SHORTEST = len("[0,0,0,0]")
 _MIN_PIXELS, _MAX_PIXELS = 4 * 28 * 28, 1280 * 28 * 28
 """How large a crop is shown, by default of the inference code: beyond that its tool may refuse thin crops."""
 
@@ -262,61 +261,49 @@ class _Rollouts(NamedTuple):
 
 
 def _read(completions: Sequence[TurnList], original: Floats, shown: Floats) -> _Rollouts:
-    turns = turns_of(completions)
-    if not all(turns):
-        turns = [each or ("",) for each in turns]
-    counts = lengths_of(turns)
-    tags = Tags(list(chain.from_iterable(turns)), _TAGS)
-    ends = np.cumsum(counts)
-    boxes, asked = _cut_boxes(tags, ends - counts, original, shown)
+    turns = [each or ("",) for each in turns_of(completions)]
+    layout = [all(any(map(pair.search, each)) for pair in _PAIRS) for each in turns]
+    boxes, asked = _cut_boxes([each[0] for each in turns], original, shown)
     whole = np.concatenate((np.zeros_like(original), original), axis=1)
-    row_of = np.repeat(np.arange(len(turns)), counts)
-    pairs = [
-        np.bincount(row_of, tags.pair(name)[0] >= 0, len(turns)) > 0 for name in ("think", "zoom", "answer")
-    ]
-    layout = np.all(pairs, axis=0).astype(np.float64)
-    return _Rollouts(_answers(tags, ends - 1), layout, np.where(asked, boxes, whole))
+    answers = [_answer(each[-1]) for each in turns]
+    return _Rollouts(answers, np.array(layout, np.float64), np.where(asked, boxes, whole))
 
 
 def _read_strict(completions: Sequence[TurnList], original: Floats, shown: Floats) -> _Rollouts:
     read, turns = read_strictly(completions, "zoom"), turns_of(completions)
-    row_of = np.repeat(np.arange(len(turns)), lengths_of(turns))
-    tags = Tags(list(chain.from_iterable(turns)), both("think", "zoom"))
-    zooms = tags.count("<zoom>")
-    once = np.bincount(row_of, zooms, len(turns)) == 1
-    behind = tags.first("<zoom>") > np.maximum(tags.last("<think>"), tags.last("</think>"))
-    at = np.flatnonzero((zooms == 1) & behind & (once & (read.images == 1))[row_of])
-    rows = row_of[at]
-    boxes = np.full((len(turns), 4), np.nan)
-    cut, asked = _cut_boxes(tags, at, original[rows], shown[rows])
-    boxes[rows] = np.where(asked, cut, np.nan)
-    return _Rollouts(read.answers, np.logical_and(read.well_formed, once).astype(np.float64), boxes)
+    zooming = [[turn for turn in each if "<zoom>" in turn] for each in turns]
+    once = [len(each) == 1 and each[0].count("<zoom>") == 1 for each in zooming]
+    # The zoom must follow the thinking, and have come back.
+    seen = [
+        each[0] if one and images == 1 and not _THINKING.search(each[0].partition("<zoom>")[2]) else ""
+        for each, one, images in zip(zooming, once, read.images.tolist(), strict=True)
+    ]
+    boxes, asked = _cut_boxes(seen, original, shown)
+    layout = np.logical_and(read.well_formed, once).astype(np.float64)
+    return _Rollouts(read.answers, layout, np.where(asked, boxes, np.nan))
 
 
-def _cut_boxes(tags: Tags, at: Places, original: Floats, shown: Floats) -> tuple[Boxes, Flags]:
-    """What the tool cuts for the turns `at`.
+def _cut_boxes(texts: Sequence[str], original: Floats, shown: Floats) -> tuple[Boxes, Flags]:
+    """What the tool cuts for some turns.
 
     Returns:
         (n, 4) boxes, NaN where it raises, and (n, 1) whether the first zoom holds exactly one box.
     """
-    start, stop = tags.pair("zoom")
-    numbers, spans = INTEGER_BOX.first(tags.own, start, np.maximum(stop, 0))
-    behind = spans[:, 1]
-    asked = behind >= 0
-    if (asked & (stop - behind >= _SHORTEST)).any():  # there is room for a second one
-        further = INTEGER_BOX.first(tags.own, behind, np.where(asked, stop, 0))[1]
-        asked &= further[:, 1] < 0
+    zooms = [zoom[1] if (zoom := _ZOOM.search(text)) else "" for text in texts]
+    found = [list(INTEGER_BOX.finditer(zoom)) for zoom in zooms]
+    asked = np.array([len(each) == 1 for each in found], np.bool_)
+    numbers = np.array([numbers_in(each[0], 4) if len(each) == 1 else NO_BOX for each in found])
     with np.errstate(invalid="ignore", over="ignore"):
-        scaled = numbers[at] * np.tile(original / shown, 2)
+        scaled = numbers.reshape(-1, 4) * np.tile(original / shown, 2)
         boxes = np.trunc(np.clip(scaled, 0, np.tile(original, 2)))
         width, height = _sides(boxes)
         # What has a usual shape, and so an area, is cut; about all else the tool itself is asked.
         usual = (width < 1000 * height) & (height < 1000 * width)
-    for k in np.flatnonzero(asked[at] & ~usual).tolist():
+    for k in np.flatnonzero(asked & ~usual).tolist():
         size, shown_size = ((int(each[k, 0]), int(each[k, 1])) for each in (original, shown))
-        crop = tool.crop(tags.texts[at[k]], size, shown_size, min_pixels=_MIN_PIXELS, max_pixels=_MAX_PIXELS)
+        crop = tool.crop(texts[k], size, shown_size, min_pixels=_MIN_PIXELS, max_pixels=_MAX_PIXELS)
         boxes[k] = np.nan if crop is None else crop.box
-    return boxes, asked[at, None]
+    return boxes, asked[:, None]
 
 
 def _sides(boxes: Boxes) -> tuple[Scores, Scores]:
@@ -324,14 +311,10 @@ def _sides(boxes: Boxes) -> tuple[Scores, Scores]:
     return boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
 
 
-def _answers(tags: Tags, at: Places) -> list[str]:
-    """(n,) what follows the first answer tag up to the next one, or all of a text that has nothing there."""
-    start = tags.after_first("<answer>")
-    closed, again = tags.first("</answer>", start), tags.first("<answer>", start)
-    stop = np.where((again < 0) | ((closed >= 0) & (closed < again)), closed, again)
-    stop = np.where(start < 0, 0, np.where(stop < 0, tags.lengths, stop))
-    spans = zip(at.tolist(), start[at].tolist(), stop[at].tolist(), strict=True)
-    return [tags.texts[k][begin:end].strip() or tags.texts[k] for k, begin, end in spans]
+def _answer(text: str) -> str:
+    """What follows the first answer tag up to the next one, or all of a text that has nothing there."""
+    inside = text.partition("<answer>")[2].partition("</answer>")[0].partition("<answer>")[0]
+    return inside.strip() or text
 
 
 def _regions(
@@ -354,8 +337,8 @@ def _regions(
             raise TypeError(f"reward_model must answer with a text or None, got {reply!r}")
     said = np.flatnonzero([reply is not None for reply in replies])
     given = _take(replies, said)
-    if match is _match and any("<answer>" in text for text in given):
-        given = _answers(Tags(given, both("answer")), np.arange(len(given)))
+    if match is _match:
+        given = list(map(_answer, given))
     scores[said] = match(given, _take(golds, said), _take(questions, said), judge)
     return scores
 
@@ -373,10 +356,6 @@ def _match(
 
 def _check_letters(answers: Sequence[str]) -> None:
     """Raise for a gold answer that no answer could match."""
-    if set(map(type, answers)) == {str} and all(answers):
-        together = "".join(answers)
-        if together.isascii() and together.isalpha():
-            return
     for row, gold in enumerate(answers):
         if not (isinstance(gold, str) and gold.isascii() and gold.isalpha()):
             raise ValueError(f"answers[{row}] must be letters only, or a judge be given, got {gold!r}")

@@ -14,25 +14,26 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lfpc_rewards._jit import object_kernel
-from lfpc_rewards._packing import pack_rows
-from lfpc_rewards._scan import is_space
+from lfpc_rewards._tags import Tags, both
 from lfpc_rewards._typing import Message, Scores
-from lfpc_rewards.presets._boxes import NO_BOX, as_number, as_numbers, json_or_none
+from lfpc_rewards.presets._boxes import NO_BOX, as_number, as_numbers, json_or_none, read_golds
 from lfpc_rewards.presets._completions import first_texts, same_length
 from lfpc_rewards.presets._layout import thought_and_answer
 from lfpc_rewards.presets._literals import NotLiteralError, python_literal
-from lfpc_rewards.presets._records import TEXT, Layout
-from lfpc_rewards.presets._shapes import is_word
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
-from lfpc_rewards.presets._tags import Tags, both
-from lfpc_rewards.presets._texts import Places, Readable, codes_of, lengths_of, readable, stripped
 
 NEAR = 140.0
 """Pixels within which a click at a point counts. In the original's code."""
 
-_LAYOUT = Layout({"action": TEXT, "point": 2, "input_text": TEXT}, "'")
+_WHOLE = r"(0|[1-9]\d{0,14})"
+_PLAIN = re.compile(
+    rf"\[\{{'action': ?'(\w+)', ?'point': ?\[{_WHOLE}, ?{_WHOLE}\], ?"
+    r"'input_text': ?'([^'\\\x00-\x1f\[\]]*)'\}\]",
+    re.ASCII,
+)
+"""An action as models write it: here patterns and parser agree."""
+
 _ACTION = re.compile(r"'action':\s*'(\w+)'")
 _INPUT = re.compile(r"'input_text':\s*'(.*?)'")
 _POINT = re.compile(r"\{.*\[(\d+),\s*(\d+)]\s*.*\}")
@@ -162,13 +163,11 @@ def gui_r1(
     strict = is_strict(mode)
     if strict:
         read = read_strictly(completions, "tool_call")
-        texts, framed = readable([text or "" for text in read.answers]), read.well_formed
-        start, stop = lengths_of(texts) * 0, lengths_of(texts)
+        texts, framed = read.texts(), read.well_formed
     else:
         tags = Tags(first_texts(completions), both("think", "answer"))
-        texts, framed = tags.own, thought_and_answer(tags)
-        start, stop = stripped(texts, *tags.pair("answer"))
-    given = _read(texts, start, stop, strict)
+        texts, framed = tags.stripped(*tags.pair("answer")), thought_and_answer(tags)
+    given = _read(texts, strict)
     accuracy = _is_right(given, golds, strict).astype(np.float64)
     layout = framed * given.complete
     return GuiR1Parts(accuracy, layout, 0.8 * accuracy + 0.2 * layout)
@@ -176,33 +175,15 @@ def gui_r1(
 
 def _golds(answers: Sequence[Any]) -> _Actions:
     """The gold actions; places are boxes, or (x, y, NaN, NaN) for a point."""
-    golds = answers
-    if not set(map(type, answers)) <= {dict}:
-        known = {text: json_or_none(text) for text in {text for text in answers if isinstance(text, str)}}
-        read = [known[answer] if isinstance(answer, str) else answer for answer in answers]
-        golds = [gold if isinstance(gold, Mapping) else {} for gold in read]
-    names, targets, texts = (
-        [gold.get(name) for gold in golds] for name in ("action", "gt_bbox", "input_text")
+    golds = [_gold(gold, f"answers[{row}]", answers[row]) for row, gold in enumerate(read_golds(answers))]
+    names, places, texts = zip(*golds, strict=True) if golds else ((), (), ())
+    return _Actions(list(names), np.array(places, np.float64).reshape(-1, 4), list(texts))
+
+
+def _gold(gold: Any, where: str, answer: Any) -> tuple[str, tuple[float, ...], Any]:
+    action, target, text = (
+        gold.get(name) if isinstance(gold, Mapping) else None for name in ("action", "gt_bbox", "input_text")
     )
-    packed = pack_rows([targets], _place)
-    places = np.full((len(targets), 4), np.nan) if packed is None else packed[0].reshape(-1, 4)
-    plain = np.isfinite(places).all(1) & _are_texts(names) & _are_texts(texts)
-    for row in np.flatnonzero(~plain).tolist():
-        _check(f"answers[{row}]", answers[row], names[row], targets[row], texts[row])
-    return _Actions(list(map(str.lower, names)), places, texts)
-
-
-def _place(target: Any) -> tuple[float, ...]:
-    """Four numbers of a box, of a point two and NaN; NaN for anything else."""
-    is_box = isinstance(target, list | tuple) and len(target) == 4
-    return as_numbers(target, 4) if is_box else as_numbers(target, 2) + NO_BOX[:2]
-
-
-def _are_texts(values: list[Any]) -> NDArray[np.bool_]:
-    return np.array([type(value) is str for value in values], np.bool_)
-
-
-def _check(where: str, answer: Any, action: Any, target: Any, text: Any) -> None:
     numbers = target if isinstance(target, list | tuple) else [math.nan]
     if not isinstance(action, str) or not all(isinstance(n, int | float) and n - n == 0 for n in numbers):
         raise ValueError(f"{where} must have an action and a gt_bbox of numbers, got {answer!r}")
@@ -210,57 +191,30 @@ def _check(where: str, answer: Any, action: Any, target: Any, text: Any) -> None
         raise ValueError(f"{where} must have an input_text, got {answer!r}")
     if action.lower() == "click" and len(numbers) not in (2, 4):
         raise ValueError(f"{where} must have a gt_bbox of two or four numbers, got {answer!r}")
+    is_box = len(numbers) == 4
+    return action.lower(), as_numbers(target, 4) if is_box else as_numbers(target, 2) + NO_BOX[:2], text
 
 
-def _read(texts: Readable, start: Places, stop: Places, strict: bool) -> _Actions:
-    """What each answer says, which stands between two places of a text."""
-    read = _LAYOUT.read(texts, start, stop)
-    alone = np.flatnonzero(read.counts == 1)
-    spans, places = np.full((len(texts), 3, 2), -1), np.zeros((len(texts), 2))
-    spans[alone], places[alone] = read.spans[read.first[alone]], read.numbers[read.first[alone]]
-    plain = are_plain(id(texts), start, stop, spans)
-    bounds = (spans[:, field, side].tolist() for field in (0, 2) for side in (0, 1))
-    columns = zip(texts.texts, *bounds, strict=True)
-    pairs = [(text[a:b], text[c:d]) for text, a, b, c, d in columns]
-    names, words = [name for name, _ in pairs], [inside for _, inside in pairs]
-    complete = np.array([_has_argument(*pair) for pair in pairs], np.bool_)
-    known: dict[str, tuple[_Action, bool]] = {}
-    for row in np.flatnonzero(~plain).tolist():
-        text = texts.texts[row][start[row] : stop[row]]
-        if text not in known:
-            value = _value(text, strict)
-            known[text] = _strict_action(value) if strict else _searched(text), _is_complete(value, strict)
-        (names[row], places[row], words[row]), complete[row] = known[text]
-    return _Actions(names, places, words, complete)
+def _read(texts: Sequence[str], strict: bool) -> _Actions:
+    """What each answer says."""
+    known = {text: _plain(text) or _odd(text, strict) for text in set(texts)}
+    actions = [known[text] for text in texts]
+    names, places, words = zip(*(action for action, _ in actions), strict=True) if actions else ((), (), ())
+    complete = np.array([whole for _, whole in actions], np.bool_)
+    return _Actions(list(names), np.array(places, np.float64).reshape(-1, 2), list(words), complete)
 
 
-@object_kernel
-def are_plain(texts: int, start: Places, stop: Places, spans: Places) -> NDArray[np.bool_]:
-    """(B,) whether patterns and parser agree on an answer, because it is written in the plainest way.
+def _plain(text: str) -> tuple[_Action, bool] | None:
+    found = _PLAIN.fullmatch(text)
+    if not found:
+        return None
+    name, x, y, words = found.groups()
+    return _Action(name, (float(x), float(y)), words), _has_argument(name, words)
 
-    `spans`: where its action, point and text stand. There is one list in the other, the action is a word, and
-    no sign or blank is where only one of them would take it.
-    """
-    plain = np.zeros(start.size, np.bool_)
-    size = np.zeros(1, np.intp)
-    for row in range(start.size):
-        if spans[row, 0, 0] < 0 or spans[row, 2, 0] < 0:
-            continue
-        codes = codes_of(texts, row, size)
-        good = spans[row, 0, 0] < spans[row, 0, 1]
-        for i in range(spans[row, 0, 0], spans[row, 0, 1]):
-            good &= is_word(codes[i])
-        opened, closed, before = 0, 0, 0
-        for i in range(start[row], stop[row]):
-            code = codes[i]
-            opened += code == 0x5B  # [
-            closed += code == 0x5D  # ]
-            good &= code != 0x2D and code != 0x2E and code != 0x0A and code != 0x0D  # - . and ends of lines
-            good &= not (is_space(before) and (code == 0x3A or code == 0x2C or code == 0x5D))  # : , ]
-            good &= not (before == 0x5B and is_space(code))
-            before = code
-        plain[row] = good and opened == 2 and closed == 2
-    return plain
+
+def _odd(text: str, strict: bool) -> tuple[_Action, bool]:
+    value = _value(text, strict)
+    return _strict_action(value) if strict else _searched(text), _is_complete(value, strict)
 
 
 def _searched(text: str) -> _Action:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lfpc_rewards._tags import Tags, both
 from lfpc_rewards._typing import Message, Scores
 from lfpc_rewards.presets._completions import Transcript, last_contents, same_length
 from lfpc_rewards.presets._groups import as_scores
@@ -17,7 +18,6 @@ from lfpc_rewards.presets._layout import thought_and_answer
 from lfpc_rewards.presets._shaping import as_lengths, cosine_between, repeated_word_share
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
-from lfpc_rewards.presets._tags import Tags, both
 
 SYSTEM = System(
     name="ms-swift",

@@ -12,18 +12,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lfpc_rewards._tags import Flags, Tags
 from lfpc_rewards._typing import Boxes, BoxesLike, Message, Scores
 from lfpc_rewards.geometry import iou
 from lfpc_rewards.presets._boxes import gold_boxes, json_or_none, proper
 from lfpc_rewards.presets._completions import first_texts, last_texts, refuse_one, same_length
-from lfpc_rewards.presets._shapes import Shape
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
-from lfpc_rewards.presets._tags import Flags, Tags
-from lfpc_rewards.presets._texts import readable
 
 _NUMBER = r"(-?\d+(?:\.\d+)?)"
-_BOXES = (Shape("[ ~, ~, ~, ~ ]"), Shape("( ~, ~, ~, ~ )"), Shape("( ~, ~), ( ~, ~)"))
+_FOUR = r",\s*".join([_NUMBER] * 4)
+_BOXES = (
+    ("[", re.compile(rf"\[\s*{_FOUR}\s*\]")),
+    ("(", re.compile(rf"\(\s*{_FOUR}\s*\)")),
+    ("(", re.compile(rf"\(\s*{_NUMBER},\s*{_NUMBER}\),\s*\(\s*{_NUMBER},\s*{_NUMBER}\)")),
+)
+"""How each form of a box begins, which is quickly looked for, and the form."""
+
 _STRICT = re.compile(
     r"\s*<\|object_ref_start\|>[^<]*<\|object_ref_end\|><\|box_start\|>\s*"
     rf"\(\s*{_NUMBER},\s*{_NUMBER}\s*\),\s*\(\s*{_NUMBER},\s*{_NUMBER}\s*\)\s*<\|box_end\|>(?:<\|im_end\|>)?\s*"
@@ -185,19 +190,20 @@ def _golds(answers: Any) -> Boxes:
 
 def _first_boxes(texts: Sequence[str]) -> Boxes:
     """(B, 4) the first box of the first form that a text has; 0, 0, 0, 0 without one."""
-    own = readable(texts)
-    boxes = np.zeros((len(texts), 4))
-    missing = np.ones(len(texts), np.bool_)
-    for form in _BOXES:
-        numbers, spans = form.first(own)
-        found = missing & (spans[:, 0] >= 0)
-        boxes[found] = numbers[found]
-        missing &= ~found
+    boxes = np.array([_first_box(text) for text in texts], np.float64).reshape(-1, 4)
     shares = np.array(["<|box_start|>" not in text for text in texts], np.bool_)
     with np.errstate(over="ignore", invalid="ignore"):
         thousandths = np.trunc(boxes[shares] * 1000)
     boxes[shares] = np.where(np.isfinite(thousandths), thousandths, np.nan)
     return boxes
+
+
+def _first_box(text: str) -> tuple[float, ...]:
+    for sign, form in _BOXES:
+        found = form.search(text) if sign in text else None
+        if found:
+            return tuple(map(float, found.groups()))
+    return (0.0,) * 4
 
 
 def _iou_as_written(boxes: Boxes, others: Boxes) -> Scores:

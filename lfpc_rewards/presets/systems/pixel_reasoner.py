@@ -7,7 +7,7 @@ paper compute it differently; both are here.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache, lru_cache
 from math import isnan
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -30,16 +30,14 @@ from lfpc_rewards.presets._judging import BatchJudge, strict_accuracy
 from lfpc_rewards.presets._math import MathLibrary, needed
 from lfpc_rewards.presets._strict import delivered_images
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
-from lfpc_rewards.presets._tags import Tags, both
-from lfpc_rewards.presets._texts import Readable, find_text, lower, readable, without
 
 Formula: TypeAlias = Literal["code", "paper"]
 """How curiosity is computed; see `pixel_reasoner_shaping`."""
 
 _CALL_END = "</tool_call>"
 _ASSISTANT = "<|im_start|>assistant\n"
+_TAGGED = re.compile("<answer>(.*?)</answer>")
 _OPTION_LETTERS = "ABCDEFGHIJK"
-_NOISE = ("dfrac", "\\text", "\\varnothing", "minutes", "cm")
 
 SYSTEM = System(
     name="Pixel-Reasoner",
@@ -147,10 +145,10 @@ def pixel_reasoner(
         accuracy = np.where(unrepaired & (accuracy > 0.5), 0.0, accuracy)
         looked = [delivered_images(each, ["<tool_call>"]) for each in completions]
         return pixel_reasoner_shaping(accuracy, looked, groups=groups, videos=videos, formula="paper")
-    texts = readable(transcripts(completions))
-    accuracy = pixel_reasoner_accuracy(without(texts, _ASSISTANT).texts, answers, math=math)
+    texts = transcripts(completions)
+    accuracy = pixel_reasoner_accuracy([text.replace(_ASSISTANT, "") for text in texts], answers, math=math)
     calls, failed = np.zeros(len(texts)), np.zeros(len(texts), np.bool_)
-    for row in np.flatnonzero(find_text(texts, _CALL_END) >= 0).tolist():
+    for row in [row for row, text in enumerate(texts) if _CALL_END in text]:
         calls[row], failed[row] = _calls(completions[row])
     return pixel_reasoner_shaping(
         accuracy, calls, groups=groups, videos=videos, failed=failed, formula=formula
@@ -194,13 +192,10 @@ def pixel_reasoner_accuracy(
         array([1., 0.])
     """
     same_length(len(texts), answers=answers)
-    lowered = readable(lower(texts))
-    # Nearly no text has what the original replaces first.
-    noisy = np.any([find_text(lowered, word) >= 0 for word in _NOISE], axis=0).tolist()
     rule, accepted = _Rule(needed(math), requires_box), lru_cache(None, typed=True)(_accepted)
     golds = [accepted(tuple(gold) if isinstance(gold, list) else gold) for gold in answers]
-    columns = zip(lowered.texts, noisy, *_candidates(lowered, requires_box), golds, strict=True)
-    return np.array([rule.reward(*row) for row in columns], np.float64)
+    rows = zip(texts, golds, strict=True)
+    return np.array([rule.reward(text.lower(), gold) for text, gold in rows], np.float64)
 
 
 def pixel_reasoner_shaping(
@@ -279,20 +274,13 @@ def _accepted(gold: Any) -> tuple[str, ...]:
     return tuple(accepted)
 
 
-def _candidates(lowered: Readable, requires_box: bool) -> tuple[list[str], list[str]]:
-    """(B,) what follows the last box, (B,) what the answer tag holds, as a box; "" where there is none."""
-    word = "boxed" if requires_box else "\\boxed"
-    boxed, tagged = [""] * len(lowered), [""] * len(lowered)
-    for row in np.flatnonzero(find_text(lowered, word) >= 0).tolist():
-        tail = "\\boxed" + lowered.texts[row].rpartition(word)[2]
-        boxed[row] = tail if requires_box else tail.strip()
-    if not requires_box:
-        tags = Tags(lowered, both("answer"))
-        start, stop = tags.line_pair("answer")
-        inside = tags.cut(np.maximum(start, 0), np.maximum(stop, 0))
-        for row in np.flatnonzero(start >= 0).tolist():
-            tagged[row] = f"\\boxed{{{inside[row]}}}"
-    return boxed, tagged
+def _candidates(text: str) -> Iterator[str]:
+    """What follows the last box, then what the first answer tag on one line holds, as a box."""
+    _, found, tail = text.rpartition("\\boxed")
+    if found:
+        yield ("\\boxed" + tail).strip()
+    if tagged := _TAGGED.search(text):
+        yield f"\\boxed{{{tagged[1]}}}"
 
 
 class _Rule:
@@ -302,11 +290,11 @@ class _Rule:
         self._math, self._requires_box = math, requires_box
         self._truth, self._known, self._tidy = cache(self._read), cache(self._compare), cache(_normalise)
 
-    def reward(self, text: str, noisy: bool, boxed: str, tagged: str, golds: Sequence[str]) -> float:
-        """Of a text in lower case; `noisy`: it may have what `_normalise` replaces."""
+    def reward(self, text: str, golds: Sequence[str]) -> float:
+        """Of a text in lower case."""
         score = 0.0
         for gold in golds:
-            score = self._score(text, noisy, boxed, tagged, self._tidy(gold))
+            score = self._score(text, self._tidy(gold))
             if score > 0.5 or isnan(score):
                 break
             if "," in gold and "boxed" in text:
@@ -315,17 +303,15 @@ class _Rule:
                     return 1.0
         return score
 
-    def _score(self, text: str, noisy: bool, boxed: str, tagged: str, gold: str) -> float:
+    def _score(self, text: str, gold: str) -> float:
         if not self._truth(gold):
             return -1.0
-        if noisy:
-            text, boxed, tagged = _normalise(text), _normalise(boxed), _normalise(tagged)
         if self._requires_box:
-            return self._known(boxed, gold) if boxed else np.nan
-        for part in (boxed, tagged):
-            if part and self._known(part, gold) > 0.99:
-                return 1.0
-        return self._compare(text, gold)
+            _, found, tail = text.rpartition("boxed")
+            return self._known(_normalise("\\boxed" + tail), gold) if found else np.nan
+        if any(self._known(_normalise(part), gold) > 0.99 for part in _candidates(text)):
+            return 1.0
+        return self._compare(_normalise(text), gold)
 
     def _read(self, gold: str) -> list[Any]:
         try:

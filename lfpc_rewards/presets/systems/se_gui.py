@@ -6,6 +6,7 @@ image.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -14,21 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lfpc_rewards._checks import as_positive_sizes, raise_bad_row
+from lfpc_rewards._tags import Places, Tags, both
 from lfpc_rewards._typing import BoxesLike, Message, Scores, SizesLike
 from lfpc_rewards.presets._boxes import (
-    INTEGER_POINT,
     as_number,
     gold_boxes,
-    in_braces,
     json_or_none,
 )
 from lfpc_rewards.presets._completions import first_texts, last_texts, same_length
-from lfpc_rewards.presets._records import OBJECT, TEXT, Layout
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
-from lfpc_rewards.presets._tags import Tags, both
-from lfpc_rewards.presets._texts import Places, stripped
 
-_CALL = Layout({"name": TEXT, "arguments": OBJECT, "action": TEXT, "coordinate": 2}, single=True)
 _POINT = re.compile(r"\{.*\[\d+,\s*\d+\].*\}", re.DOTALL)
 
 SYSTEM = System(
@@ -129,14 +125,15 @@ def se_gui(
     strict = is_strict(mode)
     tags = Tags(last_texts(completions) if strict else first_texts(completions), both("tool_call"))
     start, stop = tags.pair("tool_call")
-    points = _points(tags, *stripped(tags.own, start, stop), strict)
+    calls = tags.stripped(start, stop)
+    points = np.array([_point(call, strict) for call in calls], np.float64).reshape(-1, 2)
     inside, near = _terms(points, golds, sizes)
     if strict:
         once = (tags.count("<tool_call>") == 1) & (tags.count("</tool_call>") == 1) & ~np.isnan(points[:, 0])
         layout = once.astype(np.float64)
         point = np.where(once & (inside > 0), inside + near, 0.0)
     else:
-        layout = _format(tags, start, stop)
+        layout = _format(tags, start)
         point = inside + near
     return SeGuiParts(point, layout, point + layout)
 
@@ -154,31 +151,20 @@ def _terms(points: NDArray[np.float64], golds: Any, sizes: Any) -> tuple[Scores,
     return inside.astype(np.float64), near
 
 
-def _points(tags: Tags, start: Places, stop: Places, strict: bool) -> NDArray[np.float64]:
-    """(B, 2) the coordinate of each call, which stands between two places; NaN where there is none."""
-    read = _CALL.read(tags.own, start, stop)
-    points = np.full((len(tags.texts), 2), np.nan)
-    points[read.owners()] = read.numbers
-    if strict:
-        points[read.owners()[read.spans[:, 0, 0] < 0]] = np.nan
-    for row in np.flatnonzero(read.counts < 0).tolist():
-        value = json_or_none(tags.texts[row][start[row] : stop[row]])
-        call = value if isinstance(value, dict) else {}
-        arguments = call.get("arguments")
-        point = arguments.get("coordinate") if isinstance(arguments, dict) else None
-        if not isinstance(point, list) or len(point) != 2:
-            continue
-        numbers = all(isinstance(n, int | float) and not (strict and isinstance(n, bool)) for n in point)
-        if numbers and not (strict and not isinstance(call.get("name"), str)):
-            points[row] = list(map(as_number, point))
-    return points
+def _point(text: str, strict: bool) -> tuple[float, float]:
+    """The coordinate of a call; NaN where there is none."""
+    value = json_or_none(text)
+    call = value if isinstance(value, dict) else {}
+    arguments = call.get("arguments")
+    point = arguments.get("coordinate") if isinstance(arguments, dict) else None
+    if not isinstance(point, list) or len(point) != 2 or not all(isinstance(n, int | float) for n in point):
+        return math.nan, math.nan
+    if strict and (bool in map(type, point) or not isinstance(call.get("name"), str)):
+        return math.nan, math.nan
+    return as_number(point[0]), as_number(point[1])
 
 
-def _format(tags: Tags, start: Places, stop: Places) -> Scores:
+def _format(tags: Tags, start: Places) -> Scores:
     """Whether two integers in brackets stand in braces, between two ends of some tool calls."""
-    spans = INTEGER_POINT.first(tags.own, start, stop)[1]
-    braced = in_braces(tags.own, start, spans, stop) & (start >= 0)
-    last = tags.last("</tool_call>")
-    for row in np.flatnonzero(~braced & (start >= 0) & (last >= start)).tolist():
-        braced[row] = _POINT.search(tags.texts[row], int(start[row]), int(last[row])) is not None
-    return braced.astype(np.float64)
+    insides = tags.cut(start, np.maximum(tags.last("</tool_call>"), 0))
+    return np.array([_POINT.search(inside) is not None for inside in insides], np.float64)

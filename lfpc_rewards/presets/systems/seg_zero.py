@@ -6,6 +6,7 @@ term is a yes or no, so that a segmentation model need not run during training.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,29 +14,32 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lfpc_rewards._jit import kernel
-from lfpc_rewards._packing import starts_of
+from lfpc_rewards._packing import four_numbers, starts_of
+from lfpc_rewards._tags import Tags, both
 from lfpc_rewards._typing import Message, Scores
 from lfpc_rewards.presets._assignment import assign
-from lfpc_rewards.presets._boxes import as_numbers, json_or_none, pixel_inclusive_iou, proper
+from lfpc_rewards.presets._boxes import (
+    as_numbers,
+    json_or_none,
+    numbers_in,
+    pairs_of,
+    pixel_inclusive_iou,
+    proper,
+    read_golds,
+)
 from lfpc_rewards.presets._completions import first_texts, last_texts, same_length
 from lfpc_rewards.presets._layout import thought_and_answer
-from lfpc_rewards.presets._records import TEXT, Layout
-from lfpc_rewards.presets._shapes import Shape
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
-from lfpc_rewards.presets._tags import Tags, both
-from lfpc_rewards.presets._texts import Places, find_text, lengths_of, readable, stripped
 
 MOST_OBJECTS = 120
 """Objects of VisionReasoner beyond this many are not looked at. In the original's code."""
 
 _NAMES = ("bbox", "points_1", "points_2")
-_ONE = Layout(dict(zip(_NAMES, (4, 2, 2), strict=True)), single=True)
-_MANY = Layout({"bbox_2d": 4, "point_2d": 2, "label": TEXT})
 _OBJECT = re.compile(r"{[^}]+}")
-_GOLD_BOX = Shape("<box>(#,#),(#,#)</box>")
-_GOLD_POINTS = Shape("<points>(#,#),(#,#)</points>")
+_CORNERS = r"\((\d+),(\d+)\),\((\d+),(\d+)\)"
+_GOLD_BOX = re.compile(rf"<box>{_CORNERS}</box>")
+_GOLD_POINTS = re.compile(rf"<points>{_CORNERS}</points>")
 _SENTENCE_END = re.compile(r"[.!?\u3002\n]+")
 _NOTHING = (np.nan,) * 8
 
@@ -178,14 +182,14 @@ def seg_zero(
     golds = _gold_objects(answers)
     if is_strict(mode):
         read = read_strictly(completions, "tool_call")
-        inside = [text or "" for text in read.answers]
-        found, sound = _objects(inside, lengths_of(inside) * 0, lengths_of(inside), True)
+        found, sound = _objects(read.texts(), True)
         good = proper(found[:, :4]) & np.isfinite(found).all(1)
         found[~good] = np.nan
         think, sound = read.well_formed, sound * good
     else:
         tags = Tags(first_texts(completions), both("think", "answer"))
-        found, sound = _objects(tags.own, *_first_objects(tags), restricted)
+        objects = [match[0] if (match := _OBJECT.search(text)) else "" for text in tags.texts]
+        found, sound = _objects(objects, restricted)
         think = thought_and_answer(tags)
     overlap, distances, points = object_terms(found, golds)
     total = think + sound + overlap + distances + points
@@ -230,16 +234,14 @@ def vision_reasoner(
     strict = is_strict(mode)
     if strict:
         read = read_strictly(completions, "tool_call")
-        inside = [text or "" for text in read.answers]
-        found, starts, sound = _object_lists(inside, lengths_of(inside) * 0, lengths_of(inside), True)
+        found, starts, sound = _object_lists(read.texts(), True)
         think, varied = (
             read.well_formed,
             [_varied(_SENTENCE_END.split(text)) for text in last_texts(completions)],
         )
     else:
         tags = Tags(first_texts(completions), both("think", "answer"))
-        start, stop = tags.pair("answer")
-        found, starts, sound = _object_lists(tags.own, *stripped(tags.own, start, stop), False)
+        found, starts, sound = _object_lists(tags.stripped(*tags.pair("answer")), False)
         think, varied = thought_and_answer(tags), [_varied(text.split(".")) for text in tags.texts]
     accuracy = assigned_terms(found, starts, golds, gold_starts)
     layout, fresh = think + sound, np.array(varied, np.float64)
@@ -252,8 +254,8 @@ def _varied(sentences: Sequence[str]) -> bool:
 
 
 def _gold_objects(answers: Sequence[str]) -> NDArray[np.float64]:
-    own = readable(answers)
-    golds = np.hstack([_GOLD_BOX.first(own)[0], _GOLD_POINTS.first(own)[0]])
+    pairs = [(_GOLD_BOX.search(text), _GOLD_POINTS.search(text)) for text in answers]
+    golds = np.array([(*numbers_in(box, 4), *numbers_in(points, 4)) for box, points in pairs]).reshape(-1, 8)
     for row in np.flatnonzero(np.isnan(golds).any(1)).tolist():
         raise ValueError(
             f"answers[{row}] must hold <box>..</box> and <points>..</points>, got {answers[row]!r}"
@@ -261,32 +263,14 @@ def _gold_objects(answers: Sequence[str]) -> NDArray[np.float64]:
     return golds
 
 
-def _first_objects(tags: Tags) -> tuple[Places, Places]:
-    """(B,) where the first match of ``{[^}]+}`` starts and stops; 0, 0 where there is none."""
-    start = find_text(tags.own, "{")
-    last = find_text(tags.own, "}", start)
-    for row in np.flatnonzero((start >= 0) & (last == start + 1)).tolist():  # "{}" is none
-        found = _OBJECT.search(tags.texts[row])
-        start[row], last[row] = (found.start(), found.end() - 1) if found else (-1, -1)
-    nowhere = (start < 0) | (last < 0)
-    return np.where(nowhere, 0, start), np.where(nowhere, 0, last + 1)
+def _objects(texts: Sequence[str], restricted: bool) -> tuple[NDArray[np.float64], Scores]:
+    """(B, 8) box and two points of each object, NaN for what it lacks, and whether it is well formed."""
+    read = [_object(text, restricted) for text in texts]
+    found = np.array([numbers for numbers, _ in read], np.float64).reshape(-1, 8)
+    return found, np.array([sound for _, sound in read], np.float64)
 
 
-def _objects(
-    texts: Sequence[str], start: Places, stop: Places, restricted: bool
-) -> tuple[NDArray[np.float64], Scores]:
-    """(B, 8) box and two points between two places, NaN for what it lacks, and whether it is well formed."""
-    own = readable(texts)
-    read = _ONE.read(own, start, stop)
-    found, sound = np.full((len(texts), 8), np.nan), np.ones(len(texts))
-    found[read.owners()] = read.numbers
-    found[:, 4:] = np.trunc(found[:, 4:])
-    for row in np.flatnonzero(read.counts < 0).tolist():
-        found[row], sound[row] = _oddly_written(own.texts[row][start[row] : stop[row]], restricted)
-    return found, sound
-
-
-def _oddly_written(text: str, restricted: bool) -> tuple[tuple[float, ...], bool]:
+def _object(text: str, restricted: bool) -> tuple[tuple[float, ...], bool]:
     item = json_or_none(text)
     if not isinstance(item, dict):
         return _NOTHING, False
@@ -317,70 +301,50 @@ def _point(value: Any) -> tuple[float, float]:
 
 
 def _gold_lists(answers: Sequence[Any]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    known: dict[str, Any] = {}
-    rows: list[Any] = []
-    for row, answer in enumerate(answers):
-        items = answer
-        if isinstance(answer, str):
-            if answer not in known:
-                known[answer] = json_or_none(answer)
-            items = known[answer]
+    rows = read_golds(answers)
+    for row, items in enumerate(rows):
         if not isinstance(items, list | tuple):
-            raise ValueError(f"answers[{row}] must be a list of objects, got {answer!r}")
-        rows.append(items[:MOST_OBJECTS])
-    golds = _gold_numbers([item for row in rows for item in row])
-    if golds is None or not np.isfinite(golds).all():
-        for row, items in enumerate(rows):
-            numbers = _gold_numbers(items)
-            if numbers is None or not np.isfinite(numbers).all():
-                raise ValueError(
-                    f"answers[{row}] must hold objects with a bbox_2d of four and a point_2d of two finite "
-                    f"numbers, got {answers[row]!r}"
-                )
-    return np.zeros((0, 6)) if golds is None else golds, starts_of(list(map(len, rows)))
+            raise ValueError(f"answers[{row}] must be a list of objects, got {answers[row]!r}")
+    rows = [items[:MOST_OBJECTS] for items in rows]
+    golds = [_gold_numbers(items) for items in rows]
+    for row, numbers in enumerate(golds):
+        if numbers is None:
+            raise ValueError(
+                f"answers[{row}] must hold objects with a bbox_2d of four and a point_2d of two finite "
+                f"numbers, got {answers[row]!r}"
+            )
+    flat = [numbers for row in golds for numbers in row or ()]
+    return np.array(flat, np.float64).reshape(-1, 6), starts_of(list(map(len, rows)))
 
 
-def _gold_numbers(items: Sequence[Any]) -> NDArray[np.float64] | None:
-    """(n, 6) box and point of gold objects; None where one lacks them."""
+def _gold_numbers(items: Sequence[Any]) -> list[tuple[float, ...]] | None:
+    """Box and point of gold objects; None where one lacks them."""
     try:
-        numbers = np.array([(*item["bbox_2d"], *item["point_2d"]) for item in items])
-    except (TypeError, ValueError, LookupError):
+        rows = [
+            (*four_numbers(item["bbox_2d"]), *four_numbers((*item["point_2d"], 0, 0))[:2]) for item in items
+        ]
+    except (TypeError, LookupError):
         return None
-    if numbers.size == 0:
-        return np.zeros((0, 6)) if not items else None
-    whole = numbers.ndim == 2 and numbers.shape[1] == 6 and numbers.dtype.kind in "iuf"
-    return numbers.astype(np.float64) if whole and all(len(item["bbox_2d"]) == 4 for item in items) else None
+    return rows if all(math.isfinite(number) for row in rows for number in row) else None
 
 
 def _object_lists(
-    texts: Sequence[str], start: Places, stop: Places, strict: bool
+    texts: Sequence[str], strict: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], Scores]:
-    """(n, 6) box and point of all objects between two places, where those of each text start, its format."""
-    own = readable(texts)
-    read = _MANY.read(own, start, stop)
-    sound = np.where(read.counts > 0, 2.0, 0.0)
-    odd = np.flatnonzero(read.counts < 0).tolist()
-    if not odd and not strict and (read.counts <= MOST_OBJECTS).all():
-        return read.numbers, np.append(read.first, len(read.numbers)), sound
-    numbers = read.numbers.tolist()
-    rows = [
-        numbers[k : k + max(n, 0)] for k, n in zip(read.first.tolist(), read.counts.tolist(), strict=True)
-    ]
-    for row in odd:
-        items = json_or_none(own.texts[row][start[row] : stop[row]])
-        sound[row] = _format_of(items)
-        rows[row] = (_rows_of(items) if isinstance(items, list) else None) or []
-    if strict:
-        for row, objects in enumerate(rows):
-            array = np.array(objects, np.float64).reshape(-1, 6)
-            good = proper(array[:, :4]) & np.isfinite(array).all(1)
-            sound[row] *= bool(len(good)) and good.all()
-            array[~good] = np.nan
-            rows[row] = array.tolist()
-    else:
+    """(n, 6) box and point of all objects, where those of each text start, and (B,) its format."""
+    lists = [json_or_none(text) for text in texts]
+    sound = np.array([_format_of(items) for items in lists], np.float64)
+    rows = [(_rows_of(items) if isinstance(items, list) else None) or [] for items in lists]
+    if not strict:
         rows = [row[:MOST_OBJECTS] for row in rows]
-    flat = [object_ for row in rows for object_ in row]
-    return np.array(flat, np.float64).reshape(-1, 6), starts_of(list(map(len, rows))), sound
+    starts = starts_of(list(map(len, rows)))
+    found = np.array([numbers for row in rows for numbers in row], np.float64).reshape(-1, 6)
+    if strict:
+        good = proper(found[:, :4]) & np.isfinite(found).all(1)
+        found[~good] = np.nan
+        owners = np.repeat(np.arange(len(rows)), np.diff(starts))
+        sound *= (np.diff(starts) > 0) & (np.bincount(owners, ~good, len(rows)) == 0)
+    return found, starts, sound
 
 
 def _format_of(items: Any) -> float:
@@ -420,24 +384,19 @@ def _all_numbers(values: Any, count: int) -> bool:
     )
 
 
-@kernel
 def object_terms(found: NDArray[np.float64], golds: NDArray[np.float64]) -> NDArray[np.float64]:
     """(3, B) IoU, distance and points of one box with two points (NaN where there are none)."""
-    terms = np.zeros((3, found.shape[0]))
-    for row in range(found.shape[0]):
-        box, gold = found[row, :4], golds[row, :4]
-        terms[0, row] = pixel_inclusive_iou(box, gold, False) > 0.5
-        terms[1, row] = mean_distance(box, gold) < 10
-        inside = True
-        for k in (4, 6):
-            inside &= box[0] <= found[row, k] <= box[2] and box[1] <= found[row, k + 1] <= box[3]
-        straight = distance(found[row, 4:6], golds[row, 4:6]) + distance(found[row, 6:], golds[row, 6:])
-        crossed = distance(found[row, 4:6], golds[row, 6:]) + distance(found[row, 6:], golds[row, 4:6])
-        terms[2, row] = inside and min(straight, crossed) / 2 < 100
-    return terms
+    box, gold = found[:, :4], golds[:, :4]
+    points, gold_points = found[:, 4:].reshape(-1, 2, 2), golds[:, 4:].reshape(-1, 2, 2)
+    inside = _inside(points[:, 0], box) & _inside(points[:, 1], box)
+    with np.errstate(all="ignore"):
+        straight = _distance(points, gold_points).sum(1)
+        crossed = _distance(points, gold_points[:, ::-1]).sum(1)
+        near = np.fmin(straight, crossed) / 2 < 100
+    terms = [pixel_inclusive_iou(box, gold, False) > 0.5, _mean_distance(box, gold) < 10, inside & near]
+    return np.array(terms, np.float64)
 
 
-@kernel
 def assigned_terms(
     found: NDArray[np.float64],
     starts: NDArray[np.int64],
@@ -445,40 +404,42 @@ def assigned_terms(
     gold_starts: NDArray[np.int64],
 ) -> Scores:
     """(B,) the sum of the terms over the best assignment, over the larger number of objects."""
-    scores = np.zeros(starts.size - 1)
-    for row in range(starts.size - 1):
-        n, m = starts[row + 1] - starts[row], gold_starts[row + 1] - gold_starts[row]
-        if n == 0 or m == 0:
-            continue
-        costs = np.empty((n, m))
-        for k in range(n):
-            mine = found[starts[row] + k]
-            inside = mine[0] <= mine[4] <= mine[2] and mine[1] <= mine[5] <= mine[3]
-            for g in range(m):
-                gold = golds[gold_starts[row] + g]
-                costs[k, g] = 3.0
-                costs[k, g] -= pixel_inclusive_iou(mine[:4], gold[:4], True) > 0.5
-                costs[k, g] -= mean_distance(mine[:4], gold[:4]) < 10
-                costs[k, g] -= inside and distance(mine[4:], gold[4:]) < 30
-        partners = np.empty(n, np.int64)
-        assign(costs, partners)
-        for k in range(n):
-            if partners[k] >= 0:
-                scores[row] += 3.0 - costs[k, partners[k]]
-        scores[row] /= max(n, m)
-    return scores
+    rows, mine, its = pairs_of(starts, gold_starts)
+    box, point, gold, gold_point = found[mine, :4], found[mine, 4:], golds[its, :4], golds[its, 4:]
+    terms = (pixel_inclusive_iou(box, gold, True) > 0.5).astype(np.float64)
+    with np.errstate(all="ignore"):
+        terms += _mean_distance(box, gold) < 10
+        terms += _inside(point, box) & (_distance(point, gold_point) < 30)
+    pairs = np.searchsorted(rows, np.arange(len(starts))).tolist()
+    counts, gold_counts = np.diff(starts), np.diff(gold_starts)
+    scores = np.zeros(len(counts))
+    for row in np.flatnonzero((counts > 0) & (gold_counts > 0)).tolist():
+        scores[row] = _most(terms[pairs[row] : pairs[row + 1]].reshape(counts[row], gold_counts[row]))
+    return scores / np.maximum(np.maximum(counts, gold_counts), 1)
 
 
-@kernel
-def mean_distance(box: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """Mean of |difference| over the four sides."""
-    total = 0.0
-    for side in range(4):
-        total += abs(box[side] - other[side])
-    return total / 4
+def _most(terms: NDArray[np.float64]) -> float:
+    """The largest sum of terms of an assignment."""
+    if terms.size == 1:
+        return float(terms[0, 0])
+    partners = np.empty(len(terms), np.int64)
+    assign(3.0 - terms, partners)
+    matched = partners >= 0
+    return float(terms[matched, partners[matched]].sum())
 
 
-@kernel
-def distance(point: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """Between two points."""
-    return float(np.sqrt((point[0] - other[0]) ** 2 + (point[1] - other[1]) ** 2))
+def _inside(point: NDArray[np.float64], box: NDArray[np.float64]) -> NDArray[np.bool_]:
+    inside = (box[:, :2] <= point) & (point <= box[:, 2:])
+    within: NDArray[np.bool_] = inside[:, 0] & inside[:, 1]
+    return within
+
+
+def _mean_distance(box: NDArray[np.float64], other: NDArray[np.float64]) -> Scores:
+    with np.errstate(all="ignore"):
+        mean: Scores = abs(box - other).sum(1) / 4
+    return mean
+
+
+def _distance(point: NDArray[np.float64], other: NDArray[np.float64]) -> Scores:
+    distance: Scores = np.sqrt(((point - other) ** 2).sum(-1))
+    return distance

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lfpc_rewards._tags import Flags, Tags, both
 from lfpc_rewards._typing import Scores
 from lfpc_rewards.presets._boxes import json_or_none
 from lfpc_rewards.presets._completions import Transcript, same_length, transcripts, written
@@ -19,7 +20,6 @@ from lfpc_rewards.presets._judging import read_strictly as read_verdict
 from lfpc_rewards.presets._math import Grader, MathLibrary, graded, math_equal, needed
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
-from lfpc_rewards.presets._tags import Flags, Tags, both
 
 LONGEST_THINKING = 500
 """Characters at the end of the thinking that the judge of consistency reads."""
@@ -27,6 +27,7 @@ LONGEST_THINKING = 500
 _TRIES = 3
 _FENCED = re.compile(r"```(.*?)```", re.DOTALL)
 _THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
+_THEN_ANSWER = re.compile(r"\s<answer>")
 _SANDBOX = re.compile(r"<sandbox_output>(.*?)</sandbox_output>", re.DOTALL)
 _ASIDE = ("<image>", "</sandbox_output>", "<sandbox_output>")
 """Tags that are no part of the thinking."""
@@ -153,7 +154,7 @@ def thyme(
         array([ 1.5, -0.5, -1. ])
     """
     same_length(len(completions), answers=answers, questions=questions)
-    tags = Tags(transcripts(completions), (*both("think", "answer"), *_ASIDE))
+    tags = Tags(transcripts(completions), both("think", "answer"))
     reader: Reader
     if is_strict(mode):
         read = read_strictly(completions, "code")
@@ -162,16 +163,14 @@ def thyme(
         layout, code = read.well_formed, [_delivered_share(each) for each in completions]
         reader, tries, unreadable = read_verdict, 1, np.nan
     else:
-        given = [
-            answer or None for answer in tags.cut_stripped(*map(np.maximum, tags.pair("answer"), (0, 0)))
-        ]
+        given = [answer or None for answer in tags.stripped(*tags.pair("answer"))]
         accuracy = _accuracy(given, answers, questions, judge, needed(math), grader)
-        layout, code = _format(tags), _shares_of_outputs(tags)
+        layout, code = _format(tags), list(map(share_of_outputs, tags.texts))
         reader, tries, unreadable = read_json("Consistency"), _TRIES, 0.0
     answered = np.array([answer is not None for answer in given], np.bool_)
     consistency = np.zeros(len(given))
     if consistency_weight:
-        ends = _ends_of_thinking(tags)
+        ends = [thinking_of(text)[-LONGEST_THINKING:] for text in tags.texts]
         rows, said = np.flatnonzero(answered), [answer or "" for answer in given]
         consistency = ask(consistency_judge, questions, said, ends, reader, rows, tries, unreadable)
     parts = (
@@ -222,26 +221,12 @@ def share_of_outputs(text: str) -> float:
     return sum(_FAILED not in output.lower() for output in outputs) / len(outputs) if outputs else 0.0
 
 
-def _ends_of_thinking(tags: Tags) -> list[str]:
-    """(B,) the last characters of each `thinking_of`."""
-    start, stop = tags.pair("think")
-    ends = tags.cut(np.maximum(start, stop - LONGEST_THINKING), np.maximum(stop, 0))
-    aside = np.any([tags.count(tag) > 0 for tag in _ASIDE], axis=0)
-    for row in np.flatnonzero(aside | (start < 0) | (start == stop)).tolist():
-        ends[row] = thinking_of(tags.texts[row])[-LONGEST_THINKING:]
-    return ends
-
-
-def _shares_of_outputs(tags: Tags) -> list[float]:
-    possible = (tags.count("<sandbox_output>") > 0).tolist()
-    return [share_of_outputs(text) if can else 0.0 for text, can in zip(tags.texts, possible, strict=True)]
-
-
 def _format(tags: Tags) -> Scores:
     once = np.all([tags.count(tag) == 1 for tag in both("think", "answer")], axis=0)
-    answer = tags.first_behind("<answer>", "</think>")
-    good: Flags = once & (answer == tags.after_first("</think>") + 1)
-    good &= (tags.after_first("</answer>") == tags.lengths) & (tags.first("</answer>") > answer)
+    good: Flags = once & (tags.after_first("</answer>") == tags.lengths)
+    place = tags.after_first("</think>").tolist()
+    for row in np.flatnonzero(good).tolist():
+        good[row] = _THEN_ANSWER.match(tags.texts[row], place[row]) is not None
     return good.astype(np.float64)
 
 

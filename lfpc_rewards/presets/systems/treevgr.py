@@ -7,21 +7,20 @@ half of what a text gets that tiles the image, so `strict` takes the harmonic me
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lfpc_rewards._jit import kernel
+from lfpc_rewards._packing import starts_of
 from lfpc_rewards._typing import Boxes, Message, Scores
-from lfpc_rewards.presets._boxes import pack_golds, plain_iou
+from lfpc_rewards.presets._boxes import numbers_in, pack_golds, pairs_of, plain_iou
 from lfpc_rewards.presets._completions import first_texts, last_texts, same_length
-from lfpc_rewards.presets._shapes import Shape
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
-from lfpc_rewards.presets._tags import Tags, both
-from lfpc_rewards.presets._texts import stripped
 
-_SIDES = Shape("[#,#,#,#]")
+_BOX = re.compile("<box>(.*?)</box>", re.DOTALL)
+_SIDES = re.compile(r"\s*\[(\d+),(\d+),(\d+),(\d+)\]")
 
 SYSTEM = System(
     name="TreeVGR",
@@ -81,10 +80,9 @@ def treevgr(
     golds, gold_starts = pack_golds(answers, "answers")
     strict = is_strict(mode)
     texts = [_thinking(text) for text in last_texts(completions)] if strict else first_texts(completions)
-    tags = Tags(texts, both("box"))
-    owners, start, stop = tags.pairs("box")
-    boxes = _SIDES.at(tags.own, owners, *stripped(tags.own, start, stop, owners))
-    starts = np.searchsorted(owners, np.arange(len(texts) + 1))
+    found = [[box for inside in _BOX.findall(text) if (box := _sides(inside))] for text in texts]
+    boxes = np.array([box for each in found for box in each], np.float64).reshape(-1, 4)
+    starts = starts_of(list(map(len, found)))
     return best_overlaps(boxes, starts, golds, gold_starts, strict)
 
 
@@ -93,30 +91,26 @@ def _thinking(text: str) -> str:
     return head if tag and head.lstrip().startswith("<think>") else ""
 
 
-@kernel
+def _sides(inside: str) -> tuple[float, ...] | None:
+    box = numbers_in(_SIDES.match(inside), 4)
+    return box if box[0] < box[2] and box[1] < box[3] else None
+
+
 def best_overlaps(
     boxes: Boxes, starts: NDArray[np.int64], golds: Boxes, gold_starts: NDArray[np.int64], both_ways: bool
 ) -> Scores:
     """(B,) mean over the gold boxes of the best IoU; `both_ways`: its harmonic mean with the counterpart."""
-    scores = np.zeros(starts.size - 1)
-    all_of_gold, all_of_box = np.zeros(golds.shape[0]), np.zeros(boxes.shape[0])
-    for row in range(starts.size - 1):
-        n, m = starts[row + 1] - starts[row], gold_starts[row + 1] - gold_starts[row]
-        best_of_gold = all_of_gold[gold_starts[row] : gold_starts[row + 1]]
-        best_of_box = all_of_box[starts[row] : starts[row + 1]]
-        kept = 0
-        for k in range(n):
-            box = boxes[starts[row] + k]
-            if not (box[0] < box[2] and box[1] < box[3]):
-                continue
-            kept += 1
-            for g in range(m):
-                overlap = plain_iou(golds[gold_starts[row] + g], box)
-                best_of_gold[g] = max(best_of_gold[g], overlap)
-                best_of_box[k] = max(best_of_box[k], overlap)
-        if m > 0:
-            scores[row] = best_of_gold.sum() / m
-            if both_ways and scores[row] > 0:  # then there is a box, and it overlaps
-                counterpart = best_of_box.sum() / kept
-                scores[row] = 2 * scores[row] * counterpart / (scores[row] + counterpart)
-    return scores
+    _, box, gold = pairs_of(starts, gold_starts)
+    overlaps = plain_iou(golds[gold], boxes[box])
+    recall, precision = _mean_of_best(overlaps, gold, gold_starts), _mean_of_best(overlaps, box, starts)
+    if not both_ways:
+        return recall
+    return np.where(recall > 0, 2 * recall * precision / np.where(recall > 0, recall + precision, 1.0), 0.0)
+
+
+def _mean_of_best(overlaps: Scores, owners: NDArray[np.int64], starts: NDArray[np.int64]) -> Scores:
+    """(B,) the mean over the boxes of a row of the best of their overlaps; 0 for a row without boxes."""
+    best, counts = np.zeros(starts[-1]), np.diff(starts)
+    np.maximum.at(best, owners, overlaps)
+    rows = np.repeat(np.arange(len(counts)), counts)
+    return np.bincount(rows, best, len(counts)) / np.maximum(counts, 1)

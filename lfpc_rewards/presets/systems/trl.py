@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lfpc_rewards._tags import Flags, Tags, both
 from lfpc_rewards._typing import Message, Scores
 from lfpc_rewards.presets._completions import first_texts, same_length
 from lfpc_rewards.presets._groups import as_scores
@@ -20,7 +21,6 @@ from lfpc_rewards.presets._once import once_each
 from lfpc_rewards.presets._shaping import as_lengths, cosine_between, repeated_share, soft_overlong
 from lfpc_rewards.presets._strict import last_turns
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
-from lfpc_rewards.presets._tags import Flags, Tags, both
 
 SYSTEM = System(
     name="TRL",

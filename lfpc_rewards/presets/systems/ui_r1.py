@@ -10,18 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lfpc_rewards._checks import as_sizes
+from lfpc_rewards._tags import Tags, both
 from lfpc_rewards._typing import Message, Scores, SizesLike
-from lfpc_rewards.presets._boxes import INTEGER_BOX, INTEGER_POINT
+from lfpc_rewards.presets._boxes import INTEGER_BOX, INTEGER_POINT, numbers_in
 from lfpc_rewards.presets._completions import first_texts, same_length
 from lfpc_rewards.presets._layout import thought_and_answer
-from lfpc_rewards.presets._shapes import Shape
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
-from lfpc_rewards.presets._tags import Flags, Tags, both
-from lfpc_rewards.presets._texts import Places, Readable, lengths_of, readable, same_parts
 
-_ACTION = Shape("'action': '@'")
-_BARE_ACTION = re.compile(r"'action':\s*(\w+)")
+_ANSWER = re.compile("<answer>(.*?)</answer>", re.DOTALL)
+_ACTION, _BARE_ACTION = re.compile(r"'action':\s*'(\w+)'"), re.compile(r"'action':\s*(\w+)")
 
 SYSTEM = System(
     name="UI-R1",
@@ -109,19 +107,18 @@ def ui_r1(
         array([3., 2.])
     """
     same_length(len(completions), answers=answers)
-    golds, gold_actions, clicks, targets = _golds(answers)
+    gold_actions, targets = _golds(answers)
+    clicks = np.array([action == "click" for action in gold_actions], np.bool_)
     factors = as_sizes(scales, "scales")
     if is_strict(mode):
         read = read_strictly(completions, "tool_call")
-        texts, layout = readable([text or "" for text in read.answers]), read.well_formed
-        actions, points = _only_actions(texts), _only_points(texts)
+        layout, given = read.well_formed, [_only(text) for text in read.texts()]
     else:
         tags = Tags(first_texts(completions), both("think", "answer"))
-        texts, (start, stop) = tags.own, tags.pair("answer")
-        actions, layout = _first_actions(texts, start, stop), thought_and_answer(tags)
-        points, spans = INTEGER_POINT.first(texts, start, stop)
-        points[spans[:, 0] < 0] = 0.0  # no point is the corner; one beyond float64 stays NaN and hits nothing
-    right = same_parts(texts, actions, golds, gold_actions)
+        layout, given = thought_and_answer(tags), [_first(text) for text in tags.cut(*tags.pair("answer"))]
+    named = zip(given, gold_actions, strict=True)
+    right = np.array([action == gold for (action, _), gold in named], np.bool_)
+    points = np.array([point for _, point in given], np.float64).reshape(-1, 2)
     with np.errstate(all="ignore"):
         points = np.trunc(points * factors)
         (x, y), (x0, y0, x1, y1) = points.T, targets.T
@@ -130,35 +127,35 @@ def ui_r1(
     return UiR1Parts(action, coord, layout, action + coord + layout)
 
 
-def _first_actions(texts: Readable, start: Places, stop: Places) -> NDArray[np.int64]:
-    """(B, 2) where the action stands that is named first between two places of each text; -1 for none."""
-    spans = _ACTION.first(texts, start, stop)[1]
-    for row in np.flatnonzero((spans[:, 0] < 0) & (start >= 0)).tolist():
-        found = _BARE_ACTION.search(texts.texts[row], int(start[row]), int(stop[row]))
-        spans[row] = found.span(1) if found else -1
-    return spans
+def _action(text: str) -> str | None:
+    found = _ACTION.search(text) or _BARE_ACTION.search(text)
+    return found[1] if found else None
 
 
-def _only_actions(texts: Readable) -> NDArray[np.int64]:
-    spans = _first_actions(texts, lengths_of(texts) * 0, lengths_of(texts))
-    spans[[text.count("'action'") != 1 for text in texts]] = -1
-    return spans
+def _first(text: str) -> tuple[str | None, tuple[float, ...]]:
+    """The first action and the first point of an answer; no point is the corner."""
+    point = INTEGER_POINT.search(text)
+    return _action(text), numbers_in(point, 2) if point else (0.0, 0.0)
 
 
-def _only_points(texts: Readable) -> NDArray[np.float64]:
-    points = INTEGER_POINT.first(texts)[0]
-    points[[text.count("[") > 2 for text in texts]] = np.nan  # the list, and one point in it
-    return points
+def _only(text: str) -> tuple[str | None, tuple[float, ...]]:
+    """The only action and the only point: one bracket is that of the list."""
+    point = INTEGER_POINT.search(text) if text.count("[") <= 2 else None
+    return _action(text) if text.count("'action'") == 1 else None, numbers_in(point, 2)
 
 
-def _golds(answers: Sequence[str]) -> tuple[Readable, NDArray[np.int64], Flags, NDArray[np.float64]]:
-    """The gold texts, where their actions stand, which of these are clicks, and their boxes."""
-    tags = Tags(answers, both("answer"))
-    start, stop = tags.pair("answer")
-    actions, boxes = _first_actions(tags.own, start, stop), INTEGER_BOX.first(tags.own, start, stop)[0]
-    named = zip(tags.texts, *actions.T.tolist(), strict=True)
-    clicks = np.array([text[begin:end] == "click" for text, begin, end in named], np.bool_)
-    missing = (actions[:, 0] < 0) | (clicks & np.isnan(boxes[:, 0]))
-    for row in np.flatnonzero(missing).tolist():
-        raise ValueError(f"answers[{row}] must name an action, and a click its box, got {tags.texts[row]!r}")
-    return tags.own, actions, clicks, np.nan_to_num(boxes)
+def _golds(answers: Sequence[str]) -> tuple[list[str], NDArray[np.float64]]:
+    """(B,) the gold actions, and (B, 4) their boxes."""
+    known = {text: _gold(text) for text in set(answers)}
+    for row, text in enumerate(answers):
+        action, box = known[text]
+        if action is None or (action == "click" and np.isnan(box[0])):
+            raise ValueError(f"answers[{row}] must name an action, and a click its box, got {text!r}")
+    boxes = np.array([known[text][1] for text in answers], np.float64).reshape(-1, 4)
+    return [known[text][0] or "" for text in answers], np.nan_to_num(boxes)
+
+
+def _gold(text: str) -> tuple[str | None, tuple[float, ...]]:
+    found = _ANSWER.search(text)
+    inside = found[1] if found else ""
+    return _action(inside), numbers_in(INTEGER_BOX.search(inside), 4)

@@ -19,9 +19,8 @@ from lfpc_rewards._jit import kernel
 from lfpc_rewards._packing import starts_of
 from lfpc_rewards._typing import Message, Scores, SizesLike
 from lfpc_rewards.presets._assignment import assign
-from lfpc_rewards.presets._boxes import json_or_none, pack_golds
+from lfpc_rewards.presets._boxes import as_number, json_or_none, pack_golds, read_golds
 from lfpc_rewards.presets._completions import first_texts, last_texts, same_length
-from lfpc_rewards.presets._records import TEXT, Layout
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
 Labelled: TypeAlias = tuple[str, Sequence[float]]
@@ -31,7 +30,6 @@ Found: TypeAlias = tuple[list[tuple[Any, ...]], list[str | None]]
 """The boxes of one answer and their labels."""
 
 _F32 = np.float32
-_LAYOUT = Layout({"bbox_2d": 4, "label": TEXT})
 _STEP = 1500
 _SIDE = r"(\d{1,3}|1000)"
 _ANYWHERE = re.compile(rf'\{{"bbox_2d": \[{", ".join([_SIDE] * 4)}\], "label": "([^"]+)"\}}')
@@ -182,20 +180,13 @@ def vision_r1(
 
 
 def _gold_rows(answers: Sequence[Any]) -> list[Any]:
-    known: dict[str, Any] = {}
-    rows = []
-    for row, answer in enumerate(answers):
-        items = answer
-        if isinstance(answer, str):
-            if answer not in known:
-                known[answer] = json_or_none(answer)
-            items = known[answer]
+    rows = read_golds(answers)
+    for row, items in enumerate(rows):
         pairs = isinstance(items, list | tuple) and all(
             isinstance(item, list | tuple) and len(item) == 2 and isinstance(item[0], str) for item in items
         )
         if not pairs:
-            raise ValueError(f"answers[{row}] must be a list of (label, box), got {answer!r}")
-        rows.append(items)
+            raise ValueError(f"answers[{row}] must be a list of (label, box), got {answers[row]!r}")
     return rows
 
 
@@ -203,43 +194,15 @@ def _read(
     texts: Sequence[str], strict: bool
 ) -> tuple[NDArray[np.float32], list[str | None], NDArray[np.int64], Scores]:
     """Boxes (n, 4), their labels, where those of each text start, and whether each text is well formed."""
-    insides = [_plain_fence(text) for text in texts]
-    read = _LAYOUT.read([inside or "" for inside in insides])
-    numbers, spans = np.trunc(read.numbers).tolist(), read.spans[:, 1].tolist()
-    boxes: list[Any] = []
-    labels: list[str | None] = []
-    counts = []
-    sound = np.ones(len(texts))
-    for row, (inside, first, count) in enumerate(
-        zip(insides, read.first.tolist(), read.counts.tolist(), strict=True)
-    ):
-        found: Found | None = None
-        if inside is not None and count >= 0:
-            places = range(first, first + count)
-            kept = [k for k in places if numbers[k][0] < numbers[k][2] and numbers[k][1] < numbers[k][3]]
-            if kept or not count:
-                names = [inside[slice(*spans[k])] if spans[k][0] >= 0 else None for k in kept]
-                found = [numbers[k] for k in kept], names
-            if strict and any(spans[k][0] < 0 for k in places):
-                sound[row] = 0.0
-        if found is None:
-            found = _oddly_written(texts[row], strict)
-            sound[row] = _is_sound(texts[row], strict)
-        boxes += found[0]
-        labels += [name.strip().lower() if isinstance(name, str) else None for name in found[1]]
-        counts.append(len(found[0]))
+    found = [_boxes_of(text, strict) for text in texts]
+    boxes = np.array([box for boxes, _ in found for box in boxes], np.float64).reshape(-1, 4)
+    labels = [name.strip().lower() if isinstance(name, str) else None for _, names in found for name in names]
+    sound = np.array([_is_sound(text, strict) for text in texts], np.float64)
     with np.errstate(over="ignore"):
-        return np.array(boxes, np.float64).reshape(-1, 4).astype(_F32), labels, starts_of(counts), sound
+        return boxes.astype(_F32), labels, starts_of([len(boxes) for boxes, _ in found]), sound
 
 
-def _plain_fence(text: str) -> str | None:
-    """What stands in one json fence that is the whole text, or the text if it has none; None for others."""
-    if text.startswith("```json\n") and text.endswith("\n```"):
-        text = text[8:-4]
-    return None if "`" in text else text
-
-
-def _oddly_written(text: str, strict: bool) -> Found:
+def _boxes_of(text: str, strict: bool) -> Found:
     text = text.strip()
     boxes: list[Any] = []
     labels: list[str | None] = []
@@ -252,7 +215,7 @@ def _oddly_written(text: str, strict: bool) -> Found:
             except (TypeError, ValueError, OverflowError):
                 continue
             if sides[0] < sides[2] and sides[1] < sides[3]:
-                boxes.append(list(map(_as_float, sides)))
+                boxes.append(list(map(as_number, sides)))
                 labels.append(item.get("label"))
     if boxes or strict:
         return boxes, labels
@@ -262,13 +225,6 @@ def _oddly_written(text: str, strict: bool) -> Found:
             boxes.append([x0, y0, x1, y1])
             labels.append(label)
     return boxes, labels
-
-
-def _as_float(side: int) -> float:
-    try:
-        return float(side)
-    except OverflowError:
-        return np.inf if side > 0 else -np.inf
 
 
 def _unfenced(text: str) -> str:

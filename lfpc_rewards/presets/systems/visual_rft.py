@@ -6,15 +6,16 @@ whether the whole text equals the whole solution, which boxes never do by accide
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lfpc_rewards._jit import kernel
 from lfpc_rewards._packing import starts_of
+from lfpc_rewards._tags import Tags, both
 from lfpc_rewards._typing import Boxes, Message, Scores
 from lfpc_rewards.geometry import giou
 from lfpc_rewards.presets._boxes import (
@@ -24,24 +25,21 @@ from lfpc_rewards.presets._boxes import (
     gold_boxes,
     json_or_none,
     pack_golds,
+    pairs_of,
     plain_iou,
     proper,
+    read_golds,
 )
 from lfpc_rewards.presets._completions import first_texts, same_length
 from lfpc_rewards.presets._layout import thought_and_answer
 from lfpc_rewards.presets._math import MathLibrary, math_equal, needed
-from lfpc_rewards.presets._records import Layout
-from lfpc_rewards.presets._shapes import Shape
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
-from lfpc_rewards.presets._tags import Tags, both
-from lfpc_rewards.presets._texts import Places, Readable, lengths_of, readable, same_parts, stripped
 
-Found: TypeAlias = tuple[NDArray[np.float64], NDArray[np.int64]]
-"""(n, 6) boxes, as `detection_scores` wants them, and (B + 1,) where those of each row start."""
+Found: TypeAlias = list[tuple[Any, float]]
+"""The boxes of a text and how sure it is of each, the surest first."""
 
-_CORNERS = Shape("( # , # ) , ( # , # )")
-_LAYOUT = Layout({"Position": 4, "Confidence": 1}, "either")
+_CORNERS = re.compile(r"\(\s*(\d+)\s*,\s*(\d+)\s*\)\s*,\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)")
 _MATCHED = 0.5
 
 SYSTEM = System(
@@ -170,16 +168,14 @@ def visual_rft(
     golds, gold_starts = pack_golds(_gold_rows(answers), "answers")
     if is_strict(mode):
         read = read_strictly(completions, "tool_call")
-        inside = [text or "" for text in read.answers]
-        found = _boxes_of(inside, lengths_of(inside) * 0, lengths_of(inside), lambda answer: answer)
-        overlap, confidence = detection_scores(*found, golds, gold_starts, True)
+        found = [_boxes_of(text) for text in read.texts()]
+        overlap, confidence = detection_scores(found, golds, gold_starts, True)
         return VisualRftParts(overlap, confidence, read.well_formed, overlap + confidence + read.well_formed)
     texts = first_texts(completions)
     tags = Tags(texts, both("think", "answer"))
     start, stop = tags.line_pair("answer")
-    places = stripped(tags.own, start, np.where(start < 0, tags.lengths, stop))
-    found = _boxes_of(tags.own, *places, _repaired)
-    overlap, confidence = detection_scores(*found, golds, gold_starts, False)
+    found = [_boxes_of(_repaired(text)) for text in tags.stripped(np.maximum(start, 0), stop)]
+    overlap, confidence = detection_scores(found, golds, gold_starts, False)
     gold_texts = [gold if isinstance(gold, str) else "" for gold in answers]
     same = math_equal(texts, gold_texts, needed(math)) > 0
     overlap, confidence = np.where(same, 1.0, overlap), np.where(same, 1.0, confidence)
@@ -221,8 +217,8 @@ def visual_rft_lisa(
         array([1.])
     """
     same_length(len(completions), answers=answers)
-    gold_texts = readable([gold if isinstance(gold, str) else "" for gold in answers])
-    golds, gold_spans = _lisa_golds(answers, gold_texts)
+    gold_texts = [gold if isinstance(gold, str) else "" for gold in answers]
+    golds, gold_answers = _lisa_golds(answers, gold_texts)
     if is_strict(mode):
         read = read_strictly(completions, "tool_call")
         boxes = np.array([_only_corners(text or "") for text in read.answers]).reshape(-1, 4) / 1000
@@ -232,11 +228,11 @@ def visual_rft_lisa(
         return VisualRftLisaParts(score, read.well_formed, score + read.well_formed)
     tags = Tags(first_texts(completions), both("think", "answer"))
     start, stop = tags.pair("answer")
-    spans = _answer_spans(tags, start, stop)
-    boxes = _lisa_boxes(tags.own, *spans.T) / 1000
+    given = tags.stripped(np.maximum(start, 0), stop)  # without an answer: the whole text
+    boxes = np.array([_lisa_box(text) for text in given]).reshape(-1, 4) / 1000
     score = np.where(np.isnan(boxes[:, 0]), 0.0, giou_as_written(boxes, golds) + 1)
-    score[same_parts(tags.own, spans, gold_texts, gold_spans)] = 2.0
-    score[math_equal(tags.texts, gold_texts.texts, needed(math)) > 0] = 1.0
+    score[[text == gold for text, gold in zip(given, gold_answers, strict=True)]] = 2.0
+    score[math_equal(tags.texts, gold_texts, needed(math)) > 0] = 1.0
     layout = thought_and_answer(tags)
     return VisualRftLisaParts(score, layout, score + layout)
 
@@ -251,62 +247,20 @@ def _completed(text: str) -> str:
     return text if text.endswith("]") else text.rsplit("},", 1)[0] + "}]"
 
 
-def _boxes_of(texts: Sequence[str], start: Places, stop: Places, repaired: Callable[[str], str]) -> Found:
-    """The boxes that each text lists between two places: no duplicates, the most confident first.
-
-    None from a bad list. What is plainly written needs no repair.
-    """
-    own = readable(texts)
-    read = _LAYOUT.read(own, start, stop)
-    kept = first_of_equals(read.numbers, read.owners())
-    owners, plain = read.owners()[kept], read.numbers[kept]
-    odd: list[tuple[float, ...]] = []
-    odd_owners: list[int] = []
-    for row in np.flatnonzero(read.counts < 0).tolist():
-        places: dict[Any, float] = {}
-        for place, sure in _oddly_written(repaired(own.texts[row][start[row] : stop[row]])):
-            places.setdefault(place, sure)
-        ordered = sorted(places.items(), key=itemgetter(1), reverse=True)
-        odd += [(*as_numbers(place, 4), sure, _is_broken(place)) for place, sure in ordered]
-        odd_owners += [row] * len(ordered)
-    boxes = np.zeros((len(plain) + len(odd), 6))
-    boxes[: len(plain), :5] = plain
-    boxes[len(plain) :] = np.array(odd, np.float64).reshape(-1, 6)
-    owners = np.append(owners, np.array(odd_owners, np.int64))
-    rank = np.append(-plain[:, 4], np.arange(len(odd)))  # the odd ones are in order
-    return boxes[np.lexsort((rank, owners))], starts_of(np.bincount(owners, minlength=len(texts)).tolist())
-
-
-@kernel
-def first_of_equals(numbers: NDArray[np.float64], owners: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """(n,) whether no box before this one, in the same text, is the same box."""
-    kept = np.ones(owners.size, np.bool_)
-    for k in range(owners.size):
-        j = k - 1
-        while j >= 0 and owners[j] == owners[k] and kept[k]:
-            same = True
-            for side in range(4):
-                same &= numbers[j, side] == numbers[k, side]
-            kept[k] = not same
-            j -= 1
-    return kept
-
-
-def _oddly_written(text: str) -> list[tuple[Any, float]]:
-    """(place, confidence) of each object; none where the original stops at one of them."""
+def _boxes_of(text: str) -> Found:
+    """The boxes of a list, without duplicates; none where the original stops at one of its objects."""
     items = json_or_none(text.replace("'", '"'))
-    pairs = []
+    places: dict[Any, float] = {}
     for item in items if isinstance(items, list) else ():
         place = item.get("Position") if isinstance(item, dict) else None
         sure = item.get("Confidence") if isinstance(item, dict) else None
         if not isinstance(place, list | str | dict) or not isinstance(sure, int | float):
             return []
         try:
-            pairs.append((tuple(place), float(sure)))
-            hash(tuple(place))
+            places.setdefault(tuple(place), float(sure))
         except (TypeError, OverflowError):  # a list in the place; a number too large to average
             return []
-    return pairs
+    return sorted(places.items(), key=itemgetter(1), reverse=True)
 
 
 def _is_broken(place: tuple[Any, ...]) -> bool:
@@ -315,54 +269,40 @@ def _is_broken(place: tuple[Any, ...]) -> bool:
 
 
 def _gold_rows(answers: Sequence[Any]) -> list[Any]:
-    if str not in set(map(type, answers)):
-        return list(answers)
-    known: dict[str, Any] = {}
-    rows: list[Any] = []
-    for row, answer in enumerate(answers):
-        if isinstance(answer, str) and answer not in known:
-            inside = answer.strip().partition("<answer>")[2].partition("</answer>")[0]
-            items = json_or_none(_completed(inside).replace("'", '"'))
-            if not isinstance(items, list) or not all(isinstance(i, dict) and "Position" in i for i in items):
-                raise ValueError(f"answers[{row}] must hold a list of positions, got {answer!r}")
-            known[answer] = [item["Position"] for item in items]
-        rows.append(known[answer] if isinstance(answer, str) else answer)
+    rows = read_golds(answers, _positions)
+    for row in (row for row, places in enumerate(rows) if places is None):
+        raise ValueError(f"answers[{row}] must hold a list of positions, got {answers[row]!r}")
     return rows
 
 
-def _answer_spans(tags: Tags, start: Places, stop: Places) -> Places:
-    """(B, 2) where each answer stands, without white space around; without a tag all of the text."""
-    return np.stack(tags.strip(start, stop), 1)
+def _positions(text: str) -> list[Any] | None:
+    items = json_or_none(
+        _completed(text.partition("<answer>")[2].partition("</answer>")[0]).replace("'", '"')
+    )
+    if not isinstance(items, list) or not all(isinstance(i, dict) and "Position" in i for i in items):
+        return None
+    return [item["Position"] for item in items]
 
 
-def _lisa_golds(answers: Sequence[Any], texts: Readable) -> tuple[Boxes, Places]:
-    """(B, 4) gold boxes in [0, 1], and (B, 2) where those that are texts have their answer; -1 for others."""
+def _lisa_golds(answers: Sequence[Any], texts: Sequence[str]) -> tuple[Boxes, list[str | None]]:
+    """(B, 4) gold boxes in [0, 1], and (B,) the answers of those that are texts; None for others."""
     if not any(texts):
-        return gold_boxes(answers) / 1000, np.full((len(texts), 2), -1)
+        return gold_boxes(answers) / 1000, [None] * len(texts)
     tags = Tags(texts, both("answer"))
-    spans = _answer_spans(tags, *tags.line_pair("answer"))
-    boxes = _lisa_boxes(texts, *spans.T)
+    start, stop = tags.line_pair("answer")
+    given: list[str | None] = list(tags.stripped(np.maximum(start, 0), stop))
+    boxes = np.array([_lisa_box(text or "") for text in given]).reshape(-1, 4)
     for row in np.flatnonzero(np.isnan(boxes[:, 0])).tolist():
-        if texts.texts[row]:
+        if texts[row]:
             raise ValueError(f"answers[{row}] must hold a box (x0,y0),(x1,y1), got {answers[row]!r}")
-        boxes[row], spans[row] = gold_boxes([answers[row]])[0], -1
-    return boxes / 1000, spans
-
-
-def _lisa_boxes(texts: Readable, start: Places, stop: Places) -> Boxes:
-    """(B, 4) the box that the original makes of all the boxes between two places of each text."""
-    boxes, spans = _CORNERS.first(texts, start, stop)
-    behind = np.where(spans[:, 1] < 0, stop, spans[:, 1])
-    several = _CORNERS.first(texts, behind, stop)[1][:, 0] >= 0
-    for row in np.flatnonzero(several).tolist():
-        boxes[row] = _lisa_box(texts.texts[row][start[row] : stop[row]])
-    return boxes
+        boxes[row], given[row] = gold_boxes([answers[row]])[0], None
+    return boxes / 1000, given
 
 
 def _lisa_box(text: str) -> tuple[float, ...]:
     """The box that the original makes of all the boxes in a text."""
     try:
-        found = [tuple(map(int, corners)) for corners in _CORNERS.pattern.findall(text)]
+        found = [tuple(map(int, corners)) for corners in _CORNERS.findall(text)]
         firsts = [corners[:2] for corners in found] + [corners[2:] for corners in found]
         return (*map(float, firsts[0]), *map(float, firsts[1])) if found else NO_BOX
     except (ValueError, OverflowError):  # digits beyond Python's limit, or beyond float64
@@ -370,44 +310,41 @@ def _lisa_box(text: str) -> tuple[float, ...]:
 
 
 def _only_corners(text: str) -> tuple[float, ...]:
-    return _lisa_box(text) if len(_CORNERS.pattern.findall(text)) == 1 else NO_BOX
+    return _lisa_box(text) if len(_CORNERS.findall(text)) == 1 else NO_BOX
 
 
-@kernel
 def detection_scores(
-    found: NDArray[np.float64],
-    starts: NDArray[np.int64],
-    golds: Boxes,
-    gold_starts: NDArray[np.int64],
-    strict: bool,
+    found: Sequence[Found], golds: Boxes, gold_starts: NDArray[np.int64], strict: bool
 ) -> tuple[Scores, Scores]:
-    """(B,) IoU and confidence. `found`: (n, 6) boxes, confidence, and whether comparing it is an error."""
-    overlaps, confidences = np.zeros(starts.size - 1), np.zeros(starts.size - 1)
-    for row in range(starts.size - 1):
-        count, gold_count = starts[row + 1] - starts[row], gold_starts[row + 1] - gold_starts[row]
-        free = np.ones(gold_count, np.bool_)
-        overlap, confidence = 0.0, 0.0
-        for k in range(starts[row], starts[row + 1]):
-            best, partner = 0.0, -1
-            for g in range(gold_count):
-                if not free[g]:
-                    continue
-                if found[k, 5] > 0:
-                    count = 0
-                    break
-                iou = plain_iou(golds[gold_starts[row] + g], found[k, :4])
-                if iou > best:
-                    best, partner = iou, g
-            sure = found[k, 4]
-            if best > _MATCHED:
-                free[partner] = False
-                overlap += best
-                confidence += sure if not strict or 0 <= sure <= 1 else 0.0
-            elif not strict:
-                confidence += 1 - sure
-        if count > 0:
-            most = max(count, gold_count)
-            overlaps[row] = overlap / most
-            mean = confidence / (most if strict else count)
-            confidences[row] = 1.0 if mean > 1 else 0.0 if mean < 0 else mean
-    return overlaps, confidences
+    """(B,) IoU and confidence: each box takes the best free gold box, the surest box first."""
+    starts = starts_of(list(map(len, found)))
+    boxes = np.array([as_numbers(place, 4) for each in found for place, _ in each], np.float64).reshape(-1, 4)
+    rows, mine, its = pairs_of(starts, gold_starts)
+    overlaps = plain_iou(golds[its], boxes[mine])
+    overlaps = np.where(overlaps > _MATCHED, overlaps, 0.0)
+    pairs = np.searchsorted(rows, np.arange(len(starts))).tolist()
+    scores = np.zeros((2, len(found)))
+    for row, gold_count in enumerate(np.diff(gold_starts).tolist()):
+        if found[row]:
+            table = overlaps[pairs[row] : pairs[row + 1]].reshape(len(found[row]), gold_count)
+            scores[:, row] = _matched(found[row], table.tolist(), strict)
+    return scores[0], scores[1]
+
+
+def _matched(found: Found, overlaps: Sequence[Sequence[float]], strict: bool) -> tuple[float, float]:
+    """IoU and confidence of one row; `overlaps` are 0 where they are too small to match."""
+    free = list(range(len(overlaps[0])))
+    most = max(len(found), len(free))
+    overlap, confidence = 0.0, 0.0
+    for k, (place, sure) in enumerate(found):
+        if free and _is_broken(place):
+            return 0.0, 0.0
+        partner = max(free, key=overlaps[k].__getitem__) if free else -1
+        if free and overlaps[k][partner] > 0:
+            free.remove(partner)
+            overlap += overlaps[k][partner]
+            confidence += sure if not strict or 0 <= sure <= 1 else 0.0
+        elif not strict:
+            confidence += 1 - sure
+    mean = confidence / (most if strict else len(found))
+    return overlap / most, 1.0 if mean > 1 else 0.0 if mean < 0 else mean

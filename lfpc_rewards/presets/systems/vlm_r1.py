@@ -13,20 +13,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lfpc_rewards._checks import as_box_list, as_sizes
-from lfpc_rewards._jit import object_kernel, part
+from lfpc_rewards._checks import as_sizes
+from lfpc_rewards._tags import Tags, both
 from lfpc_rewards._typing import Boxes, Message, Scores, SizesLike
 from lfpc_rewards.geometry import iou
 from lfpc_rewards.presets._boxes import (
     INTEGER_BOX,
     gold_boxes,
-    in_braces,
     json_or_none,
+    numbers_in,
     only_boxes,
     pixel_iou,
     proper,
+    read_golds,
 )
 from lfpc_rewards.presets._completions import first_texts, refuse_one, same_length
 from lfpc_rewards.presets._judging import strict_accuracy
@@ -36,16 +36,15 @@ from lfpc_rewards.presets._shaping import repeated_word_share
 from lfpc_rewards.presets._similarity import similarity
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
-from lfpc_rewards.presets._tags import Flags, Tags, both
-from lfpc_rewards.presets._texts import Places, codes_of, lower, stripped
 
 Method: TypeAlias = Literal["default", "mcq", "yes_no", "all_match", "detection"]
 """How `vlm_r1_accuracy` compares."""
 
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _ANSWER_LINE = re.compile(r"<answer>(.*?)</answer>")
-_REC_FORMAT = re.compile(r"\{.*?" + INTEGER_BOX.pattern.pattern, re.DOTALL)
-_THOUGHT_ANSWER = re.compile(r"</think>\s*(<answer>)")
+_REC_FORMAT = re.compile(r"\{.*?" + INTEGER_BOX.pattern, re.DOTALL)
+_THEN_ANSWER = re.compile(r"\s*<answer>")
+_THOUGHT_ANSWER = re.compile(r"</think>\s*<answer>")
 _OPTION_END = re.compile(r"[.,?!:;]|$")
 _YES_NO = re.compile(r"(yes|no)")
 _FENCED_JSON = re.compile(r"```json(.*?)```", re.DOTALL)
@@ -183,12 +182,12 @@ def vlm_r1(
         return VlmR1Parts(overlap, read.well_formed, overlap + read.well_formed)
     tags = Tags(first_texts(completions), both("think", "answer"))
     start, stop = tags.pair("answer")
-    written_boxes, spans = INTEGER_BOX.first(tags.own, start, stop)
-    braced = in_braces(tags.own, start, spans, stop)
+    found = [INTEGER_BOX.search(inside) for inside in tags.cut(start, stop)]
+    written_boxes = np.array([numbers_in(box, 4) for box in found], np.float64).reshape(-1, 4)
     with np.errstate(over="ignore"):
         boxes = written_boxes * scale
     overlap = np.where(np.isnan(written_boxes[:, 0]), 0.0, pixel_iou(boxes, golds))
-    layout = _rec_format(tags, braced)
+    layout = _rec_format(tags)
     return VlmR1Parts(overlap, layout, overlap + layout)
 
 
@@ -272,7 +271,7 @@ def vlm_r1_accuracy(
             return np.array([_strict_detection(a, g) for a, g in zip(given, golds, strict=True)], np.float64)
         return strict_accuracy(given, golds, None, None)
     texts = first_texts(completions)
-    tags = Tags(lower(texts) if method == "yes_no" else texts, both("answer"))
+    tags = Tags(list(map(str.lower, texts)) if method == "yes_no" else texts, both("answer"))
     if method in _READ:
         read, read_gold = _READ[method]
         sides = (read(tags), _each(read_gold, answers))
@@ -345,43 +344,28 @@ def _lone_letters(text: str) -> list[str]:
 
 
 def _gold_boxes(answers: Sequence[Any]) -> Boxes:
-    if set(map(type, answers)) <= {list, tuple} and set(map(len, answers)) <= {4}:
-        return gold_boxes(answers)
-    known: dict[str, Any] = {}
-    boxes = []
-    for row, answer in enumerate(answers):
-        box = answer
-        if isinstance(answer, str):
-            if answer not in known:
-                held = _ANSWER.findall(answer)
-                known[answer] = json_or_none(held[-1].strip()) if held else None
-            box = known[answer]
-        boxes.append(box)
+    boxes = read_golds(answers, _last_box)
+    for row, box in enumerate(boxes):
         if box is None or len(box) != 4:
-            raise ValueError(f"answers[{row}] must be four numbers, got {answer!r}")
-    return as_box_list(boxes, "answers")
+            raise ValueError(f"answers[{row}] must be four numbers, got {answers[row]!r}")
+    return gold_boxes(boxes)
 
 
-def _rec_format(tags: Tags, braced: Flags) -> Scores:
-    """Whether each text holds thinking, then an answer with a box of integers in braces; searched for.
+def _last_box(text: str) -> Any:
+    held = _ANSWER.findall(text)
+    return json_or_none(held[-1].strip()) if held else None
 
-    `braced` says where the first answer of the text is known to hold one.
-    """
+
+def _rec_format(tags: Tags) -> Scores:
+    """(B,) whether thinking, then an answer with a box of integers in braces, is found in a text."""
+    out = np.zeros(len(tags.texts))
     thought = tags.after_first("</think>", tags.after_first("<think>"))
-    begin = np.where(tags.first("<think>") >= 0, thought, -1)
-    answer = tags.first("<answer>", thought)
-    bare = np.equal(*stripped(tags.own, begin, answer))
-    possible = (begin >= 0) & (answer >= 0)
-    out: Scores = (possible & braced & bare & (answer == tags.first("<answer>"))).astype(np.float64)
-    for row in np.flatnonzero(possible & (out == 0)).tolist():
-        text, start, place = tags.texts[row], int(begin[row]), int(answer[row])
-        if text[start:place].strip():
-            later = _THOUGHT_ANSWER.search(text, start)
-            if not later:
-                continue
-            place = later.start(1)
+    possible = (tags.first("<think>") >= 0) & (thought >= 0)
+    for row, start in zip(np.flatnonzero(possible).tolist(), thought[possible].tolist(), strict=True):
+        text = tags.texts[row]
         # The first of each leaves most room for what must follow.
-        found = _REC_FORMAT.search(text, place)
+        answer = _THEN_ANSWER.match(text, start) or _THOUGHT_ANSWER.search(text, start)
+        found = _REC_FORMAT.search(text, answer.end()) if answer else None
         closed = text.find("}", found.end()) if found else -1
         out[row] = closed >= 0 and text.find("</answer>", closed) >= 0
     return out
@@ -404,47 +388,10 @@ def _last_answers(tags: Tags) -> list[str]:
     return tags.cut(np.maximum(start, 0), stop)
 
 
-def _first_answers(tags: Tags) -> tuple[Places, Places]:
-    """(B,) where the first answer of each text stands, without white space around; else all of the text."""
-    return tags.strip(*tags.pair("answer"))
-
-
-def _named_options(tags: Tags) -> list[str | None]:
-    """(B,) `named_option` of the first answers."""
-    start, stop = _first_answers(tags)
-    counts, letters = np.zeros((2, len(tags.texts)), np.int64)
-    count_lone_letters(id(tags.own), start, stop, counts, letters)
-    options = [chr(letter) if letter else None for letter in letters.tolist()]
-    beyond = np.array([not text.isascii() for text in tags.texts], np.bool_)
-    rows = np.flatnonzero(beyond | (counts > 1))
-    parts = [tags.texts[row][start[row] : stop[row]] for row in rows.tolist()]
-    for row, option in zip(rows.tolist(), _each(named_option, parts), strict=True):
-        options[row] = option
-    return options
-
-
-@object_kernel
-def count_lone_letters(
-    texts: int, start: Places, stop: Places, counts: NDArray[np.int64], letters: NDArray[np.int64]
-) -> None:
-    """How many letters stand alone in parts of ASCII texts, as for `_lone_letters`, and the last of them."""
-    size = np.zeros(1, np.intp)
-    for row in range(start.size):
-        codes = codes_of(texts, row, size)
-        before = False
-        for i in range(start[row], stop[row]):
-            code = codes[i] & 0xDF  # in upper case, if it is a letter
-            letter = 0x41 <= code <= 0x5A
-            if letter and not before and (i + 1 == stop[row] or is_option_end(codes[i + 1])):
-                counts[row] += 1
-                letters[row] = code
-            before = letter
-
-
-@part
-def is_option_end(code: int) -> bool:
-    """Whether a character is one of ``.,?!:;``."""
-    return code == 0x2E or code == 0x2C or code == 0x3F or code == 0x21 or code == 0x3A or code == 0x3B
+def _first_answers(tags: Tags) -> list[str]:
+    """(B,) the first answer of each text without white space around; without one the text."""
+    start, stop = tags.pair("answer")
+    return tags.stripped(np.maximum(start, 0), stop)
 
 
 def _tidy(text: str) -> str:
@@ -471,9 +418,9 @@ def _yes_or_no(text: str) -> str | None:
 
 
 _READ: dict[str, tuple[Callable[[Tags], list[Any]], Callable[[str], Any]]] = {
-    "mcq": (_named_options, _gold_option),
+    "mcq": (lambda tags: _each(named_option, _first_answers(tags)), _gold_option),
     "yes_no": (
-        lambda tags: _each(_yes_or_no, tags.cut(*_first_answers(tags))),
+        lambda tags: _each(_yes_or_no, _first_answers(tags)),
         lambda gold: _yes_or_no(_first_line_answer(gold.lower())),
     ),
     "all_match": (lambda tags: _each(_tidy, _last_answers(tags)), _tidy_gold),

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lfpc_rewards._tags import Tags, both, lengths_of
 from lfpc_rewards._typing import Message, Scores
 from lfpc_rewards.presets._completions import first_texts, same_length
 from lfpc_rewards.presets._final_answer import same_answer_line
@@ -16,8 +17,6 @@ from lfpc_rewards.presets._math import Grader, graded, grader_needed
 from lfpc_rewards.presets._once import once_each
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
-from lfpc_rewards.presets._tags import Tags, both
-from lfpc_rewards.presets._texts import lengths_of
 
 LONGEST_ANSWER = 300
 """Characters from which on an answer is wrong. In the original's code."""
@@ -141,7 +140,7 @@ def zwz(
     texts = first_texts(completions)
     tags = Tags(texts, both("answer"))
     start, stop = tags.line_pair("answer")
-    said = tags.cut_stripped(np.maximum(start, 0), stop)  # without an answer: the whole text
+    said = tags.stripped(np.maximum(start, 0), stop)  # without an answer: the whole text
     lengths = lengths_of(said)
     asked = questions or [""] * len(said)
     rows = np.flatnonzero((lengths > 0) & (lengths < LONGEST_ANSWER))

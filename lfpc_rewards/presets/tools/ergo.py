@@ -35,7 +35,7 @@ def parse_zoom(text: str) -> tuple[int, int, int, int] | None:
         ((10, 20, 100, 200), None)
     """
     found = _ZOOM.search(text)
-    boxes = INTEGER_BOX.pattern.findall(found[1]) if found else []
+    boxes = INTEGER_BOX.findall(found[1]) if found else []
     if len(boxes) != 1:
         return None
     try:
