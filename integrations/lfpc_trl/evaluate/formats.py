@@ -14,9 +14,8 @@ from lfpc_trl.convert.drafts import Place, as_row_about, original_boxes
 from lfpc_trl.convert.pictures import Picture, PictureStore
 from lfpc_trl.convert.text import cell
 from lfpc_trl.data.columns import Columns
-from lfpc_trl.data.files import data_files
 from lfpc_trl.data.frames import frame_warning, read_with_warning, samples_of
-from lfpc_trl.data.rows import Boxes, Problem, Row, check_targets, in_one_line
+from lfpc_trl.data.rows import Boxes, Problem, Row, check_targets, in_one_line, read_columns
 from lfpc_trl.data.sources import Record, read_records, short
 from lfpc_trl.errors import DataError, one_line
 from lfpc_trl.evaluate.layouts import (
@@ -100,16 +99,13 @@ def _open(path: Path, layout: str | None) -> tuple[str, Placed]:
     if path.is_dir():
         if layout in (None, FOLDER) and any((path / each).is_dir() for each in VSTAR_FOLDERS):
             return FOLDER, read_vstar_folders(path)
+        if layout == ROWS or (layout is None and _holds_rows(path)):
+            return ROWS, iter(())
         found = sorted(each.name for each in path.iterdir())
-        try:
-            data_files(path)
-        except DataError as error:
-            raise DataError(
-                f"{path}: the layout cannot be told. A folder is V* and holds {' and '.join(VSTAR_FOLDERS)}, "
-                f"or it holds rows; of other benchmarks the file itself is named. Found: {_listed(found)} "
-                f"({error})"
-            ) from None
-        return ROWS, iter(())
+        raise DataError(
+            f"{path}: the layout cannot be told. A folder is V* and holds {' and '.join(VSTAR_FOLDERS)}; or "
+            f"it holds rows; of other benchmarks the file itself is named. Found: {_listed(found)}"
+        )
     if layout == ROWS:
         return ROWS, iter(())
     records = read_placed(path)
@@ -121,6 +117,16 @@ def _open(path: Path, layout: str | None) -> tuple[str, Placed]:
     if bad:
         raise DataError(in_one_line([Problem(place, str(reason)) for place, reason in bad]))
     raise DataError(f"{path}: the file holds no rows")
+
+
+def _holds_rows(folder: Path) -> bool:
+    """Whether the first record of a folder has the columns of our rows."""
+    try:
+        records = (record for _, record in read_columns(folder))
+        columns = next((list(record) for record in records if isinstance(record, dict)), [])
+        return _layout_of(folder, columns, None) == ROWS
+    except DataError:
+        return False
 
 
 def _layout_of(path: Path, columns: list[str], layout: str | None) -> str:
