@@ -26,3 +26,13 @@ class Parser(argparse.ArgumentParser):
         near = near or difflib.get_close_matches(word.replace("_", "-"), known, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+
+
+def add_columns(parser: argparse.ArgumentParser) -> None:
+    """The option that says where a data set has the columns of a row."""
+    parser.add_argument(
+        "--columns",
+        nargs="+",
+        metavar="NAME=COLUMN",
+        help="where the data has them under other names, such as question=problem targets=bbox:xywh",
+    )

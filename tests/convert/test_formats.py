@@ -10,8 +10,9 @@ import pytest
 from lfpc_trl.convert import coco
 from lfpc_trl.convert.formats import FORMATS, LOOK
 from lfpc_trl.convert.run import convert
-from lfpc_trl.convert.text import plain_answers, plain_question, question_with_choices, split_choices
+from lfpc_trl.convert.text import plain_answers, plain_question, question_with_choices
 from lfpc_trl.convert.verl import only_picture
+from lfpc_trl.data.choices import split_choices
 from lfpc_trl.data.rows import read_rows
 from lfpc_trl.errors import DataError
 from tests.convert import published

@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from lfpc_rewards import answers_match
 from lfpc_trl.convert.pictures import PictureStore
+from lfpc_trl.data.columns import columns_of
 from lfpc_trl.errors import DataError
 from lfpc_trl.evaluate import formats
 from lfpc_trl.evaluate.formats import read_benchmark
@@ -466,6 +468,18 @@ def test_a_named_layout_is_taken_although_another_would_fit(tmp_path):
     path = write_tsv(tmp_path / "a.tsv", hr_rows(1))
     ids = [each.question_id for each in read(tmp_path, path, layout="vlmevalkit").questions]
     assert ids == ["0", "1", "2", "3"]
+
+
+def test_a_folder_of_rows_is_read(tmp_path):
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    row = {"file_name": "a.png", "question": "What?", "answer": "KR"}
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(row) + "\n")
+    benchmark = read_benchmark(tmp_path, pictures=tmp_path / "pictures")
+    assert [question.row.answer for question in benchmark.questions] == [("KR",)]
+    (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "a.png", "q": "What?", "a": 7}) + "\n")
+    columns = columns_of(["question=q", "answer=a"])
+    benchmark = read_benchmark(tmp_path, pictures=tmp_path / "pictures", columns=columns)
+    assert [question.row.answer for question in benchmark.questions] == [("7",)]
 
 
 def test_a_folder_that_is_not_vstar_says_what_is_in_it(tmp_path):

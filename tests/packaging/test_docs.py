@@ -271,9 +271,15 @@ def quoted_errors() -> list[str]:
     return [quoted(row)[0] for table in tables for row in table.splitlines()]
 
 
+def refused() -> set[str]:
+    """Patterns of every sentence with which data are refused while they are read."""
+    modules = ("rows", "columns", "files", "sources")
+    return set().union(*(raised_in(f"data/{name}.py") for name in modules))
+
+
 @pytest.mark.parametrize("message", quoted_errors())
 def test_every_error_on_the_page_about_rows_is_one_of_the_program(message):
-    assert any(re.fullmatch(pattern, message) for pattern in raised_in("data/rows.py"))
+    assert any(re.fullmatch(pattern, message) for pattern in refused())
 
 
 @pytest.mark.parametrize("pattern", sorted(raised_in("data/rows.py")))
@@ -283,7 +289,7 @@ def test_every_error_of_the_program_about_rows_is_on_the_page(pattern):
 
 def test_the_check_of_errors_can_fail():
     made_up = "targets must be pretty, got [1]"
-    assert not any(re.fullmatch(pattern, made_up) for pattern in raised_in("data/rows.py"))
+    assert not any(re.fullmatch(pattern, made_up) for pattern in refused())
 
 
 def test_every_column_is_documented():

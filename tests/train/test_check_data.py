@@ -46,11 +46,11 @@ def test_scanning_collects_what_reading_stops_at(folder):
     good, problems = scan_rows(path)
     assert [row.name for row in good] == [f"{path} row 1"]
     assert places(problems) == [2, 3, 4, 5, 6]
-    assert problems[0] == Problem(f"{path} row 2", "each line must be a JSON object, got [1]")
+    assert problems[0] == Problem(f"{path} row 2", "each record must be a JSON object, got [1]")
     assert "id must be unique, got '1' as in row 1" in problems[2].rule
     with pytest.raises(DataError) as caught:
         read_rows(path)
-    assert str(caught.value) == f"{path} row 2: each line must be a JSON object, got [1] (and 4 more)"
+    assert str(caught.value) == f"{path} row 2: each record must be a JSON object, got [1] (and 4 more)"
 
 
 def test_scanning_good_rows_gives_the_rows(folder):
@@ -291,6 +291,46 @@ def test_questions_that_hold_their_answer(folder):
     assert kinds(check_data(path)) == {"the question holds its answer": [1, 4]}
 
 
+@pytest.mark.parametrize(
+    ("columns", "kind", "rule"),
+    [
+        (
+            {"question": "Which?\nA. red\nB. blue"},
+            "the question holds the options",
+            "the question lists 2 options; put them into choices",
+        ),
+        (
+            {"question": "Which?\nred\nblue", "choices": ["red", "blue"]},
+            "the question holds the options",
+            "the question holds the options, which are shown below it anyway",
+        ),
+        ({"question": "<image>What?"}, "a mark for the picture", "the question holds the text '<image>'"),
+        (
+            {"choices": ["A. red", "B. blue"], "answer": "A"},
+            "options begin with their letters",
+            "choices begin with their own letters, such as 'A. red'",
+        ),
+    ],
+)
+def test_texts_that_were_written_for_another_prompt(folder, columns, kind, rule):
+    report = check_data(write(folder, GOOD | columns))
+    assert report.warnings[kind][0].rule.startswith(rule)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"question": "Is it red or blue?", "choices": ["red", "blue"]},
+        {"question": "Is A. Smith on the sign?", "answer": "yes"},
+        {"choices": ["A. Smith", "C. Jones"], "answer": "A"},
+    ],
+)
+def test_texts_that_only_look_so(folder, columns):
+    report = check_data(write(folder, GOOD | columns))
+    odd = {"the question holds the options", "a mark for the picture", "options begin with their letters"}
+    assert not odd & set(report.warnings)
+
+
 def test_equal_choices(folder):
     choices = ["red", "blue", "Red "]
     [warning] = check_data(write(folder, GOOD | {"answer": "B", "choices": choices})).warnings[
@@ -388,7 +428,7 @@ def test_everything_that_is_wrong_is_printed_and_the_exit_code_is_2(model_dir, d
     assert "shown_size must be multiples of" in printed[0]
     record = json.loads(found.read_text())
     assert (record["rows"], record["bad_rows"], len(record["problems"])) == (9, 9, 9)
-    assert record["problems"][7]["rule"] == "each line must be a JSON object, got []"
+    assert record["problems"][7]["rule"] == "each record must be a JSON object, got []"
 
 
 def test_a_budget_that_does_not_fit_is_an_error_of_its_own(model_dir, data_file, capsys):

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lfpc_trl import cli
-from lfpc_trl.data.frames import frame_warning, likely_layout
-from lfpc_trl.data.rows import Sample, read_rows
+from lfpc_trl.data.boxes import Sample, likely_layout
+from lfpc_trl.data.frames import frame_warning
+from lfpc_trl.data.rows import read_rows
 from lfpc_trl.train.check_data import check_data
 from tests.tiny import make_rows
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lfpc_trl.annotate.journal import Change, Content, Journal
+from lfpc_trl.data.boxes import Sample
 from lfpc_trl.data.frames import frame_warning
-from lfpc_trl.data.rows import Row, Sample, as_record, check_row, check_targets, row_problems, scan_rows
+from lfpc_trl.data.rows import Row, as_record, check_row, check_targets, row_problems, scan_rows
 from lfpc_trl.errors import DataError, UserError, not_found
 from lfpc_trl.pictures.opening import find_picture_files, in_one_line, readable_suffixes
 from lfpc_trl.pictures.sizes import Size

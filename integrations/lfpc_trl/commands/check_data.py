@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lfpc_trl.errors import UserError
 from lfpc_trl.files import write_whole
-from lfpc_trl.options import FRAMES, Parser
+from lfpc_trl.options import FRAMES, Parser, add_columns
 
 if TYPE_CHECKING:
     from lfpc_trl.train.check_data import DataReport
@@ -25,7 +25,8 @@ def make_parser() -> argparse.ArgumentParser:
         description="List every bad row with its rule, and what else a training should know of its data.",
         allow_abbrev=False,
     )
-    parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="rows, .jsonl or .parquet")
+    parser.add_argument("--data", type=Path, required=True, metavar="PATH", help="rows: a file or a folder")
+    add_columns(parser)
     parser.add_argument(
         "--method", choices=("lfpc", "locus"), default="lfpc", help="locus for cues; default: lfpc"
     )
@@ -81,13 +82,15 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError("--trajectory-tokens needs --model")
 
     from lfpc_rewards import Frame
-    from lfpc_trl.models.processors import factor, load_processor
-    from lfpc_trl.models.weights import context_length
+    from lfpc_trl.data.columns import columns_of
     from lfpc_trl.rollouts.crop_tool import CropSettings
     from lfpc_trl.train.check_data import check_data
 
     processor, context, frame, side = None, None, Frame.ORIGINAL, 28
     if args.model is not None:
+        from lfpc_trl.models.processors import factor, load_processor
+        from lfpc_trl.models.weights import context_length
+
         processor, context = load_processor(args.model), context_length(args.model)
         frame, side = processor.family.frame_as(args.frame), factor(processor)
     done = 0
@@ -99,6 +102,7 @@ def main(arguments: Sequence[str]) -> None:
 
     report = check_data(
         args.data,
+        columns=columns_of(args.columns),
         method=args.method,
         stage=args.stage,
         processor=processor,

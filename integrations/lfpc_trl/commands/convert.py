@@ -11,14 +11,14 @@ from lfpc_trl.errors import UserError
 if TYPE_CHECKING:
     from lfpc_trl.convert.run import Summary
 
-from lfpc_trl.options import Parser
+from lfpc_trl.options import Parser, add_columns
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The options."""
-    from lfpc_trl.convert.drafts import LAYOUTS
     from lfpc_trl.convert.formats import FORMATS
     from lfpc_trl.convert.run import TARGETS
+    from lfpc_trl.data.boxes import LAYOUTS
 
     parser = Parser(
         prog="lfpc convert",
@@ -42,6 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--rejects", type=Path, metavar="FILE", help="new file; default: OUTPUT.rejects.jsonl"
     )
     parser.add_argument("--box-layout", choices=LAYOUTS, help="of the boxes; default: the format's own")
+    add_columns(parser)
     parser.add_argument(
         "--data-source", default="lfpc", metavar="NAME", help="the column of --to verl; default: lfpc"
     )
@@ -56,6 +57,7 @@ def main(arguments: Sequence[str]) -> None:
     """
     args = make_parser().parse_args(arguments)
     from lfpc_trl.convert.run import convert
+    from lfpc_trl.data.columns import columns_of
 
     rejects = args.rejects or args.output.with_suffix(".rejects.jsonl")
     summary = convert(
@@ -66,6 +68,7 @@ def main(arguments: Sequence[str]) -> None:
         images=args.images,
         rejects=rejects,
         layout=args.box_layout,
+        columns=columns_of(args.columns),
         data_source=args.data_source,
         progress=lambda count: print(f"\rrecords {count}", end="", file=sys.stderr, flush=True),
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lfpc_trl.errors import UserError
 from lfpc_trl.jobs import running
 from lfpc_trl.jobs.clock import Clock
-from lfpc_trl.options import FRAMES, Parser
+from lfpc_trl.options import FRAMES, Parser, add_columns
 
 if TYPE_CHECKING:
     from lfpc_trl.evaluate.questions import Benchmark
@@ -38,6 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data", action="append", required=True, metavar="PATH", help="a benchmark, or NAME=PATH; repeatable"
     )
+    add_columns(parser)
     parser.add_argument(
         "--boxes", action="append", metavar="PATH", help="targets for a benchmark, or NAME=PATH"
     )
@@ -156,6 +157,7 @@ def _is_ours(output: Path) -> bool:
 
 def _read_benchmarks(args: argparse.Namespace) -> "tuple[Benchmark, ...]":
     """The benchmarks, cut down to `--limit`."""
+    from lfpc_trl.data.columns import columns_of
     from lfpc_trl.evaluate.formats import read_benchmark
     from lfpc_trl.evaluate.layouts import LAYOUTS
 
@@ -171,12 +173,14 @@ def _read_benchmarks(args: argparse.Namespace) -> "tuple[Benchmark, ...]":
     for layout in layouts.values():
         if layout not in LAYOUTS:
             raise UserError(f"--layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
+    columns = columns_of(args.columns)
     read = [
         read_benchmark(
             path,
             pictures=args.output / PICTURES,
             name=name,
             layout=layouts.get(name),
+            columns=columns,
             boxes=boxes.get(name),
             seed=args.seed,
         )

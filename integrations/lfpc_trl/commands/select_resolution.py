@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lfpc_trl.errors import UserError
 from lfpc_trl.jobs import running
-from lfpc_trl.options import Parser
+from lfpc_trl.options import Parser, add_columns
 
 if TYPE_CHECKING:
     from lfpc_trl.data.rows import Row
@@ -29,7 +29,8 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="the model to be trained")
-    parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="rows, .jsonl or .parquet")
+    parser.add_argument("--data", type=Path, required=True, metavar="PATH", help="rows: a file or a folder")
+    add_columns(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="new file of rows")
     parser.add_argument("--method", choices=("answer", "hard", "random"), default="answer")
     parser.add_argument(
@@ -57,13 +58,14 @@ def main(arguments: Sequence[str]) -> None:
     shard = _check_options(args)
     ladder = _ladder(args)
 
+    from lfpc_trl.data.columns import columns_of
     from lfpc_trl.data.frames import read_with_warning, tell
     from lfpc_trl.data.rows import write_rows
     from lfpc_trl.select.ladder import comparison, select_by_answers, select_by_rule
 
     same = comparison(args.same_answer)
     # Rows first: reading them needs no torch, so a mistake in the data shows at once.
-    rows, boxes = read_with_warning(args.data)
+    rows, boxes = read_with_warning(args.data, columns=columns_of(args.columns))
     tell(boxes)
 
     from lfpc_trl.models.processors import MAX_IMAGE_TOKENS, factor, load_processor

@@ -15,7 +15,11 @@ class RunArguments:
     """What is trained on what, and where to."""
 
     model: str | None = field(default=None, metadata={"help": "directory of a model of a supported family"})
-    data: str | None = field(default=None, metadata={"help": "rows, .jsonl or .parquet"})
+    data: str | None = field(default=None, metadata={"help": "rows: a file or a folder"})
+    columns: list[str] | None = field(
+        default=None,
+        metadata={"help": "where the data has them under other names, such as question=problem"},
+    )
     output: str | None = field(default=None, metadata={"help": "new directory for the run"})
     resume: bool = field(default=False, metadata={"help": "go on with the run in --output"})
     shown_tokens: int | None = field(
@@ -43,6 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str]) -> None:
     """Train, or start the processes that do; prints a line per step."""
+    from lfpc_trl.data.columns import columns_of
     from lfpc_trl.data.frames import read_with_warning, tell
     from lfpc_trl.data.rows import with_shown_tokens
     from lfpc_trl.train import launch
@@ -57,7 +62,8 @@ def main(arguments: Sequence[str]) -> None:
     processes = launch.processes_of(recipe.launch)
     recipe.check(processes)
     # Rows first: reading them needs no model, so a mistake in the data shows at once.
-    rows, boxes = read_with_warning(run.data, require_targets=recipe.stage.grounding_weight != 0)
+    needs_targets = recipe.stage.grounding_weight != 0
+    rows, boxes = read_with_warning(run.data, require_targets=needs_targets, columns=columns_of(run.columns))
 
     from lfpc_trl.models.processors import factor_of
     from lfpc_trl.models.weights import default_device

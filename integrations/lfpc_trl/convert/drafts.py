@@ -1,31 +1,20 @@
 """What a format makes of one record, and how it becomes a row. Boxes change their frame here only."""
 
 import dataclasses
-import itertools
 import json
-import math
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lfpc_rewards import Frame, convert_boxes, convert_frame
 from lfpc_trl.convert.pictures import Picture, PictureStore
+from lfpc_trl.data.boxes import Layout, in_pixels
 from lfpc_trl.data.rows import Row, check_row
 from lfpc_trl.data.sources import short
 from lfpc_trl.errors import DataError, one_line
-from lfpc_trl.pictures.boxes import clip_rounding, count_upright, turn_upright
+from lfpc_trl.pictures.boxes import count_upright, turn_upright
 from lfpc_trl.pictures.sizes import Size
-
-Layout = Literal["xyxy", "xywh", "xyxy-1", "xywh-1", "xyxy-1000", "xywh-1000", "xywh-100"]
-"""What the four numbers of a box mean: two corners, or corner and size; in pixels of the picture, or as a
-fraction of its width and height out of 1, 1000 or 100 (percent)."""
-LAYOUTS: tuple[Layout, ...] = get_args(Layout)
-
-_DIGITS = 6
-"""Decimals of a pixel that are kept, so that a box which went through percent and back is the same."""
-_ROUNDING = 3 * 10.0**-_DIGITS
 
 
 class Place(NamedTuple):
@@ -131,39 +120,6 @@ def original_boxes(boxes: object, layout: Layout, picture: Picture, *, upright: 
     Raises:
         DataError: not four finite numbers, or a rotation that only JPEG and PNG tell surely.
     """
-    numbers = [four_numbers(box) for box in boxes] if isinstance(boxes, list) and boxes else None
-    if numbers is None:
-        raise DataError(f"boxes must be a list of lists of four numbers, got {short(boxes)}")
     size = picture.size if upright else picture.header.stored
-    frame, parts = {
-        "xyxy-1": (Frame.RELATIVE, 1),
-        "xywh-1": (Frame.RELATIVE, 1),
-        "xyxy-1000": (Frame.RELATIVE_1000, 1),
-        "xywh-1000": (Frame.RELATIVE_1000, 1),
-        "xywh-100": (Frame.RELATIVE, 100),
-    }.get(layout, (Frame.ORIGINAL, 1))
-    kind: Literal["xyxy", "xywh"] = "xywh" if layout.startswith("xywh") else "xyxy"
-    corners = convert_boxes(np.array(numbers) / parts, kind, "xyxy")
-    pixels = np.asarray(convert_frame(corners, frame, Frame.ORIGINAL, original_size=size), dtype=np.float64)
-    pixels = clip_rounding(pixels.round(_DIGITS), size)
-    # Rounding may push an outer edge a millionth of a pixel inside an inner one.
-    for inner, outer in itertools.pairwise(pixels):
-        mended = np.concatenate([np.minimum(inner[:2], outer[:2]), np.maximum(inner[2:], outer[2:])])
-        outer[:] = np.where(abs(mended - outer) <= _ROUNDING, mended, outer)
+    pixels = in_pixels(boxes, layout, size)
     return pixels if upright else turn_upright(pixels, picture.header)
-
-
-def four_numbers(box: object) -> list[float]:
-    """A box as it came, as four finite numbers.
-
-    Raises:
-        DataError: it is anything else.
-    """
-    if isinstance(box, list | tuple) and len(box) == 4:
-        try:
-            numbers = [float(side) for side in box if not isinstance(side, bool | str)]
-        except (TypeError, ValueError, OverflowError):
-            numbers = []
-        if len(numbers) == 4 and all(map(math.isfinite, numbers)):
-            return numbers
-    raise DataError(f"a box must be four finite numbers, got {short(box)}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lfpc_trl.convert.coco import from_coco, read_coco
-from lfpc_trl.convert.drafts import Draft, Layout, Place
+from lfpc_trl.convert.drafts import Draft, Place
 from lfpc_trl.convert.label_studio import from_label_studio
 from lfpc_trl.convert.text import (
     MAX_LISTED,
@@ -23,6 +23,8 @@ from lfpc_trl.convert.text import (
     shuffle_options,
 )
 from lfpc_trl.convert.verl import from_verl, only_of_list, only_picture
+from lfpc_trl.data.boxes import Layout
+from lfpc_trl.data.rows import read_columns
 from lfpc_trl.data.sources import Numbered, Record, read_records, short
 from lfpc_trl.errors import DataError, one_line
 from lfpc_trl.json_values import parse_json, read_json
@@ -328,7 +330,7 @@ def from_choice_table(record: Record, picture: Place) -> Draft:
 
 
 FORMATS = {
-    "rows": Format(from_rows, "xyxy"),
+    "rows": Format(from_rows, "xyxy", read_columns),
     "verl": Format(from_verl, "xyxy"),
     "label-studio": Format(from_label_studio, "xywh-100"),
     "deepeyes": Format(from_verl),

@@ -15,8 +15,9 @@ from urllib.parse import quote
 
 import numpy as np
 
-from lfpc_trl.convert.drafts import Draft, four_numbers
+from lfpc_trl.convert.drafts import Draft
 from lfpc_trl.convert.verl import only_picture
+from lfpc_trl.data.boxes import four_numbers
 from lfpc_trl.data.rows import METADATA, Row, as_record
 from lfpc_trl.data.sources import Record, short
 from lfpc_trl.errors import DataError

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 from lfpc_trl.data.sources import short
 from lfpc_trl.errors import DataError, one_line
 from lfpc_trl.files import clear_scratch, scratch_prefix
+from lfpc_trl.pictures.inside import holder_of, read_inside
 from lfpc_trl.pictures.opening import FORMATS, check_file, readable_formats
 from lfpc_trl.pictures.originals import Header, check_picture, read_header
 from lfpc_trl.pictures.sizes import Size
@@ -100,6 +101,8 @@ class PictureStore:
         source = self._find(text.removeprefix("file://"), skip)
         try:
             check_file(source)
+            if holder_of(source) != source:
+                return self._remember(text, self.add_bytes(read_inside(holder_of(source), source)))
             with source.open("rb") as file:
                 target = self._place(hashlib.file_digest(file, "sha256").hexdigest())
             found = self._known(target)
@@ -111,6 +114,9 @@ class PictureStore:
                     found = self._adopt(new, target, short(text))
         except OSError as error:
             raise DataError(f"image must be readable, got {short(text)} ({one_line(error)})") from None
+        return self._remember(text, found)
+
+    def _remember(self, text: str, found: Picture) -> Picture:
         self._seen[text] = found
         if len(self._seen) > _REMEMBERED:
             self._seen.popitem(last=False)
@@ -125,7 +131,8 @@ class PictureStore:
         for path in tries:
             try:
                 found = (self._root / path).resolve()  # links are followed before the comparison
-                exists = found.exists() and not found.is_dir()
+                holder = holder_of(found)
+                exists = holder.exists() and not holder.is_dir()
             except (OSError, RuntimeError) as error:  # a name too long, a loop of links
                 raise DataError(f"image must be readable, got {short(text)} ({error.args[-1]})") from None
             if not found.is_relative_to(self._root):

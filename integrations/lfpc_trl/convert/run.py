@@ -11,14 +11,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from lfpc_trl.convert.drafts import Layout, as_row
+from lfpc_trl.convert.drafts import as_row
 from lfpc_trl.convert.formats import FORMATS, Format
 from lfpc_trl.convert.label_studio import LabelStudioWriter
 from lfpc_trl.convert.pictures import PictureStore
 from lfpc_trl.convert.scratch import scratch_table
 from lfpc_trl.convert.text import needs_judge
 from lfpc_trl.convert.verl import VerlWriter
-from lfpc_trl.data.rows import Row, as_record
+from lfpc_trl.data.boxes import Layout
+from lfpc_trl.data.columns import Columns
+from lfpc_trl.data.rows import Row, as_record, mapped, read_columns
 from lfpc_trl.data.sources import Record
 from lfpc_trl.errors import DataError, InterruptedRun, UserError, not_found
 from lfpc_trl.files import clear_scratch, publish, scratch_prefix
@@ -115,6 +117,7 @@ def convert(
     images: Path | None = None,
     rejects: Path | None = None,
     layout: Layout | None = None,
+    columns: Columns | None = None,
     data_source: str = "lfpc",
     progress: Callable[[int], None] = lambda _: None,
 ) -> Summary:
@@ -128,6 +131,7 @@ def convert(
         images: where picture paths start; the folder of the input by default. No path may lead outside.
         rejects: a new file, JSON lines of file, row, id and reason; beside the output by default.
         layout: what the boxes' numbers mean, where that differs from the format's own.
+        columns: where the columns of rows are, if they have other names.
         data_source: the column of verl's files.
         progress: called with the number of records read, now and then.
 
@@ -137,6 +141,8 @@ def convert(
     """
     rejects = rejects or output.with_suffix(".rejects.jsonl")
     _check(inputs, output, rejects, source=source, to=to, images=images, layout=layout)
+    if columns is not None and source != "rows":
+        raise UserError(f"--columns has no use: {source} has columns of its own, use --from rows")
     output.parent.mkdir(parents=True, exist_ok=True)
     part = _part(output)
     rejects.unlink(missing_ok=True)  # of a run that was killed while it gave its files their names
@@ -153,7 +159,7 @@ def convert(
         try:
             for path in inputs:
                 store = PictureStore(folder, images or (path if path.is_dir() else path.parent))
-                make = functools.partial(_make_row, FORMATS[source], store, folder, layout, ids)
+                make = functools.partial(_make_row, FORMATS[source], store, folder, layout, columns, ids)
                 try:
                     for number, record in FORMATS[source].read(path):
                         _take(make, path, number, record, writer, refused, summary)
@@ -203,12 +209,14 @@ def _make_row(
     store: PictureStore,
     folder: Path,
     layout: Layout | None,
+    columns: Columns | None,
     ids: _Ids,
     record: Record,
     name: str,
     place: str,
 ) -> Row:
-    draft = chosen.convert(record)
+    draft = chosen.convert(mapped(record, columns) if chosen.read is read_columns else record)
+    layout = layout or (None if columns is None else columns.layout)
     row = as_row(draft, store, folder, layout=layout or chosen.layout or "xyxy", name=name, skip=chosen.skip)
     ids.add(row.id, place)
     return row

@@ -9,6 +9,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from lfpc_rewards import answers_match
+from lfpc_trl.data.choices import split_choices
 from lfpc_trl.data.sources import short
 from lfpc_trl.errors import DataError
 
@@ -28,9 +29,6 @@ _SENTENCES = re.compile(
     r"|Answer the question using a single word or phrase\.)"
 )
 _LEAD = re.compile(r"^\s*Question:\s*", re.IGNORECASE)
-_HEADING = re.compile(r"\s*\b(?:Options|Choices|Option|Choice)\s*:?\s*$", re.IGNORECASE)
-_AT_LINE_START = re.compile(r"^[ \t]*(?:\(([A-Z])\)|([A-Z])[.):])[ \t]+(?=\S)", re.MULTILINE)
-_IN_BRACKETS = re.compile(r"(?<!\S)\(([A-Z])\)[ \t]*(?=[^\s(])")
 _LETTERS = re.compile(r"\(?[A-Z]\)?(?:\s*(?:,|;|&|and|\s)\s*\(?[A-Z]\)?)+|[A-Z]{2,6}")
 
 
@@ -42,32 +40,6 @@ def plain_question(text: object) -> str:
         raise DataError(f"a question must have one picture, got {text.count('<image>')} times <image>")
     text = _SENTENCES.sub("", _CUTS.sub("", text.replace("<image>", "")))
     return _LEAD.sub("", text).strip()
-
-
-def split_choices(text: str) -> tuple[str, list[str]] | None:
-    r"""(question, options) of a text that lists its options as A, B, ...; None if it does not, clearly.
-
-    Options stand at the starts of lines (`A. red`, `A) red`, `A: red`, `(A) red`) or, in brackets, anywhere.
-
-    Example:
-        >>> split_choices("Which colour?\nOptions:\nA. red\nB. dark blue")
-        ('Which colour?', ['red', 'dark blue'])
-        >>> split_choices("Find x. (A) 3 (B) 4 (C) 5")
-        ('Find x.', ['3', '4', '5'])
-        >>> split_choices("Is A. Smith on the sign?")
-    """
-    for pattern in (_AT_LINE_START, _IN_BRACKETS):
-        marks = list(pattern.finditer(text))
-        letters = "".join(mark[1] or mark[mark.lastindex or 1] for mark in marks)
-        if len(marks) < 2 or letters != ascii_uppercase[: len(marks)]:
-            continue
-        ends = [mark.start() for mark in marks[1:]] + [len(text)]
-        options = [text[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)]
-        question = _HEADING.sub("", text[: marks[0].start()]).strip()
-        # A line behind the last option may be anything: then the text stays as it is.
-        if question and all(options) and not any("\n" in option for option in options):
-            return question, options
-    return None
 
 
 def question_with_choices(text: str, answer: Sequence[str]) -> tuple[str, list[str] | None]:

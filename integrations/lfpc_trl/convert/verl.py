@@ -14,6 +14,7 @@ from lfpc_trl.data.rows import Row, as_record
 from lfpc_trl.data.sources import Record, short
 from lfpc_trl.errors import DataError
 from lfpc_trl.json_values import parse_json
+from lfpc_trl.pictures.opening import opened
 from lfpc_trl.rollouts.prompts import question_text
 
 _GROUP = 16
@@ -153,11 +154,13 @@ class VerlWriter:
     def write(self, row: Row) -> None:
         """Add a row."""
         question = question_text(row)
+        with opened(row.image) as file:
+            data = file.read()
         self._group.append(
             {
                 "data_source": self._source,
                 "prompt": [{"role": "user", "content": f"<image>\n{question}"}],
-                "images": [{"bytes": row.image.read_bytes(), "path": row.image.name}],
+                "images": [{"bytes": data, "path": row.image.name}],
                 "ability": "vqa",
                 "reward_model": {"style": "rule", "ground_truth": row.answer[0]},
                 "extra_info": {

@@ -13,7 +13,6 @@
 Columns that `lfpc select-resolution` adds and columns whose name starts with `x_` are carried along.
 """  # noqa: E501 - a table row cannot be wrapped
 
-import codecs
 import contextlib
 import dataclasses
 import difflib
@@ -24,7 +23,7 @@ import json
 import numbers
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -32,17 +31,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lfpc_rewards import answers_match
-from lfpc_trl.errors import DataError, did_you_mean, one_line
+from lfpc_trl.data.boxes import LAYOUTS, Sample, in_pixels, likely_layout
+from lfpc_trl.data.columns import (
+    COLUMNS,
+    NEEDED,
+    OTHER_NAMES,
+    Columns,
+    as_option,
+    listed,
+    recognised,
+    without_index,
+)
+from lfpc_trl.data.files import data_files
+from lfpc_trl.data.sources import TABLES, Record, read_records
+from lfpc_trl.errors import DataError, one_line
 from lfpc_trl.files import whole_file
-from lfpc_trl.json_values import not_plain, parse_json
+from lfpc_trl.json_values import not_plain
 from lfpc_trl.pictures.crops import MAX_CROP_ASPECT
+from lfpc_trl.pictures.inside import place_inside
 from lfpc_trl.pictures.originals import check_picture
 from lfpc_trl.pictures.sizes import MAX_ASPECT, Size, shown_size
 
 Boxes = NDArray[np.float64]
 """(n, 4) boxes of one region, inner to outer, pixels of the original."""
 
-COLUMNS = ("question", "answer", "image", "choices", "targets", "id", "shown_size")
 METADATA = ("selected_level", "diverged", "right_at_full")
 """Columns that our own tools write beside a row and that no training reads."""
 SUFFIXES = (".jsonl", ".parquet")
@@ -50,15 +62,6 @@ _LARGEST = sys.float_info.max
 MAX_SHOWN_PIXELS = 16384 * 32**2
 """Pixels of the largest `shown_size`: the most visual tokens that a model is shown, of the largest side."""
 _CONVERSATIONS = ("messages", "prompt", "conversation", "conversations", "completion")
-_OTHER_NAMES = {
-    "question": ("query", "problem", "instruction", "text"),
-    "answer": ("solution", "label", "gt", "ground_truth", "response"),
-    "image": ("images", "image_path", "img", "file", "file_name", "picture"),
-    "choices": ("options", "candidates"),
-    "targets": ("bbox", "bboxes", "box", "boxes", "regions"),
-    "id": ("qid", "question_id", "idx", "index", "uid"),
-}
-"""Columns as other data sets call them."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -110,18 +113,6 @@ class Problem(NamedTuple):
         return f"{self.place}: {self.rule}"
 
 
-class Sample(NamedTuple):
-    """A target as its file has it, before it is checked.
-
-    Attributes:
-        box: four numbers; the innermost of its region.
-        size: (width, height) of the picture.
-    """
-
-    box: Sequence[float]
-    size: Size
-
-
 def in_one_line(problems: Sequence[Problem]) -> str:
     """The first of several problems, with the number of the others."""
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -135,12 +126,15 @@ class _RuleError(Exception):
 # --- reading -----------------------------------------------------------------------------------------
 
 
-def read_rows(path: str | Path, *, require_targets: bool = False) -> list[Row]:
-    """Read and check a data file. Every row is checked before the first error is raised.
+def read_rows(
+    path: str | Path, *, require_targets: bool = False, columns: Columns | None = None
+) -> list[Row]:
+    """Read and check a data set. Every row is checked before the first error is raised.
 
     Args:
-        path: a `.jsonl` or `.parquet` file; images are found relative to it.
+        path: a file or a folder, see `data_files`; images are found relative to the file of their row.
         require_targets: refuse rows without `targets` (stage 2 needs them).
+        columns: where the columns are, if they have other names.
 
     Returns:
         The rows in file order.
@@ -149,53 +143,88 @@ def read_rows(path: str | Path, *, require_targets: bool = False) -> list[Row]:
         DataError: "FILE row N: rule, got X" for the first problem, with the number of further ones. Rows
             count from 1; in a JSONL file the number is the line's.
     """
-    rows, problems = scan_rows(path, require_targets=require_targets)
+    rows, problems = scan_rows(path, require_targets=require_targets, columns=columns)
     if problems:
         raise DataError(in_one_line(problems))
     return rows
 
 
 def scan_rows(
-    path: str | Path, *, require_targets: bool = False, samples: list[Sample] | None = None
+    path: str | Path,
+    *,
+    require_targets: bool = False,
+    columns: Columns | None = None,
+    samples: list[Sample] | None = None,
 ) -> tuple[list[Row], list[Problem]]:
-    """Read and check a data file, and collect what is wrong instead of stopping at it.
+    """Read and check a data set, and collect what is wrong instead of stopping at it.
 
     Args:
         path: as for `read_rows`.
         require_targets: as for `read_rows`.
+        columns: as for `read_rows`.
         samples: gets the innermost box of every region, of bad rows too, whatever it counts in.
 
     Returns:
         The good rows, and every problem of the bad ones, both in file order.
 
     Raises:
-        DataError: the file cannot be read at all, or holds no rows.
+        DataError: the data set cannot be read at all, holds no rows, or has other columns.
     """
     path = Path(path)
+    files = data_files(path)
     problems: list[Problem] = []
     rows: list[Row] = []
-    first_use: dict[str, int] = {}
+    first_use: dict[str, str] = {}
     picture_size = functools.cache(_picture_size)  # many rows may ask about one picture
-    for number, record in _records(path):
-        place = f"{path} row {number}"
+    records = _records(files)
+    first = next(records, None)
+    if first is None:
+        raise DataError(f"{path}: the file holds no rows")
+    if columns is None:
+        _check_names(path, first, records)
+    for file, number, record in _records(files):
+        place = f"{file} row {number}"
         broken: list[str] = []
         row = None
         with _collected(broken):
-            raw = _decoded(record)
+            raw = _read(record, columns, file.parent, picture_size)
             if samples is not None:
-                samples += _samples(raw, path.parent, picture_size)
-            row = _check_row(raw, number, path.parent, picture_size, broken, require_targets=require_targets)
+                samples += _samples(raw, file.parent, picture_size)
+            name = str(number) if len(files) == 1 else f"{file.stem}-{number}"
+            row = _check_row(raw, name, file.parent, picture_size, broken, require_targets=require_targets)
         with _collected(broken):
             if row is not None and row.id in first_use:
-                raise _RuleError(f"id must be unique, got {row.id!r} as in row {first_use[row.id]}")
+                before = first_use[row.id].removeprefix(f"{file} ")
+                raise _RuleError(f"id must be unique, got {row.id!r} as in {before}")
         if row is None or broken:
             problems += [Problem(place, rule) for rule in broken]
             continue
-        first_use[row.id] = number
+        first_use[row.id] = place
         rows.append(dataclasses.replace(row, place=place))
-    if not rows and not problems:
-        raise DataError(f"{path}: the file holds no rows")
     return rows, problems
+
+
+def _read(
+    record: Record | DataError, columns: Columns | None, folder: Path, picture_size: Callable[[Path], Size]
+) -> Record:
+    """The columns of a row, boxes in pixels where the mapping says what they are.
+
+    Raises:
+        _RuleError: the record cannot be read, or not as it is mapped.
+    """
+    try:
+        if isinstance(record, DataError):
+            raise record
+        raw = mapped(record, columns)
+        targets, image = raw.get("targets"), raw.get("image")
+        if columns is None or columns.layout is None or not isinstance(image, str):
+            return raw
+        if isinstance(targets, list):
+            size = picture_size((folder / image).absolute())
+            raw["targets"] = [in_pixels(region, columns.layout, size).tolist() for region in targets]
+    except DataError as error:
+        raise _RuleError(str(error)) from None
+    return raw
 
 
 def check_row(
@@ -220,7 +249,7 @@ def check_row(
     """
     read_size = _picture_size if size is None else lambda _: size
     broken: list[str] = []
-    row = _check_row(record, number, folder, read_size, broken, require_targets=require_targets)
+    row = _check_row(record, str(number), folder, read_size, broken, require_targets=require_targets)
     if row is None:
         raise DataError(broken[0])
     return row
@@ -229,7 +258,7 @@ def check_row(
 def row_problems(record: dict[str, Any], folder: Path, size: Size) -> list[str]:
     """Every rule that one row breaks, each as "rule, got X"; the arguments are those of `check_row`."""
     broken: list[str] = []
-    _check_row(record, 1, folder, lambda _: size, broken, require_targets=False)
+    _check_row(record, "1", folder, lambda _: size, broken, require_targets=False)
     return broken
 
 
@@ -245,27 +274,107 @@ def check_targets(value: object, size: Size) -> tuple[Boxes, ...]:
         raise DataError("; ".join(error.args)) from None
 
 
-def _records(path: Path) -> Iterator[tuple[int, bytes | dict[str, Any] | _RuleError]]:
-    """The rows of a file with their numbers, as columns by name; those of JSONL as undecoded lines."""
-    if not path.exists():
-        raise DataError(f"{path}: no such file{did_you_mean(path)}")
-    if path.suffix not in SUFFIXES or not path.is_file():
-        raise DataError(f"{path}: data must be a .jsonl or .parquet file")
-    if path.suffix == ".parquet":
-        import pyarrow as pa
-        from pyarrow import parquet
+def read_columns(path: Path) -> Iterator[tuple[int, Record | DataError]]:
+    """The records of a data set with their numbers, pictures inside its files as their paths; not checked.
 
-        try:
-            table = parquet.read_table(path)
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path}: not a readable Parquet file ({one_line(error)})") from None
-        yield from enumerate(_records_of(table), start=1)
+    Raises:
+        DataError: as for `data_files`, or a file breaks off.
+    """
+    files = data_files(path)
+    for count, found in enumerate(_records(files), start=1):
+        yield (found.number if len(files) == 1 else count), found.record
+
+
+class _Found(NamedTuple):
+    """A record of a data set, with where it stands.
+
+    Attributes:
+        file: of the data set.
+        number: of the record in its file.
+        record: its columns, pictures inside the file as their paths; or why it cannot be read.
+    """
+
+    file: Path
+    number: int
+    record: Record | DataError
+
+
+def _records(files: Iterable[Path]) -> Iterator[_Found]:
+    for file in files:
+        for number, record in read_records(file):
+            yield _Found(
+                file, number, record if isinstance(record, DataError) else _plain(file, number, record)
+            )
+
+
+def _plain(file: Path, number: int, record: Record) -> Record:
+    """A record with places for pictures, and without what its kind of file adds."""
+    found = {name: _placed(value, file, number, name) for name, value in without_index(record).items()}
+    if file.suffix in TABLES:  # an empty cell
+        found = {name: value or None for name, value in found.items()}
+    if file.stem == "metadata" and "image" not in found and "file_name" in found:  # imagefolder
+        found["image"] = found.pop("file_name")
+    return found
+
+
+def _placed(value: Any, file: Path, number: int, column: str) -> Any:
+    """A value with the places of pictures for the pictures."""
+    if isinstance(value, list):
+        return [_placed(each, file, number, f"{column}.{i}") for i, each in enumerate(value)]
+    data, path = value, None
+    if isinstance(value, dict) and value.keys() == {"bytes", "path"}:
+        data, path = value["bytes"], value["path"]
+    elif not isinstance(value, bytes):
+        return value
+    return place_inside(file.absolute(), number, column) if data else path
+
+
+def mapped(record: Record, columns: Columns | None) -> Record:
+    """The columns of a row in a record; lists that a table holds as text are lists.
+
+    Raises:
+        DataError: a column that is mapped is not there.
+    """
+    found = record if columns is None else columns.record(record)
+    lists = ("choices", "targets", "shown_size")
+    return {name: listed(value) if name in lists else value for name, value in found.items()}
+
+
+def _check_names(path: Path, first: _Found, records: Iterable[_Found]) -> None:
+    """Refuse a data set whose columns have other names, with the mapping that they seem to need.
+
+    Raises:
+        DataError: all columns that a row needs can be told by their names.
+    """
+    if isinstance(first.record, DataError) or all(first.record.get(name) is not None for name in NEEDED):
         return
-    _check_lines(path)
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield number, line
+    places = recognised(first.record)
+    if not set(NEEDED) <= set(places):
+        return
+    layout = None
+    if "targets" in places:
+        guess = likely_layout(_guessed_samples([first, *itertools.islice(records, _LOOKED_AT)], places))
+        in_objects = "xywh" if places["targets"].startswith("objects") else None  # as COCO has them
+        layout = in_objects if guess is None else guess.layout
+    others = {name: place for name, place in places.items() if name != place or name in NEEDED}
+    raise DataError(
+        f"{path}: the columns are {', '.join(map(repr, first.record))}, not those of a row; if they mean "
+        f"what their names say, add: {as_option(others, layout)}"
+    )
+
+
+_LOOKED_AT = 100
+"""Records whose boxes are looked at to tell what they count in. Our choice."""
+
+
+def _guessed_samples(found: Iterable[_Found], places: Mapping[str, str]) -> list[Sample]:
+    guess = Columns({name: (places[name],) for name in ("image", "targets")}, LAYOUTS[0])
+    samples: list[Sample] = []
+    for file, _, record in found:
+        with contextlib.suppress(DataError):
+            raw = mapped({} if isinstance(record, DataError) else record, guess)
+            samples += _samples(raw, file.parent, _picture_size)
+    return samples
 
 
 def _samples(raw: dict[str, Any], folder: Path, picture_size: Callable[[Path], Size]) -> list[Sample]:
@@ -292,69 +401,6 @@ def _is_box(box: object) -> bool:
     return isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))
 
 
-def _records_of(table: Any) -> Iterator[dict[str, Any] | _RuleError]:
-    """The rows of a Parquet table; a value that Python cannot hold (the year 300,000) spoils one row."""
-    for batch in table.to_batches(max_chunksize=1024):
-        try:
-            yield from batch.to_pylist()
-            continue
-        except (ValueError, OverflowError):  # of some row: nothing was yielded yet
-            pass
-        for i in range(len(batch)):
-            try:
-                yield from batch.slice(i, 1).to_pylist()
-            except (ValueError, OverflowError) as error:
-                yield _RuleError(f"each value must be one that Python can hold ({one_line(error)})")
-
-
-def _check_lines(path: Path) -> None:
-    """Refuse one JSON value over many lines: each of them would be a bad row.
-
-    Raises:
-        DataError: the file holds one array, or one object that does not end on its line.
-    """
-    with path.open("rb") as file:
-        first = next((line for line in file if line.strip()), b"").strip().removeprefix(codecs.BOM_UTF8)
-        alone = not any(line.strip() for line in file)
-        try:
-            value = parse_json(first)
-        except ValueError:
-            value = None
-        is_array = first.startswith(b"[") and (
-            value is None or (isinstance(value, list) and alone and any(isinstance(x, dict) for x in value))
-        )
-        is_object = first == b"{" and value is None and not alone
-    if is_array:
-        raise DataError(
-            f"{path}: holds one JSON array, got '[' at its start; write each row on a line of its own, "
-            f"for example with: jq -c '.[]' {path.name}"
-        )
-    if is_object:
-        raise DataError(
-            f"{path}: each row must stand on one line, got '{{' alone on the first; "
-            f"join them, for example with: jq -c . {path.name}"
-        )
-
-
-def _decoded(line: bytes | dict[str, Any] | _RuleError) -> dict[str, Any]:
-    """The columns of a row.
-
-    Raises:
-        _RuleError: there are none.
-    """
-    if isinstance(line, _RuleError):
-        raise line
-    if isinstance(line, dict):
-        return line
-    try:
-        raw = parse_json(line)
-    except ValueError as error:  # bad JSON and bad UTF-8 alike
-        raise _RuleError(f"each line must be JSON, got {one_line(error)}") from None
-    if not isinstance(raw, dict):
-        raise _RuleError(f"each line must be a JSON object, got {_short(raw)}")
-    return raw
-
-
 @contextlib.contextmanager
 def _collected(broken: list[str]) -> Iterator[None]:
     """Adds the rules that the block breaks to the others."""
@@ -365,8 +411,8 @@ def _collected(broken: list[str]) -> Iterator[None]:
 
 
 def _check_row(
-    raw: dict[str, Any],
-    number: int,
+    raw: Record,
+    default_id: str,
     folder: Path,
     picture_size: Callable[[Path], Size],
     broken: list[str],
@@ -390,7 +436,7 @@ def _check_row(
         with _collected(broken):
             if name not in given:
                 raise _RuleError(f"{name} is missing")
-    question, identifier, size, regions, shown = "", str(number), None, None, None
+    question, identifier, size, regions, shown = "", default_id, None, None, None
     choices: tuple[str, ...] | None = None
     answer: tuple[str, ...] = ()
     image = folder
@@ -409,7 +455,8 @@ def _check_row(
     with _collected(broken):
         if "answer" in given:
             value = given["answer"]
-            answer = _texts([value] if isinstance(value, str) else value, "answer")
+            values = value if isinstance(value, list) else _as_text(value)
+            answer = _texts([values] if isinstance(values, str) else values, "answer")
     with _collected(broken):
         if "choices" in given:
             choices = _texts(given["choices"], "choices")
@@ -417,7 +464,7 @@ def _check_row(
                 raise _RuleError(f"choices must be 2 to 26 texts, got {len(choices)}")
         _check_answer(answer, choices)
     with _collected(broken):
-        identifier = _identifier(given.get("id"), number)
+        identifier = _identifier(given.get("id"), default_id)
     with _collected(broken):
         shown = _shown(given["shown_size"]) if "shown_size" in given else None
     if broken or size is None:
@@ -447,7 +494,7 @@ def _check_column(name: str, value: object, *, known: bool) -> None:
             "makes rows of the formats that it knows"
         )
     if not known:
-        near = [ours for ours, others in _OTHER_NAMES.items() if plain in others]
+        near = [ours for ours, others in OTHER_NAMES.items() if plain in others]
         near = near or difflib.get_close_matches(plain, COLUMNS, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise _RuleError(f"unknown column {name!r}{hint}; a column to carry along starts with 'x_'")
@@ -481,15 +528,23 @@ def _text(value: object, name: str) -> str:
     return value
 
 
+def _as_text(value: object) -> object:
+    """A number as its digits: `answer: 7` is the answer "7"; pandas makes 7.0 of it beside an empty cell."""
+    if not _is_number(value):
+        return value
+    number = cast("float", value)
+    return str(int(number)) if number == int(number) else str(number)
+
+
 def _texts(value: object, name: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not value:
         raise _RuleError(f"{name} must be a text or a list of texts, got {_short(value)}")
-    return tuple(_text(item, name) for item in value)
+    return tuple(_text(_as_text(item), name) for item in value)
 
 
-def _identifier(value: object, number: int) -> str:
+def _identifier(value: object, default: str) -> str:
     if value is None:
-        return str(number)
+        return default
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return _text(value, "id")

@@ -1,4 +1,4 @@
-"""Records of a file, one at a time: JSON lines, one big JSON array, Parquet, tab-separated text.
+"""Records of a file, one at a time: JSON lines, one JSON array, Parquet, Arrow, tables of text, WebDataset.
 
 Every reader yields (number, record), counting from 1; in JSON lines the number is the line's. A record that
 cannot be read is yielded as the `DataError` that says why, and the next one follows. Where a file breaks off
@@ -17,27 +17,44 @@ from typing import IO, Any
 
 from lfpc_trl.errors import DataError, not_found, one_line
 from lfpc_trl.json_values import MAX_DEPTH, is_deep, parse_json
+from lfpc_trl.pictures.inside import ARROW, PARQUET, TAR, open_arrow, tar_samples
+from lfpc_trl.pictures.opening import FORMATS
 
 Record = dict[str, Any]
 Numbered = Iterator[tuple[int, Record | DataError]]
 
 MAX_RECORD = 1 << 28
 """Bytes of the longest record: a missing quote must not read a whole file into memory. Our choice."""
+TABLES = {".csv": ",", ".tsv": "\t"}
+"""Tables of text, by their suffix: what stands between two cells."""
 _CHUNK = 1 << 18
 _BATCH_BYTES = 1 << 24
 
 
 def read_records(path: Path) -> Numbered:
-    """The records of a file. Its first bytes decide what it is, not its suffix; only a table needs `.tsv`."""
+    """The records of a file. Its first bytes decide what it is, not its suffix, as far as they can.
+
+    Tables of text need `.csv` or `.tsv`, Arrow `.arrow`, and WebDataset `.tar`.
+    """
     if not path.is_file():
         raise not_found(path)
     with path.open("rb") as file:
         head = file.read(4096)
-    if head.startswith(b"PAR1"):
+    if head.startswith(b"PAR1") or path.suffix == PARQUET:
         return _parquet(path)
-    if path.suffix == ".tsv":
+    if path.suffix in TABLES:
         return _table(path)
-    return _array(path) if head.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"[" else _lines(path)
+    if path.suffix == ARROW:
+        return _arrow(path)
+    if path.suffix == TAR:
+        return _tar(path)
+    start = head.removeprefix(codecs.BOM_UTF8).strip()
+    if start.startswith((b"{\n", b"{\r\n")):
+        raise DataError(
+            f"{path}: each row must stand on one line, got '{{' alone on the first; "
+            f"join them, for example with: jq -c . {path.name}"
+        )
+    return _array(path) if start[:1] == b"[" else _lines(path)
 
 
 def _object(value: object) -> Record | DataError:
@@ -193,7 +210,7 @@ def read_members(path: Path) -> Iterator[tuple[str, Any]]:
                 raise stream.broken("a comma between two members was expected")
 
 
-# --- Parquet and tables ------------------------------------------------------------------------------
+# --- Parquet, Arrow and tables ------------------------------------------------------------------------------
 
 
 def _parquet(path: Path) -> Numbered:
@@ -236,13 +253,61 @@ def _table(path: Path) -> Numbered:
         path.open("rb") as binary,
         io.TextIOWrapper(binary, "utf-8-sig", "surrogateescape", newline="") as file,
     ):
-        reader = csv.DictReader(file, delimiter="\t", restkey="")
+        reader = csv.DictReader(file, delimiter=TABLES[path.suffix])
         try:
             for number, record in enumerate(reader, start=1):
-                spare = record.pop("", None)
+                spare = record.pop(None, None)
                 yield (
                     number,
                     record if spare is None else DataError(f"more cells than columns, got {short(spare)}"),
                 )
         except csv.Error as error:
             raise DataError(f"{path}: the table breaks off ({one_line(error)})") from None
+
+
+def _arrow(path: Path) -> Numbered:
+    try:
+        batches = open_arrow(path).to_batches(max_chunksize=64)
+    except (ValueError, OSError) as error:
+        raise DataError(f"{path}: not a readable Arrow file ({one_line(error)})") from None
+    yield from enumerate(itertools.chain.from_iterable(map(_batch, batches)), start=1)
+
+
+# --- WebDataset --------------------------------------------------------------------------------------
+
+_PICTURES = tuple(suffix.removeprefix(".") for suffixes in FORMATS.values() for suffix in suffixes)
+
+
+def _tar(path: Path) -> Numbered:
+    """The samples of a tar file: the members up to the first dot of their names, by the rest of the names.
+
+    A member `json` gives an object, a picture `{"bytes", "path"}` as in Parquet, any other its text.
+    """
+    try:
+        samples = tar_samples(path)
+    except (ValueError, OSError) as error:
+        raise DataError(f"{path}: {one_line(error)}") from None
+    with path.open("rb") as file:
+        for number, sample in enumerate(samples, start=1):
+            record: Record = {"__key__": sample.key}
+            try:
+                for field, entry in sample.fields.items():
+                    if entry.length > MAX_RECORD:
+                        raise DataError(f"{entry.name} must be shorter than {MAX_RECORD} bytes")
+                    file.seek(entry.start)
+                    record[field] = _member(field, entry.name, file.read(entry.length))
+            except DataError as error:
+                yield number, error
+            else:
+                yield number, record
+
+
+def _member(field: str, name: str, data: bytes) -> Any:
+    suffix = field.rpartition(".")[2]
+    if suffix in _PICTURES:
+        return {"bytes": data, "path": name}
+    try:
+        return parse_json(data) if suffix == "json" else data.decode().strip()
+    except ValueError as error:
+        wanted = "JSON" if suffix == "json" else "text in UTF-8"
+        raise DataError(f"{name} must be {wanted}, got {short(data)} ({one_line(error)})") from None

@@ -13,13 +13,15 @@ from pathlib import Path
 from lfpc_trl.convert.drafts import Place, as_row_about, original_boxes
 from lfpc_trl.convert.pictures import Picture, PictureStore
 from lfpc_trl.convert.text import cell
+from lfpc_trl.data.columns import Columns
 from lfpc_trl.data.frames import frame_warning, read_with_warning, samples_of
-from lfpc_trl.data.rows import Boxes, Problem, Row, check_targets, in_one_line
+from lfpc_trl.data.rows import Boxes, Problem, Row, check_targets, in_one_line, read_columns
 from lfpc_trl.data.sources import Record, read_records, short
 from lfpc_trl.errors import DataError, one_line
 from lfpc_trl.evaluate.layouts import (
     FOLDER,
     LAYOUTS,
+    ROWS,
     VSTAR_FOLDERS,
     Item,
     Layout,
@@ -41,6 +43,7 @@ def read_benchmark(
     pictures: str | Path,
     name: str | None = None,
     layout: str | None = None,
+    columns: Columns | None = None,
     boxes: str | Path | None = None,
     seed: int = 0,
 ) -> Benchmark:
@@ -52,6 +55,7 @@ def read_benchmark(
             their content; one that is there already is not written again.
         name: of the benchmark; the file's without its suffix by default.
         layout: a name from `LAYOUTS`; by default what the columns say.
+        columns: where the columns of our rows are under other names; then the layout is `rows`.
         boxes: a file of records with `targets` and one of `index`, `id` (a row) and `question_id`. They
             replace the boxes of the benchmark itself.
         seed: of the order of V*'s options, in whose files the right one stands first.
@@ -65,11 +69,11 @@ def read_benchmark(
             layout cannot be told.
     """
     path = Path(path)
-    chosen, records = _open(path, layout)
+    chosen, records = _open(path, layout if columns is None else layout or ROWS)
     notes: list[str] = []
     warning: Problem | None = None
     if LAYOUTS[chosen].convert is None:
-        rows, warning = read_with_warning(path)
+        rows, warning = read_with_warning(path, columns=columns)
         questions = _own_questions(rows)
     else:
         reader = _Reader(LAYOUTS[chosen], path, Path(pictures), seed)
@@ -95,11 +99,15 @@ def _open(path: Path, layout: str | None) -> tuple[str, Placed]:
     if path.is_dir():
         if layout in (None, FOLDER) and any((path / each).is_dir() for each in VSTAR_FOLDERS):
             return FOLDER, read_vstar_folders(path)
+        if layout == ROWS or (layout is None and _holds_rows(path)):
+            return ROWS, iter(())
         found = sorted(each.name for each in path.iterdir())
         raise DataError(
-            f"{path}: the layout cannot be told. A folder is V* and holds {' and '.join(VSTAR_FOLDERS)}; of"
-            f" other benchmarks the file itself is named. Found: {_listed(found)}"
+            f"{path}: the layout cannot be told. A folder is V* and holds {' and '.join(VSTAR_FOLDERS)}; or "
+            f"it holds rows; of other benchmarks the file itself is named. Found: {_listed(found)}"
         )
+    if layout == ROWS:
+        return ROWS, iter(())
     records = read_placed(path)
     bad: list[tuple[str, Record | DataError]] = []
     for place, record in records:
@@ -109,6 +117,16 @@ def _open(path: Path, layout: str | None) -> tuple[str, Placed]:
     if bad:
         raise DataError(in_one_line([Problem(place, str(reason)) for place, reason in bad]))
     raise DataError(f"{path}: the file holds no rows")
+
+
+def _holds_rows(folder: Path) -> bool:
+    """Whether the first record of a folder has the columns of our rows."""
+    try:
+        records = (record for _, record in read_columns(folder))
+        columns = next((list(record) for record in records if isinstance(record, dict)), [])
+        return _layout_of(folder, columns, None) == ROWS
+    except DataError:
+        return False
 
 
 def _layout_of(path: Path, columns: list[str], layout: str | None) -> str:

@@ -9,11 +9,12 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import NamedTuple
 
-from lfpc_trl.convert import drafts
 from lfpc_trl.convert.drafts import Draft, Place
 from lfpc_trl.convert.formats import from_choice_table, from_vstar, read_vstar
-from lfpc_trl.convert.text import cell, plain_question, split_choices
+from lfpc_trl.convert.text import cell, plain_question
 from lfpc_trl.convert.verl import only_of_list, only_picture
+from lfpc_trl.data.boxes import Layout as BoxLayout
+from lfpc_trl.data.choices import split_choices
 from lfpc_trl.data.sources import Record, read_records, short
 from lfpc_trl.errors import DataError, one_line
 from lfpc_trl.json_values import read_json
@@ -54,7 +55,7 @@ class Item(NamedTuple):
     category: str | None
     order: str | None = None
     boxes: str = ""
-    box_layout: drafts.Layout = "xyxy"
+    box_layout: BoxLayout = "xyxy"
 
 
 class Layout(NamedTuple):
@@ -199,7 +200,9 @@ def _boxes_beside(picture: Path) -> list[object] | None:
 # --- all ---------------------------------------------------------------------------------------------
 
 FOLDER = "vstar"
-"""The one layout that is a folder."""
+"""The one layout that is a folder of its own kind."""
+ROWS = "rows"
+"""Rows of our own, or what a mapping makes of others."""
 LAYOUTS = {
     "hr-bench": Layout(
         ("index", "question", "A", "B", "answer", "image", "cycle_category"), _from_hr_bench, 800
@@ -208,7 +211,7 @@ LAYOUTS = {
     "vstar-questions": Layout(("image", "text", "category", "label"), _from_vstar_questions, 191),
     "treebench": Layout(("index", "question", "answer", "image", "target_instances"), _from_table, 405),
     "vlmevalkit": Layout(("index", "question", "A", "B", "answer", "image"), _from_table),
-    "rows": Layout(("question", "answer", "image"), None),
+    ROWS: Layout(("question", "answer", "image"), None),
 }
 """The layouts by name. A file is of the first one whose columns it has."""
 

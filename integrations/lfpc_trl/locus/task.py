@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from lfpc_rewards import Frame, LocusParts, locus_reward
 from lfpc_trl.data.rows import Row
 from lfpc_trl.locus.cues import SCALE, cue_box
-from lfpc_trl.pictures.lazy import LazyImage, Part
+from lfpc_trl.pictures.lazy import LazyImage, Part, file_bytes
 from lfpc_trl.pictures.sizes import Size, shown_size
 from lfpc_trl.rollouts.prompts import Message
 
@@ -43,7 +43,7 @@ class CuePrompt:
             OSError: the picture is gone.
             ValueError: the row has no `shown_size`.
         """
-        nbytes, (scene_size, cue_size) = row.image.stat().st_size, self.sizes(row)
+        nbytes, (scene_size, cue_size) = file_bytes(row.image), self.sizes(row)
         scene = LazyImage(Part(str(row.image), nbytes, scene_size)).start()
         cue = LazyImage(Part(str(row.image), nbytes, cue_size, cue_box(row))).start()
         text = _TEXT.format(coordinates=_COORDINATES[self.frame])

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from lfpc_trl.pictures.crops import PixelBox
+from lfpc_trl.pictures.inside import holder_of
 from lfpc_trl.pictures.originals import load_original, load_shown
 from lfpc_trl.pictures.sizes import Size, show
 
@@ -29,7 +30,7 @@ class Part(NamedTuple):
 
     Attributes:
         path: the original.
-        file_bytes: length of the file when the picture was announced.
+        file_bytes: `file_bytes` of the original when the picture was announced.
         size: (width, height) in pixels.
         box: pixels of the original; None for the whole.
     """
@@ -46,12 +47,21 @@ class Part(NamedTuple):
             OSError: the file is missing, is no picture, or is not the one that was announced.
         """
         path = Path(self.path)
-        found = path.stat().st_size
+        found = file_bytes(path)
         if found != self.file_bytes:
             raise OSError(f"{path}: changed during the run, was {self.file_bytes} bytes and is {found}")
         if self.box is None:
             return load_shown(path, self.size)
         return show(load_original(path).crop(self.box), self.size)
+
+
+def file_bytes(path: Path) -> int:
+    """Length of the file that a picture is, or is inside.
+
+    Raises:
+        OSError: there is none.
+    """
+    return holder_of(path).stat().st_size
 
 
 class Noise(NamedTuple):

@@ -2,17 +2,21 @@
 
 A file is known by its content, whatever it is called. Its format must be one of `FORMATS`: Pillow knows more,
 and hands some of them (EPS) to other programs. It must be a regular file: a pipe or a device would never end.
+A picture inside a data file (`lfpc_trl.pictures.inside`) is opened in the same way.
 """
 
 import importlib.util
+import io
 import os
 import stat
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from PIL import Image, UnidentifiedImageError, features
+
+from lfpc_trl.pictures.inside import holder_of, read_inside
 
 MAX_PIXELS = 16_384 * 12_288
 """Pixels above which a picture is refused by its header, before it is decoded: 201 million, those of the
@@ -69,12 +73,12 @@ def readable_formats() -> tuple[str, ...]:
 
 
 def check_file(path: Path) -> os.stat_result:
-    """What the system says about a file that may be opened.
+    """What the system says about a file that may be opened, or about the file that a picture is inside.
 
     Raises:
         OSError: missing, empty, or no regular file.
     """
-    found = path.stat()
+    found = holder_of(path).stat()
     kind = stat.S_IFMT(found.st_mode)
     if kind != stat.S_IFREG:
         raise OSError(f"{_NOT_REGULAR.get(kind, 'something else')}, not a regular file")
@@ -84,6 +88,17 @@ def check_file(path: Path) -> os.stat_result:
     return found
 
 
+def opened(path: Path) -> BinaryIO:
+    """The bytes of a picture, whether it is a file or inside one.
+
+    Raises:
+        OSError: missing, empty, or no regular file.
+    """
+    check_file(path)
+    holder = holder_of(path)
+    return path.open("rb") if holder == path else io.BytesIO(read_inside(holder, path))
+
+
 def open_picture(path: Path) -> Image.Image:
     """Open a picture and read its header; its pixels are decoded when they are asked for.
 
@@ -91,8 +106,10 @@ def open_picture(path: Path) -> Image.Image:
         OSError: no regular file, not of `FORMATS`, or larger than `MAX_PIXELS`; the reason says which.
     """
     check_file(path)
+    holder = holder_of(path)
     try:
-        image = Image.open(path, formats=readable_formats())
+        source = path if holder == path else io.BytesIO(read_inside(holder, path))
+        image = Image.open(source, formats=readable_formats())
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise OSError(f"the picture claims more than {MAX_PIXELS} pixels") from None
     except UnidentifiedImageError:
@@ -119,7 +136,7 @@ _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 
 def _why_not(path: Path) -> str:
     """The name of the format of a file that is not read, as far as its first bytes tell."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         start = file.read(16)
     if start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS:
         return _MISSING.get("HEIF", "HEIC that is damaged")

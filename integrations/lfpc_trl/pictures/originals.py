@@ -3,6 +3,7 @@
 The original is the picture after its EXIF rotation: so every viewer shows it, and so boxes are drawn.
 """
 
+import io
 import mmap
 import os
 import threading
@@ -12,12 +13,12 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from PIL import Image
 
 from lfpc_trl.pictures.colours import conversions, to_rgb, to_rgba
-from lfpc_trl.pictures.opening import MAX_PIXELS, check_file, open_picture
+from lfpc_trl.pictures.opening import MAX_PIXELS, check_file, open_picture, opened
 from lfpc_trl.pictures.sizes import Size, show
 
 PIXEL_BYTES = 4
@@ -262,13 +263,23 @@ def check_picture(path: Path) -> Size:
     return (height, width) if orientation >= 5 else (width, height)
 
 
+@contextmanager
+def _mapped(file: BinaryIO) -> Iterator[mmap.mmap | bytes]:
+    """The bytes of a file without reading it whole; those of a picture inside a file are in memory."""
+    if isinstance(file, io.BytesIO):
+        yield file.getvalue()
+        return
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        yield data
+
+
 def _jpeg_is_complete(path: Path) -> bool:
     """Walk the header segments to the first scan, then look for the end marker behind it.
 
     The walk skips thumbnails inside the header, which have end markers of their own; inside a scan the
     marker cannot occur by chance, because the coder escapes every 0xFF.
     """
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with opened(path) as file, _mapped(file) as data:
         at = 2
         while at + 4 <= len(data):
             marker = data[at + 1]

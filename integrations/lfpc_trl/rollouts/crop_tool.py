@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from lfpc_rewards import Frame, corner_distance
 from lfpc_trl.data.rows import Row
 from lfpc_trl.pictures.crops import MIN_SIDE, BoxError, PixelBox, crop_box, crop_size
-from lfpc_trl.pictures.lazy import LazyImage, Noise, Part
+from lfpc_trl.pictures.lazy import LazyImage, Noise, Part, file_bytes
 from lfpc_trl.pictures.placement import place_clear
 from lfpc_trl.rollouts.prompts import Block, user_blocks
 
@@ -68,7 +68,7 @@ class CropEnvironment:
         if self._settings.crop_source == "target" and row.regions is None:
             raise ValueError(f"{row.name} has no targets to crop from")
         self._row = row
-        self._file_bytes = row.image.stat().st_size
+        self._file_bytes = file_bytes(row.image)
         self._delivered = 0
         shown = LazyImage(Part(str(row.image), self._file_bytes, row.shown_size))
         return user_blocks(row, shown.start())

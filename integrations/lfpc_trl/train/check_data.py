@@ -24,12 +24,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lfpc_rewards import Frame, answers_match, convert_frame, grounding_reward
+from lfpc_trl.data.boxes import Sample
+from lfpc_trl.data.choices import split_choices
+from lfpc_trl.data.columns import IMAGE_TOKEN, Columns
 from lfpc_trl.data.frames import frame_warning
-from lfpc_trl.data.rows import Boxes, Problem, Row, Sample, scan_rows, with_shown_tokens
+from lfpc_trl.data.rows import Boxes, Problem, Row, scan_rows, with_shown_tokens
 from lfpc_trl.errors import DataError
 from lfpc_trl.locus.cues import check_cue, cue_box
 from lfpc_trl.locus.task import CuePrompt, score_cues
 from lfpc_trl.pictures.crops import BoxError, crop_box
+from lfpc_trl.pictures.lazy import file_bytes
+from lfpc_trl.pictures.opening import opened
 from lfpc_trl.pictures.originals import read_header
 from lfpc_trl.pictures.sizes import Size, tokens_of
 from lfpc_trl.rollouts.crop_tool import CropEnvironment, CropSettings
@@ -76,6 +81,7 @@ class DataReport:
 def check_data(
     path: str | Path,
     *,
+    columns: Columns | None = None,
     method: Literal["lfpc", "locus"] = "lfpc",
     stage: int = 1,
     processor: Any = None,
@@ -90,7 +96,8 @@ def check_data(
     """Read all rows, play each through with its own answer key, and collect everything that is wrong.
 
     Args:
-        path: a `.jsonl` or `.parquet` file.
+        path: a file or a folder, as for `read_rows`.
+        columns: as for `read_rows`.
         method: "locus" for a file of cues.
         stage: 2 refuses rows without targets.
         processor: of `processors.load_processor`, for `preflight`; None leaves the model out.
@@ -109,8 +116,8 @@ def check_data(
     crops = crops or CropSettings(frame=Frame.ORIGINAL, factor=28)
     grounding = grounding or GroundingSettings()
     samples: list[Sample] = []
-    rows, problems = scan_rows(path, require_targets=stage == 2, samples=samples)
-    frame = frame_warning(path, samples)
+    rows, problems = scan_rows(path, require_targets=stage == 2, columns=columns, samples=samples)
+    frame = frame_warning(path, samples, columns=columns)
     total = len(rows) + len({problem.place for problem in problems})
     if shown_tokens is not None:
         rows = with_shown_tokens(rows, shown_tokens, factor=crops.factor)
@@ -143,11 +150,14 @@ def check_data(
         "perfect crops that earn little": [each.warning for each in played if each.warning is not None],
         "asked twice": _duplicates(rows, asked),
         "the question holds its answer": _leaks(rows),
+        "the question holds the options": _options_in_questions(rows),
+        "a mark for the picture": _picture_marks(rows),
+        "options begin with their letters": _lettered_choices(rows),
         "equal choices": _equal_choices(rows),
         "one letter too often": _letter_bias(Path(path), rows),
         "budget": [] if report is None else report.warnings,
     }
-    problems.sort(key=lambda problem: _row_number(problem.place))
+    problems.sort(key=lambda problem: _in_order(problem.place))
     return DataReport(
         rows=total,
         bad_rows=len({problem.place for problem in problems if _row_number(problem.place)}),
@@ -156,6 +166,12 @@ def check_data(
         statistics=_statistics(rows, [each.earned for each in played], crops),
         preflight=report,
     )
+
+
+def _in_order(place: str) -> tuple[str, int]:
+    """Settings first, then by file and row."""
+    number = _row_number(place)
+    return (place.rpartition(" row ")[0] if number else "", number)
 
 
 def _row_number(place: str) -> int:
@@ -364,12 +380,14 @@ def _gold_letter(row: Row) -> str | None:
 
 def _picture_keys(rows: Sequence[Row]) -> dict[Path, object]:
     """What is equal for equal pictures, also under two names. Only files of one length are read."""
-    lengths = {image: image.stat().st_size for image in {row.image for row in rows}}
+    lengths = {image: file_bytes(image) for image in dict.fromkeys(row.image for row in rows)}
     shared = Counter(lengths.values())
-    return {
-        image: hashlib.sha256(image.read_bytes()).digest() if shared[length] > 1 else length
-        for image, length in lengths.items()
-    }
+    return {image: _digest(image) if shared[length] > 1 else length for image, length in lengths.items()}
+
+
+def _digest(image: Path) -> bytes:
+    with opened(image) as file:
+        return hashlib.sha256(file.read()).digest()
 
 
 def _question(row: Row) -> Hashable:
@@ -401,6 +419,47 @@ def _leaks(rows: Sequence[Row]) -> list[Problem]:
 
 def _names(question: str, text: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(text)}(?!\w)", question) is not None
+
+
+def _options_in_questions(rows: Sequence[Row]) -> list[Problem]:
+    """Questions that list options: they are read twice, or answered by a letter that nobody accepts."""
+    found = []
+    for row in rows:
+        listed = split_choices(row.question)
+        if listed is not None and row.choices is None:
+            found.append(
+                Problem(row.name, f"the question lists {len(listed[1])} options; put them into choices")
+            )
+        elif listed is not None or (row.choices and _holds_all(row.question, row.choices)):
+            found.append(Problem(row.name, "the question holds the options, which are shown below it anyway"))
+    return found
+
+
+def _holds_all(question: str, choices: Sequence[str]) -> bool:
+    """Whether a question has each option on a line of its own, with its letter or without."""
+    lines = {_plain(_LEAD.sub("", line)) for line in question.splitlines()[1:]}
+    return all(_plain(_LEAD.sub("", choice)) in lines for choice in choices)
+
+
+_LEAD = re.compile(r"^\s*(?:\([A-Z]\)|[A-Z][.):])\s*(?=\S)")
+"""The letter of an option before its text."""
+
+
+def _picture_marks(rows: Sequence[Row]) -> list[Problem]:
+    rule = f"the question holds the text {IMAGE_TOKEN!r}; the picture comes before it anyway: leave it out"
+    return [Problem(row.name, rule) for row in rows if IMAGE_TOKEN in row.question]
+
+
+def _lettered_choices(rows: Sequence[Row]) -> list[Problem]:
+    """Options that begin with their own letters, each of them: the model would read "A. A. red"."""
+    found = []
+    for row in rows:
+        leads = [_LEAD.match(choice) for choice in row.choices or ()]
+        letters = [lead[0].strip(" ().:\t") for lead in leads if lead is not None]
+        if leads and letters == [chr(ord("A") + index) for index in range(len(leads))]:
+            rule = f"choices begin with their own letters, such as {row.choices[0]!r}"  # type: ignore[index]
+            found.append(Problem(row.name, f"{rule}; the letters are added when they are shown"))
+    return found
 
 
 def _equal_choices(rows: Sequence[Row]) -> list[Problem]:

@@ -11,14 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from trl.data_utils import prepare_multimodal_messages
 
 from lfpc_rewards import Frame, convert_frame
 from lfpc_rewards.parsing import is_image
 from lfpc_trl.data.rows import Problem, Row, in_one_line
 from lfpc_trl.errors import UserError, one_line
 from lfpc_trl.locus.task import CuePrompt
-from lfpc_trl.models import processors
 from lfpc_trl.pictures.crops import MAX_CROP_ASPECT, BoxError
 from lfpc_trl.pictures.originals import load_original
 from lfpc_trl.pictures.sizes import Size, shown_size, tokens_of
@@ -154,6 +152,8 @@ def _sampled(lengths: Sequence[int], sample: int | None) -> list[int]:
 
 
 def _setting_problems(processor: Any, crops: CropSettings) -> list[Problem]:
+    from lfpc_trl.models import processors
+
     family, side, limit = processor.family, processors.factor(processor), processors.token_limit(processor)
     rules = [
         (
@@ -173,6 +173,8 @@ def _setting_problems(processor: Any, crops: CropSettings) -> list[Problem]:
 
 
 def _row_problem(processor: Any, row: Row) -> Problem | None:
+    from lfpc_trl.models import processors
+
     side, limit = processors.factor(processor), processors.token_limit(processor)
     if row.shown_size is None:
         rule = "no shown_size; choose it with 'lfpc select-resolution' or with --shown-tokens"
@@ -193,6 +195,8 @@ def _row_problem(processor: Any, row: Row) -> Problem | None:
 
 def _own_lengths(processor: Any, rows: Sequence[Row], cues: CuePrompt | None) -> list[int]:
     """Tokens of each row's own part of the prompt: its picture, and its question or its cue."""
+    from lfpc_trl.models import processors
+
     if cues is not None:
         return [sum(tokens_of(size, cues.factor) for size in cues.sizes(row)) for row in rows]
     texts = [question_text(row) for row in rows]
@@ -220,6 +224,8 @@ def native_size(size: Size, factor: int) -> Size:
 
 def _rollout_overhead(processor: Any, cues: CuePrompt | None) -> int:
     """Tokens of the shortest rollout with one crop and an answer, the visual tokens of the crop left out."""
+    from trl.data_utils import prepare_multimodal_messages
+
     box = [0, 0, 1, 1]
     turns = [*crop_turns(box, [{"type": "image"}]), answer_turn("A")]
     if cues is not None:
@@ -293,6 +299,8 @@ def _tokenise(
     processor: Any, messages: list[Message], sizes: Sequence[Size], tools: Any, row: Row
 ) -> tuple[int, Problem | None]:
     """As `GRPOTrainer._tokenize_prompts`: the same messages, tool description and template."""
+    from trl.data_utils import prepare_multimodal_messages
+
     try:
         tokenised = processor.apply_chat_template(
             conversation=[prepare_multimodal_messages(messages)],

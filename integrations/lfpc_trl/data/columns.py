@@ -1,0 +1,286 @@
+"""Columns by other names: where a data set has what our rows call question, answer, image.
+
+A mapping is written as `question=problem answer=solution image=images.0 targets=bbox:xywh`. Behind `=` stands
+where a value is: a column and, behind dots, what is inside it, by name or by number from 0 (`objects.bbox`,
+`conversations.1.value`).
+"""
+
+import ast
+import dataclasses
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from string import ascii_uppercase
+from typing import Any
+
+from lfpc_trl.data.boxes import LAYOUTS, Layout
+from lfpc_trl.data.sources import Record, short
+from lfpc_trl.errors import DataError, UserError
+from lfpc_trl.json_values import parse_json
+
+COLUMNS = ("question", "answer", "image", "choices", "targets", "id", "shown_size")
+"""The columns of a row that a training reads."""
+NEEDED = ("question", "answer", "image")
+IMAGE_TOKEN = "<image>"
+"""Where many data sets write that the picture stands."""
+INDEX = "index"
+"""What `answer=label:index` says: the answer is the number of an option, from 0."""
+_PANDAS = re.compile(r"|Unnamed: \d+(?:\.\d+)*|__index_level_\d+__")
+"""Columns that pandas adds for the numbers of its rows; a table of text leaves the name empty."""
+_ANSWER_TAG = re.compile(r".*<answer>(.*)</answer>\s*", re.DOTALL)
+_MAX_LISTED = 100_000
+"""Characters of a list that stands in a cell: reading it builds a tree. Our choice."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """Where the columns of a row are in the records of a data set.
+
+    Attributes:
+        places: by the row's column; several only for `choices` that are columns of their own.
+        layout: what the numbers of `targets` mean, where the mapping says so: then each box of a list is an
+            object of its own. Otherwise the column is read as `targets` is.
+        by_index: whether the answer is the number of an option, from 0.
+    """
+
+    places: Mapping[str, tuple[str, ...]]
+    layout: Layout | None = None
+    by_index: bool = False
+
+    def record(self, found: Record) -> Record:
+        """A record with the columns of a row. Those that are neither mapped nor of a row are left out.
+
+        Raises:
+            DataError: a column that a row needs is not there, or cannot be read as it is mapped.
+        """
+        kept = {name: value for name, value in found.items() if name in COLUMNS or name.startswith("x_")}
+        return kept | {name: self._value(name, found) for name in self.places}
+
+    def _value(self, name: str, found: Record) -> Any:
+        values = [value_at(found, place) for place in self.places[name]]
+        if name in NEEDED and values[0] is None:
+            there = ", ".join(map(repr, list(found)[:12])) or "none"
+            raise DataError(f"{name} must be in {self.places[name][0]!r}, got the columns {there}")
+        value = values[0]
+        if name == "choices" and (len(values) > 1 or isinstance(value, dict)):
+            return _options(values if len(values) > 1 else value)
+        if name == "question":
+            return _question(value)
+        if name == "image" and isinstance(value, list):
+            if len(value) != 1:
+                raise DataError(f"image must be one picture, got {len(value)} of them in {short(value)}")
+            return value[0]
+        if name == "answer":
+            return _option_at(value) if self.by_index else _answer(value)
+        return self._regions(value) if name == "targets" else value
+
+    def _regions(self, value: Any) -> Any:
+        value = listed(value)
+        if isinstance(value, dict):
+            value = [value]
+        if not isinstance(value, list) or not value:
+            return None if value in (None, []) else value
+        value = [_box_of(each) for each in value]
+        if all(isinstance(each, int | float) for each in value):
+            return [[value]]
+        several = all(isinstance(each, list) and each and not isinstance(each[0], list) for each in value)
+        return [[each] for each in value] if several and self.layout is not None else value
+
+
+def columns_of(mapping: Iterable[str] | Mapping[str, str] | None) -> Columns | None:
+    """The mapping that an option or a recipe holds; None for none.
+
+    Args:
+        mapping: `["question=problem", ...]`, or the same as names and values.
+
+    Raises:
+        UserError: it cannot be read.
+
+    Example:
+        >>> columns_of(["targets=objects.bbox:xywh-1"])
+        Columns(places={'targets': ('objects.bbox',)}, layout='xywh-1', by_index=False)
+    """
+    if not mapping:
+        return None
+    pairs = list(mapping.items()) if isinstance(mapping, Mapping) else list(map(_pair, mapping))
+    places: dict[str, tuple[str, ...]] = {}
+    layout: Layout | None = None
+    by_index = False
+    for name, text in pairs:
+        if name not in COLUMNS:
+            raise UserError(f"--columns {name}={text}: a row has the columns {', '.join(COLUMNS)}")
+        if name in places:
+            raise UserError(f"--columns names {name} twice")
+        place, colon, how = text.rpartition(":")
+        if name == "targets" and colon:
+            layout = next((each for each in LAYOUTS if each == how), None)
+            if layout is None:
+                raise UserError(
+                    f"--columns {name}={text}: boxes are one of {', '.join(LAYOUTS)}, got {how!r}"
+                )
+        elif name == "answer" and colon and how == INDEX:
+            by_index = True
+        else:
+            place = text
+        places[name] = tuple(place.split(",")) if name == "choices" else (place,)
+        if not all(places[name]):
+            raise UserError(f"--columns {name}={text}: behind '=' stands a column")
+    return Columns(places, layout, by_index)
+
+
+def _pair(word: str) -> tuple[str, str]:
+    name, equals, place = word.partition("=")
+    if not equals:
+        raise UserError(f"--columns takes NAME=COLUMN, such as question=problem, got {word!r}")
+    return name, place
+
+
+def without_index(record: Record) -> Record:
+    """A record without the numbers of the rows that pandas writes as a column."""
+    return {name: value for name, value in record.items() if not _PANDAS.fullmatch(name)}
+
+
+def value_at(record: Any, place: str) -> Any:
+    """What stands at a place of a record; None if nothing does.
+
+    Example:
+        >>> value_at({"objects": {"bbox": [[1, 2, 3, 4]]}}, "objects.bbox.0")
+        [1, 2, 3, 4]
+        >>> value_at({"a.b": 1}, "a.b")
+        1
+    """
+    if isinstance(record, dict) and place in record:
+        return record[place]
+    value = record
+    for part in place.split("."):
+        if isinstance(value, dict):
+            value = value.get(part)
+        elif isinstance(value, list) and part.isdigit():
+            value = value[int(part)] if int(part) < len(value) else None
+        else:
+            return None
+    return value
+
+
+def listed(value: Any) -> Any:
+    """The list that a text is, in JSON or as Python writes it, as tables of text have it; else the value.
+
+    Example:
+        >>> listed("['red', 'blue']"), listed("[[1, 2], [3, 4]]"), listed("[sic]")
+        (['red', 'blue'], [[1, 2], [3, 4]], '[sic]')
+    """
+    if not isinstance(value, str) or value[:1] not in ("[", "{") or len(value) > _MAX_LISTED:
+        return value
+    for read in (parse_json, ast.literal_eval):
+        try:
+            found = read(value)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+        if isinstance(found, list | dict):
+            return found
+    return value
+
+
+def _question(value: Any) -> Any:
+    """A question without the mark for its picture, which is no word of it."""
+    if not isinstance(value, str):
+        return value
+    if value.count(IMAGE_TOKEN) > 1:
+        raise DataError(
+            f"question must be about one picture, got {value.count(IMAGE_TOKEN)} times {IMAGE_TOKEN}"
+        )
+    return value.replace(IMAGE_TOKEN, "").strip()
+
+
+def _answer(value: Any) -> Any:
+    """What stands between the tags of an answer, where a data set writes them, alone or behind a thought."""
+    if isinstance(value, list):
+        return [_answer(each) for each in value]
+    found = _ANSWER_TAG.fullmatch(value) if isinstance(value, str) else None
+    return value if found is None else found[1].strip()
+
+
+def _option_at(value: Any) -> str:
+    number = value
+    if isinstance(value, str | float) and str(value).removesuffix(".0").isdigit():
+        number = int(float(value))
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < len(ascii_uppercase):
+        raise DataError(f"answer must be the number of an option, from 0, got {short(value)}")
+    return ascii_uppercase[number]
+
+
+def _options(values: list[Any] | dict[str, Any]) -> list[Any]:
+    """The options of several columns, or of an object with their letters: up to the last that there is."""
+    if isinstance(values, dict):
+        values = [values[letter] for letter in sorted(values)]
+    while values and values[-1] in (None, ""):
+        values = values[:-1]
+    return values
+
+
+def _box_of(item: Any) -> Any:
+    if isinstance(item, dict):
+        return next((item[name] for name in ("bbox_2d", "bbox", "box_2d", "box") if name in item), item)
+    return item
+
+
+# --- what others call them ---------------------------------------------------------------------------
+
+OTHER_NAMES = {
+    "question": ("query", "problem", "instruction", "text", "question_text"),
+    "answer": ("solution", "label", "gt", "ground_truth", "groundtruth", "response", "answers"),
+    "image": (
+        *("images", "image_path", "img", "file", "file_name", "picture", "image_file"),
+        *("jpg", "jpeg", "png", "webp"),  # the members of WebDataset
+    ),
+    "choices": ("options", "candidates"),
+    "targets": ("bbox", "bboxes", "box", "boxes", "regions", "objects.bbox"),
+    "id": ("qid", "question_id", "idx", "index", "uid"),
+}
+"""Columns as other data sets call them."""
+_TALKS = ("conversations", "conversation", "messages")
+_ASKING, _ANSWERING = ("human", "user"), ("gpt", "assistant")
+
+
+def recognised(record: Record) -> dict[str, str]:
+    """Where a record seems to have the columns of a row, by their usual names.
+
+    Example:
+        >>> recognised({"problem": "What?", "solution": "KR", "images": ["a.png"], "bbox": [1, 2, 3, 4]})
+        {'question': 'problem', 'answer': 'solution', 'image': 'images.0', 'targets': 'bbox'}
+    """
+    found = _in_talk(record)
+    for name, others in OTHER_NAMES.items():
+        inside = [f"json.{each}" for each in (name, *others)]  # the member of WebDataset
+        for place in (name, *others, *inside):
+            value = listed(value_at(record, place))
+            if value is None or name in found or (name == "id" and place != name):
+                continue
+            if name == "image" and isinstance(value, list):
+                place += ".0"
+            found[name] = place
+    return {name: found[name] for name in COLUMNS if name in found}
+
+
+def _in_talk(record: Record) -> dict[str, str]:
+    """Question and answer of a conversation: the first turn of either side."""
+    found: dict[str, str] = {}
+    name = next((each for each in _TALKS if isinstance(record.get(each), list)), None)
+    for number, turn in enumerate(record[name] if name is not None else ()):
+        if isinstance(turn, dict):
+            who, words = ("from", "value") if "from" in turn else ("role", "content")
+            side = {**dict.fromkeys(_ASKING, "question"), **dict.fromkeys(_ANSWERING, "answer")}.get(
+                str(turn.get(who))
+            )
+            if side is not None and isinstance(turn.get(words), str):
+                found.setdefault(side, f"{name}.{number}.{words}")
+    return found
+
+
+def as_option(places: Mapping[str, str], layout: str | None) -> str:
+    """The option `--columns` with a mapping, ready for a shell."""
+    words = [
+        f"{name}={place}" + (f":{layout}" if name == "targets" and layout is not None else "")
+        for name, place in places.items()
+    ]
+    return "--columns " + shlex.join(words)
