@@ -42,6 +42,7 @@ COMMANDS = {
     ),
     "doctor": Command("look whether this machine is fit to train on", "trl", ()),
     "prepare-model": Command("write a model directory that every tool loads alike", "trl", _TRAINING),
+    "export": Command("write a trained model as one directory for others", "trl", _TRAINING),
     "check-data": Command("list every bad row of a data file with its rule", "trl", _TRAINING),
     "train": Command("train one stage on your rows", "trl", _TRAINING),
     "select-resolution": Command(

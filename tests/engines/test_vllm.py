@@ -12,6 +12,7 @@ import sys
 
 import pytest
 from PIL import Image
+from transformers import AutoProcessor
 
 from lfpc_rewards import Frame
 from lfpc_rewards.parsing import is_image
@@ -146,6 +147,27 @@ def test_a_picture_reaches_both_models_as_it_was_sized(engine, plain, processor)
         called = processor(images=[image], text=["<|image_pad|>"], return_tensors="pt")
         assert called["image_grid_thw"].tolist() == grid.tolist()
     record("pictures as they were sized", "vLLM, offline", equals="transformers, every grid")
+
+
+def test_the_stock_processor_reads_a_prepared_directory_as_the_trainer_does(widened_dir, processor):
+    """With torchvision, which it needs for videos; other environments of ours have none."""
+    stock = AutoProcessor.from_pretrained(widened_dir)
+    assert type(stock).__module__.startswith("transformers.")
+    image = Image.effect_noise((28 * 9, 28 * 6), 60).convert("RGB")
+    content = [{"type": "image", "image": image}, {"type": "text", "text": "What does the red sign say?"}]
+    ours, theirs = (
+        each.apply_chat_template(
+            [{"role": "user", "content": content}],
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            add_generation_prompt=True,
+        )
+        for each in (processor, stock)
+    )
+    for name in ("input_ids", "image_grid_thw"):
+        assert ours[name].tolist() == theirs[name].tolist()
+    record("a prepared directory", "stock AutoProcessor", equals="the trainer's processor, every token")
 
 
 def test_a_refused_prompt_costs_no_other_its_answer(engine, signs):

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -196,7 +197,12 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 
 def prepare_model(
-    model_dir: str | Path, output_dir: str | Path, *, weights: Weights = "link"
+    model_dir: str | Path,
+    output_dir: str | Path,
+    *,
+    weights: Weights = "link",
+    keep: Callable[[str], bool] = lambda _: True,
+    more: Mapping[str, str] | None = None,
 ) -> list[Change]:
     """Write a copy of a model directory that every tool loads with the behaviour of our trainer.
 
@@ -208,6 +214,8 @@ def prepare_model(
         output_dir: a new or empty directory.
         weights: `link` gives the weight files a second name (a symbolic link on another file system) and
             needs no space; `copy` copies them.
+        keep: by its name, whether a file that needs no change is taken along.
+        more: further files, name to text.
 
     Returns:
         What was changed; nothing for a directory that was prepared already.
@@ -226,7 +234,8 @@ def prepare_model(
     folder = Path(tempfile.mkdtemp(prefix=scratch_prefix(output_dir.name), dir=output_dir.parent))
     try:
         folder.chmod(0o755)
-        _write(model_dir, folder, {change.file: change.content for change in changes}, weights)
+        contents = {change.file: change.content for change in changes} | dict(more or {})
+        _write(model_dir, folder, contents, weights, keep)
         _verify(folder, processor)
         folder.replace(output_dir)
     except BaseException:
@@ -235,9 +244,15 @@ def prepare_model(
     return changes
 
 
-def _write(model_dir: Path, folder: Path, contents: dict[str, str | None], weights: Weights) -> None:
+def _write(
+    model_dir: Path,
+    folder: Path,
+    contents: Mapping[str, str | None],
+    weights: Weights,
+    keep: Callable[[str], bool],
+) -> None:
     for path in sorted(model_dir.iterdir()):
-        if not path.is_file() or path.name.startswith(".") or path.name in contents:
+        if not path.is_file() or path.name.startswith(".") or path.name in contents or not keep(path.name):
             continue
         if weights == "link" and path.suffix in _WEIGHTS:
             _link(path.resolve(), folder / path.name)

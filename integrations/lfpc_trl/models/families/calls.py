@@ -21,10 +21,12 @@ class Calls:
     Attributes:
         name: as people call it.
         response_template: how the calls of a turn are found.
+        vllm_parser: what `vllm serve` calls it (`--tool-call-parser`).
     """
 
     name: str
     response_template: Mapping[str, Any]
+    vllm_parser: str
 
 
 def _template(calls: Mapping[str, Any], *, anchor: str, end: str) -> dict[str, Any]:
@@ -82,6 +84,7 @@ JSON = Calls(
         anchor=QWEN_ANCHOR,
         end=QWEN_END,
     ),
+    "hermes",
 )
 """A JSON object with name and arguments, as Qwen2.5-VL and Qwen3-VL write it."""
 
@@ -96,6 +99,7 @@ XML = Calls(
         anchor=QWEN_ANCHOR,
         end=QWEN_END,
     ),
+    "qwen3_coder",
 )
 """<function=NAME> with <parameter=NAME> for each argument, as Qwen3.5 writes it."""
 
@@ -110,5 +114,6 @@ GLM_XML = Calls(
         anchor="<|assistant|>\n",
         end=r"(?:<\|user\|>|<\|observation\|>|<\|endoftext\|>)",
     ),
+    "glm45",
 )
 """The name, then <arg_key> and <arg_value> for each argument, as GLM-4.6V writes it."""

@@ -1,0 +1,241 @@
+"""A trained model as one directory for others: stock tools load it, and its card says how it was made."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lfpc_trl.errors import UserError
+from lfpc_trl.json_values import read_json
+from lfpc_trl.models.families import ModelFamily, family_of
+from lfpc_trl.models.prepare import Weights, prepare_model
+from lfpc_trl.runs.directory import read_manifest, read_metrics
+
+CARD = "README.md"
+_OF_A_MODEL = (
+    *("config.json", "generation_config.json", "chat_template.jinja", "chat_template.json"),
+    *("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json"),
+    *("vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json"),
+    *("tokenizer*", "model*.safetensors", "model.safetensors.index.json", "LICENSE*"),
+)
+"""The files that are taken along; those of the run stay behind."""
+_TOLD = ("reward", "accuracy", "tool_calls", "iou", "overlap", "bbox_ratio")
+"""Figures of the last step, by their names in `metrics.jsonl`."""
+_UNKNOWN_LICENCE = "other"
+
+
+def export_model(
+    model_dir: str | Path,
+    output_dir: str | Path,
+    *,
+    evaluation: str | Path | None = None,
+    weights: Weights = "copy",
+) -> str:
+    """Write the model of a finished training as a directory of its own.
+
+    The directory is that of `prepare_model`, without what belongs to the run, and with a model card. The card
+    names directories and never paths.
+
+    Args:
+        model_dir: the output directory of a training.
+        output_dir: a new or empty directory.
+        evaluation: an output directory of `lfpc eval`, for the card.
+        weights: `copy` the files, or `link` them, as in `prepare_model`.
+
+    Returns:
+        The command that serves it.
+
+    Raises:
+        UserError: no finished training, a file that is not readable, or as `prepare_model`.
+    """
+    model_dir, output_dir = Path(model_dir), Path(output_dir)
+    stages = lineage(model_dir)
+    if not stages:
+        raise UserError(f"{model_dir}: must be the output directory of lfpc train, it has no manifest.json")
+    if not stages[-1]["finished"]:
+        raise UserError(f"{model_dir}: its training is not finished; go on with --resume")
+    family = family_of(model_dir)
+    name = output_dir.resolve().name
+    card = model_card(
+        name,
+        stages,
+        serve=serve_command(name, family),
+        steps=[line for line in read_metrics(model_dir) if "reward" in line],
+        licence=licence_of(Path(stages[0]["model"]["directory"])),
+        figures=None if evaluation is None else _figures(Path(evaluation)),
+    )
+    prepare_model(
+        model_dir,
+        output_dir,
+        weights=weights,
+        keep=lambda name: any(Path(name).match(pattern) for pattern in _OF_A_MODEL),
+        more={CARD: card},
+    )
+    return serve_command(str(output_dir), family)
+
+
+def lineage(model_dir: str | Path) -> list[dict[str, Any]]:
+    """The manifests of the trainings behind a model, the first one first; none where there was no training.
+
+    A start that has moved away ends the list: its manifest cannot be read any more.
+
+    Raises:
+        UserError: a manifest is damaged.
+    """
+    stages: list[dict[str, Any]] = []
+    folder, seen = Path(model_dir), set()
+    while folder.resolve() not in seen and (manifest := read_manifest(folder)) is not None:
+        seen.add(folder.resolve())
+        stages.insert(0, manifest)
+        folder = Path(manifest["model"]["directory"])
+    return stages
+
+
+def licence_of(model_dir: Path) -> str | None:
+    """The licence in the card of a model directory; None where there is no card or it names none."""
+    try:
+        text = (model_dir / CARD).read_text(encoding="utf-8")
+        found = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
+        content = yaml.safe_load(found[1]) if found else None
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    licence = content.get("license") if isinstance(content, dict) else None
+    return licence if isinstance(licence, str) and licence else None
+
+
+def serve_command(name: str, family: ModelFamily) -> str:
+    """The command with which vLLM serves an exported directory, tool calls included."""
+    return f"vllm serve {name} --enable-auto-tool-choice --tool-call-parser {family.calls.vllm_parser}"
+
+
+# --- the card ----------------------------------------------------------------------------------------
+
+
+def model_card(
+    name: str,
+    stages: Sequence[Mapping[str, Any]],
+    *,
+    serve: str,
+    steps: Sequence[Mapping[str, Any]],
+    licence: str | None,
+    figures: str | None,
+) -> str:
+    """The text of a model card, with the head that the Hugging Face hub reads.
+
+    Args:
+        name: of the model.
+        stages: the manifests of its trainings, the first one first.
+        serve: the command that serves it.
+        steps: the lines of `metrics.jsonl` of the last training.
+        licence: of the model that the first training started from; None where it is not known.
+        figures: tables of an evaluation, in Markdown.
+    """
+    base = Path(stages[0]["model"]["directory"]).name
+    head = {
+        "license": licence or _UNKNOWN_LICENCE,
+        "base_model": base,
+        "library_name": "transformers",
+        "pipeline_tag": "image-text-to-text",
+        "tags": ["lfpc", "grpo", "visual-grounding", "tool-use"],
+    }
+    lines = [
+        "---",
+        yaml.safe_dump(head, sort_keys=False, allow_unicode=True).rstrip(),
+        "---",
+        "",
+        f"# {name}",
+        "",
+        f"{base}, trained to look closer: before it answers it may ask for a part of the picture, which is",
+        "cut from the original. Trained by reinforcement learning with lfpc_rewards.",
+        "",
+    ]
+    if licence is None:
+        lines += [
+            "The licence of the model it started from is not known here; name it before you publish.",
+            "",
+        ]
+    lines += [
+        "## Use",
+        "",
+        "```bash",
+        serve_command(name),
+        "```",
+        "",
+        *_framed(stages[-1]),
+        "## Training",
+        "",
+    ]
+    lines += _stages(stages)
+    if steps:
+        told = [(key, steps[-1].get(key)) for key in _TOLD]
+        lines += ["", f"Means over the rollouts of the last step, {steps[-1]['step']}:", ""]
+        lines += ["| figure | value |", "| --- | ---: |"]
+        lines += [f"| `{key}` | {value:.3f} |" for key, value in told if value is not None]
+    if figures is not None:
+        lines += ["", "## Evaluation", "", figures]
+    last = stages[-1]
+    versions = ", ".join(
+        f"{key} {value}" for key, value in last["versions"].items() if value and key != "commit"
+    )
+    lines += ["", "## The last recipe", "", f"With {versions}.", "", "```yaml"]
+    lines += [yaml.safe_dump(dict(last["recipe"]), sort_keys=False, allow_unicode=True).rstrip(), "```"]
+    return "\n".join(lines) + "\n"
+
+
+def _framed(last: Mapping[str, Any]) -> list[str]:
+    recipe = last["recipe"]
+    frame = {
+        "shown": "pixels of the picture as it is shown",
+        "relative_1000": "thousandths of the picture's sides",
+        "original": "pixels of the original picture",
+        "relative_1": "shares of the picture's sides",
+    }.get(str(last["frame"]), str(last["frame"]))
+    return [
+        f"It writes boxes in {frame}. It was trained with crops of at most {recipe['crop_tokens']} visual",
+        f"tokens, at most {recipe['max_crops']} of them in {recipe['max_turns']} turns.",
+        "",
+    ]
+
+
+def _stages(stages: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = ["| | method | rows | steps | rollouts per step | weights of the reward | learning rate |"]
+    lines.append("| --- | --- | ---: | ---: | ---: | --- | ---: |")
+    for number, stage in enumerate(stages, start=1):
+        recipe = stage["recipe"]
+        weights = ", ".join(
+            f"{name.removesuffix('_weight')} {value:g}"
+            for name, value in recipe.items()
+            if name.endswith("_weight") and name != "iou_weight" and value
+        )
+        cells = [
+            str(number),
+            f"{recipe['method']}, stage {stage['stage']}",
+            f"{stage['data']['rows']:,}",
+            str(recipe["steps"]),
+            str(recipe["prompts_per_step"] * recipe["num_generations"]),
+            weights,
+            f"{recipe['learning_rate']:g}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    digests = ", ".join(f"`{stage['data']['sha256'][:16]}`" for stage in stages)
+    return [*lines, "", f"Rows by their sha256: {digests}. Start: `{stages[0]['model']['sha256'][:16]}`."]
+
+
+def _figures(evaluation: Path) -> str:
+    """The tables of an evaluation, their headings two levels lower."""
+    try:
+        about = read_json(evaluation / "evaluation.json")
+        text = (evaluation / "tables.md").read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{evaluation}: must be a finished evaluation of lfpc eval ({error})") from None
+    if not isinstance(about, dict) or "figures" not in about:
+        raise UserError(f"{evaluation}: must be a finished evaluation of lfpc eval, it has no figures")
+    settings = json.dumps(about.get("settings", {}).get("budgets", []))
+    body = re.sub(r"^# .*\n+", "", text)
+    return (
+        f"With budgets of {settings} visual tokens.\n\n"
+        + re.sub(r"^#", "##", body, flags=re.MULTILINE).strip()
+    )
