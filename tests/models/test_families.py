@@ -93,7 +93,7 @@ def test_a_family_may_bring_tokens_pictures_and_a_parser_of_its_own(qwen2_dir, m
         image_processor=Pictures,
         vision_tokens={"image_token": "<|image_pad|>"},
         calls=families.Calls(
-            "JSON", families.RESPONSE_TEMPLATE | {"defaults": {"role": "assistant", "own": "yes"}}
+            "JSON", families.RESPONSE_TEMPLATE | {"defaults": {"role": "assistant", "own": "yes"}}, "hermes"
         ),
     )
     monkeypatch.setattr(families, "FAMILIES", (own,))

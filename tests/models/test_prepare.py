@@ -249,8 +249,8 @@ def test_a_directory_that_is_not_good_leaves_nothing_behind(source, tmp_path, _,
 def test_a_copy_that_loads_otherwise_is_not_delivered(source, tmp_path, monkeypatch, file):
     write = prepare._write
 
-    def write_without(model_dir, folder, contents, weights):
-        write(model_dir, folder, {name: text for name, text in contents.items() if name != file}, weights)
+    def write_without(model_dir, folder, contents, *options):
+        write(model_dir, folder, {name: text for name, text in contents.items() if name != file}, *options)
 
     monkeypatch.setattr(prepare, "_write", write_without)
     with pytest.raises(RuntimeError, match="loads with other behaviour"):

@@ -9,6 +9,7 @@ import yaml
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 from lfpc_trl import cli
+from lfpc_trl.models.families import FAMILIES
 from lfpc_trl.models.prepare import planned_changes
 from lfpc_trl.runs import export
 from lfpc_trl.train.recipe import load_recipe
@@ -108,6 +109,17 @@ def test_the_card_tells_the_whole_way_and_no_path(exported, stage2, base):
     assert "not known" not in body
     for folder in (stage2, base, exported):
         assert str(folder.parent) not in card
+
+
+@pytest.mark.parametrize(
+    ("family", "parser"),
+    [("qwen2_5_vl", "hermes"), ("qwen3_vl_moe", "hermes"), ("qwen3_5", "qwen3_coder"), ("glm46v", "glm45")],
+)
+def test_vllm_reads_the_calls_that_the_family_writes(family, parser):
+    [found] = [each for each in FAMILIES if each.model_type == family]
+    assert export.serve_command("x", found).endswith(
+        f" x --enable-auto-tool-choice --tool-call-parser {parser}"
+    )
 
 
 def test_the_recipe_on_the_card_is_a_recipe(exported, tmp_path):

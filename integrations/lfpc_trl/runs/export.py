@@ -161,7 +161,7 @@ def model_card(
         "## Use",
         "",
         "```bash",
-        serve_command(name),
+        serve,
         "```",
         "",
         *_framed(stages[-1]),
