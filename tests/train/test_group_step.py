@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.filterwarnings("default::ResourceWarning"),
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
 ]
-FAMILIES = ("qwen2_5_vl", "qwen3_vl")
+FAMILIES = ("qwen2_5_vl", "qwen3_vl", "glm46v")
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,12 @@ def batch_of(trainer, groups, *, seed=0):
     def picture(size):
         height, width = size
         grid = torch.tensor([1, height * merge, width * merge])
-        ids = [config.vision_start_token_id, *[config.image_token_id] * (height * width)]
-        pixels = torch.randn(int(grid.prod()), values, generator=draw)
-        return torch.tensor([*ids, config.vision_end_token_id]), pixels, grid
+        start, end = (
+            getattr(config, f"{name}_token_id", None) or getattr(config, f"image_{name[7:]}_token_id")
+            for name in ("vision_start", "vision_end")
+        )
+        ids = [start, *[config.image_token_id] * (height * width), end]
+        return torch.tensor(ids), torch.randn(int(grid.prod()), values, generator=draw), grid
 
     prompts, completions, masks, pixels, grids, counts = [], [], [], [], [], []
     for group in groups:
@@ -133,7 +136,7 @@ def pictures_of(trainer, batch):
     return trainer._pictures(batch["prompt_ids"], batch["prompt_mask"], batch, copy=True)
 
 
-def as_trl_holds(batch, pixels):
+def as_trl_holds(trainer, batch, pixels):
     """A micro batch of ours with its pictures in TRL's form."""
     each = [part for rollout in pixels.rollouts for part in rollout]
     ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
@@ -141,11 +144,8 @@ def as_trl_holds(batch, pixels):
         "pixel_values": torch.cat([part.values for part in each]),
         "image_grid_thw": torch.cat([part.grid for part in each]),
         "num_images": [len(prompt.grid) + len(own.grid) for prompt, own in pixels.rollouts],
-        "mm_token_type_ids": (ids == PLACEHOLDER).long(),
+        "mm_token_type_ids": (ids == trainer.model.config.image_token_id).long(),
     }
-
-
-PLACEHOLDER = tiny.tokenizer().convert_tokens_to_ids("<|image_pad|>")
 
 
 def gradients(trainer, batches, *, window=None):
@@ -169,7 +169,7 @@ def both_ways(trainer, groups, count, *, window=None, seed=0):
     """The gradients of a step, ours and TRL's."""
     batch = batch_of(trainer, groups, seed=seed)
     ours = micro_batches(batch, pictures_of(trainer, batch), count)
-    theirs = [as_trl_holds(each, each["pixel_values"]) for each in ours]
+    theirs = [as_trl_holds(trainer, each, each["pixel_values"]) for each in ours]
     return gradients(trainer, ours, window=window), plain(trainer, theirs, window=window)
 
 
@@ -223,7 +223,9 @@ def test_the_loss_of_a_whole_batch_does_not_depend_on_the_order(trainers, family
     parts = []
     for places in torch.randperm(8, generator=torch.Generator().manual_seed(1)).view(2, 4).tolist():
         part = {name: value if value.ndim == 0 else value[places] for name, value in batch.items()}
-        parts.append(as_trl_holds(part, GroupedPictures([pictures.rollouts[place] for place in places])))
+        parts.append(
+            as_trl_holds(trainer, part, GroupedPictures([pictures.rollouts[place] for place in places]))
+        )
     theirs, their_losses = plain(trainer, parts)
     assert_same((ours, [sum(losses)]), (theirs, [sum(their_losses)]))
 
@@ -466,7 +468,7 @@ def test_a_training_step_is_that_of_trl(tmp_path, family):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda trainer: setattr(trainer, "is_deepspeed_enabled", True), "DeepSpeed has not been tried"),
+        (lambda trainer: setattr(trainer, "is_fsdp_enabled", True), "set fsdp_version: 2"),
         (lambda trainer: setattr(trainer, "aux_loss_enabled", True), "load-balancing loss"),
         (
             lambda trainer: setattr(trainer.args, "gradient_checkpointing_kwargs", {"use_reentrant": True}),
@@ -487,7 +489,8 @@ def test_what_cannot_be_shared_is_said(trainers, change, reason):
             model=trainers("qwen2_5_vl").model.model,
         ),
         args=copy.copy(trainers("qwen2_5_vl").args),
-        is_deepspeed_enabled=False,
+        accelerator=SimpleNamespace(distributed_type=DistributedType.NO, is_fsdp2=False),
+        num_generations=4,
         is_fsdp_enabled=False,
         aux_loss_enabled=False,
     )
