@@ -55,6 +55,7 @@ def test_the_shipped_tokenizer_is_the_one_that_the_script_builds(processor):
     built = small_model.build_tokenizer([str({"error": text}) for text in BOX_ERRORS.values()])
     assert built.get_vocab() == processor.tokenizer.get_vocab()
     assert built.chat_template == processor.chat_template
+    assert built.response_template == processor.tokenizer.response_template
 
 
 def test_the_untrained_model_has_the_shape_of_the_shipped_one(processor):
