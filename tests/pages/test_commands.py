@@ -111,7 +111,7 @@ def test_a_line_that_was_cut_short_is_reported(half_done, tmp_path, capsys):
 
 BAD = [
     ("no source", ["annotate", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
-    ("another suffix", ["annotate", "notes.csv"], "notes.csv: data must be a .jsonl or .parquet file"),
+    ("another suffix", ["annotate", "notes.txt"], "notes.txt: data must be a folder or a file (.jsonl, "),
     ("a name", ["annotate", "row.jsonl"], "row.jsonl: no such file or folder, did you mean 'rows.jsonl'?"),
     ("no folder", ["annotate", "nowhere/"], "nowhere: no such file or folder"),
     ("a folder", ["annotate", "night-picture/"], "night-picture: no such file or folder, did you mean 'ni"),
@@ -147,7 +147,7 @@ def test_what_the_user_can_put_right_is_one_line(
     rows_file, tmp_path, monkeypatch, capsys, _, arguments, message
 ):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "notes.csv").write_text("a,b")
+    (tmp_path / "notes.txt").write_text("a,b")
     (tmp_path / "night-pictures").mkdir()
     if "t.parquet" in arguments:
         write_trajectories(tmp_path / "t.parquet", [trajectory()])
