@@ -1,6 +1,8 @@
 """The small model's tokenizer and template, and what the shipped checkpoint can do."""
 
 import dataclasses
+import itertools
+import json
 import os
 import pickle
 import subprocess
@@ -105,7 +107,7 @@ def test_the_drawing_of_scenes_can_be_sent_to_a_process():
     """Where processes are spawned, as in the demo's workers, everything they get is pickled."""
     phase = dataclasses.replace(warm_up.PHASES[-1], steps=1, batch=2)
     batches = pickle.loads(pickle.dumps(warm_up.Batches(phase, 0)))
-    [first], [second] = list(batches), list(warm_up.Batches(phase, 0))
+    first, second = batches[0], warm_up.Batches(phase, 0)[0]
     assert torch.equal(first.model_inputs["input_ids"], second.model_inputs["input_ids"])
 
 
@@ -118,17 +120,55 @@ def test_coordinates_are_taught_as_the_numbers_they_are():
     assert warm_up.numbers_of(written, ids).tolist() == [0, 9, 10, 503, 767]
 
 
-def test_the_warm_up_runs_through_every_kind_of_phase_and_goes_on_where_it_was_stopped(tmp_path):
+def test_the_warm_up_runs_through_every_kind_of_phase_and_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
+    """Stopped in the middle of a phase and at the first step of another: the same weights and figures."""
     torch.set_num_threads(1)
+    monkeypatch.setattr(warm_up, "SAVE_EVERY", 2)
     kinds = {}
     for phase in warm_up.PHASES:
-        kinds.setdefault(phase.kind, dataclasses.replace(phase, steps=1, batch=3))
-    phases, seen = tuple(kinds.values()), []
-    warm_up.warm_up(tmp_path, phases=phases[:2], on_step=lambda *step: seen.append(step[0]), workers=0)
-    warm_up.warm_up(tmp_path, phases=phases, on_step=lambda *step: seen.append(step[0]), workers=0)
-    assert seen == [phase.name for phase in phases]
-    assert load_processor(tmp_path).tokenizer.get_vocab() == load_processor(WARM).tokenizer.get_vocab()
-    assert load_model(tmp_path).dtype == torch.float32
+        kinds.setdefault(phase.kind, dataclasses.replace(phase, steps=3, batch=3))
+    phases, straight, stopped = tuple(kinds.values()), tmp_path / "straight", tmp_path / "stopped"
+    warm_up.warm_up(straight, phases=phases, workers=0)
+    seen = []
+
+    def stop(name, step, _steps, _figures):
+        seen.append((name, step))
+        if len(seen) in (3, 5):
+            raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            warm_up.warm_up(stopped, phases=phases, on_step=stop, workers=0)
+    warm_up.warm_up(stopped, phases=phases, on_step=stop, workers=0)
+    # The third step was not saved, nor was the first one of the next phase.
+    first, second, third = kinds
+    assert seen[:6] == [(first, 1), (first, 2), (first, 3), (first, 3), (second, 1), (second, 1)]
+    assert seen[-1] == (third, 3)
+    ours, theirs = (load_model(folder).state_dict() for folder in (stopped, straight))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    logs = [
+        [json.loads(line) | {"seconds": 0} for line in (folder / "warm-up.jsonl").read_text().splitlines()]
+        for folder in (stopped, straight)
+    ]
+    assert logs[0] == logs[1]
+    assert [(line["phase"], line["step"]) for line in logs[1]] == [
+        (name, step) for name in kinds for step in (2, 3)
+    ]
+    assert load_processor(stopped).tokenizer.get_vocab() == load_processor(WARM).tokenizer.get_vocab()
+    assert load_model(stopped).dtype == torch.float32
+
+
+def test_scenes_are_the_same_whoever_draws_them():
+    """Several processes share the steps of a phase; each batch depends on its step alone."""
+    phase = dataclasses.replace(warm_up.PHASES[1], steps=4, batch=2)
+    one, two = warm_up.Batches(phase, 0), warm_up.Batches(phase, 0)
+    in_order = [one[step] for step in range(4)]
+    for step in (3, 0):
+        assert torch.equal(
+            two[step].model_inputs["pixel_values"], in_order[step].model_inputs["pixel_values"]
+        )
+    values = [batch.model_inputs["pixel_values"] for batch in in_order]
+    assert not any(a.shape == b.shape and torch.equal(a, b) for a, b in itertools.pairwise(values))
 
 
 def test_a_wider_and_deeper_model_is_built_from_the_same_parts():

@@ -20,8 +20,12 @@ purpose.
 
 from __future__ import annotations
 
+import functools
+import json
 import math
-from collections.abc import Callable, Iterator
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +35,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, Dataset
 
 from lfpc_trl.demo.small_model import (
     CALL_CLOSE,
@@ -52,6 +56,7 @@ from lfpc_trl.demo.world import (
     draw_background,
     draw_scene,
 )
+from lfpc_trl.files import whole_file, write_whole
 from lfpc_trl.pictures.crops import BOX_ERRORS, cut
 from lfpc_trl.pictures.sizes import show, shown_size, tokens_of
 
@@ -60,6 +65,10 @@ CROP_TOKENS = 64
 LEVELS = (216, 108, 54)
 """Visual-token budgets of the overviews, as in the demo's resolution selection."""
 READABLE_LEVELS = (216, 108)
+BACKGROUNDS, NEW_BACKGROUNDS = 48, 2
+"""Backgrounds to choose from in a step, and how many of them the next step replaces."""
+SAVE_EVERY = 100
+"""Steps after which the state is saved, in the middle of a phase too."""
 TOOLS = [{"type": "function", "function": {"name": "image_zoom_in_tool"}}]
 
 Box = tuple[float, float, float, float]
@@ -432,36 +441,51 @@ def numbers_of(tokens: Tensor, ids: Tensor) -> Tensor:
     return (tokens[:, None] == ids).int().argmax(1)
 
 
-class Batches(IterableDataset[Batch]):
-    """Endless batches, the same for the same seed. Drawn by a worker process while the model trains."""
+class Batches(Dataset[Batch]):
+    """The batches of a phase, by step. Each depends on seed, phase and step alone, whoever draws it."""
 
     def __init__(self, phase: Phase, seed: int) -> None:
         self.phase, self.seed = phase, seed
+        self._backgrounds: dict[int, Image.Image] = {}
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __len__(self) -> int:
+        return self.phase.steps
+
+    @functools.cached_property
+    def processor(self) -> Any:
+        """Made where it is used: a processor cannot be sent to a process."""
+        return small_processor()
+
+    def __getitem__(self, step: int) -> Batch:
         torch.set_num_threads(1)
-        self.processor = small_processor()  # made where it is used: a processor cannot be sent to a process
-        rng = np.random.default_rng((self.seed, sum(map(ord, self.phase.name))))
-        pool = [draw_background(rng, TRAINING_PHOTOS) for _ in range(48)]
-        for step in range(self.phase.steps):
-            for i in rng.integers(len(pool), size=2):
-                pool[i] = draw_background(rng, TRAINING_PHOTOS)
-            level = int(rng.choice(LEVELS, p=self.phase.levels))  # one per batch: little padding
-            scenes = (draw_scene(rng, pool[rng.integers(len(pool))]) for _ in range(self.phase.batch))
-            if self.phase.kind == "read":
-                # Large letters first: the small ones build on them.
-                smallest = 1 - 0.7 * min(1.0, 1.6 * step / self.phase.steps)
-                yield self._views(rng, list(scenes)[: self.phase.batch // 3], smallest)
-                continue
-            drawn = list(scenes)
-            examples = [make_example(rng, scene, level, self.phase.habits) for scene in drawn]
-            if self.phase.kind == "see":
-                yield collate_pictures(examples, self.processor)
-                continue
-            batch = collate(examples, self.processor)
-            if not self.phase.frozen_vision:
-                batch.views = self._views(rng, drawn[:12], 0.4)
-            yield batch
+        # A view of a photograph serves for some steps: drawing it takes longer than a scene does.
+        numbers = range(step * NEW_BACKGROUNDS, step * NEW_BACKGROUNDS + BACKGROUNDS)
+        drawn = self._backgrounds
+        self._backgrounds = {i: drawn[i] if i in drawn else self._background(i) for i in numbers}
+        return self._batch(step, list(self._backgrounds.values()))
+
+    def _random(self, what: int, number: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, *map(ord, self.phase.name), what, number))
+
+    def _background(self, number: int) -> Image.Image:
+        return draw_background(self._random(0, number), TRAINING_PHOTOS)
+
+    def _batch(self, step: int, backgrounds: list[Image.Image]) -> Batch:
+        phase, rng = self.phase, self._random(1, step)
+        level = int(rng.choice(LEVELS, p=phase.levels))  # one per batch: little padding
+        # Three views of one scene are read, one of its signs is asked for.
+        count = phase.batch // 3 if phase.kind == "read" else phase.batch
+        scenes = [draw_scene(rng, backgrounds[rng.integers(len(backgrounds))]) for _ in range(count)]
+        if phase.kind == "read":
+            # Large letters first: the small ones build on them.
+            return self._views(rng, scenes, 1 - 0.7 * min(1.0, 1.6 * step / phase.steps))
+        examples = [make_example(rng, scene, level, phase.habits) for scene in scenes]
+        if phase.kind == "see":
+            return collate_pictures(examples, self.processor)
+        batch = collate(examples, self.processor)
+        if not phase.frozen_vision:
+            batch.views = self._views(rng, scenes[:12], 0.4)
+        return batch
 
     def _views(self, rng: np.random.Generator, scenes: list[Scene], smallest: float) -> Batch:
         examples = [make_reading_example(rng, scene, smallest) for scene in scenes]
@@ -628,19 +652,133 @@ def language_loss(
 
 # --- training ----------------------------------------------------------------------------------------
 
+OnStep = Callable[[str, int, int, dict[str, float]], object]
+
+
+class Course:
+    """A model on its way through the phases, and where it is: all that resuming needs.
+
+    Attributes:
+        model: what is trained.
+        helpers: what is trained along.
+        done: names of the phases that are finished.
+        step: steps done of the phase after them.
+        seconds: so far, of all steps.
+        log: a line of figures for every `SAVE_EVERY` steps, their means.
+    """
+
+    def __init__(self, model: Any, helpers: Helpers, state: Path) -> None:
+        self.model, self.helpers, self.state = model, helpers, state
+        self.done: list[str] = []
+        self.step, self.seconds = 0, 0.0
+        self.log: list[dict[str, Any]] = []
+        self._optimiser_state: dict[str, Any] | None = None
+        self._figures: dict[str, list[float]] = defaultdict(list)
+
+    def resume(self, device: str) -> None:
+        """Go on from the saved state, if there is one."""
+        if not self.state.exists():
+            return
+        saved = torch.load(self.state, weights_only=True, map_location=device)
+        self.model.load_state_dict(saved["model"])
+        self.helpers.load_state_dict(saved["helpers"])
+        self._optimiser_state = saved["optimiser"]
+        self.done, self.step = saved["done"], saved["step"]
+        self.seconds, self.log = saved["seconds"], saved["log"]
+
+    def save(self, optimiser: torch.optim.Optimizer | None) -> None:
+        """Write the state; without an optimiser, at the end of a phase."""
+        self.state.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(self.state) as draft:
+            torch.save(
+                {
+                    "model": self.model.state_dict(),
+                    "helpers": self.helpers.state_dict(),
+                    "optimiser": optimiser and optimiser.state_dict(),
+                    "done": self.done,
+                    "step": self.step,
+                    "seconds": self.seconds,
+                    "log": self.log,
+                },
+                draft,
+            )
+        lines = (json.dumps(line) for line in self.log)
+        write_whole(self.state.with_suffix(".jsonl"), "".join(line + "\n" for line in lines))
+
+    def take(self, phase: Phase, batches: Iterable[Batch], numbers: Tensor, on_step: OnStep | None) -> None:
+        """Train one phase, from `step` on."""
+        self.model.model.visual.requires_grad_(not phase.frozen_vision)
+        trained = self.model if phase.kind == "speak" else self.model.model.visual
+        parameters = [p for p in (*trained.parameters(), *self.helpers.parameters()) if p.requires_grad]
+        optimiser = torch.optim.AdamW(
+            parameters, lr=phase.learning_rate, betas=(0.9, 0.98), weight_decay=0.01
+        )
+        if self._optimiser_state is not None:
+            optimiser.load_state_dict(self._optimiser_state)
+        began = time.perf_counter() - self.seconds
+        for batch in batches:
+            done = self.step / phase.steps
+            rate = min(1.0, (self.step + 1) / 30) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+            for group in optimiser.param_groups:
+                group["lr"] = phase.learning_rate * rate
+            stats: dict[str, float] = {}
+            loss = self._loss(phase, batch.to(str(numbers.device)), numbers, stats)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimiser.step()
+            self.step += 1
+            self.seconds = time.perf_counter() - began
+            self._note(phase, {"loss": loss.item()} | stats)
+            if on_step:
+                on_step(phase.name, self.step, phase.steps, {"loss": loss.item()} | stats)
+            if self.step % SAVE_EVERY == 0 and self.step < phase.steps:
+                self.save(optimiser)
+        self.done.append(phase.name)
+        self.step, self._optimiser_state = 0, None
+        self.save(None)
+
+    def _loss(self, phase: Phase, batch: Batch, numbers: Tensor, stats: dict[str, float]) -> Tensor:
+        if phase.kind != "speak":
+            return vision_loss(see(self.model, batch), batch.tokens, self.helpers, stats)
+        first, last = phase.coordinate_sigma
+        sigma = first + (last - first) * self.step / phase.steps
+        seen: list[Tensor] = []
+        hook = self.model.model.visual.register_forward_hook(lambda _m, _i, o: seen.append(o.pooler_output))
+        loss = language_loss(self.model, batch, self.helpers, sigma, numbers, stats)
+        hook.remove()
+        if batch.views is not None:
+            loss = loss + vision_loss(seen[0], batch.tokens, self.helpers, stats)
+            views = see(self.model, batch.views)
+            loss = loss + vision_loss(views, batch.views.tokens, self.helpers, stats)
+        return loss
+
+    def _note(self, phase: Phase, figures: dict[str, float]) -> None:
+        for name, value in figures.items():
+            if not math.isnan(value):
+                self._figures[name].append(value)
+        if self.step % SAVE_EVERY == 0 or self.step == phase.steps:
+            means = {name: round(sum(values) / len(values), 4) for name, values in self._figures.items()}
+            line = {"phase": phase.name, "step": self.step, "seconds": round(self.seconds, 1)}
+            self.log.append(line | means)
+            self._figures.clear()
+
 
 def warm_up(
     output: Path,
     *,
     phases: tuple[Phase, ...] = PHASES,
     seed: int = 0,
-    on_step: Callable[[str, int, int, dict[str, float]], object] | None = None,
+    on_step: OnStep | None = None,
     workers: int = 1,
     width: int = 1,
     layers: int = 4,
     device: str = "cpu",
 ) -> Path:
     """Train the warm checkpoint and save it as a model directory.
+
+    What was stopped goes on where it was saved last, and ends with the same weights. `output` gets
+    `warm-up.pt`, the state to resume from, and `warm-up.jsonl`, the figures of every `SAVE_EVERY` steps.
 
     Args:
         output: Directory to write: weights (half precision), config, tokenizer, chat template.
@@ -660,57 +798,13 @@ def warm_up(
     model: Any = build_model(processor.tokenizer, width=width, layers=layers).to(device)
     model.set_attn_implementation({"text_config": "eager", "vision_config": "sdpa"})
     helpers = Helpers(model.config.text_config.hidden_size).to(device)
-    numbers = number_ids(processor).to(device)
-    state = output / "warm-up.pt"
-    done_phases: list[str] = []
-    if state.exists():
-        saved = torch.load(state, weights_only=True, map_location=device)
-        model.load_state_dict(saved["model"])
-        helpers.load_state_dict(saved["helpers"])
-        done_phases = saved["phases"]
+    course = Course(model, helpers, output / "warm-up.pt")
+    course.resume(device)
     for phase in phases:
-        if phase.name in done_phases:
-            continue
-        seeing = phase.kind != "speak"
-        trained = model.model.visual if seeing else model
-        model.model.visual.requires_grad_(not phase.frozen_vision)
-        parameters = [p for p in (*trained.parameters(), *helpers.parameters()) if p.requires_grad]
-        optimiser = torch.optim.AdamW(
-            parameters, lr=phase.learning_rate, betas=(0.9, 0.98), weight_decay=0.01
-        )
-        loader = DataLoader(Batches(phase, seed), batch_size=None, num_workers=workers)
-        for step, drawn in enumerate(loader):
-            batch = drawn.to(device)
-            done = step / phase.steps
-            rate = min(1.0, (step + 1) / 30) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
-            for group in optimiser.param_groups:
-                group["lr"] = phase.learning_rate * rate
-            stats: dict[str, float] = {}
-            if seeing:
-                loss = vision_loss(see(model, batch), batch.tokens, helpers, stats)
-            else:
-                low, high = phase.coordinate_sigma[1], phase.coordinate_sigma[0]
-                sigma = high + (low - high) * done
-                seen: list[Tensor] = []
-                hook = model.model.visual.register_forward_hook(
-                    lambda _m, _i, o, s=seen: s.append(o.pooler_output)
-                )
-                loss = language_loss(model, batch, helpers, sigma, numbers, stats)
-                hook.remove()
-                if batch.views is not None:
-                    loss = loss + vision_loss(seen[0], batch.tokens, helpers, stats)
-                    loss = loss + vision_loss(see(model, batch.views), batch.views.tokens, helpers, stats)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimiser.step()
-            if on_step:
-                on_step(phase.name, step + 1, phase.steps, {"loss": loss.item(), **stats})
-        done_phases.append(phase.name)
-        output.mkdir(parents=True, exist_ok=True)
-        torch.save(
-            {"model": model.state_dict(), "helpers": helpers.state_dict(), "phases": done_phases}, state
-        )
+        if phase.name not in course.done:
+            steps = range(course.step, phase.steps)
+            loader = DataLoader(Batches(phase, seed), batch_size=None, sampler=steps, num_workers=workers)
+            course.take(phase, loader, number_ids(processor).to(device), on_step)
     save(model, processor, output)
     return output
 
