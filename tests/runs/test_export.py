@@ -148,10 +148,9 @@ def test_figures_of_an_evaluation_stand_on_the_card(stage2, tmp_path):
     evaluation = tmp_path / "evaluation"
     evaluation.mkdir()
     (evaluation / "tables.md").write_text("# Evaluation of x\n\n## Accuracy\n\n| a |\n| --- |\n| 0.61 |\n")
-    (evaluation / "evaluation.json").write_text('{"figures": {}, "settings": {"budgets": [1024]}}')
     export.export_model(stage2, tmp_path / "out", evaluation=evaluation)
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "## Evaluation\n\nWith budgets of [1024] visual tokens.\n\n### Accuracy\n\n| a |" in card
+    assert "## Evaluation\n\n### Accuracy\n\n| a |" in card
     assert "# Evaluation of x" not in card
 
 

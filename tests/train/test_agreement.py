@@ -95,7 +95,7 @@ def test_a_run_does_not_start_with_an_engine_that_gives_nothing_to_compare(
     one_taught_dir, one_rows, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(LogprobRecorder, "logps", lambda _, turns: [[math.nan] * len(turn) for turn in turns])
-    with pytest.raises(UserError, match=r"must give the log-probability of every token .*, got none"):
+    with pytest.raises(UserError, match=r"must return the log-probability of every token .*, got none"):
         run.train(recipe(steps=1), one_taught_dir, one_rows, tmp_path / "run")
 
 

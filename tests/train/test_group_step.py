@@ -366,7 +366,7 @@ def test_groups_must_end_where_they_do_in_every_process(in_step, monkeypatch, gr
     monkeypatch.setattr(trainer.args, "per_device_train_batch_size", own // 2)
     monkeypatch.setattr(trainer.args, "steps_per_generation", 2)
     reason = prepare(trainer)
-    assert reason == (None if shared else "groups end at other places in each process")
+    assert reason == (None if shared else "group boundaries differ between the processes")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

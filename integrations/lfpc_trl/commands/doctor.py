@@ -1,4 +1,4 @@
-"""`lfpc doctor`: is this machine fit to train on, and does a checkpoint do for it?"""
+"""`lfpc doctor`: is this machine fit to train on, and does a checkpoint work?"""
 
 import argparse
 import json

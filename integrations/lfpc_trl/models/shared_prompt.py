@@ -83,11 +83,11 @@ class SharedPrompt:
             `train/sharding.py`).
 
     Attributes:
-        nothing: 0, or with `whole_model` a zero that the prompt was computed for: added to a loss it lets the
-            backward pass of the prompt begin at the model's output, where FSDP and DeepSpeed wait for it.
+        zero: 0, with `whole_model` as a tensor that depends on the prompt's pass. Added to a loss, it makes
+            the prompt's backward pass start at the model's output, where FSDP and DeepSpeed gather weights.
     """
 
-    nothing: torch.Tensor | float = 0
+    zero: torch.Tensor | float = 0
 
     def __init__(
         self, backbone: Any, ids: torch.Tensor, pictures: Pixels, whole_model: Any | None = None
@@ -106,7 +106,7 @@ class SharedPrompt:
         if whole_model is None:
             backbone(**inputs)
         else:
-            self.nothing = 0 * whole_model(**inputs, logits_to_keep=1).logits.sum()
+            self.zero = 0 * whole_model(**inputs, logits_to_keep=1).logits.sum()
         self._states = [(layer.keys, layer.values) for layer in layers]
         self._copies = [(_copy(keys), _copy(values)) for keys, values in self._states]
 
@@ -126,9 +126,9 @@ class SharedPrompt:
             mask: (rows, tokens), 1 for tokens and 0 for padding.
             pictures: those in each row.
             last: whether these are the last completions before the weights change.
-            always_a_picture: whether the vision tower must be called even for rows without pictures, as
-                other processes call it for theirs. It gets a blank one then, in a token of padding that is
-                appended to all rows.
+            always_a_picture: append a token of padding to all rows, the last of which stands for a blank
+                picture. The vision tower is then called for rows without pictures too, as other processes
+                call it for theirs.
 
         Returns:
             Arguments of the model; its input is the last token of the prompt and the completions.

@@ -1,6 +1,5 @@
 """A trained model as one directory for others: stock tools load it, and its card says how it was made."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 import yaml
 
 from lfpc_trl.errors import UserError
-from lfpc_trl.json_values import read_json
 from lfpc_trl.models.families import ModelFamily, family_of
 from lfpc_trl.models.prepare import Weights, prepare_model
 from lfpc_trl.runs.directory import read_manifest, read_metrics
@@ -22,7 +20,7 @@ _OF_A_MODEL = (
     *("tokenizer*", "model*.safetensors", "model.safetensors.index.json", "LICENSE*"),
 )
 """The files that are taken along; those of the run stay behind."""
-_TOLD = ("reward", "accuracy", "tool_calls", "iou", "overlap", "bbox_ratio")
+_LAST_FIGURES = ("reward", "accuracy", "tool_calls", "iou", "overlap", "bbox_ratio")
 """Figures of the last step, by their names in `metrics.jsonl`."""
 _UNKNOWN_LICENCE = "other"
 
@@ -170,7 +168,7 @@ def model_card(
     ]
     lines += _stages(stages)
     if steps:
-        told = [(key, steps[-1].get(key)) for key in _TOLD]
+        told = [(key, steps[-1].get(key)) for key in _LAST_FIGURES]
         lines += ["", f"Means over the rollouts of the last step, {steps[-1]['step']}:", ""]
         lines += ["| figure | value |", "| --- | ---: |"]
         lines += [f"| `{key}` | {value:.3f} |" for key, value in told if value is not None]
@@ -190,8 +188,6 @@ def _framed(last: Mapping[str, Any]) -> list[str]:
     frame = {
         "shown": "pixels of the picture as it is shown",
         "relative_1000": "thousandths of the picture's sides",
-        "original": "pixels of the original picture",
-        "relative_1": "shares of the picture's sides",
     }.get(str(last["frame"]), str(last["frame"]))
     return [
         f"It writes boxes in {frame}. It was trained with crops of at most {recipe['crop_tokens']} visual",
@@ -225,17 +221,9 @@ def _stages(stages: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _figures(evaluation: Path) -> str:
-    """The tables of an evaluation, their headings two levels lower."""
+    """The tables of an evaluation, their headings one level lower."""
     try:
-        about = read_json(evaluation / "evaluation.json")
         text = (evaluation / "tables.md").read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{evaluation}: must be a finished evaluation of lfpc eval ({error})") from None
-    if not isinstance(about, dict) or "figures" not in about:
-        raise UserError(f"{evaluation}: must be a finished evaluation of lfpc eval, it has no figures")
-    settings = json.dumps(about.get("settings", {}).get("budgets", []))
-    body = re.sub(r"^# .*\n+", "", text)
-    return (
-        f"With budgets of {settings} visual tokens.\n\n"
-        + re.sub(r"^#", "##", body, flags=re.MULTILINE).strip()
-    )
+    except (OSError, ValueError):
+        raise UserError(f"{evaluation}: holds no tables.md: not the output of a finished lfpc eval") from None
+    return re.sub(r"^#", "##", re.sub(r"^# .*\n+", "", text), flags=re.MULTILINE).strip()

@@ -134,8 +134,8 @@ class EngineCheck(TrainerCallback):  # type: ignore[misc]
         self.found = self.trainer.compare_engines()
         if self.found is None:
             raise UserError(
-                "the engine must give the log-probability of every token that it writes, got none: whether "
-                "it agrees with the trainer cannot be told"
+                "the engine must return the log-probability of every token that it writes, got none: its "
+                "agreement with the trainer cannot be checked"
             )
         limit = LIMITS["float32" if self.trainer.computes_in_float32() else "bfloat16"]
         if not self.found.difference <= limit:  # NaN is no agreement

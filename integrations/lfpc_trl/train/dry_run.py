@@ -81,7 +81,7 @@ def model_size(model_dir: Path) -> ModelSize:
 
 
 def planned_size(model_dir: Path) -> ModelSize:
-    """The sizes of a model of which there is but the config, as it would be stored in bfloat16."""
+    """The sizes of a model of which only the config exists, as it would be stored in bfloat16."""
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
 

@@ -2,9 +2,9 @@
 
 A group may reach over several micro batches: its prompt is kept from the first to the last of them.
 
-With DeepSpeed and FSDP every pass of the model is a meeting of all processes. There all of them make the same
-passes: groups end where they do in every process, a prompt is kept for one micro batch, since its backward
-pass must not wait for another one, and the vision tower is called for completions without crops too.
+With DeepSpeed and FSDP every forward and backward pass is a collective operation: all processes must make the
+same ones, in the same order. So there groups have the same boundaries in every process, a prompt is kept for
+one micro batch only, and the vision tower is called for completions without crops too.
 """
 
 from typing import Any
@@ -84,15 +84,15 @@ class GroupStep:
                 called = model if at_end or self.in_step else unwrapped
                 output = called(**inputs, labels=labels, fused_lm_head=True)
             outputs.append(
-                (output.log_probs[:, :longest] + prompt.nothing, output.entropy, completion - longest)
+                [
+                    None if each is None else pad(each[:, :longest], (0, completion - longest))
+                    for each in (output.log_probs + prompt.zero, output.entropy)
+                ]
             )
             if last:
                 self._open = None
-        log_probs = torch.cat([pad(each, (0, rest)) for each, _, rest in outputs])
-        if outputs[0][1] is None:
-            return log_probs, None
-        entropies = [pad(each[:, : completion - rest], (0, rest)) for _, each, rest in outputs]
-        return log_probs, torch.cat(entropies)
+        log_probs, entropies = zip(*outputs, strict=True)
+        return torch.cat(log_probs), None if entropies[0] is None else torch.cat(entropies)
 
     def _prompt(self, model: Any, ids: torch.Tensor, pictures: Pixels) -> SharedPrompt:
         """The prompt that is open, or a new one in its place."""
@@ -124,7 +124,9 @@ def prepare(trainer: Any) -> str | None:
     reasons = {
         "FSDP 1 has not been tried with it; set fsdp_version: 2": trainer.is_fsdp_enabled
         and not accelerator.is_fsdp2,
-        "groups end at other places in each process": _in_step(accelerator) and own % group and group % own,
+        "group boundaries differ between the processes": _in_step(accelerator)
+        and own % group
+        and group % own,
         "DataParallel has not been tried with it": trainer.args.n_gpu > 1,
         "reentrant gradient checkpointing hides the prompt's gradient": checkpointing.get("use_reentrant"),
         "the load-balancing loss of experts needs whole sequences": trainer.aux_loss_enabled,

@@ -63,7 +63,6 @@ class ModelFamily:
         vision_tokens: the tokens that stand for pictures, by the attribute of the processor that holds them.
         template: our chat template, a file of this folder, for directories whose own does not do.
         calls: how it writes tool calls.
-        opens_thinking: whether the prompts of its own chat template end with an open <think>.
         turn_ends: tokens that end a turn beside those that its files name.
         lora: where an adapter goes.
         unshared: why prompts of a group cannot be computed once; None if they can.
@@ -80,7 +79,6 @@ class ModelFamily:
     vision_tokens: Mapping[str, str] = field(default_factory=lambda: QWEN_VISION_TOKENS)
     template: str = "qwen_json.jinja"
     calls: Calls = JSON
-    opens_thinking: bool = False
     turn_ends: tuple[str, ...] = ()
     lora: LoraTargets = ATTENTION_AND_MLP
     unshared: str | None = None

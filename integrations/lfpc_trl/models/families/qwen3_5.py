@@ -19,7 +19,6 @@ QWEN3_5 = ModelFamily(
     factor=32,
     template="qwen_xml.jinja",
     calls=XML,
-    opens_thinking=True,
     lora=LoraTargets(LINEAR_ATTENTION_TOO),
     unshared=LINEAR,
 )
