@@ -2,6 +2,8 @@
 
 import argparse
 import difflib
+import itertools
+import sys
 from typing import Any, NoReturn
 
 FRAMES = ("family", "shown", "relative_1000")
@@ -13,7 +15,14 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse's; what is left over is named with the nearest option."""
-        found, unknown = self.parse_known_args(args, namespace)
+        words = sys.argv[1:] if args is None else list(args)
+        # First of all: argparse would only say that the option which was misspelt is missing.
+        for at, word in enumerate(words):
+            if word.startswith("--") and word.partition("=")[0] not in ("--", *self._option_string_actions):
+                self.refuse(
+                    [word, *itertools.takewhile(lambda each: not each.startswith("-"), words[at + 1 :])]
+                )
+        found, unknown = self.parse_known_args(words, namespace)
         if unknown:
             self.refuse(unknown)
         return found

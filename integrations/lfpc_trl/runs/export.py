@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from lfpc_trl.errors import UserError
+from lfpc_trl.errors import UserError, not_found
 from lfpc_trl.models.families import ModelFamily, family_of
 from lfpc_trl.models.prepare import Weights, prepare_model
 from lfpc_trl.runs.directory import read_manifest, read_metrics
@@ -50,6 +50,8 @@ def export_model(
         UserError: no finished training, a file that is not readable, or as `prepare_model`.
     """
     model_dir, output_dir = Path(model_dir), Path(output_dir)
+    if not model_dir.is_dir():
+        raise not_found(model_dir, "directory")
     stages = lineage(model_dir)
     if not stages:
         raise UserError(f"{model_dir}: must be the output directory of lfpc train, it has no manifest.json")

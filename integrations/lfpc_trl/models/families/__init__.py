@@ -42,7 +42,7 @@ def family_of(model_dir: str | Path) -> ModelFamily:
     config = Path(model_dir) / "config.json"
     try:
         content = read_json(config)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{model_dir}: not a model directory, it has no config.json") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{config}: not readable ({error})") from None
