@@ -25,6 +25,9 @@ class RunArguments:
     shown_tokens: int | None = field(
         default=None, metadata={"help": "show every picture at so many visual tokens at most"}
     )
+    allow_code: bool = field(
+        default=False, metadata={"help": "run the code that the recipe itself names in reward and judge"}
+    )
     dry_run: bool = field(
         default=False, metadata={"help": "tell what the run would do and need, and do nothing"}
     )

@@ -26,6 +26,7 @@ from lfpc_trl.data.rows import Row
 from lfpc_trl.pictures.crops import BOX_ERRORS, BoxError, PixelBox, crop_box, crop_size
 from lfpc_trl.pictures.sizes import tokens_of
 from lfpc_trl.rollouts.crop_tool import NO_PICTURE, CropSettings
+from lfpc_trl.rollouts.judge import Judge, Verdict
 from lfpc_trl.rollouts.prompts import Message
 
 Completion = Sequence[Message]
@@ -60,7 +61,7 @@ class ScoredRollout:
     Attributes:
         answer: text of the final answer, None without one.
         turns: turns of the model.
-        accuracy: 1 right, 0 wrong, NaN undecided.
+        accuracy: 1 right, 0 wrong, NaN where a judge was asked and does not know.
         format: 0 well formed, -1 not.
         tool_bonus: 1 for a right answer after at least one delivered crop, else 0.
         grounding: the grounding reward; 0 without a crop, NaN without targets.
@@ -71,6 +72,7 @@ class ScoredRollout:
         overlap: covered share of the innermost target; NaN without a crop or targets.
         bbox_ratio: mean share of the picture that a crop covers; NaN without a crop.
         crop_tokens: mean visual tokens of a crop; NaN without one.
+        verdict: what the judge said; None where the rules decided or there is no judge.
     """
 
     answer: str | None
@@ -85,6 +87,7 @@ class ScoredRollout:
     overlap: float
     bbox_ratio: float
     crop_tokens: float
+    verdict: Verdict | None = None
 
     @property
     def failed_calls(self) -> int:
@@ -145,6 +148,7 @@ def score_transcripts(
     rows: Sequence[Row],
     settings: CropSettings,
     grounding: GroundingSettings = GroundingSettings(),
+    judge: Judge | None = None,
 ) -> list[ScoredRollout]:
     """Score rollouts, each against its row.
 
@@ -153,9 +157,17 @@ def score_transcripts(
         rows: the row of each completion.
         settings: the settings with which crops were cut.
         grounding: how crops are compared with the targets.
+        judge: asked for the answers that the rules leave open; without one they are wrong.
     """
     rollouts = parse_completions(completions)
-    accuracy = accuracy_reward(rollouts, [row.answer for row in rows], [row.choices for row in rows])
+    accuracy: Sequence[float]
+    verdicts: Sequence[Verdict | None] = [None] * len(rows)
+    if judge is None:
+        accuracy = accuracy_reward(
+            rollouts, [row.answer for row in rows], [row.choices for row in rows]
+        ).tolist()
+    else:
+        accuracy, verdicts = judge.accuracy(rollouts, rows)
     well_formed = format_reward(rollouts)
     bonus = tool_bonus(rollouts, accuracy)
     crops = [delivered_crops(rollout, row, settings) for rollout, row in zip(rollouts, rows, strict=True)]
@@ -177,7 +189,7 @@ def score_transcripts(
             ScoredRollout(
                 answer=rollout.answer,
                 turns=rollout.turns,
-                accuracy=float(accuracy[index]),
+                accuracy=accuracy[index],
                 format=float(well_formed[index]),
                 tool_bonus=float(bonus[index]),
                 grounding=float(parts.total[index]),
@@ -187,6 +199,7 @@ def score_transcripts(
                 overlap=float(parts.overlap[index]) if boxes else math.nan,
                 bbox_ratio=_mean(shares),
                 crop_tokens=_mean([tokens_of(size, settings.factor) for size in sizes]),
+                verdict=verdicts[index],
             )
         )
     return scored

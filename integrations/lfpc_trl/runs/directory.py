@@ -16,6 +16,7 @@ from lfpc_trl.data.rows import Row, rows_digest
 from lfpc_trl.errors import UserError
 from lfpc_trl.files import write_whole
 from lfpc_trl.json_values import parse_json, read_json
+from lfpc_trl.own_code import OwnCode
 from lfpc_trl.versions import installed
 
 MANIFEST, METRICS_FILE = "manifest.json", "metrics.jsonl"
@@ -34,6 +35,7 @@ def new_manifest(
     model_hash: str,
     frame: str,
     processes: int,
+    code: Sequence[OwnCode] = (),
 ) -> dict[str, Any]:
     """What a run will do.
 
@@ -44,6 +46,7 @@ def new_manifest(
         model_hash: of `weights.fingerprint`.
         frame: the frame in which the model counts.
         processes: how many processes train.
+        code: the user's own code that is run.
     """
     return {
         "stage": recipe["stage"],
@@ -52,6 +55,7 @@ def new_manifest(
         "frame": frame,
         "model": {"directory": str(model_dir), "sha256": model_hash},
         "data": {"rows": len(rows), "sha256": rows_digest(rows)},
+        "code": {each.name: {"file": str(each.file), "sha256": each.sha256} for each in code},
         "versions": versions(),
         "finished": False,
     }
@@ -115,6 +119,9 @@ def check_same(output_dir: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         if before.get(name) != manifest[name]:
             change = _difference(name, before.get(name), manifest[name])
             raise UserError(f"{output_dir}: cannot resume, {change}")
+    for name, code in manifest["code"].items():
+        if before.get("code", {}).get(name, {}).get("sha256") != code["sha256"]:
+            raise UserError(f"{output_dir}: cannot resume, the code of {name} in {code['file']} has changed")
     if before["model"]["sha256"] != manifest["model"]["sha256"]:
         raise UserError(f"{output_dir}: cannot resume, the run started from another model")
     return before

@@ -57,6 +57,8 @@ class Trajectory:
         scores: the reward terms before their weights, None where a term does not apply.
         reward: the weighted sum.
         advantage: what the loss multiplies with.
+        verdict: "yes", "no" or "unknown" of the judge; None where the rules decided or there is no judge.
+        verdict_cost: what asking cost, in the judge's own unit; 0 where it was not asked again.
     """
 
     step: int
@@ -78,6 +80,8 @@ class Trajectory:
     scores: dict[str, float | None]
     reward: float | None
     advantage: float | None
+    verdict: str | None = None
+    verdict_cost: float | None = None
 
 
 def schema() -> "pa.Schema":
@@ -106,6 +110,8 @@ def schema() -> "pa.Schema":
             "scores": pa.map_(text, pa.float64()),
             "reward": pa.float64(),
             "advantage": pa.float64(),
+            "verdict": text,
+            "verdict_cost": pa.float64(),
         }
     )
 
@@ -225,6 +231,7 @@ class Round:
             for picture in pictures:
                 if picture.recipe not in small:
                     small[picture.recipe] = thumbnail(picture)
+            verdict = None if self.scored is None else self.scored[index].verdict
             scores = {
                 name: None if math.isnan(score) else score
                 for name, score in zip(weights, self.scores[index], strict=True)
@@ -250,6 +257,8 @@ class Round:
                     scores=scores,
                     reward=sum(weights[name] * score for name, score in scores.items() if score is not None),
                     advantage=advantages[index],
+                    verdict=None if verdict is None else verdict.said,
+                    verdict_cost=None if verdict is None else verdict.cost,
                 )
             )
         return trajectories

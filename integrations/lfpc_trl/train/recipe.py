@@ -29,6 +29,7 @@ from lfpc_trl.errors import UserError, not_found, one_line
 from lfpc_trl.json_values import parse_json
 from lfpc_trl.models.families import LoraTargets
 from lfpc_trl.models.weights import is_kernel_of_the_hub
+from lfpc_trl.rollouts.own_rewards import PRESETS
 from lfpc_trl.train.settings import StageSettings
 
 _BATCH = "it follows from prompts_per_step, prompts_per_update, num_generations and the number of processes"
@@ -49,7 +50,7 @@ REFUSED = {
     "max_tool_calling_iterations": "it is max_turns less 1",
     "generation_kwargs": "it follows from response_tokens and the tokens that are never sampled",
     "chat_template_kwargs": "the chat template belongs to the model directory; see lfpc prepare-model",
-    "reward_weights": "the weights are accuracy_weight, format_weight, tool_weight and grounding_weight",
+    "reward_weights": "the weights are accuracy_weight and its like, and those in reward",
     "logging_steps": _STEP,
     "logging_strategy": _STEP,
     "logging_first_step": _STEP,
@@ -166,6 +167,8 @@ class RecipeParser(TrlParser):  # type: ignore[misc]
     def __init__(self, *more: type[Any], **options: Any) -> None:
         super().__init__((*more, *_classes()), allow_abbrev=False, **options)
         self.changes: Mapping[str, Any] = {}
+        self.allow_code = False
+        self._code_in_file: list[str] = []
         hints = typing.get_type_hints(StageSettings) | typing.get_type_hints(LaunchSettings)
         for action in self._actions:
             hint = hints.get(action.dest)
@@ -178,6 +181,7 @@ class RecipeParser(TrlParser):  # type: ignore[misc]
 
     def set_defaults_with_config(self, **values: Any) -> list[str]:
         """What a file says becomes the default of the options."""
+        self._code_in_file = code_in(values)
         values |= self.changes
         actions = {action.dest: action for action in self._actions}
         for name, value in values.items():
@@ -185,6 +189,22 @@ class RecipeParser(TrlParser):  # type: ignore[misc]
                 refuse_option(name, actions)
             _check_value(name, value, actions[name])
         return cast("list[str]", super().set_defaults_with_config(**values))
+
+    def check_code(self, *, allowed: bool) -> None:
+        """Refuse a recipe that names code, unless that is allowed: its author would run code here."""
+        if self._code_in_file and not allowed:
+            raise UserError(
+                f"the recipe names code, {', '.join(self._code_in_file)}: name it on the command line, "
+                "or look at it and add --allow-code"
+            )
+
+
+def code_in(values: Mapping[str, Any]) -> list[str]:
+    """The names of the user's code among the settings of a recipe's file."""
+    entries = values.get("reward") or []
+    entries = [entries] if isinstance(entries, str) else entries
+    named = [str(each) for each in entries if not str(each).startswith(PRESETS)]
+    return named + ([str(values["judge"])] if values.get("judge") else [])
 
 
 def _classes() -> tuple[type[Any], ...]:
@@ -442,11 +462,12 @@ def _folder() -> Any:
     return resources.files("lfpc_trl.train") / "recipes"
 
 
-def load_recipe(name: str | Path | None = None, **changes: Any) -> Recipe:
+def load_recipe(name: str | Path | None = None, *, allow_code: bool = False, **changes: Any) -> Recipe:
     """A recipe from a file, with changes.
 
     Args:
         name: one of `recipe_names`, or a path; None starts from the defaults of the classes.
+        allow_code: whether the file may name code of its own, in `reward` and `judge`, which is then run.
         changes: settings that replace those of the file.
 
     Returns:
@@ -456,6 +477,7 @@ def load_recipe(name: str | Path | None = None, **changes: Any) -> Recipe:
         UserError: no such recipe, a setting that there is not, that cannot be set, or that cannot work.
     """
     parser = RecipeParser()
+    parser.allow_code = allow_code or name is None  # without a file the caller has named it
     if name is None:
         parser.set_defaults_with_config(**changes)
         return recipe_of(parse(parser, []))
@@ -474,7 +496,7 @@ def parse(parser: RecipeParser, arguments: Sequence[str]) -> tuple[Any, ...]:
     """
     import yaml
 
-    words = list(arguments)
+    words = _together(arguments, "--reward")
     try:
         if "--config" in words:
             at = words.index("--config")
@@ -488,8 +510,30 @@ def parse(parser: RecipeParser, arguments: Sequence[str]) -> tuple[Any, ...]:
         raise UserError(f"the recipe cannot be read: {one_line(error)}") from error
     if unknown:
         refuse_option(unknown[0], [action.dest for action in parser._actions])  # noqa: SLF001
+    parser.check_code(
+        allowed=parser.allow_code or any(getattr(each, "allow_code", False) for each in objects)
+    )
     # --config itself, which was taken out, is left over in a namespace.
     return tuple(each for each in objects if not isinstance(each, argparse.Namespace))
+
+
+def _together(words: Sequence[str], option: str) -> list[str]:
+    """The words, with the values of an option that is given several times behind its first place."""
+    rest: list[str] = []
+    values: list[str] = []
+    at: int | None = None
+    behind = False
+    for word in words:
+        name, sign, value = word.partition("=")
+        behind = name == option or (behind and not word.startswith("--"))
+        if not behind:
+            rest.append(word)
+        elif name == option:
+            at = len(rest) if at is None else at
+            values += [value] if sign else []
+        else:
+            values.append(word)
+    return rest if at is None else [*rest[:at], option, *values, *rest[at:]]
 
 
 def _content(path: Path) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from lfpc_trl.models.engines import check_vllm
 from lfpc_trl.models.prepare import planned_changes
 from lfpc_trl.models.vllm_failures import vllm_failures
 from lfpc_trl.rollouts.crop_tool import environment_factory
+from lfpc_trl.rollouts.judge import VERDICTS, Judge
 from lfpc_trl.rollouts.prompts import Message, build_prompt
 from lfpc_trl.rollouts.rewards import METRICS
 from lfpc_trl.rollouts.transcript import ENDINGS
@@ -42,6 +43,7 @@ from lfpc_trl.runs.trajectories import DIRECTORY as TRAJECTORIES
 from lfpc_trl.runs.trajectories import TrajectoryLog
 from lfpc_trl.train.agreement import DIFFERENCE, RATIO_MAX, RATIO_MIN, AgreementWatch, EngineCheck
 from lfpc_trl.train.alerts import ALERT, ToolUseAlert
+from lfpc_trl.train.own import check_rewards, open_judge, own_code
 from lfpc_trl.train.preflight import PreflightReport, preflight
 from lfpc_trl.train.recipe import Recipe, processes_now
 from lfpc_trl.train.sharding import accept_numbered_cpus, check_engine, whole_models
@@ -66,6 +68,7 @@ _TRL_NAMES = {
     "grad_norm": "grad_norm",
     "learning_rate": "learning_rate",
     **{name: name for name in (DIFFERENCE, RATIO_MIN, RATIO_MAX)},
+    **{f"judge/{name}": f"judge/{name}" for name in (*VERDICTS, "cost")},
 }
 """Our name in `metrics.jsonl`: TRL's name in its logs. No times, so that equal runs give equal files."""
 _NOT_COPIED = (".safetensors", ".gguf", ".md", ".index.json", ".jsonl", ".tmp", ".py", *weights.PICKLED)
@@ -144,6 +147,7 @@ def train(
         model_hash=weights.fingerprint(model_dir),
         frame=frame.value,
         processes=processes_now(),
+        code=own_code(recipe.stage),
     )
     checkpoint = None
     if resume:
@@ -160,8 +164,8 @@ def train(
         torch.set_num_threads(recipe.stage.threads)
     updates = 0 if checkpoint is None else run_directory.checkpoint_step(checkpoint)
     done = updates // recipe.stage.updates_per_step()
-    with quiet(), vllm_failures(output_dir, "has failed"):
-        trainer = _trainer(recipe, frame, processor, model_dir, rows, output_dir)
+    with quiet(), vllm_failures(output_dir, "has failed"), open_judge(recipe.stage, output_dir) as judge:
+        trainer = _trainer(recipe, frame, processor, model_dir, rows, output_dir, judge)
         check_engine(trainer.accelerator)
         if _is_main_process():
             output_dir.mkdir(parents=True, exist_ok=True)
@@ -217,6 +221,7 @@ def check(
     if installed:
         _check_packages(recipe)
     _check_start(recipe, model_dir)
+    check_rewards(recipe.stage, rows, frame)
     for row in rows:
         if row.shown_size is None:
             raise UserError(
@@ -318,12 +323,14 @@ class _StepLog(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, output_dir: Path, recipe: Recipe, on_step: OnStep | None) -> None:
         self.output_dir, self.stage, self.on_step = output_dir, recipe.stage, on_step
+        self.own = [entry.short for entry in recipe.stage.named_rewards()]
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ARG002
         if not state.is_world_process_zero or logs is None or "reward" not in logs:
             return  # the summary at the end of a run holds no reward
         step = state.global_step // self.stage.updates_per_step()
         line = {"step": step} | {ours: _number(logs.get(trl)) for ours, trl in _TRL_NAMES.items()}
+        line |= {f"rewards/{name}": _number(logs.get(f"rewards/{name}/mean")) for name in self.own}
         if ALERT in logs:
             line[ALERT] = logs[ALERT]
         run_directory.append_metrics(self.output_dir, line)
@@ -412,6 +419,7 @@ def _trainer(
     model_dir: Path,
     rows: Sequence[Row],
     output_dir: Path,
+    judge: Judge | None,
 ) -> Any:
     crops = recipe.stage.crop_settings(frame, processors.factor(processor), seed=recipe.option("seed"))
     # Before the model: DeepSpeed shards weights while they are read, if it is configured by then.
@@ -435,12 +443,13 @@ def _trainer(
     prompt = CuePrompt(frame, crops.factor, crops.crop_tokens) if locus else _ToolPrompt(frame)
     trainer = ResumableTrainer(
         model=model,
-        reward_funcs=recipe.stage.rewards(crops)[0],
+        reward_funcs=recipe.stage.rewards(crops, judge)[0],
         args=config,
         train_dataset=dataset.with_transform(_Prompts(tuple(rows), prompt)),
         processing_class=processor,
         crops=crops,
         grounding=None if locus else recipe.stage.grounding_settings(),
+        judge=judge,
         environment_factory=None if locus else environment_factory(crops),
         mask_endings=recipe.stage.mask_endings,
         trajectories=_trajectory_log(recipe, output_dir),

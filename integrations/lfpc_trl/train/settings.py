@@ -13,6 +13,8 @@ from lfpc_rewards.rewards import IOU_WEIGHT, OVERLAP_THRESHOLD, check_grounding
 from lfpc_trl.errors import UserError
 from lfpc_trl.locus.task import CueFormat, CueReward
 from lfpc_trl.rollouts.crop_tool import CropSettings
+from lfpc_trl.rollouts.judge import CONCURRENCY, Judge
+from lfpc_trl.rollouts.own_rewards import NamedReward, make_reward, read_entry
 from lfpc_trl.rollouts.rewards import AccuracyReward, FormatReward, GroundingReward, ToolBonus
 from lfpc_trl.rollouts.transcript import ENDINGS, GroundingSettings
 
@@ -59,6 +61,13 @@ class StageSettings:
     )  # our choice
     reduce: Reduce = _option("best", "which crop counts")  # noqa: RUF009 - our choice; a Literal
 
+    reward: list[str] = field(
+        default_factory=list,
+        metadata={"help": "rewards beside these, such as my_module:my_reward=0.5 presets:deepeyes=1.0"},
+    )
+    judge: str | None = _option(None, "module:function that is asked where the rules leave an answer open")
+    judge_concurrency: int = _option(CONCURRENCY, "cases that the judge is asked at a time")  # our choice
+
     # What is left out of the loss, and what is kept to be looked at.
     mask_endings: list[str] = field(
         default_factory=list,
@@ -93,8 +102,37 @@ class StageSettings:
         """How crops are compared with targets, for the reward and for the logs."""
         return GroundingSettings(self.overlap_threshold, self.iou_weight, self.reduce)
 
-    def rewards(self, crops: CropSettings) -> tuple[list[Any], list[float]]:
-        """The reward terms and their weights."""
+    def named_rewards(self) -> list[NamedReward]:
+        """The entries of `reward`, read.
+
+        Raises:
+            UserError: one cannot be read, or two have one name.
+        """
+        if not isinstance(self.reward, list):
+            raise UserError(f"reward must be a list, got {self.reward!r}")
+        entries = [read_entry(text) for text in self.reward]
+        taken = {"accuracy", "format", "tool_bonus", "grounding"}
+        for entry in entries:
+            if entry.short in taken:
+                raise UserError(f"reward {entry.name}: another term is called {entry.short}, rename it")
+            taken.add(entry.short)
+        return entries
+
+    def code(self) -> list[str]:
+        """The names of the user's code that these settings run."""
+        judge = [] if self.judge is None else [self.judge]
+        return [entry.name for entry in self.named_rewards() if entry.is_code] + judge
+
+    def rewards(self, crops: CropSettings, judge: Judge | None = None) -> tuple[list[Any], list[float]]:
+        """The reward terms and their weights.
+
+        Args:
+            crops: how crops are cut.
+            judge: for published rewards that ask one.
+
+        Raises:
+            UserError: a reward that there is not.
+        """
         if self.method == "locus":
             cue: list[Any] = [CueReward(crops.frame), CueFormat(crops.frame)]
             return cue, [self.grounding_weight, self.format_weight]
@@ -103,6 +141,9 @@ class StageSettings:
         if self.grounding_weight:
             terms.append(GroundingReward())
             weights.append(self.grounding_weight)
+        for entry in self.named_rewards():
+            terms.append(make_reward(entry, crops.frame, judge))
+            weights.append(entry.weight)
         return terms, weights
 
     def updates_per_step(self) -> int:
@@ -125,6 +166,7 @@ class StageSettings:
             "max_turns",
             "min_side",
             "trajectory_every",
+            "judge_concurrency",
         )
         for name in (*positive, "crop_tokens", "response_tokens", "trajectory_tokens"):
             if getattr(self, name) < 1:
@@ -132,6 +174,7 @@ class StageSettings:
         for name in ("max_crops", "trajectory_groups"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} must be at least 0, got {getattr(self, name)}")
+        self.named_rewards()
         unknown = sorted(set(self.mask_endings) - set(ENDINGS))
         if unknown:
             raise UserError(f"mask_endings must be some of {', '.join(ENDINGS)}, got {', '.join(unknown)}")
@@ -160,7 +203,7 @@ class StageSettings:
                 "accuracy_weight": 0,
                 "tool_weight": 0,
             }
-            must |= {"mask_endings": [], "tool_use_alert": False}
+            must |= {"mask_endings": [], "tool_use_alert": False, "reward": [], "judge": None}
             for name, value in must.items():
                 if getattr(self, name) != value:
                     raise UserError(f"{name} must be {value} with method locus, got {getattr(self, name)}")

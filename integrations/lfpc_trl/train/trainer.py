@@ -17,6 +17,7 @@ from lfpc_trl.models.engines import image_token_id
 from lfpc_trl.models.processors import vision_token_ids
 from lfpc_trl.models.shared_prompt import without_adapter
 from lfpc_trl.rollouts.crop_tool import CropSettings, EnvironmentFactory
+from lfpc_trl.rollouts.judge import VERDICTS, Judge
 from lfpc_trl.rollouts.prompts import Message
 from lfpc_trl.rollouts.transcript import (
     ENDINGS,
@@ -55,6 +56,8 @@ class RolloutTrainer(LockstepTrainer):
         grounding: how crops are compared with targets. The rollouts of a batch are scored once, and each
             reward function gets the column `scored` (`transcript.ScoredRollout`). None for tasks with
             scores of their own: there is no such column then.
+        judge: asked for the answers that the rules leave open. A rollout for which it does not know has no
+            reward at all: TRL then leaves it out of its group.
         environment_factory: of the crop tool; None for rollouts of one turn without a tool.
         mask_endings: rollouts that ended so (`transcript.ENDINGS`) get no loss. Their reward still counts in
             the mean and the deviation of their group, as in the code of Mini-o3 (arXiv 2509.07969), which
@@ -75,6 +78,7 @@ class RolloutTrainer(LockstepTrainer):
         *args: Any,
         crops: CropSettings,
         grounding: GroundingSettings | None = GroundingSettings(),  # noqa: B008 - frozen
+        judge: Judge | None = None,
         environment_factory: EnvironmentFactory | None = None,
         mask_endings: Collection[str] = (),
         trajectories: TrajectoryLog | None = None,
@@ -95,7 +99,7 @@ class RolloutTrainer(LockstepTrainer):
         self._never_sampled = torch.tensor(vision_token_ids(self.processing_class))
         self._turns = TurnWriter(self.processing_class, self.eos_token_ids)
         self._endings: list[str] = []
-        self._crops, self._grounding = crops, grounding
+        self._crops, self._grounding, self._judge = crops, grounding, judge
         self._kept: Round | None = None
         self._placeholder = image_token_id(self.processing_class)
         self._comparison = Comparison()
@@ -211,9 +215,19 @@ class RolloutTrainer(LockstepTrainer):
         scored: list[ScoredRollout] | None = None
         if self._grounding is not None:
             rows = [columns["row"] for columns in inputs]
-            scored = score_transcripts(completions, rows, self._crops, self._grounding)
-            inputs = [columns | {"scored": each} for columns, each in zip(inputs, scored, strict=True)]
+            scored = score_transcripts(completions, rows, self._crops, self._grounding, self._judge)
+            inputs = [
+                columns | {"scored": each, "ending": end}
+                for columns, each, end in zip(inputs, scored, self._endings, strict=True)
+            ]
+            if self._judge is not None:
+                self._log_verdicts(scored)
         scores = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        if self._judge is not None:
+            # Without this, a rollout whose answer is not judged would have the sum of its other terms: less
+            # than it earned, for a failure that is not the model's.
+            unknown = scores[:, self.reward_func_names.index("accuracy")].isnan()
+            scores[unknown] = torch.nan
         log = self.trajectories
         if log is not None and self._is_logged() and log.wants(self._round()):
             kept = slice(min(log.groups * self.num_generations, len(inputs)))
@@ -227,6 +241,13 @@ class RolloutTrainer(LockstepTrainer):
                 scores=scores[kept].tolist(),
             )
         return scores
+
+    def _log_verdicts(self, scored: Sequence[ScoredRollout]) -> None:
+        for each in scored:
+            said = None if each.verdict is None else each.verdict.said
+            for name in VERDICTS:
+                self._log_metric(f"judge/{name}", float(said == name))
+            self._log_metric("judge/cost", 0.0 if each.verdict is None else each.verdict.cost)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Any:
         once = self._group_step is not None
