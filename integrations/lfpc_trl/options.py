@@ -4,6 +4,7 @@ import argparse
 import difflib
 import itertools
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
 FRAMES = ("family", "shown", "relative_1000")
@@ -35,6 +36,40 @@ class Parser(argparse.ArgumentParser):
         near = near or difflib.get_close_matches(word.replace("_", "-"), known, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+
+
+def add_respondent(parser: argparse.ArgumentParser, *, model: str) -> None:
+    """The options that say who is asked: a model directory, or a server.
+
+    Args:
+        parser: of the command.
+        model: what `--model` is.
+    """
+    parser.add_argument(
+        "--model", type=Path, metavar="DIR", help=f"{model}; with --endpoint its processor alone"
+    )
+    server = parser.add_argument_group("a model behind a server", "any that speaks as OpenAI's does")
+    server.add_argument("--endpoint", metavar="URL", help="its address, such as http://localhost:8000/v1")
+    server.add_argument("--endpoint-model", metavar="NAME", help="default: the one that the server has")
+    server.add_argument(
+        "--endpoint-timeout",
+        type=float,
+        metavar="S",
+        help="seconds for a turn before it is asked again; default: 300",
+    )
+    server.add_argument(
+        "--endpoint-crops", choices=("tool", "user"), help="whose message holds a crop; default: tool"
+    )
+    server.add_argument(
+        "--endpoint-price", metavar="READ,WRITTEN", help="of a million tokens, to sum the cost"
+    )
+    server.add_argument(
+        "--token-side",
+        type=int,
+        default=32,
+        metavar="N",
+        help="pixels of a visual token, without --model; default: 32",
+    )
 
 
 def add_columns(parser: argparse.ArgumentParser) -> None:

@@ -2,23 +2,23 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lfpc_trl.errors import UserError
 from lfpc_trl.jobs import running
 from lfpc_trl.jobs.clock import Clock
-from lfpc_trl.options import FRAMES, Parser, add_columns
+from lfpc_trl.options import FRAMES, Parser, add_columns, add_respondent
 
 if TYPE_CHECKING:
     from lfpc_trl.evaluate.questions import Benchmark
     from lfpc_trl.evaluate.records import MakeRecords, Plan
     from lfpc_trl.evaluate.work import Item
     from lfpc_trl.jobs.workers import Outcome
-    from lfpc_trl.models.engines import PromptLimits
     from lfpc_trl.rollouts.crop_tool import CropSettings
-    from lfpc_trl.rollouts.generate import RolloutSettings
+    from lfpc_trl.rollouts.generate import RolloutSettings, Usage
+    from lfpc_trl.rollouts.respondent import Open, Respondent
 
 BUDGETS = (1024, 16384)
 """The paper's two budgets of visual tokens for the full image."""
@@ -34,7 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
         "when the crops are replaced. A run that was stopped goes on when the same command is given again.",
         allow_abbrev=False,
     )
-    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="the model")
+    add_respondent(parser, model="the model")
     parser.add_argument(
         "--data", action="append", required=True, metavar="PATH", help="a benchmark, or NAME=PATH; repeatable"
     )
@@ -93,19 +93,20 @@ def main(arguments: Sequence[str]) -> None:
         tell(benchmark.warning)
 
     from lfpc_trl.evaluate.outputs import EVALUATION, PAGE, TABLES, write_outputs
-    from lfpc_trl.evaluate.records import MakeRecords, open_items, read_records, records_header
+    from lfpc_trl.evaluate.records import MakeRecords, open_items, read_records, records_header, usage_of
     from lfpc_trl.evaluate.results import write_results
-    from lfpc_trl.models.processors import load_processor
+    from lfpc_trl.rollouts.respondent import respondent_of
     from lfpc_trl.runs.directory import write_json
     from lfpc_trl.select.ask import check_questions
 
-    processor = load_processor(args.model)
+    respondent = respondent_of(args)
     rows = [question.row for benchmark in benchmarks for question in benchmark.questions]
-    check_questions(rows, processor.special_tokens)
-    crops, settings = _settings(args, processor)
-    plan = _plan(args, benchmarks, processor)
-    limits = _limits(args, processor, plan, crops, settings)
-    header, journals = records_header(args.engine, args.model, crops, settings), args.output / JOURNALS
+    check_questions(rows, respondent.special_tokens)
+    crops, settings = settings_of(args, respondent)
+    plan = _plan(args, benchmarks, respondent)
+    opener = _opener(respondent, plan, crops, settings)
+    header = records_header(respondent.engine, respondent.fingerprint(), crops, settings)
+    journals = args.output / JOURNALS
     records = read_records(journals, header, plan)
     pictures = list(dict.fromkeys(str(row.image) for row in rows))
     mine = set(pictures[running.slice_of(shard)])
@@ -116,15 +117,20 @@ def main(arguments: Sequence[str]) -> None:
             f"{next(iter(items))}; run the missing shards, or without --merge to ask here"
         )
     if items:
-        make = MakeRecords(args.engine, args.model, limits, crops, settings, args.threads)
+        make = MakeRecords(opener, crops, settings, args.threads)
         _ask(args, make, items, header, shard, before=len(records), clock=clock)
     if shard is not None:
         print(f"shard {args.shard}: {len(mine)} pictures done; next: the other shards, then --merge")
         return
     records = read_records(journals, header, plan)
     write_results(args.output, plan, records, crops)
-    write_json(args.output / EVALUATION, _about(args, plan, header, clock.total()))
+    write_json(
+        args.output / EVALUATION,
+        _about(args, respondent, plan, header, usage_of(records.values()), clock.total()),
+    )
     write_outputs(args.output)
+    if respondent.endpoint is not None:
+        print(respondent.bill(usage_of(records.values())))
     print(f"tables: {args.output / TABLES}")
     print(f"page: {args.output / PAGE}")
 
@@ -221,15 +227,14 @@ def _limited(benchmark: "Benchmark", limit: int | None) -> "Benchmark":
     )
 
 
-def _settings(args: argparse.Namespace, processor: Any) -> "tuple[CropSettings, RolloutSettings]":
+def settings_of(args: argparse.Namespace, respondent: "Respondent") -> "tuple[CropSettings, RolloutSettings]":
     """How crops are cut and turns are written: as asked, else as in the training, else as in the paper."""
-    from lfpc_trl.models.engines import BATCHES
-    from lfpc_trl.models.processors import factor
     from lfpc_trl.rollouts.generate import RolloutSettings
     from lfpc_trl.runs.directory import read_manifest
     from lfpc_trl.train.settings import StageSettings
 
-    recipe = (read_manifest(args.model) or {}).get("recipe", {})
+    manifest = None if respondent.model_dir is None else read_manifest(respondent.model_dir)
+    recipe = (manifest or {}).get("recipe", {})
     trained = recipe if recipe.get("method", "lfpc") == "lfpc" else {}
     asked = {
         "crop_tokens": args.crop_tokens,
@@ -240,24 +245,24 @@ def _settings(args: argparse.Namespace, processor: Any) -> "tuple[CropSettings, 
     }
     known = {name: trained[name] for name in (*asked, "min_side") if name in trained}
     stage = StageSettings(**known | {name: value for name, value in asked.items() if value is not None})
-    batch_size, batch_tokens = BATCHES[args.engine]
-    crops = stage.crop_settings(processor.family.frame_as(stage.frame), factor(processor), seed=args.seed)
+    batch_size, batch_tokens = respondent.batches
+    crops = stage.crop_settings(respondent.frame_as(stage.frame), respondent.factor, seed=args.seed)
     return crops, RolloutSettings(
         stage.max_turns,
         stage.response_tokens,
         args.temperature,
         args.seed,
         args.batch_size or batch_size,
-        args.batch_tokens or batch_tokens,
+        # A server makes batches itself; each turn is asked as soon as it can be.
+        None if respondent.endpoint is not None else args.batch_tokens or batch_tokens,
     )
 
 
-def _plan(args: argparse.Namespace, benchmarks: "tuple[Benchmark, ...]", processor: Any) -> "Plan":
+def _plan(args: argparse.Namespace, benchmarks: "tuple[Benchmark, ...]", respondent: "Respondent") -> "Plan":
     from lfpc_trl.evaluate.conditions import choose
     from lfpc_trl.evaluate.records import Plan
-    from lfpc_trl.models.processors import factor, token_limit
 
-    limit = token_limit(processor)
+    limit = respondent.token_limit
     for budget in args.budget or ():
         if budget > limit:
             print(f"budget {budget}: taken as {limit}, the most that the processor lets through")
@@ -268,37 +273,30 @@ def _plan(args: argparse.Namespace, benchmarks: "tuple[Benchmark, ...]", process
         conditions = choose(names, rows)
     except ValueError as error:
         raise UserError(f"--conditions: {error}") from None
-    return Plan(benchmarks, tuple(budgets), conditions, args.samples, factor(processor))
+    return Plan(benchmarks, tuple(budgets), conditions, args.samples, respondent.factor)
 
 
-def _limits(
-    args: argparse.Namespace,
-    processor: Any,
-    plan: "Plan",
-    crops: "CropSettings",
-    settings: "RolloutSettings",
-) -> "PromptLimits":
-    """The largest conversation to come.
+def _opener(
+    respondent: "Respondent", plan: "Plan", crops: "CropSettings", settings: "RolloutSettings"
+) -> "Open":
+    """What opens the model for the largest conversation to come.
 
     Raises:
         UserError: a picture and a turn alone are more than the model reads.
     """
-    from lfpc_trl.models.weights import context_length
     from lfpc_trl.pictures.sizes import tokens_of
-    from lfpc_trl.rollouts.generate import prompt_limits
 
     rows = [question.row for benchmark in plan.benchmarks for question in benchmark.questions]
     shown = [tokens_of(plan.size(row, plan.budgets[-1]), plan.factor) for row in rows]
-    largest, context = max(shown), context_length(args.model)
-    if largest + settings.max_new_tokens > context:
+    largest, context = max(shown), respondent.context
+    if context is not None and largest + settings.max_new_tokens > context:
         name = rows[shown.index(largest)].name
         raise UserError(
             f"{name}: at budget {plan.budgets[-1]} its picture has {largest} visual tokens "
             f"and a turn up to {settings.max_new_tokens}, but the model reads {context} tokens in all; give "
             "a smaller --budget or --max-new-tokens"
         )
-    return prompt_limits(
-        processor,
+    return respondent.opener(
         rows,
         largest,
         max_new_tokens=settings.max_new_tokens,
@@ -367,18 +365,20 @@ def _ask(
 
 def _about(
     args: argparse.Namespace,
+    respondent: "Respondent",
     plan: "Plan",
     header: Mapping[str, Any],
+    usage: "Usage",
     seconds: float,
 ) -> dict[str, Any]:
     """What `evaluation.json` holds beside the figures."""
     from lfpc_trl.runs.directory import versions
 
-    return {
+    about: dict[str, Any] = {
         "settings": {
-            "model": args.model.resolve().name,
+            "model": respondent.name,
             "fingerprint": header["model"],
-            "engine": args.engine,
+            "engine": respondent.engine,
             "budgets": list(plan.budgets),
             "conditions": list(plan.conditions),
             "samples": plan.samples,
@@ -390,7 +390,11 @@ def _about(
         },
         "benchmarks": [_facts(benchmark) for benchmark in plan.benchmarks],
         "wall_seconds": seconds,
+        "tokens": asdict(usage),
     }
+    if respondent.endpoint is not None:
+        about["endpoint"] = {"url": respondent.endpoint.url, "cost": respondent.cost(usage)}
+    return about
 
 
 def _facts(benchmark: "Benchmark") -> dict[str, Any]:

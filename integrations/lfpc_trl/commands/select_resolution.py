@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from lfpc_trl.errors import UserError
 from lfpc_trl.jobs import running
-from lfpc_trl.options import Parser, add_columns
+from lfpc_trl.options import Parser, add_columns, add_respondent
 
 if TYPE_CHECKING:
     from lfpc_trl.data.rows import Row
     from lfpc_trl.jobs.workers import Outcome
+    from lfpc_trl.rollouts.respondent import Respondent
     from lfpc_trl.select.ask import AskSettings, Collector, LadderItem
     from lfpc_trl.select.ladder import Answers, Ladder, Selection
 
@@ -28,7 +29,7 @@ def make_parser() -> argparse.ArgumentParser:
         "A run that was stopped goes on when the same command is given again.",
         allow_abbrev=False,
     )
-    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="the model to be trained")
+    add_respondent(parser, model="the model to be trained")
     parser.add_argument("--data", type=Path, required=True, metavar="PATH", help="rows: a file or a folder")
     add_columns(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="new file of rows")
@@ -68,20 +69,21 @@ def main(arguments: Sequence[str]) -> None:
     rows, boxes = read_with_warning(args.data, columns=columns_of(args.columns))
     tell(boxes)
 
-    from lfpc_trl.models.processors import MAX_IMAGE_TOKENS, factor, load_processor
+    from lfpc_trl.models.processors import MAX_IMAGE_TOKENS
+    from lfpc_trl.rollouts.respondent import respondent_of
     from lfpc_trl.select.ask import answers_header, check_questions, open_items, read_answers
 
-    processor = load_processor(args.model)
-    side = factor(processor)
+    respondent = respondent_of(args)
+    side = respondent.factor
     ladders = [ladder.sizes(row.size, factor=side, limit=MAX_IMAGE_TOKENS) for row in rows]
     if args.method != "answer":
         selection = select_by_rule(rows, ladders, method=args.method, factor=side, seed=args.seed)
         write_rows(selection.rows, args.output)
         _print_levels(selection)
         return
-    check_questions(rows, processor.special_tokens)
-    settings = _ask_settings(args)
-    header = answers_header(args.engine, args.model, settings)
+    check_questions(rows, respondent.special_tokens)
+    settings = _ask_settings(args, respondent)
+    header = answers_header(respondent.engine, respondent.fingerprint(), settings)
     answers: Answers = read_answers(answers_folder(args.output), header, rows)
     mine = running.slice_of(shard)
     items = open_items(rows[mine], ladders[mine], answers, same)
@@ -91,7 +93,7 @@ def main(arguments: Sequence[str]) -> None:
             f"row {next(iter(items))}; run the missing shards, or without --merge to ask here"
         )
     if items:
-        answers = _ask(args, processor, rows, ladders, items, answers, header, shard).answers
+        answers = _ask(args, respondent, settings, rows, ladders, items, answers, header, shard).answers
     if shard is not None:
         print(f"shard {args.shard}: {len(rows[mine])} rows answered; next: the other shards, then --merge")
         return
@@ -142,11 +144,10 @@ def _ladder(args: argparse.Namespace) -> "Ladder":
         raise UserError(f"--ladder: {error}") from None
 
 
-def _ask_settings(args: argparse.Namespace) -> "AskSettings":
-    from lfpc_trl.models.engines import BATCHES
+def _ask_settings(args: argparse.Namespace, respondent: "Respondent") -> "AskSettings":
     from lfpc_trl.select.ask import AskSettings
 
-    batch_size, batch_tokens = BATCHES[args.engine]
+    batch_size, batch_tokens = respondent.batches
     return AskSettings(
         batch_size=args.batch_size or batch_size,
         batch_tokens=args.batch_tokens or batch_tokens,
@@ -167,7 +168,8 @@ def answers_folder(output: Path) -> Path:
 
 def _ask(
     args: argparse.Namespace,
-    processor: Any,
+    respondent: "Respondent",
+    settings: "AskSettings",
     rows: "Sequence[Row]",
     ladders: Sequence[Any],
     items: "Mapping[str, LadderItem]",
@@ -183,20 +185,17 @@ def _ask(
     """
     from dataclasses import replace
 
-    from lfpc_trl.models.processors import factor
     from lfpc_trl.pictures.sizes import tokens_of
     from lfpc_trl.progress import Progress
-    from lfpc_trl.rollouts.generate import prompt_limits
     from lfpc_trl.select.ask import Collector, MakeLadderWork
 
-    settings = _ask_settings(args)
     # Two batches are in a worker's hands: with few rows they are made small enough for every worker.
     share = -(-len(items) // (2 * args.processes))
     settings = replace(settings, batch_size=min(settings.batch_size, share))
-    side = factor(processor)
+    side = respondent.factor
     picture_tokens = max(tokens_of(size, side) for sizes in ladders for size in sizes)
-    limits = prompt_limits(processor, rows, picture_tokens, max_new_tokens=args.max_new_tokens)
-    make = MakeLadderWork(args.engine, args.model, limits, settings, args.threads)
+    opener = respondent.opener(rows, picture_tokens, max_new_tokens=args.max_new_tokens)
+    make = MakeLadderWork(opener, settings, args.threads)
     collector = Collector(items, answers)
     progress = Progress(collector.total)
     if answers:
@@ -214,6 +213,8 @@ def _ask(
         take,
         lambda: f"{len(collector.answers)} answers",
     )
+    if respondent.endpoint is not None:
+        print(respondent.bill(collector.usage))
     collector.check()
     return collector
 

@@ -9,7 +9,7 @@ what is new.
 import base64
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,12 +23,12 @@ from lfpc_trl.evaluate.questions import Benchmark
 from lfpc_trl.evaluate.work import Asking, Done, EvaluationWork, Item
 from lfpc_trl.jobs.journal import Record, read_journal
 from lfpc_trl.jobs.workers import Failure, Outcomes, Piece
-from lfpc_trl.models.engines import Engine, EngineName, PromptLimits, new_engine
-from lfpc_trl.models.weights import fingerprint
+from lfpc_trl.models.engines import Engine
 from lfpc_trl.pictures.sizes import Size, shown_size
 from lfpc_trl.rollouts.crop_tool import CropSettings
-from lfpc_trl.rollouts.generate import RolloutSettings
+from lfpc_trl.rollouts.generate import ChatEngine, RolloutSettings, Usage
 from lfpc_trl.rollouts.prompts import asked, system_text
+from lfpc_trl.rollouts.respondent import Open
 from lfpc_trl.rollouts.transcript import ending
 from lfpc_trl.runs.trajectories import thumbnail, without_pictures
 
@@ -83,18 +83,22 @@ class Plan:
 # --- journals ----------------------------------------------------------------------------------------
 
 
-def records_header(
-    engine: EngineName, model_dir: Path, crops: CropSettings, settings: RolloutSettings
-) -> dict[str, Any]:
+def records_header(engine: str, model: str, crops: CropSettings, settings: RolloutSettings) -> dict[str, Any]:
     """What rollouts depend on beside their row, their size and their condition: the header of their journals.
 
     Budgets, conditions and samples are not among it, nor is the size of the batches: they decide which
     rollouts are needed.
+
+    Args:
+        engine: its name.
+        model: what tells the model from others, `Respondent.fingerprint`.
+        crops: how crops are cut.
+        settings: how turns are written.
     """
     cutting = asdict(replace(crops, crop_source="predicted"))
     return {
         "journal": "rollouts of lfpc eval",
-        "model": fingerprint(model_dir),
+        "model": model,
         "engine": engine,
         "prompts": [system_text(crops.frame), system_text(crops.frame, tools=False)],
         "crops": cutting | {"frame": crops.frame.value},
@@ -122,6 +126,7 @@ def as_record(done: Done, max_turns: int) -> Record:
         "pictures": [_text(thumbnail(picture)) for picture in pictures],
         "ending": ending(rollout.messages, max_turns=turns, complete=rollout.complete, calls=rollout.calls),
         "seconds": rollout.seconds,
+        "usage": asdict(rollout.usage),
     }
     if done.condition == "predicted":
         record["first_turn"] = rollout.first_turn
@@ -169,6 +174,11 @@ def read_records(folder: Path, header: Mapping[str, Any], plan: Plan) -> dict[Ke
     return records
 
 
+def usage_of(records: Iterable[Record]) -> Usage:
+    """The tokens of rollouts; records of older versions tell none."""
+    return sum((Usage(**record.get("usage", {})) for record in records), Usage())
+
+
 def open_items(plan: Plan, records: Mapping[Key, Record]) -> dict[str, Item]:
     """What is not answered by these records, by picture."""
     wanted: dict[tuple[str, str, Size, int], list[Condition]] = defaultdict(list)
@@ -206,17 +216,13 @@ class MakeRecords:
     """Makes the work of one process: loads the model there.
 
     Attributes:
-        engine: name of the engine.
-        model_dir: the model.
-        limits: the largest prompt to come.
+        open: opens the model.
         crops: how crops are cut.
         settings: how turns are written.
         threads: torch threads; None for torch's own number.
     """
 
-    engine: EngineName
-    model_dir: Path
-    limits: PromptLimits
+    open: Open
     crops: CropSettings
     settings: RolloutSettings
     threads: int | None = None
@@ -225,13 +231,13 @@ class MakeRecords:
         """Load the model."""
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-        return Records(new_engine(self.engine, self.model_dir, self.limits), self.crops, self.settings)
+        return Records(self.open(), self.crops, self.settings)
 
 
 class Records:
     """The work of an evaluation, its rollouts as records. The key of an item is its picture."""
 
-    def __init__(self, engine: Engine, crops: CropSettings, settings: RolloutSettings) -> None:
+    def __init__(self, engine: Engine | ChatEngine, crops: CropSettings, settings: RolloutSettings) -> None:
         self._work, self._max_turns = EvaluationWork(engine, crops, settings), settings.max_turns
 
     def __call__(self, items: Iterator[tuple[str, Item]]) -> Outcomes:

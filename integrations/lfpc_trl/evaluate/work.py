@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -20,7 +21,7 @@ from lfpc_trl.models.engines import Engine
 from lfpc_trl.pictures.originals import load_original, load_shown
 from lfpc_trl.pictures.sizes import Size
 from lfpc_trl.rollouts.crop_tool import CropSettings
-from lfpc_trl.rollouts.generate import Job, Rollout, RolloutSettings, stream_rollouts
+from lfpc_trl.rollouts.generate import ChatEngine, Job, Rollout, RolloutSettings, Turn, stream_rollouts
 
 _RENDERERS = 4
 """Threads that decode and shrink pictures while the engine works."""
@@ -43,7 +44,7 @@ class Asking:
     question: Question
     conditions: tuple[Condition, ...]
     sample: int = 0
-    first_turn: tuple[int, ...] | None = None
+    first_turn: tuple[Any, ...] | None = None
     needs_overview: bool = False
 
 
@@ -81,7 +82,7 @@ class EvaluationWork:
         settings: how turns are written.
     """
 
-    def __init__(self, engine: Engine, crops: CropSettings, settings: RolloutSettings) -> None:
+    def __init__(self, engine: Engine | ChatEngine, crops: CropSettings, settings: RolloutSettings) -> None:
         self._engine, self._crops, self._settings = engine, crops, settings
 
     def __call__(self, items: Iterator[tuple[str, Item]]) -> Iterator[Done | Failure]:
@@ -156,7 +157,7 @@ class _Desk:
                     self._waiting.append(self._job(item, asking, condition, asking.first_turn))
 
     def _job(
-        self, item: _Open, asking: Asking, condition: Condition, first_turn: Sequence[int] | None
+        self, item: _Open, asking: Asking, condition: Condition, first_turn: Sequence[Any] | None
     ) -> Job:
         job = Job(
             asking.question.row,
@@ -168,7 +169,7 @@ class _Desk:
         self._places[job] = _Place(item, asking, condition)
         return job
 
-    def take_first_turn(self, job: Job, turn: list[int]) -> None:
+    def take_first_turn(self, job: Job, turn: Turn) -> None:
         """Let the jobs that wait for this turn go first: their picture is at hand."""
         item, asking = self._places[job].item, self._places[job].asking
         if self._places[job].condition == "predicted":

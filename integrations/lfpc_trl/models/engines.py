@@ -331,6 +331,25 @@ class VllmEngine:
         return [*self._ask(inputs[:half], sampling[:half]), *self._ask(inputs[half:], sampling[half:])]
 
 
+@dataclass(frozen=True)
+class OpenEngine:
+    """Makes the engine of a process; it pickles, an engine does not.
+
+    Attributes:
+        name: of the engine.
+        model_dir: the model.
+        limits: the largest prompt to come.
+    """
+
+    name: EngineName
+    model_dir: Path
+    limits: PromptLimits
+
+    def __call__(self) -> Engine:
+        """Load the model."""
+        return new_engine(self.name, self.model_dir, self.limits)
+
+
 def new_engine(name: EngineName, model_dir: str | Path, limits: PromptLimits) -> Engine:
     """The engine of that name on the accelerator of this process, or on its CPU.
 

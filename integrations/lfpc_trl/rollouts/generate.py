@@ -13,9 +13,10 @@ import json
 import time
 import weakref
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from PIL import Image
 from transformers.utils import get_json_schema
@@ -39,6 +40,8 @@ _REPLY_TOKENS = 512
 """Tokens of the text with which calls of one turn are answered, at most as a rule: what does not fit into the
 context ends its rollout."""
 
+Turn = list[Any]
+"""A turn as its writer knows it again: token ids of an engine, JSON texts of a server."""
 MakePrompt = Callable[[Row], list[Message]]
 """Makes the messages before the first turn."""
 
@@ -85,7 +88,7 @@ class Job:
         crops: how crops are cut and in which frame the model counts.
         tools: whether the crop tool is offered. Without it there is one turn.
         sample: which of several draws for the same row.
-        first_turn: token ids to take as the first turn instead of generating it, so that what follows can be
+        first_turn: what to take as the first turn instead of generating it, so that what follows can be
             compared with another rollout that began the same, such as one with other crops.
         picture: the picture at its shown size, where it is at hand; without the tool only, which reads its
             own.
@@ -96,7 +99,7 @@ class Job:
     crops: CropSettings
     tools: bool = True
     sample: int = 0
-    first_turn: Sequence[int] | None = None
+    first_turn: Sequence[Any] | None = None
     picture: Image.Image | None = None
     prompt: MakePrompt | None = None
 
@@ -114,23 +117,43 @@ class Rollout:
         row: the row, as it was shown.
         messages: the completion as our trainer hands it to reward functions: turns of the model as they were
             written (`rollouts.turns`) and tool messages.
-        first_turn: token ids of the first turn.
+        first_turn: the first turn, for `Job.first_turn`.
         calls: whether the calls of the last turn could be parsed.
         complete: whether the last turn was ended by the model, not by a limit.
         seconds: this rollout's share of the wall time; a first turn that was given took none.
+        usage: the tokens of the turns that were generated.
     """
 
     row: Row
     messages: list[Message]
-    first_turn: list[int]
+    first_turn: Turn
     calls: bool
     complete: bool
     seconds: float
+    usage: "Usage"
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a rollout has cost.
+
+    Attributes:
+        prompt_tokens: read before its turns, all turns together; a server charges for each of them.
+        completion_tokens: written.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens, self.completion_tokens + other.completion_tokens
+        )
 
 
 @dataclass
-class _Live:
-    """A rollout under way. `ids` hold one placeholder per image."""
+class Live:
+    """A rollout under way. `ids` hold one placeholder per image; a server is given messages instead."""
 
     job: Job
     environment: CropEnvironment
@@ -139,26 +162,67 @@ class _Live:
     pictures: list[Picture] = field(default_factory=list)
     tokens: int = 0
     messages: list[Message] = field(default_factory=list)
-    first_turn: list[int] = field(default_factory=list)
+    first_turn: Turn = field(default_factory=list)
     turns: int = 0
     calls: bool = False
     complete: bool = False
     over: bool = False
     error: Exception | None = None
     seconds: float = 0.0
+    usage: Usage = Usage()
 
     def outcome(self) -> "Rollout | Exception":
+        """What became of it."""
         return self.error or Rollout(
-            self.job.row, self.messages, self.first_turn, self.calls, self.complete, self.seconds
+            self.job.row,
+            self.messages,
+            self.first_turn,
+            self.calls,
+            self.complete,
+            self.seconds,
+            self.usage,
         )
 
 
+class Speaker(Protocol):
+    """Holds the conversations of one stream."""
+
+    def start(self, job: Job) -> Live:
+        """A new rollout; over if its one turn was given, or its picture is gone."""
+
+    def speak(self, lives: Sequence[Live]) -> list[Live]:
+        """One turn of some of these rollouts, at least of one; those that have spoken."""
+
+    def close(self) -> None:
+        """Nobody waits for a turn any more."""
+
+
+class ChatEngine(ABC):
+    """What is asked with messages and not with tokens, and so holds conversations itself: a server.
+
+    Attributes:
+        factor: pixels per side of a visual token.
+    """
+
+    factor: int
+
+    @abstractmethod
+    def speaker(self, settings: RolloutSettings) -> Speaker:
+        """Who holds the conversations of a stream."""
+
+
+def factor_of_engine(engine: Engine | ChatEngine) -> int:
+    """Pixels per side of a visual token of the model behind an engine."""
+    return engine.factor if isinstance(engine, ChatEngine) else factor(engine.processor)
+
+
 def stream_rollouts(
-    engine: Engine,
+    engine: Engine | ChatEngine,
     next_job: Callable[[], Job | None],
     settings: RolloutSettings,
     *,
-    on_first_turn: Callable[[Job, list[int]], object] | None = None,
+    on_first_turn: Callable[[Job, Turn], object] | None = None,
+    on_turn: Callable[[Job, Sequence[Message]], object] | None = None,
 ) -> Iterator[tuple[Job, Rollout | Exception]]:
     """Make rollouts as jobs come in, and give each back when it ends.
 
@@ -172,6 +236,8 @@ def stream_rollouts(
             the stream ends when it has none while no rollout is under way.
         settings: how turns are written.
         on_first_turn: told each first turn as soon as it was generated, for jobs that are to begin with it.
+        on_turn: told the messages of a rollout after each turn that was generated, answers to its calls
+            included.
 
     Yields:
         The job with its rollout, or with the error of its picture, or the engine's refusal.
@@ -180,31 +246,40 @@ def stream_rollouts(
         ValueError: a row without `shown_size`, or without targets where crops come from them; a prompt with
             more placeholders than pictures.
     """
-    speaker = _Speaker(engine, settings)
-    under_way: list[_Live] = []
-    while True:
-        ended: list[_Live] = []
-        while len(under_way) < settings.batch_size and (job := next_job()) is not None:
-            live = speaker.start(job)
-            (ended if live.over else under_way).append(live)
-        for batch in _batches(under_way, settings.batch_tokens):
-            for live in speaker.speak(batch):
-                if live.turns == 1 and live.job.first_turn is None and on_first_turn is not None:
-                    on_first_turn(live.job, live.first_turn)
-        ended += [live for live in under_way if live.over]
-        if not ended and not under_way:
-            return
-        under_way = [live for live in under_way if not live.over]
-        for live in ended:
-            yield live.job, live.outcome()
+    speaker = _speaker(engine, settings)
+    under_way: list[Live] = []
+    try:
+        while True:
+            ended: list[Live] = []
+            while len(under_way) < settings.batch_size and (job := next_job()) is not None:
+                live = speaker.start(job)
+                (ended if live.over else under_way).append(live)
+            for batch in _batches(under_way, settings.batch_tokens):
+                for live in speaker.speak(batch):
+                    if live.turns == 1 and live.job.first_turn is None and on_first_turn is not None:
+                        on_first_turn(live.job, live.first_turn)
+                    if on_turn is not None:
+                        on_turn(live.job, live.messages)
+            ended += [live for live in under_way if live.over]
+            if not ended and not under_way:
+                return
+            under_way = [live for live in under_way if not live.over]
+            for live in ended:
+                yield live.job, live.outcome()
+    finally:
+        speaker.close()
 
 
-def _batches(lives: list[_Live], batch_tokens: int | None) -> Iterator[list[_Live]]:
+def _speaker(engine: Engine | ChatEngine, settings: RolloutSettings) -> Speaker:
+    return engine.speaker(settings) if isinstance(engine, ChatEngine) else _TokenSpeaker(engine, settings)
+
+
+def _batches(lives: list[Live], batch_tokens: int | None) -> Iterator[list[Live]]:
     """Rollouts that are passed to the engine together, of similar length where tokens are limited."""
     if batch_tokens is None:
         yield lives
         return
-    batch: list[_Live] = []
+    batch: list[Live] = []
     for live in sorted(lives, key=lambda each: each.tokens, reverse=True):
         if batch and (len(batch) + 1) * batch[0].tokens > batch_tokens:
             yield batch
@@ -214,7 +289,7 @@ def _batches(lives: list[_Live], batch_tokens: int | None) -> Iterator[list[_Liv
 
 
 def generate_rollouts(
-    engine: Engine,
+    engine: Engine | ChatEngine,
     rows: Sequence[Row],
     *,
     crop_settings: CropSettings,
@@ -312,7 +387,7 @@ def prompt_limits(
         prepare_multimodal_messages(build_prompt(frame, blocks, tools=crops is not None)),
         tokenize=False,
         add_generation_prompt=True,
-        tools=None if crops is None else _schema(crops),
+        tools=None if crops is None else tool_schema(crops),
     )
     # Qwen's tokens are pieces of UTF-8: a text has no more tokens than bytes.
     tokens = picture_tokens + len(text.encode()) + max_new_tokens
@@ -322,13 +397,13 @@ def prompt_limits(
     return PromptLimits(1 + crops.max_crops, max(picture_tokens, crops.crop_tokens), tokens)
 
 
-def _schema(crops: CropSettings) -> list[Any]:
+def tool_schema(crops: CropSettings) -> list[Any]:
     """The description of the crop tool. TRL renders the method itself, with the same result."""
     return [get_json_schema(CropEnvironment(crops).image_zoom_in_tool)]
 
 
-class _Speaker:
-    """What it takes to hold a conversation with the model; shared by the rollouts of one stream."""
+class _TokenSpeaker:
+    """What it takes to hold a conversation with an engine; shared by the rollouts of one stream."""
 
     def __init__(self, engine: Engine, settings: RolloutSettings) -> None:
         self.engine, self.processor, self.tokenizer = engine, engine.processor, engine.processor.tokenizer
@@ -341,22 +416,22 @@ class _Speaker:
         self._parsed: dict[Any, list[Message]] = {}
         self._ready: weakref.WeakValueDictionary[Any, Picture] = weakref.WeakValueDictionary()
 
-    def start(self, job: Job) -> _Live:
+    def start(self, job: Job) -> Live:
         """A new rollout, its prompt tokenised; over if its one turn was given, or its picture is gone."""
         start = time.perf_counter()
-        live = _Live(job, CropEnvironment(job.crops))
+        live = Live(job, CropEnvironment(job.crops))
         try:
-            prompt = self._messages(live)
+            prompt = first_messages(live)
         except OSError as error:
             live.error, live.over = error, True
             return live
-        self._extend(live, self._tokens(prompt, tools=self._offered(job)), _images(prompt))
+        self._extend(live, self._tokens(prompt, tools=self._offered(job)), images_of(prompt))
         if job.first_turn is not None:
             self.advance(live, list(job.first_turn))
         live.seconds = time.perf_counter() - start
         return live
 
-    def speak(self, lives: Sequence[_Live]) -> list[_Live]:
+    def speak(self, lives: Sequence[Live]) -> list[Live]:
         """One turn of each rollout; those that have spoken. The others are over, with an error."""
         start = time.perf_counter()
         for live in lives:
@@ -371,20 +446,20 @@ class _Speaker:
             if isinstance(turn, Refused):
                 live.error, live.over = turn, True
             else:
+                live.usage += Usage(live.tokens, len(turn))
                 self.advance(live, turn)
         for live in lives:
             live.seconds += (time.perf_counter() - start) / len(lives)
         return [live for live in speaking if live.error is None]
 
-    def prompt(self, live: _Live) -> Prompt:
-        """What the engine is given for the next turn."""
-        row = live.job.row
-        place = f"{self.settings.seed} {row.id} {row.shown_size} {live.turns}"
-        if live.job.sample:
-            place += f" {live.job.sample}"
-        return Prompt(live.ids, live.pictures, zlib.crc32(place.encode()))
+    def close(self) -> None:
+        """Nothing is under way between two turns."""
 
-    def advance(self, live: _Live, turn: list[int]) -> None:
+    def prompt(self, live: Live) -> Prompt:
+        """What the engine is given for the next turn."""
+        return Prompt(live.ids, live.pictures, seed_of(live, self.settings.seed))
+
+    def advance(self, live: Live, turn: list[int]) -> None:
         """Take in a turn of the model and answer its tool calls, unless the rollout is over."""
         tools = self._offered(live.job)
         calls = self._calls(live, turn, tools)
@@ -395,14 +470,14 @@ class _Speaker:
         live.over = True
         if not calls or tools is None or live.turns >= self.settings.max_turns:
             return
-        answers = [_answer(live.environment, call) for call in calls]
-        self._extend(live, turn + self._reply_tokens(answers), _images(answers))
+        answers = [answer_call(live.environment, call) for call in calls]
+        self._extend(live, turn + self._reply_tokens(answers), images_of(answers))
         if live.tokens >= self.engine.context:
             return  # as TRL: an answer that does not fit is dropped and the rollout ends before it
         live.messages.extend(answers)
         live.over = False
 
-    def _calls(self, live: _Live, turn: list[int], tools: list[Any] | None) -> list[Message]:
+    def _calls(self, live: Live, turn: list[int], tools: list[Any] | None) -> list[Message]:
         """The calls of a turn; those of a first turn that several rollouts share are parsed once."""
         shared = (tuple(live.ids), tuple(turn), tools is None) if live.turns == 0 else None
         if shared in self._parsed:
@@ -413,25 +488,15 @@ class _Speaker:
             _remember(self._parsed, shared, calls)
         return calls
 
-    def _messages(self, live: _Live) -> list[Message]:
-        job = live.job
-        if job.prompt is not None:
-            return job.prompt(job.row)
-        if job.picture is not None:
-            blocks = user_blocks(job.row, job.picture)
-        else:
-            blocks = live.environment.reset(row=job.row)
-        return build_prompt(job.crops.frame, blocks, tools=job.tools)
-
     def _offered(self, job: Job) -> list[Any] | None:
         """The description of the tool, if the job offers it."""
         if not job.has_tool:
             return None
         if self._tools is None:
-            self._tools = _schema(job.crops)
+            self._tools = tool_schema(job.crops)
         return self._tools
 
-    def _extend(self, live: _Live, ids: Sequence[int], images: Sequence[Image.Image]) -> None:
+    def _extend(self, live: Live, ids: Sequence[int], images: Sequence[Image.Image]) -> None:
         """Append tokens and the images of their placeholders."""
         rendered = ids.count(self.image_id)
         if rendered != len(images):
@@ -443,7 +508,7 @@ class _Speaker:
         live.images.extend(images)
         live.tokens += len(ids) + sum(tokens_of(image.size, self._factor) - 1 for image in images)
 
-    def _make_ready(self, live: _Live) -> None:
+    def _make_ready(self, live: Live) -> None:
         """Make the images ready that the engine has not seen yet. Not earlier: many are never shown."""
         for image in live.images[len(live.pictures) :]:
             recipe = image.recipe if isinstance(image, LazyImage) else None
@@ -490,13 +555,38 @@ class _Speaker:
         return self._tokens([*before, *answers])[len(start) :]
 
 
+def seed_of(live: Live, seed: int) -> int:
+    """The seed of the draws for the next turn of a rollout."""
+    row = live.job.row
+    place = f"{seed} {row.id} {row.shown_size} {live.turns}"
+    if live.job.sample:
+        place += f" {live.job.sample}"
+    return zlib.crc32(place.encode())
+
+
 def _remember(known: dict[Any, Any], key: Any, value: Any) -> None:
     if len(known) >= _REMEMBERED:
         known.clear()
     known[key] = value
 
 
-def _answer(environment: CropEnvironment, call: Message) -> Message:
+def first_messages(live: Live) -> list[Message]:
+    """The messages before the first turn; with the tool its environment is ready.
+
+    Raises:
+        OSError: the picture is gone.
+    """
+    job = live.job
+    if job.prompt is not None:
+        return job.prompt(job.row)
+    if job.picture is not None:
+        blocks = user_blocks(job.row, job.picture)
+    else:
+        blocks = live.environment.reset(row=job.row)
+    return build_prompt(job.crops.frame, blocks, tools=job.tools)
+
+
+def answer_call(environment: CropEnvironment, call: Message) -> Message:
     """The tool message for a call; a call that cannot be served is told why, in TRL's words."""
     function = call.get("function") or {}
     name = function.get("name")
@@ -509,7 +599,8 @@ def _answer(environment: CropEnvironment, call: Message) -> Message:
     return {"role": "tool", "name": name, "content": content}
 
 
-def _images(messages: Sequence[Message]) -> list[Image.Image]:
+def images_of(messages: Sequence[Message]) -> list[Image.Image]:
+    """The pictures in messages, in order."""
     return [
         block["image"]
         for message in messages

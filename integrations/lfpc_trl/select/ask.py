@@ -8,7 +8,7 @@ How coarsely each picture is shown in stage 1 is chosen once per row, before tra
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -21,14 +21,22 @@ from lfpc_trl.errors import UserError
 from lfpc_trl.jobs.journal import Record, read_journal
 from lfpc_trl.jobs.running import check_finished
 from lfpc_trl.jobs.workers import Failure, Outcome, Outcomes, Piece
-from lfpc_trl.models.engines import Engine, EngineName, PromptLimits, TransformersEngine, new_engine
+from lfpc_trl.models.engines import Engine, TransformersEngine
 from lfpc_trl.models.processors import factor as factor_of
-from lfpc_trl.models.weights import fingerprint
 from lfpc_trl.pictures.originals import load_shown
 from lfpc_trl.pictures.sizes import Size, tokens_of
 from lfpc_trl.rollouts.crop_tool import CropSettings
-from lfpc_trl.rollouts.generate import Job, Rollout, RolloutSettings, stream_rollouts
+from lfpc_trl.rollouts.generate import (
+    ChatEngine,
+    Job,
+    Rollout,
+    RolloutSettings,
+    Usage,
+    factor_of_engine,
+    stream_rollouts,
+)
 from lfpc_trl.rollouts.prompts import asked, question_text, system_text
+from lfpc_trl.rollouts.respondent import Open
 from lfpc_trl.select.ladder import (
     Answers,
     Ladder,
@@ -104,10 +112,10 @@ class LadderWork:
     of the other. The key of an item is the row's id, its record the answer at one level.
     """
 
-    def __init__(self, engine: Engine, settings: AskSettings) -> None:
+    def __init__(self, engine: Engine | ChatEngine, settings: AskSettings) -> None:
         self._engine, self._settings = engine, settings
         self._same = comparison(settings.same)
-        self._factor = factor_of(engine.processor)
+        self._factor = factor_of_engine(engine)
 
     def __call__(self, items: Iterator[tuple[str, LadderItem]]) -> Outcomes:
         """Answers as they come, in the order of their batches."""
@@ -133,13 +141,14 @@ class LadderWork:
                         pictures.append(picture.result())
                     else:  # the picture vanished or broke since the rows were read
                         yield Failure((item.row.id,), f"{item.row.image}: {error}")
-                for item, answer in zip(batch, self._answers(batch, pictures), strict=True):
-                    if isinstance(answer, Exception):
-                        yield Failure((item.row.id,), str(answer))
+                for item, found in zip(batch, self._answers(batch, pictures), strict=True):
+                    if isinstance(found, Exception):
+                        yield Failure((item.row.id,), str(found))
                         continue
+                    answer, usage = found
                     after = replace(item, answers=(*item.answers, answer))
                     last = is_decided(after.answers, len(item.sizes), item.row.choices, self._same)
-                    yield Piece(item.row.id, as_record(item, answer), last)
+                    yield Piece(item.row.id, as_record(item, answer) | {"usage": asdict(usage)}, last)
                     if not last:
                         waiting.append(render(after))
         finally:
@@ -163,8 +172,8 @@ class LadderWork:
 
     def _answers(
         self, batch: Sequence[LadderItem], pictures: Sequence[Image.Image]
-    ) -> list[str | Exception | None]:
-        """The answer to each, or why there is none."""
+    ) -> list[tuple[str | None, Usage] | Exception]:
+        """The answer to each with its tokens, or why there is none."""
         # No box is read when the tool is not offered, so the frame does not matter.
         crops = CropSettings(frame=Frame.SHOWN, factor=self._factor)
         jobs = [
@@ -181,10 +190,12 @@ class LadderWork:
         outcomes = dict(stream_rollouts(self._engine, lambda: next(waiting, None), settings))
         rollouts = {job: each for job, each in outcomes.items() if isinstance(each, Rollout)}
         parsed = parse_completions([each.messages for each in rollouts.values()])
-        answers: dict[Job, str | Exception | None] = {
+        answers: dict[Job, tuple[str | None, Usage] | Exception] = {
             job: each for job, each in outcomes.items() if isinstance(each, Exception)
         }
-        answers |= {job: each.answer for job, each in zip(rollouts, parsed, strict=True)}
+        answers |= {
+            job: (each.answer, rollouts[job].usage) for job, each in zip(rollouts, parsed, strict=True)
+        }
         return [answers[job] for job in jobs]
 
 
@@ -193,16 +204,12 @@ class MakeLadderWork:
     """Makes the work of one process: loads the model there.
 
     Attributes:
-        engine: name of the engine.
-        model_dir: the model.
-        limits: the largest prompt to come.
+        open: opens the model.
         settings: how questions are put.
         threads: torch threads; None for torch's own number.
     """
 
-    engine: EngineName
-    model_dir: Path
-    limits: PromptLimits
+    open: Open
     settings: AskSettings
     threads: int | None = None
 
@@ -210,7 +217,7 @@ class MakeLadderWork:
         """Load the model."""
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-        return LadderWork(new_engine(self.engine, self.model_dir, self.limits), self.settings)
+        return LadderWork(self.open(), self.settings)
 
 
 def check_questions(rows: Sequence[Row], special: Collection[str]) -> None:
@@ -226,14 +233,14 @@ def check_questions(rows: Sequence[Row], special: Collection[str]) -> None:
 # --- what was answered -------------------------------------------------------------------------------
 
 
-def answers_header(engine: EngineName, model_dir: Path, settings: AskSettings) -> dict[str, Any]:
+def answers_header(engine: str, model: str, settings: AskSettings) -> dict[str, Any]:
     """What answers depend on beside their row: the header of their journals.
 
     The comparison and the size of the batches are not among it: they decide which answers are needed.
     """
     return {
         "journal": "answers of lfpc select-resolution",
-        "model": fingerprint(model_dir),
+        "model": model,
         "engine": engine,
         "prompt": system_text(Frame.SHOWN, tools=False),
         "max_new_tokens": settings.max_new_tokens,
@@ -292,12 +299,14 @@ class Collector:
         failures: what could not be finished.
         rows: rows that are done.
         steps: levels that were answered or need not be any more, of `total`.
+        usage: the tokens of what was answered now.
     """
 
     def __init__(self, items: Mapping[str, LadderItem], answers: Answers) -> None:
         self.answers = dict(answers)
         self.failures: list[Failure] = []
         self.rows = self.steps = 0
+        self.usage = Usage()
         self._left = {key: len(item.sizes) - len(item.answers) for key, item in items.items()}
         self.total = sum(self._left.values())
 
@@ -306,6 +315,7 @@ class Collector:
         if isinstance(outcome, Failure):
             self.failures.append(outcome)
             return
+        self.usage += Usage(**outcome.record["usage"])
         width, height = outcome.record["shown"]
         self.answers[outcome.key, (width, height)] = outcome.record["answer"]
         steps = self._left[outcome.key] if outcome.last else 1
