@@ -53,6 +53,7 @@ COMMANDS = {
         "eval",
         (*_TRAINING, "jinja2", "matplotlib"),
     ),
+    "ask": Command("ask a model about a picture and see what it looks at", "trl", _TRAINING),
     "locus-data": Command("make rows of LOCUS, parts of pictures to be found again", "trl", ("PIL", "numpy")),
     "compare": Command(
         "compare evaluations of models over the same questions",

@@ -1,12 +1,15 @@
 """Weights: what a model directory holds beside its processor."""
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from lfpc_trl.errors import UserError, first_line
 from lfpc_trl.json_values import read_json
@@ -38,6 +41,18 @@ def fingerprint(model_dir: str | Path) -> str:
                 file.seek(place)
                 digest.update(file.read(_SAMPLE_BYTES))
     return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def without_bars() -> Iterator[None]:
+    """Without transformers' progress bars for every file."""
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if bars:
+            transformers_logging.enable_progress_bar()
 
 
 def context_length(model_dir: str | Path) -> int:

@@ -20,7 +20,6 @@ from accelerate.utils import is_peft_model
 from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback
 from transformers.trainer_callback import ProgressCallback
-from transformers.utils import logging as transformers_logging
 
 from lfpc_rewards import Frame
 from lfpc_trl.data.rows import Row
@@ -86,16 +85,10 @@ _REPORTERS = ("trackio", "wandb", "tensorboard", "swanlab", "mlflow")
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Without transformers' bars for every file it writes, and without what no user can act on."""
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            # TRL 1.16 asks transformers 5.23 by an old name, in every step.
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-            yield
-    finally:
-        if bars:
-            transformers_logging.enable_progress_bar()
+    with weights.without_bars(), warnings.catch_warnings():
+        # TRL 1.16 asks transformers 5.23 by an old name, in every step.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        yield
 
 
 @dataclass(frozen=True)

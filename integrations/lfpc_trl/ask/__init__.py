@@ -1,0 +1,1 @@
+"""Asking a model about a picture, at the keyboard and on a local page."""
