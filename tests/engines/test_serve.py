@@ -77,7 +77,7 @@ def test_rollouts_with_crops_have_our_transcripts(engine, signs):
 
 
 def test_a_turn_has_the_words_of_transformers(engine, widened_dir, signs):
-    """Greedy. vLLM turns the vision tower of a Qwen2.5-VL as Qwen's checkpoints are, whatever the config says."""
+    """Greedy. vLLM turns the vision tower of a Qwen2.5-VL as Qwen does, whatever the config says."""
     model = load_model(widened_dir)
     if model.config.vision_config.rope_parameters["rope_theta"] != 10_000:
         pytest.skip("this checkpoint's vision tower turns otherwise")
