@@ -90,7 +90,7 @@ def test_options_are_shown_with_the_question(server, picture, capsys):
     [
         (["--budget", "0"], "--budget must be at least 1, got 0"),
         (["--temperature", "3"], "--temperature must be 0 to 2, got 3"),
-        (["--pages"], "unrecognized arguments: --pages (did you mean --page?)"),
+        (["--pages"], "(did you mean --page?)"),
         (["--page", "--json"], "--page asks on the page"),
         (["--endpoint-price", "much"], "--endpoint-price must be READ,WRITTEN per million tokens"),
         (["--token-side", "0"], "--token-side and --endpoint-timeout must be positive"),
@@ -133,7 +133,7 @@ def test_a_picture_that_is_none_is_named(name, server, tmp_path, capsys):
 @pytest.mark.slow
 def test_a_model_directory_is_asked_as_an_evaluation_asks_it(taught_dir, data_file, tmp_path, capsys):
     """The same rollout: the transcript of `lfpc eval` for the same question at the same budget."""
-    from lfpc_trl.runs.trajectories import read_trajectories
+    from lfpc_trl.evaluate.outputs import read_columns
 
     row = read_rows(data_file)[0]
     common = ["--model", str(taught_dir), "--budget", "12", "--crop-tokens", "8", "--max-new-tokens", "40"]
@@ -150,11 +150,12 @@ def test_a_model_directory_is_asked_as_an_evaluation_asks_it(taught_dir, data_fi
         str(tmp_path / "e"),
     ]
     assert cli.main(line) == 0
-    [evaluated] = [each for each in read_trajectories(tmp_path / "e") if each.row_id == row.id]
-    said = [message["content"] for message in evaluated.messages if message["role"] == "assistant"]
-    assert asked["turns"] == said
-    assert [look["box"] for look in asked["looks"]] == [list(box) for box in evaluated.boxes]
-    assert asked["answer"] == evaluated.answer
+    found = read_columns(tmp_path / "e", ("row_id", "messages", "boxes", "answer"))
+    at = found["row_id"].index(row.id)
+    messages = json.loads(found["messages"][at])
+    assert asked["turns"] == [each["content"] for each in messages if each["role"] == "assistant"]
+    assert [look["box"] for look in asked["looks"]] == found["boxes"][at]
+    assert asked["answer"] == found["answer"][at]
 
 
 # --- the page ----------------------------------------------------------------------------------------

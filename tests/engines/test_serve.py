@@ -11,6 +11,7 @@ from lfpc_rewards import Frame
 from lfpc_rewards.parsing import is_image
 from lfpc_trl import cli
 from lfpc_trl.data.rows import write_rows
+from lfpc_trl.evaluate.outputs import read_columns
 from lfpc_trl.models.endpoint import Endpoint, EndpointSettings, Reply
 from lfpc_trl.models.engines import TransformersEngine
 from lfpc_trl.models.processors import load_processor
@@ -18,7 +19,6 @@ from lfpc_trl.models.weights import load_model
 from lfpc_trl.rollouts.chat import EndpointEngine
 from lfpc_trl.rollouts.crop_tool import TOOL_NAME, CropSettings
 from lfpc_trl.rollouts.generate import generate_rollouts
-from lfpc_trl.runs.trajectories import read_trajectories
 from tests.engines.record import record
 from tests.engines.serving import served
 
@@ -105,4 +105,4 @@ def test_the_command_evaluates_it(url, widened_dir, signs, tmp_path, capsys):
     about = json.loads((tmp_path / "eval" / "evaluation.json").read_text())
     assert about["settings"]["model"] == "signs"
     assert about["endpoint"]["cost"] > 0
-    assert len(read_trajectories(tmp_path / "eval")) == 2 * len(signs)
+    assert len(read_columns(tmp_path / "eval", ("answer",))["answer"]) == 2 * len(signs)

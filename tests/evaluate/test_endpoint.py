@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("openai", reason="the client of such servers is not installed")
 
 from lfpc_trl import cli
-from lfpc_trl.runs.trajectories import read_trajectories
+from lfpc_trl.evaluate.outputs import read_columns
 from tests.stub_server import looks_once, pictures, says, stub_server
 from tests.tiny import make_rows
 
@@ -70,12 +70,17 @@ def test_an_evaluation_has_the_files_of_any_other_and_its_cost(data, tmp_path, c
     assert about["endpoint"] == {"url": stub.url, "cost": pytest.approx(cost)}
     told = capsys.readouterr()
     assert f"tokens: {100 * requests:,} read, {7 * requests} written, cost {cost:.4f}" in told.out
-    [predicted] = [
-        each
-        for each in read_trajectories(output)
-        if each.row_id == "q0" and len(each.boxes) == 1 and each.thumbnails
-    ][:1]
-    assert predicted.answer == "A"
+    found = read_columns(output, ("condition", "boxes", "answer"))
+    assert {
+        (condition, len(boxes), answer) for condition, boxes, answer in zip(*found.values(), strict=True)
+    } == {
+        ("predicted", 1, "A"),
+        ("target", 1, "A"),
+        ("noise", 1, "A"),
+        ("elsewhere", 1, "A"),
+        ("no_picture", 0, "A"),
+        ("no_tool", 0, "A"),
+    }
     assert (output / "report.html").exists()
     assert holding_the_key(tmp_path) == []
     assert KEY not in told.out + told.err
