@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from lfpc_trl.errors import CPU_TORCH, InterruptedRun, UserError, brings_cuda, how_to_install
+from lfpc_trl.progress import quiet
 
 
 class Command(NamedTuple):
@@ -83,8 +84,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         problem = "a command is needed" if name is None else f"unknown command {name!r}{hint}"
         print(f"{_help()}\n\nlfpc: error: {problem}", file=sys.stderr)
         return 2
+    words = [word for word in arguments[1:] if word != "--quiet"]
     try:
-        load(name).main(arguments[1:])
+        with quiet(len(words) < len(arguments) - 1):
+            load(name).main(words)
     except UserError as error:
         print(f"lfpc: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -138,6 +141,7 @@ def _help() -> str:
             *(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()),
             "",
             "lfpc COMMAND --help shows its options, lfpc --version the version.",
+            "With --quiet no command tells how far it is.",
         ]
     )
 

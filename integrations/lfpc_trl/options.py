@@ -16,7 +16,8 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse's; what is left over is named with the nearest option."""
-        words = sys.argv[1:] if args is None else list(args)
+        given = sys.argv[1:] if args is None else list(args)
+        words = [word for word in given if word != "--quiet"]  # of every command: `cli` has seen to it
         # First of all: argparse would only say that the option which was misspelt is missing.
         for at, word in enumerate(words):
             if word.startswith("--") and word.partition("=")[0] not in ("--", *self._option_string_actions):

@@ -1,8 +1,10 @@
 """How far long work is and how long it will take, for people."""
 
+import contextlib
+import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TextIO
 
 _LOG_SECONDS = 30.0
@@ -22,11 +24,46 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+_QUIET = "LFPC_QUIET"
+"""Set in the environment, so that the processes that a command starts are quiet, too."""
+
+
+def is_quiet() -> bool:
+    """Whether nobody wants to be told how far work is."""
+    return _QUIET in os.environ
+
+
+@contextlib.contextmanager
+def quiet(wanted: bool) -> Iterator[None]:
+    """Tell nothing of how far work is, if that is wanted."""
+    before = os.environ.get(_QUIET)
+    if wanted:
+        os.environ[_QUIET] = "1"
+    try:
+        yield
+    finally:
+        if wanted and before is None:
+            os.environ.pop(_QUIET, None)
+
+
+def rate(steps: int, seconds: float) -> str:
+    """A speed as people say it.
+
+    Example:
+        >>> rate(25, 10.0), rate(3, 90.0)
+        ('2.5 a second', '2.0 a minute')
+    """
+    each = steps / max(seconds, 1e-9)
+    return f"{each:,.1f} a second" if each >= 1 else f"{each * 60:.1f} a minute"
+
+
 class Progress:
     """A line that is rewritten in a terminal; elsewhere, such as in a log file, a new line now and then.
 
+    It says how far the work is, how fast it goes and how long it will take; with `--quiet` nothing.
+
     Args:
-        total: steps of the whole work.
+        total: steps of the whole work; None where it is not known.
         done: steps that were done before; they say nothing about the speed.
         stream: where to; standard error unless given.
         clock: seconds, for tests.
@@ -34,7 +71,7 @@ class Progress:
 
     def __init__(
         self,
-        total: int,
+        total: int | None,
         done: int = 0,
         *,
         stream: TextIO | None = None,
@@ -52,19 +89,29 @@ class Progress:
         self._start = self._clock()
 
     def show(self, done: int, text: str) -> None:
-        """Say `text` and the time that is left, unless the last line is fresh and there is more to come."""
+        """Say `text`, speed and the time that is left, unless the last line is fresh and more is to come."""
+        if is_quiet():
+            return
         now = self._clock()
         pause = _TERMINAL_SECONDS if self._terminal else _LOG_SECONDS
-        if done < self._total and now - self._shown_at < pause:
+        over = self._total is not None and done >= self._total
+        if not over and now - self._shown_at < pause:
             return
         self._shown_at = now
         steps = done - self._before
-        if done < self._total and steps > 0:
-            left = (now - self._start) * (self._total - done) / steps
-            text = f"{text}, about {duration(left)} left"
+        if not over and steps > 0:
+            text = f"{text}, {rate(steps, now - self._start)}"
+            if self._total is not None:
+                left = (now - self._start) * (self._total - done) / steps
+                text = f"{text}, about {duration(left)} left"
         if self._terminal:
-            end = "\n" if done >= self._total else ""
+            end = "\n" if over else ""
             print(f"\r{text:<{self._width}}", end=end, file=self._stream, flush=True)
             self._width = len(text)
         else:
             print(text, file=self._stream, flush=True)
+
+    def end(self) -> None:
+        """The work is over, which only a known total says by itself."""
+        if self._terminal and self._total is None and self._width:
+            print(file=self._stream, flush=True)

@@ -34,7 +34,8 @@ def served(model_dir: Path, log: Path, *, seconds: float = 900) -> Iterator[str]
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     words = shlex.split(serve_command(str(model_dir), family_of(model_dir)))
-    command = [str(Path(sys.executable).with_name(words[0])), *words[1:], *ON_CPU]
+    assert words.pop(0) == "vllm"
+    command = [sys.executable, "-m", "tests.engines.vllm_cli", *words, *ON_CPU]
     command += ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", "signs"]
     with log.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(

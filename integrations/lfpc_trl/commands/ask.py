@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lfpc_trl.errors import UserError, not_found
 from lfpc_trl.options import FRAMES, Parser, add_respondent
-from lfpc_trl.progress import duration
+from lfpc_trl.progress import duration, is_quiet
 
 if TYPE_CHECKING:
     from lfpc_trl.ask.asking import Answer, Asker
@@ -32,7 +32,6 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--choices", nargs="+", metavar="TEXT", help="options, shown as A, B, C, ...")
     parser.add_argument("--save", type=Path, metavar="DIR", help="write the crops and the conversation here")
     parser.add_argument("--json", action="store_true", help="print each answer as JSON, in a line")
-    parser.add_argument("--quiet", action="store_true", help="print the answers alone")
     how = parser.add_argument_group("how the model is asked", "default: as it was trained, else the paper's")
     how.add_argument(
         "--budget",
@@ -136,7 +135,7 @@ def _ask(args: argparse.Namespace, asker: "Asker", question: str, number: int) -
     def tell(answer: "Answer") -> None:
         nonlocal told
         for number, look in enumerate(answer.looks[told:], start=told + 1):
-            if not (args.quiet or args.json):
+            if not (is_quiet() or args.json):
                 box, size = " ".join(map(str, look.box)), " x ".join(map(str, look.size))
                 line = (
                     f"crop {number}: box {box}, shown as {size}, {look.tokens} tokens, {look.seconds:.1f} s"
@@ -150,8 +149,8 @@ def _ask(args: argparse.Namespace, asker: "Asker", question: str, number: int) -
     if args.json:
         print(json.dumps(answer.as_json()), flush=True)
         return
-    print(answer.answer if args.quiet else f"answer: {answer.answer or 'none'}", flush=True)
-    if not args.quiet:
+    print(answer.answer if is_quiet() else f"answer: {answer.answer or 'none'}", flush=True)
+    if not is_quiet():
         size, usage = " x ".join(map(str, asker.shown)), answer.usage
         refused = f", {len(answer.failures)} calls refused" if answer.failures else ""
         print(

@@ -1,7 +1,6 @@
 """`lfpc convert`: data of other systems to rows, and rows to what others read."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ if TYPE_CHECKING:
     from lfpc_trl.convert.run import Summary
 
 from lfpc_trl.options import Parser, add_columns
+from lfpc_trl.progress import Progress
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -60,6 +60,7 @@ def main(arguments: Sequence[str]) -> None:
     from lfpc_trl.data.columns import columns_of
 
     rejects = args.rejects or args.output.with_suffix(".rejects.jsonl")
+    progress = Progress(None)
     summary = convert(
         args.input,
         args.output,
@@ -70,9 +71,9 @@ def main(arguments: Sequence[str]) -> None:
         layout=args.box_layout,
         columns=columns_of(args.columns),
         data_source=args.data_source,
-        progress=lambda count: print(f"\rrecords {count}", end="", file=sys.stderr, flush=True),
+        progress=lambda count: progress.show(count, f"records {count}"),
     )
-    print(file=sys.stderr)
+    progress.end()
     print(f"converted: {summary.converted}")
     print(f"rejected: {summary.rejected}" + (f", see {rejects}" if summary.rejected else ""))
     for reason, count in summary.reasons.most_common(10):

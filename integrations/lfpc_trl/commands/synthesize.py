@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lfpc_trl.errors import UserError
 from lfpc_trl.options import Parser
+from lfpc_trl.progress import Progress
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -94,12 +95,12 @@ def main(arguments: Sequence[str]) -> None:
     if args.backgrounds and not photos:
         raise UserError(f"{args.backgrounds}: no picture that can be used")
     settings = settings._replace(backgrounds=tuple(photos))
+    progress = Progress(args.rows)
     path = synthesize(
         args.output,
         args.rows,
         settings,
         workers=args.workers,
-        progress=lambda count: print(f"\rrows {count}/{args.rows}", end="", file=sys.stderr, flush=True),
+        progress=lambda count: progress.show(count, f"rows {count}/{args.rows}"),
     )
-    print(file=sys.stderr)
     print(f"rows: {path}")

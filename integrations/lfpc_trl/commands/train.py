@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lfpc_trl.errors import InterruptedRun, UserError
+from lfpc_trl.progress import is_quiet
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,9 @@ def _check_paths(run: RunArguments) -> None:
 
 
 def print_step(step: int, total: int, metrics: dict[str, Any]) -> None:
-    """One line per step."""
+    """One line per step; with `--quiet` none."""
+    if is_quiet():
+        return
     names = ("reward", "accuracy", "format", "tool_calls", "failed_calls", "iou", "overlap", "bbox_ratio")
     values = [f"{name} {metrics[name]:.3f}" for name in names if metrics[name] is not None]
     print(f"step {step}/{total}  " + "  ".join(values), flush=True)

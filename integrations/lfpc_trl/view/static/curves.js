@@ -5,6 +5,8 @@ import { el, put } from "/static/shared/dom.js";
 
 const { uPlot } = window;
 const HEIGHT = 190;
+/** Distances between the marks of the step axis: there is no half step. */
+const WHOLE_STEPS = [1, 10, 100, 1000, 10000, 100000].flatMap((power) => [power, 2 * power, 5 * power]);
 
 /** Values of each run on the steps of both: uPlot wants one axis. */
 function aligned(runs, name) {
@@ -61,7 +63,7 @@ function plot(host, runs, name, reading) {
       cursor: { y: false, sync: { key: "step" } },
       scales: { x: { time: false }, y: { range: spread } },
       axes: [
-        axis,
+        { ...axis, incrs: WHOLE_STEPS },
         {
           ...axis,
           size: 58,

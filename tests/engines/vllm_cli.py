@@ -1,0 +1,20 @@
+"""The command `vllm`, where vLLM is its build for CPUs: the command asks for the version of a package `vllm`."""
+
+import importlib.metadata
+import sys
+
+from lfpc_trl.versions import distribution
+
+
+def main() -> None:
+    """As the script `vllm`."""
+    plain = importlib.metadata.version
+    importlib.metadata.version = lambda name: plain(distribution(name))
+    from vllm.entrypoints.cli.main import main as vllm
+
+    sys.argv[0] = "vllm"
+    vllm()
+
+
+if __name__ == "__main__":
+    main()
