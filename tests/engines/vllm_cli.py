@@ -1,4 +1,4 @@
-"""The command `vllm`, where vLLM is its build for CPUs: the command asks for the version of a package `vllm`."""
+"""The command `vllm`, where vLLM is its build for CPUs: it asks for the version of a package `vllm`."""
 
 import importlib.metadata
 import sys
