@@ -8,8 +8,8 @@ from lfpc_trl.versions import distribution
 
 def main() -> None:
     """As the script `vllm`."""
-    plain = importlib.metadata.version
-    importlib.metadata.version = lambda name: plain(distribution(name))
+    plain, build = importlib.metadata.version, distribution("vllm")
+    importlib.metadata.version = lambda name: plain(build if name == "vllm" else name)
     from vllm.entrypoints.cli.main import main as vllm
 
     sys.argv[0] = "vllm"
