@@ -64,4 +64,5 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path, seconds: float)
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(1)
-    raise RuntimeError(f"vllm serve did not start: {log.read_text(errors='replace')[-3000:]}")
+    said = log.read_text(errors="replace")[-3000:]
+    raise RuntimeError(f"vllm serve did not start, exit code {process.poll()}: {said}")
