@@ -93,7 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing."""
 
     def do_GET(self) -> None:
-        self.stub.headers.append(dict(self.headers))
+        self.stub.headers.append({name.lower(): value for name, value in self.headers.items()})
         self._send(
             200, {"object": "list", "data": [{"id": name, "object": "model"} for name in self.stub.names]}
         )
@@ -102,7 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
         stub = self.stub
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         with stub.lock:
-            stub.headers.append(dict(self.headers))
+            stub.headers.append({name.lower(): value for name, value in self.headers.items()})
             stub.under_way += 1
             stub.most = max(stub.most, stub.under_way)
         try:
