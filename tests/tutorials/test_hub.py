@@ -15,7 +15,7 @@ from tests.tutorials.following import follow
 
 
 def hub_data(folder, made, count):
-    """A data set in two Parquet files as the hub has them: other names, corners and sizes, pictures inside."""
+    """A data set as the hub has them: two Parquet files, other names, corners and sizes, pictures inside."""
     settings = Settings(size=(960, 640), target_pixels=(8, 10), kinds=("single",), seed=3)
     records = []
     for row in read_rows(synthesize(made, count, settings)):
@@ -48,7 +48,7 @@ def test_the_page_on_a_hub_data_set_can_be_followed(tmp_path, monkeypatch, capsy
         *("check-data", "check-data", "split", "train", "train", "train", "eval")
     ]
     # What was trained on in the end is what a reading by hand gives.
-    mapping = columns_of("question=problem answer=solution image=images.0 targets=bbox:xywh".split())
+    mapping = columns_of(["question=problem", "answer=solution", "image=images.0", "targets=bbox:xywh"])
     rows = read_rows("street-signs", columns=mapping)
     parts = [row for name in ("train", "test") for row in read_rows(f"parts/{name}.jsonl")]
     assert {row.id for row in rows} == {row.id for row in parts}
