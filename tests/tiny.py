@@ -166,6 +166,12 @@ _PARTS: dict[str, tuple[dict[str, object], dict[str, object]]] = {
         {"rope_parameters": _GLM_ROPE},
         _VISION | {"patch_size": 14, "spatial_merge_size": 2, "image_size": 112},
     ),
+    "lfm3_vl": (
+        {"layer_types": ["conv", "sliding_attention", "full_attention"], "num_hidden_layers": 3},
+        {"hidden_size": 32, "intermediate_size": 64, "patch_size": 16, "spatial_merge_size": 2}
+        | {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+        | {"layer_types": ["conv", "full_attention"]},
+    ),
 }
 """Model type: what its text and its vision have beside the common sizes."""
 GLM_SPECIALS = [
