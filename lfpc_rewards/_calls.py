@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
+
+from lfpc_rewards._json import json_or_none
+from lfpc_rewards._packing import Box, four_numbers
 
 TOOL_NAME = "image_zoom_in_tool"
 """The name of the crop tool, as in DeepEyes and the Qwen cookbooks."""
 
 BOX_ARGUMENT = "bbox_2d"
 """The argument of the crop tool that holds the box."""
-
-Box: TypeAlias = tuple[float, float, float, float]
 
 BoxArgument: TypeAlias = str | tuple[str, str, str, str]
 """The argument that holds the four numbers of a box, or the four arguments that hold one each."""
@@ -70,8 +70,8 @@ def read_written_call(text: str, tools: Tools) -> Call:
             name, inside = written.groups()
             # A value is JSON where it can be, as the parsers of these forms read it, else the text between
             # its line breaks. Only numbers matter here, so the text stays what it is.
-            return _read(name, {key: _json(value) for key, value in argument.findall(inside)}, tools)
-    return read_call_object(_json(text), tools)
+            return _read(name, {key: json_or_none(value) for key, value in argument.findall(inside)}, tools)
+    return read_call_object(json_or_none(text), tools)
 
 
 def read_call_entry(entry: Any, tools: Tools) -> Call:
@@ -85,7 +85,9 @@ def read_call_object(function: Any, tools: Tools) -> Call:
     if not isinstance(function, dict | Mapping):
         return NO_CROP
     arguments = function.get("arguments")
-    return _read(function.get("name"), _json(arguments) if isinstance(arguments, str) else arguments, tools)
+    return _read(
+        function.get("name"), json_or_none(arguments) if isinstance(arguments, str) else arguments, tools
+    )
 
 
 def _read(name: Any, arguments: Any, tools: Tools) -> Call:
@@ -99,21 +101,10 @@ def _read(name: Any, arguments: Any, tools: Tools) -> Call:
     return True, _box([arguments.get(each) for each in declared])
 
 
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):  # not JSON, digits beyond Python's limit, or nested too deeply
-        return None
-
-
 def _box(numbers: Any) -> Box | None:
     if isinstance(numbers, str):  # chat parsers that know what the tool declares read it so
-        numbers = _json(numbers)
-    if not isinstance(numbers, list | tuple) or len(numbers) != 4:
+        numbers = json_or_none(numbers)
+    if not isinstance(numbers, list | tuple):
         return None
-    try:
-        x0, y0, x1, y1 = (math.nan if isinstance(n, bool | str) else float(n) for n in numbers)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    box = (x0, y0, x1, y1)
+    box = four_numbers(numbers)
     return box if all(map(math.isfinite, box)) else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,8 @@ I64 = NDArray[np.int64]
 
 _LIST, _TUPLE, _FLOAT, _INT = range(4)
 KINDS = np.array([id(list), id(tuple), id(float), id(int)], np.intp)
-NO_BOX = (math.nan,) * 4
+Box: TypeAlias = tuple[float, float, float, float]
+NO_BOX: Box = (math.nan, math.nan, math.nan, math.nan)
 
 
 def starts_of(lengths: Sequence[int] | NDArray[Any]) -> I64:
@@ -42,13 +43,14 @@ def starts_of(lengths: Sequence[int] | NDArray[Any]) -> I64:
     return starts.cumsum()
 
 
-def four_numbers(box: Any) -> tuple[float, ...]:
+def four_numbers(box: Any) -> Box:
     """The box, or four NaN for anything that is not four numbers."""
     try:
         if isinstance(box, str) or len(box) != 4:
             return NO_BOX
         numbers = box.tolist() if isinstance(box, np.ndarray) else box
-        return tuple(math.nan if isinstance(n, bool | str) else float(n) for n in numbers)
+        x0, y0, x1, y1 = (math.nan if isinstance(n, bool | str) else float(n) for n in numbers)
+        return x0, y0, x1, y1
     except (TypeError, ValueError, OverflowError):
         return NO_BOX
 

@@ -39,13 +39,13 @@ _TOOL = np.frombuffer(b"tool\n", np.uint8)
 _NAME_KEY = np.frombuffer(b'"name"', np.uint8)
 _NAME = np.frombuffer(f'"{TOOL_NAME}"'.encode(), np.uint8)
 _ARGUMENTS_KEY = np.frombuffer(b'"arguments"', np.uint8)
-_ESCAPED = np.frombuffer(b'"\\/bfnrt', np.uint8)
 _BOX_KEY = np.frombuffer(f'"{BOX_ARGUMENT}"'.encode(), np.uint8)
 _NUMBER = r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*"
 BOX_IN_TEXT = re.compile(rf"\[{','.join([_NUMBER] * 4)}\]")
 """A box as models write it, with a group for each number. `read_box` reads the plainest of these."""
 
 _POWERS = 10.0 ** np.arange(16)
+_IS_SPACE = np.array([chr(code).isspace() for code in range(0x3001)], np.bool_)  # none lies beyond
 
 
 class Turns(NamedTuple):
@@ -97,19 +97,7 @@ def read_turns(texts: Sequence[str], tools: Tools = CROP_TOOL) -> Turns:
 @part
 def is_space(code: int) -> bool:
     # What `str.strip` removes.
-    if code <= 0x20:
-        return code == 0x20 or 0x09 <= code <= 0x0D or code >= 0x1C
-    if code < 0x1680:
-        return code == 0x85 or code == 0xA0
-    return (
-        code == 0x1680
-        or 0x2000 <= code <= 0x200A
-        or code == 0x2028
-        or code == 0x2029
-        or code == 0x202F
-        or code == 0x205F
-        or code == 0x3000
-    )
+    return code < _IS_SPACE.size and _IS_SPACE[code]
 
 
 @part
@@ -150,37 +138,16 @@ def after_sign(codes: Codes, i: int, stop: int, sign: int) -> int:
 
 
 @part
-def after_string(codes: Codes, i: int, stop: int, escapes: bool) -> int:
-    # Past a JSON string; -1 if it is none, or if it has an escape without `escapes`.
+def after_string(codes: Codes, i: int, stop: int) -> int:
+    # Past a JSON string without escapes; -1 if it is anything else.
     if i >= stop or codes[i] != 0x22:
         return -1
     i += 1
     while i < stop and codes[i] != 0x22:
-        if codes[i] == 0x5C:
-            i = after_escape(codes, i + 1, stop) if escapes else -1
-            if i < 0:
-                return -1
-        elif codes[i] < 0x20:
+        if codes[i] == 0x5C or codes[i] < 0x20:
             return -1
-        else:
-            i += 1
+        i += 1
     return i + 1 if i < stop else -1
-
-
-@part
-def after_escape(codes: Codes, i: int, stop: int) -> int:
-    # Past what follows a backslash in a JSON string; -1 if that is not allowed there.
-    if i < stop and codes[i] == 0x75:  # u
-        for k in range(i + 1, i + 5):
-            if k >= stop or not (
-                0x30 <= codes[k] <= 0x39 or 0x41 <= codes[k] <= 0x46 or 0x61 <= codes[k] <= 0x66
-            ):
-                return -1
-        return i + 5
-    for sign in _ESCAPED:
-        if i < stop and codes[i] == sign:
-            return i + 1
-    return -1
 
 
 @part
@@ -235,14 +202,14 @@ def read_arguments(codes: Codes, i: int, stop: int, box: NDArray[np.float64]) ->
     boxes = 0
     while i >= 0:
         is_box = starts_with(codes, i, stop, _BOX_KEY)
-        i = after_sign(codes, after_string(codes, i, stop, False), stop, 0x3A)  # :
+        i = after_sign(codes, after_string(codes, i, stop), stop, 0x3A)  # :
         if i < 0:
             return -1
         if is_box:
             boxes += 1
             i = read_box(codes, i, stop, box)
         else:
-            i = after_string(codes, i, stop, True)
+            i = after_string(codes, i, stop)
         following = after_sign(codes, i, stop, 0x2C)  # ,
         if following < 0:
             return after_sign(codes, i, stop, 0x7D) if boxes == 1 else -1  # }

@@ -31,7 +31,7 @@ How it is made. One module per system, which reads as its formula: `SYSTEM` (ter
 loopholes, deviations), the parts, the functions. The core's `_tags` says where tags stand in a whole batch;
 what stands between them is read text by text in plain Python. What systems share stands in modules with an
 underscore: `_completions`, `_layout` (what is well formed), `_strict`, `_judging`, `_boxes` (boxes in text,
-IoU as each has it), `_literals` (Python literals, read and not evaluated), `_final_answer`, `_similarity`,
+IoU as each has it), `_final_answer`, `_similarity`,
 `_math`, `_once`, `_shaping` (lengths and repetition), `_groups`. Compiled kernels are only where the original
 takes seconds: Vision-R1, and the assignment (`_assignment`) that it shares with VisionReasoner. Systems do
 not import each other, except a port its original.
