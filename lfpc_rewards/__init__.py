@@ -28,13 +28,14 @@ from lfpc_rewards.geometry import (
     iou_matrix,
     union_coverage,
 )
-from lfpc_rewards.locus import LocusParts, locus_reward
+from lfpc_rewards.locus import LocusParts, locus_parts, locus_reward
 from lfpc_rewards.parsing import Crop, Rollout, parse_completion, parse_completions
 from lfpc_rewards.rewards import (
     GroundingParts,
     Reduce,
     accuracy_reward,
     format_reward,
+    grounding_parts,
     grounding_reward,
     judged_accuracy_reward,
     lfpc_reward,
@@ -88,12 +89,14 @@ __all__ = [
     "format_reward",
     "giou",
     "giou_matrix",
+    "grounding_parts",
     "grounding_reward",
     "intersection",
     "iou",
     "iou_matrix",
     "judged_accuracy_reward",
     "lfpc_reward",
+    "locus_parts",
     "locus_reward",
     "parse_completion",
     "parse_completions",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias, cast, overload
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -46,16 +46,16 @@ class GroundingParts(NamedTuple):
     """The parts of `grounding_reward`, each (B,) float64, NaN where the row has no target.
 
     Attributes:
-        overlap: Part of the innermost box that the crop covers.
+        overlap: The crop's `coverage` of the innermost box.
         iou: Best IoU with any of the nested boxes, 0 unless overlap > overlap_threshold.
-        l1: 1 minus the smallest `corner_distance` to any of the nested boxes, at least 0.
-        total: ``iou_weight * iou + (1 - iou_weight) * l1``, the reward.
+        nearness: 1 minus the smallest `corner_distance` to any of the nested boxes, at least 0.
+        total: ``iou_weight * iou + (1 - iou_weight) * nearness``, the reward.
         max_iou: `iou` without the condition on the overlap; for logging.
     """
 
     overlap: Scores
     iou: Scores
-    l1: Scores
+    nearness: Scores
     total: Scores
     max_iou: Scores
 
@@ -96,24 +96,12 @@ def _accuracy(
 ) -> Scores:
     _same_length(len(given), answers=answers, choices=choices)
     verdicts: list[float | None] = list(match_letters(given, answers, choices))
-    seen: dict[Any, bool] = {}  # the rollouts of one prompt often say the same
     for row in [row for row, verdict in enumerate(verdicts) if verdict is None]:
-        accepted = answers[row]
-        if accepted is None:
-            verdicts[row] = math.nan
-            continue
-        options = None if choices is None else choices[row]
-        plain = type(accepted) is str and type(options) is list and set(map(type, options)) == {str}
-        key = (given[row], accepted, *options) if plain and options else None
-        verdict = seen.get(key)
+        accepted, options = answers[row], None if choices is None else choices[row]
         try:
-            if verdict is None:
-                verdict = answers_match(given[row], accepted, options)
+            verdicts[row] = math.nan if accepted is None else answers_match(given[row], accepted, options)
         except (TypeError, ValueError) as error:
             raise type(error)(f"answers[{row}]: {error}") from None
-        if key is not None:
-            seen[key] = verdict
-        verdicts[row] = verdict
     return np.array(verdicts, np.float64)
 
 
@@ -256,7 +244,6 @@ def _bonus(looked: NDArray[np.bool_], right: Scores) -> Scores:
     return np.where(np.isnan(right), np.nan, (right > 0) & looked)
 
 
-@overload
 def grounding_reward(
     crops: Sequence[RowCrops],
     targets: Sequence[RowTarget] | Targets,
@@ -265,46 +252,7 @@ def grounding_reward(
     overlap_threshold: float | None = OVERLAP_THRESHOLD,
     iou_weight: float = IOU_WEIGHT,
     reduce: Reduce = "best",
-    return_parts: Literal[False] = False,
-) -> Scores: ...
-
-
-@overload
-def grounding_reward(
-    crops: Sequence[RowCrops],
-    targets: Sequence[RowTarget] | Targets,
-    image_sizes: SizesLike | None = None,
-    *,
-    overlap_threshold: float | None = OVERLAP_THRESHOLD,
-    iou_weight: float = IOU_WEIGHT,
-    reduce: Reduce = "best",
-    return_parts: Literal[True],
-) -> GroundingParts: ...
-
-
-@overload
-def grounding_reward(
-    crops: Sequence[RowCrops],
-    targets: Sequence[RowTarget] | Targets,
-    image_sizes: SizesLike | None = None,
-    *,
-    overlap_threshold: float | None = OVERLAP_THRESHOLD,
-    iou_weight: float = IOU_WEIGHT,
-    reduce: Reduce = "best",
-    return_parts: bool,
-) -> Scores | GroundingParts: ...
-
-
-def grounding_reward(
-    crops: Sequence[RowCrops],
-    targets: Sequence[RowTarget] | Targets,
-    image_sizes: SizesLike | None = None,
-    *,
-    overlap_threshold: float | None = OVERLAP_THRESHOLD,
-    iou_weight: float = IOU_WEIGHT,
-    reduce: Reduce = "best",
-    return_parts: bool = False,
-) -> Scores | GroundingParts:
+) -> Scores:
     """How well the crops of a rollout find the targets: gated IoU and corner distance.
 
     For one crop p and one region with nested boxes B1 (innermost) to Bn:
@@ -312,9 +260,8 @@ def grounding_reward(
     * overlap = area(p & B1) / area(B1)
     * iou = max over i of IoU(p, Bi) if overlap > overlap_threshold, else 0. The comparison is strict
       and has no tolerance; for integer boxes it is exact.
-    * l1 = 1 - min over i of the `corner_distance` of p and Bi; below 0 (far outside the image) counts
-      as 0
-    * total = iou_weight * iou + (1 - iou_weight) * l1
+    * nearness = 1 - min over i of the `corner_distance` of p and Bi, at least 0 (far outside the image)
+    * total = iou_weight * iou + (1 - iou_weight) * nearness
 
     `reduce` says how several crops of a rollout become one score per region; the score of the rollout
     is the mean over its regions:
@@ -324,9 +271,9 @@ def grounding_reward(
     * "last", "first": that one crop, good or bad, for every region.
     * "mean": the mean over all crops, bad ones as 0, so that every wild crop costs.
 
-    The parts belong to the crop that was taken ("mean": are means themselves), so total is their weighted
-    sum always. A crop that is None, not four finite numbers, inverted or without area scores 0 in
-    every part, and so does a rollout without crops.
+    The parts are those of the crop that was taken ("mean": means over all crops), so total is always their
+    weighted sum. A crop that is None, not four finite numbers, inverted or without area scores 0 in every
+    part, and so does a rollout without crops. `grounding_parts` gives the parts.
 
     Args:
         crops: (B,) rows of zero or more boxes, xyxy in pixels of the original image. Ragged; an entry
@@ -337,12 +284,11 @@ def grounding_reward(
             `Targets`.
         overlap_threshold: The overlap that must be exceeded, in [0, 1): no overlap exceeds 1, so with 1 the
             IoU would never count. None drops the condition.
-        iou_weight: Share of the IoU in [0, 1]; the rest goes to the distance.
+        iou_weight: Share of the IoU in [0, 1]; the rest goes to the nearness.
         reduce: "best", "last", "first" or "mean".
-        return_parts: Return `GroundingParts` in place of its total.
 
     Returns:
-        (B,) in [0, 1], NaN where the row has no target; or the five parts.
+        (B,) in [0, 1], NaN where the row has no target.
 
     Raises:
         ValueError: A target is bad (see `Targets`), the lengths differ, sizes are missing, an option is out
@@ -362,9 +308,6 @@ def grounding_reward(
         array([1., 0.])
         >>> grounding_reward([[[0, 0, 9, 9]], [[0, 0, 9, 9]]], [None, sign], (100, 100)).round(3)
         array([  nan, 0.272])
-        >>> parts = grounding_reward([[[40, 40, 58, 60]]], [sign], (100, 100), return_parts=True)
-        >>> parts.overlap, parts.iou, parts.max_iou  # 0.9 does not exceed 0.9
-        (array([0.9]), array([0.]), array([0.9]))
 
         Two regions and two crops, one of them exact:
 
@@ -377,10 +320,29 @@ def grounding_reward(
         last [0.3]
         mean [0.444]
     """
-    out = _ground(
-        _pack_crops(crops), _ground_truth(targets, image_sizes), overlap_threshold, iou_weight, reduce
-    )
-    return GroundingParts(*out) if return_parts else out[3]
+    packed = _pack_crops(crops), _as_targets(targets, image_sizes)
+    return _grounding(*packed, overlap_threshold, iou_weight, reduce).total
+
+
+def grounding_parts(
+    crops: Sequence[RowCrops],
+    targets: Sequence[RowTarget] | Targets,
+    image_sizes: SizesLike | None = None,
+    *,
+    overlap_threshold: float | None = OVERLAP_THRESHOLD,
+    iou_weight: float = IOU_WEIGHT,
+    reduce: Reduce = "best",
+) -> GroundingParts:
+    """The parts of `grounding_reward`, which explains the arguments and errors.
+
+    Example:
+        >>> sign = [[40, 40, 60, 60], [20, 20, 80, 80]]
+        >>> parts = grounding_parts([[[40, 40, 58, 60]]], [sign], (100, 100))
+        >>> parts.overlap, parts.iou, parts.max_iou  # 0.9 does not exceed 0.9
+        (array([0.9]), array([0.]), array([0.9]))
+    """
+    packed = _pack_crops(crops), _as_targets(targets, image_sizes)
+    return _grounding(*packed, overlap_threshold, iou_weight, reduce)
 
 
 def check_grounding(overlap_threshold: float | None, iou_weight: float) -> None:
@@ -401,10 +363,9 @@ def check_grounding(overlap_threshold: float | None, iou_weight: float) -> None:
         raise ValueError(f"iou_weight must lie in [0, 1], got {iou_weight}")
 
 
-def _ground(
+def _grounding(
     crops: _Packed, targets: Targets, overlap_threshold: float | None, iou_weight: float, reduce: Reduce
-) -> NDArray[np.float64]:
-    """The rows of `GroundingParts`, one column per rollout."""
+) -> GroundingParts:
     if reduce not in _REDUCE:
         raise ValueError(f'reduce must be "best", "last", "first" or "mean", got {reduce!r}')
     check_grounding(overlap_threshold, iou_weight)
@@ -427,10 +388,10 @@ def _ground(
         _REDUCE[reduce],
         out,
     )
-    return out
+    return GroundingParts(*out)
 
 
-def _ground_truth(targets: Sequence[RowTarget] | Targets, image_sizes: SizesLike | None) -> Targets:
+def _as_targets(targets: Sequence[RowTarget] | Targets, image_sizes: SizesLike | None) -> Targets:
     if isinstance(targets, Targets):
         if image_sizes is not None:
             raise ValueError("image_sizes must be None when targets is a Targets, which holds its own sizes")
@@ -515,9 +476,9 @@ def lfpc_reward(
             _same_length(len(accuracy), crops=crops)
             packed = _pack_crops(crops)
         _same_length(len(accuracy), targets=targets)
-        truth = _ground_truth(targets, image_sizes)
-        grounding = _ground(packed, truth, overlap_threshold, iou_weight, reduce)[3]
-        terms.append((grounding_weight, grounding))
+        truth = _as_targets(targets, image_sizes)
+        grounding = _grounding(packed, truth, overlap_threshold, iou_weight, reduce)
+        terms.append((grounding_weight, grounding.total))
     total = np.zeros(len(accuracy))
     for weight, scores in terms:
         total += weight * np.nan_to_num(scores, nan=0.0)
