@@ -5,7 +5,6 @@ What a box is and what its IoU is differs from system to system; each function s
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -15,26 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lfpc_rewards._checks import as_box_list
-from lfpc_rewards._packing import four_numbers, pack_rows, starts_of
+from lfpc_rewards._json import json_or_none
+from lfpc_rewards._packing import NO_BOX, four_numbers
 from lfpc_rewards._scan import BOX_IN_TEXT
 from lfpc_rewards._typing import Boxes, Scores
 
-I64: TypeAlias = NDArray[np.int64]
-
-Json: TypeAlias = Any
-"""What JSON text holds."""
+Box: TypeAlias = tuple[float, ...]
+"""Four numbers."""
 
 INTEGER_BOX = re.compile(r"\[(\d+),\s*(\d+),\s*(\d+),\s*(\d+)]")
 INTEGER_POINT = re.compile(r"\[(\d+),\s*(\d+)]")
-NO_BOX = (math.nan,) * 4
-
-
-def json_or_none(text: str) -> Json | None:
-    """The value of JSON text, None for anything that is not JSON; never raises."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):  # not JSON, digits beyond Python's limit, or nested too deeply
-        return None
 
 
 def read_golds(answers: Sequence[Any], read: Callable[[str], Any] = json_or_none) -> list[Any]:
@@ -60,19 +49,9 @@ def numbers_in(found: re.Match[str] | None, count: int) -> tuple[float, ...]:
     return (math.nan,) * count if math.inf in numbers else numbers
 
 
-def pairs_of(starts: I64, other_starts: I64) -> tuple[I64, I64, I64]:
-    """Every pair of a box of a row with a gold box of the same row: its row, its box, its gold box."""
-    counts, other_counts = np.diff(starts), np.diff(other_starts)
-    pairs = starts_of(counts * other_counts)
-    rows = np.repeat(np.arange(len(counts)), counts * other_counts)
-    box, gold = np.divmod(np.arange(pairs[-1]) - pairs[rows], np.maximum(other_counts, 1)[rows])
-    return rows, box + starts[rows], gold + other_starts[rows]
-
-
 def gold_boxes(answers: Any) -> Boxes:
-    """(B, 4) gold boxes: numbers in any form, four for each row; whether they make boxes is not checked."""
-    packed = pack_rows([answers], lambda _: None) if type(answers) is list else None
-    return as_box_list(answers, "answers") if packed is None else packed[0].reshape(-1, 4)
+    """(B, 4) gold boxes."""
+    return as_box_list(answers, "answers")
 
 
 def pixel_iou(boxes: Boxes, others: Boxes) -> Scores:
@@ -121,16 +100,16 @@ def as_numbers(values: Any, count: int) -> tuple[float, ...]:
     return tuple(map(as_number, values))
 
 
-def pack_golds(rows: Sequence[Sequence[Any]], name: str) -> tuple[Boxes, NDArray[np.int64]]:
-    """(G, 4) the boxes of all rows, and (B + 1,) where those of each row start; raises for what is no box."""
-    packed = pack_rows(rows, four_numbers) or pack_rows([list(row) for row in rows], four_numbers)
-    if packed is None or not np.isfinite(packed[0]).all():
-        for row, boxes in enumerate(rows):
-            for box in boxes:
-                if not np.isfinite(four_numbers(box)).all():
-                    raise ValueError(f"{name}[{row}] must hold boxes of four finite numbers, got {box!r}")
-        raise ValueError(f"{name} must hold lists of boxes")
-    return packed[0].reshape(-1, 4), packed[1]
+def gold_box_lists(rows: Sequence[Any], name: str) -> list[list[Box]]:
+    """(B,) lists of gold boxes; raises for what is no box."""
+    golds = [[four_numbers(box) for box in row] for row in rows]
+    for row, boxes in enumerate(golds):
+        for place, box in enumerate(boxes):
+            if not all(map(math.isfinite, box)):
+                raise ValueError(
+                    f"{name}[{row}] must hold boxes of four finite numbers, got {rows[row][place]!r}"
+                )
+    return golds
 
 
 def giou_as_written(boxes: Boxes, others: Boxes) -> Scores:
@@ -148,32 +127,35 @@ def giou_as_written(boxes: Boxes, others: Boxes) -> Scores:
         return np.where(hull > 0, overlap - (hull - union) / hull, overlap)
 
 
-def plain_iou(boxes: Boxes, others: Boxes) -> Scores:
-    """(B,) IoU of boxes with continuous sides; 0 where they share nothing, also for NaN."""
-    with np.errstate(all="ignore"):
-        width, height = _shared_sides(boxes, others)
-        shared = width * height
-        return np.where((width > 0) & (height > 0), shared / (_area(boxes) + _area(others) - shared), 0.0)
+def plain_iou(box: Box, gold: Box) -> float:
+    """IoU of boxes with continuous sides; 0 where they share nothing, also for NaN in `box`."""
+    width, height = _shared_sides(box, gold)
+    if not (width > 0 and height > 0):
+        return 0.0
+    shared = width * height
+    return _ratio(shared, _area(box) + _area(gold) - shared)
 
 
-def pixel_inclusive_iou(boxes: Boxes, others: Boxes, touching: bool) -> Scores:
-    """(B,) IoU of boxes whose last pixel belongs to them (+1), as in Seg-Zero; NaN without any area.
+def pixel_inclusive_iou(box: Box, gold: Box, touching: bool) -> float:
+    """IoU of boxes whose last pixel belongs to them (+1), as in Seg-Zero; NaN without any area.
 
     `touching`: boxes that share an edge share its pixels (VisionReasoner); else they share nothing.
     """
-    with np.errstate(all="ignore"):
-        width, height = _shared_sides(boxes, others)
-        least = -1.0 if touching else 0.0
-        shared = np.where((width > least) & (height > least), (width + 1) * (height + 1), 0.0)
-        overlap: Scores = shared / (_area(boxes, 1) + _area(others, 1) - shared)
-    return overlap
+    width, height = _shared_sides(box, gold)
+    least = -1.0 if touching else 0.0
+    shared = (width + 1) * (height + 1) if width > least and height > least else 0.0
+    return _ratio(shared, _area(box, 1) + _area(gold, 1) - shared)
 
 
-def _shared_sides(boxes: Boxes, others: Boxes) -> tuple[Scores, Scores]:
-    width, height = (np.minimum(boxes[:, 2:], others[:, 2:]) - np.maximum(boxes[:, :2], others[:, :2])).T
-    return width, height
+def _shared_sides(box: Box, gold: Box) -> tuple[float, float]:
+    # NaN in `box` comes first, so `min` and `max` keep it.
+    return min(box[2], gold[2]) - max(box[0], gold[0]), min(box[3], gold[3]) - max(box[1], gold[1])
 
 
-def _area(boxes: Boxes, pixel: int = 0) -> Scores:
-    area: Scores = (boxes[:, 2:] - boxes[:, :2] + pixel).prod(1)
-    return area
+def _area(box: Box, pixel: int = 0) -> float:
+    return (box[2] - box[0] + pixel) * (box[3] - box[1] + pixel)
+
+
+def _ratio(shared: float, union: float) -> float:
+    # As numpy divides.
+    return shared / union if union else math.inf if shared > 0 else math.nan

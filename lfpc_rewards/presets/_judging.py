@@ -6,10 +6,9 @@ import asyncio
 import math
 import re
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lfpc_rewards._typing import Judge, Scores
 from lfpc_rewards.answers import answer_verdict
@@ -37,23 +36,23 @@ _BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
 def ask(
     judge: BatchJudge | None,
     questions: Sequence[str] | None,
-    answers: Sequence[str],
+    answers: Sequence[str | None],
     golds: Sequence[str],
     read: Reader,
-    rows: NDArray[np.int64] | None = None,
+    *,
     tries: int = 1,
     unreadable: float = math.nan,
 ) -> Scores:
-    """(B,) what the judge says about `rows` (None: all), read by `read`; 0.0 in the other rows.
+    """(B,) what the judge says about each answer, read by `read`; 0.0 where the answer is None.
 
-    A row whose reply cannot be read is asked again, `tries` times in all, and is `unreadable` after that.
-    A row for which the judge failed (None) is NaN.
+    An answer whose reply cannot be read is judged again, up to `tries` times; then it scores `unreadable`.
+    Where the judge failed (None) the score is NaN.
     """
     if judge is None:
         raise ValueError('judge must be given in mode "exact": the original asks one')
-    columns = [[""] * len(answers) if questions is None else questions, answers, golds]
+    columns: list[Sequence[Any]] = [[""] * len(answers) if questions is None else questions, answers, golds]
     scores = np.zeros(len(answers))
-    todo = np.arange(len(answers)) if rows is None else rows
+    todo = np.array([row for row, answer in enumerate(answers) if answer is not None], np.int64)
     for _ in range(tries):
         if not todo.size:
             break
@@ -113,29 +112,18 @@ def strict_accuracy(
     No answer is wrong. Where the judge fails or does not speak clearly the score is NaN: that says
     nothing about the model. Without a judge, what the rules do not decide is wrong.
     """
-    known: dict[tuple[str | None, str | tuple[str, ...]], float | None] = {}
-    scores = np.zeros(len(given))
-    doubtful = []
+    verdicts = []
     for row, (answer, gold) in enumerate(zip(given, golds, strict=True)):
-        key = (answer, gold if isinstance(gold, str) else tuple(gold))
-        if key not in known:
-            try:
-                verdict = answer_verdict(answer, gold)
-            except (TypeError, ValueError) as error:
-                raise type(error)(f"answers[{row}]: {error}") from None
-            known[key] = None if verdict is None else float(verdict)
-        score = known[key]
-        if score is None:
-            doubtful.append(row)
-        else:
-            scores[row] = score
-    if judge is None or not doubtful:
+        try:
+            verdicts.append(answer_verdict(answer, gold))
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"answers[{row}]: {error}") from None
+    scores = np.array([verdict is True for verdict in verdicts], np.float64)
+    if judge is None:
         return scores
-    asked = [given[row] or "" for row in doubtful]
-    texts = [gold if isinstance(gold := golds[row], str) else " or ".join(gold) for row in doubtful]
-    about = None if questions is None else [questions[row] for row in doubtful]
-    scores[doubtful] = ask(judge, about, asked, texts, read_strictly)
-    return scores
+    undecided = [a or "" if verdict is None else None for a, verdict in zip(given, verdicts, strict=True)]
+    texts = [gold if isinstance(gold, str) else " or ".join(gold) for gold in golds]
+    return scores + ask(judge, questions, undecided, texts, read_strictly)
 
 
 def batch_judge(judge: Judge) -> BatchJudge:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from lfpc_rewards._typing import Scores
+from lfpc_rewards.presets._judging import BatchJudge, ask, read_equivalence
 from lfpc_rewards.presets._once import once_each
 
 
@@ -70,6 +71,21 @@ def math_equal(golds: Sequence[str], answers: Sequence[str | None], math: MathLi
     return once_each(equal, golds, answers)
 
 
+def math_or_judge(
+    golds: Sequence[str],
+    answers: Sequence[str | None],
+    math: MathLibrary,
+    questions: Sequence[str] | None,
+    judge: BatchJudge | None,
+) -> Scores:
+    """(B,) as `math_equal`, and as the judge says about answers that the library does not find equal."""
+    scores = math_equal(golds, answers, math)
+    doubtful = [None if right else answer for answer, right in zip(answers, scores, strict=True)]
+    if judge is None:
+        return scores
+    return scores + ask(judge, questions, doubtful, golds, read_equivalence, unreadable=0.0)
+
+
 class Grader(Protocol):
     """The module `mathruler.grader`, or anything with its `grade_answer`.
 
@@ -90,16 +106,17 @@ def grader_needed(grader: Grader | None) -> Grader:
     return grader
 
 
+def grade(answer: str, gold: str, grader: Grader, failed: float) -> float:
+    """1.0 where the grader sees the same answer, else 0.0; `failed` where it raised."""
+    try:
+        return float(grader.grade_answer(answer, gold))
+    except Exception:  # whatever a text does to a library: the original raises here, or catches it
+        return failed
+
+
 def graded(golds: Sequence[str], answers: Sequence[str], grader: Grader, *, failed: float) -> Scores:
-    """(B,) 1.0 where the grader sees the same answer, else 0.0; `failed` where it raised."""
-
-    def grade(answer: str, gold: str) -> float:
-        try:
-            return grader.grade_answer(answer, gold)
-        except Exception:  # whatever a text does to a library: the original raises here, or catches it
-            return failed
-
-    return once_each(grade, answers, golds)
+    """(B,) `grade` of each answer."""
+    return once_each(lambda answer, gold: grade(answer, gold, grader, failed), answers, golds)
 
 
 def last_box(text: str) -> str | None:

@@ -11,17 +11,11 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from lfpc_rewards._tags import Flags, Tags, both, lengths_of
+from lfpc_rewards._tags import Flags, Tags, both
 from lfpc_rewards._typing import Scores
 from lfpc_rewards.presets._completions import Transcript, same_length, transcripts
-from lfpc_rewards.presets._judging import (
-    BatchJudge,
-    ask,
-    read_equivalence,
-    read_judgement,
-    strict_accuracy,
-)
-from lfpc_rewards.presets._math import MathLibrary, math_equal, needed
+from lfpc_rewards.presets._judging import BatchJudge, ask, read_judgement, strict_accuracy
+from lfpc_rewards.presets._math import MathLibrary, math_or_judge, needed
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
@@ -206,19 +200,17 @@ def chain_of_focus_math(
         return chain_of_focus(completions, answers, questions=questions, judge=judge, mode=mode)
     tags = Tags(transcripts(completions), both("think", "answer"))
     given = tags.stripped(*tags.last_pair("answer"))
-    accuracy = math_equal(answers, [answer or None for answer in given], needed(math))
-    doubtful = np.flatnonzero((accuracy == 0) & (lengths_of(given) > 0))
-    if judge is not None and doubtful.size:
-        asked = ask(judge, questions, given, answers, read_equivalence, doubtful, unreadable=0.0)
-        accuracy[doubtful] = asked[doubtful]
+    said = [answer or None for answer in given]
+    accuracy = math_or_judge(answers, said, needed(math), questions, judge)
     return _weigh(accuracy, _format(tags, given), np.zeros(len(given), np.bool_), "none")
 
 
 def _format(tags: Tags, given: Sequence[str]) -> Scores:
     good: Flags = (tags.count("<think>") > 0) & (tags.count("<answer>") > 0)
     good &= ~tags.unbalanced("think") & ~tags.unbalanced("answer")
-    for row in np.flatnonzero(lengths_of(given) > _MOST_WORDS).tolist():
-        good[row] &= len(given[row].split()) <= _MOST_WORDS
+    # A text of up to as many characters cannot have more words.
+    short = [len(text) <= _MOST_WORDS or len(text.split()) <= _MOST_WORDS for text in given]
+    good &= np.array(short, np.bool_)
     return good.astype(np.float64)
 
 

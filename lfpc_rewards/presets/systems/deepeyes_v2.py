@@ -209,10 +209,9 @@ def deepeyes_v2_math(
     if is_strict(mode):
         return deepeyes_v2(completions, answers, questions=questions, judge=judge, mode=mode)
     response = _Response(completions, "code")
-    given = [tidy_final_answer(answer) for answer in response.given]
-    known = [bool(answer and gold) for answer, gold in zip(given, answers, strict=True)]
-    rows = np.flatnonzero(known)
-    accuracy = ask(judge, questions, given, answers, read_equivalence, rows, unreadable=0.0)
+    given = map(tidy_final_answer, response.given)
+    asked = [answer if answer and gold else None for answer, gold in zip(given, answers, strict=True)]
+    accuracy = ask(judge, questions, asked, answers, read_equivalence, unreadable=0.0)
     return _weigh(accuracy, response.format(longest=None))
 
 
@@ -242,11 +241,11 @@ class _Response:
     def judged(
         self, answers: Sequence[str], questions: Sequence[str] | None, judge: BatchJudge | None
     ) -> Scores:
-        given = list(self.given)
-        for row in np.flatnonzero(~self.found).tolist():
-            given[row] = _NO_ANSWER
-        rows = np.flatnonzero(self.lengths < LONGEST_ANSWER)
-        return ask(judge, questions, given, answers, read_yes, rows)
+        asked = [
+            (answer if found else _NO_ANSWER) if len(answer) < LONGEST_ANSWER else None
+            for answer, found in zip(self.given, self.found.tolist(), strict=True)
+        ]
+        return ask(judge, questions, asked, answers, read_yes)
 
     def format(self, longest: int | None = LONGEST_ANSWER) -> Scores:
         tags = self.tags

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lfpc_rewards._json import json_or_none
 from lfpc_rewards._tags import Flags, Tags, both
 from lfpc_rewards._typing import Scores
-from lfpc_rewards.presets._boxes import json_or_none
 from lfpc_rewards.presets._completions import Transcript, same_length, transcripts, written
 from lfpc_rewards.presets._judging import BatchJudge, Reader, ask, strict_accuracy
 from lfpc_rewards.presets._judging import read_strictly as read_verdict
@@ -171,8 +171,9 @@ def thyme(
     consistency = np.zeros(len(given))
     if consistency_weight:
         ends = [thinking_of(text)[-LONGEST_THINKING:] for text in tags.texts]
-        rows, said = np.flatnonzero(answered), [answer or "" for answer in given]
-        consistency = ask(consistency_judge, questions, said, ends, reader, rows, tries, unreadable)
+        consistency = ask(
+            consistency_judge, questions, given, ends, reader, tries=tries, unreadable=unreadable
+        )
     parts = (
         accuracy,
         format_weight * layout,
@@ -243,10 +244,9 @@ def _accuracy(
     right = np.zeros(len(bare)) if grader is None else graded(golds, bare, grader, failed=0.0)
     # The original hands the library the answer as the gold one, and the gold answer as the answer.
     right = np.maximum(right, math_equal(bare, golds, math))
-    rows = np.array([row for row, answer in enumerate(given) if answer and not right[row]], np.int64)
-    said = [answer or "" for answer in given]
-    asked = ask(judge, questions, said, golds, read_json("Correctness"), rows, _TRIES, unreadable=0.5)
-    right[rows] = asked[rows]
+    doubtful = [None if equal else answer for answer, equal in zip(given, right, strict=True)]
+    reader = read_json("Correctness")
+    right += ask(judge, questions, doubtful, golds, reader, tries=_TRIES, unreadable=0.5)
     return np.where([answer is None for answer in given], 0.0, 2.0 * right - 1.0)
 
 

@@ -16,7 +16,7 @@ from lfpc_rewards._typing import Scores
 from lfpc_rewards.presets._completions import TurnList, same_length, turns_of
 from lfpc_rewards.presets._groups import as_scores, number_groups
 from lfpc_rewards.presets._judging import BatchJudge, ask, strict_accuracy
-from lfpc_rewards.presets._layout import Turns
+from lfpc_rewards.presets._layout import answers_in, layout_and_calls
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
@@ -144,10 +144,9 @@ def visionthink(
         right = strict_accuracy(read.answers, answers, questions, judge)
         layout, calls = read.well_formed, read.images
     else:
-        turns = Turns(turns_of(completions), "tool_call")
-        given, found = turns.answers(answer_from)
-        right = ask(judge, questions, given, answers, read_digit, np.flatnonzero(found), tries=3)
-        layout, calls = turns.format()
+        turns = turns_of(completions)
+        right = ask(judge, questions, answers_in(turns, answer_from), answers, read_digit, tries=3)
+        layout, calls = layout_and_calls(turns, "tool_call")
     if groups is not None:
         numbers, count = number_groups(groups)
         right = np.where((np.bincount(numbers, np.isnan(right), count) > 0)[numbers], np.nan, right)

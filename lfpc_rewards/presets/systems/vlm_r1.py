@@ -15,13 +15,13 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from lfpc_rewards._checks import as_sizes
+from lfpc_rewards._json import json_or_none
 from lfpc_rewards._tags import Tags, both
 from lfpc_rewards._typing import Boxes, Message, Scores, SizesLike
 from lfpc_rewards.geometry import iou
 from lfpc_rewards.presets._boxes import (
     INTEGER_BOX,
     gold_boxes,
-    json_or_none,
     numbers_in,
     only_boxes,
     pixel_iou,
