@@ -1,6 +1,6 @@
-"""Boxes in the texts of models, and the ways in which the originals compare them.
+"""Boxes in the texts of models, and how the originals compare them.
 
-What a box is and what its IoU is differs from system to system; each function says whose it is.
+Systems read boxes and compute IoU differently; each function names the system that it follows.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from lfpc_rewards._packing import NO_BOX, four_numbers
 from lfpc_rewards._scan import BOX_IN_TEXT
 from lfpc_rewards._typing import Boxes, Scores
 
-Box: TypeAlias = tuple[float, ...]
-"""Four numbers."""
+Numbers: TypeAlias = tuple[float, ...]
+"""A box as four numbers; points may follow it."""
 
 INTEGER_BOX = re.compile(r"\[(\d+),\s*(\d+),\s*(\d+),\s*(\d+)]")
 INTEGER_POINT = re.compile(r"\[(\d+),\s*(\d+)]")
 
 
 def read_golds(answers: Sequence[Any], read: Callable[[str], Any] = json_or_none) -> list[Any]:
-    """(B,) gold answers; those that are texts are read, each text once."""
+    """(B,) gold answers, where texts are parsed, each text once."""
     known = {text: read(text) for text in {answer for answer in answers if isinstance(answer, str)}}
     return [known[answer] if isinstance(answer, str) else answer for answer in answers]
 
@@ -44,7 +44,7 @@ def _only_box(text: str | None) -> tuple[float, ...]:
 
 
 def numbers_in(found: re.Match[str] | None, count: int) -> tuple[float, ...]:
-    """The integers that a pattern found; NaN where it found none, or one that is too large."""
+    """The integers that a pattern found; all NaN if it found none, or one too large for float64."""
     numbers = tuple(map(float, found.groups())) if found else (math.inf,)
     return (math.nan,) * count if math.inf in numbers else numbers
 
@@ -55,7 +55,7 @@ def gold_boxes(answers: Any) -> Boxes:
 
 
 def pixel_iou(boxes: Boxes, others: Boxes) -> Scores:
-    """(B,) IoU as VLM-R1 has it: areas as they come, but an overlap of at most one pixel is none.
+    """(B,) VLM-R1's IoU, which ignores an intersection of at most one pixel.
 
     Inverted boxes are not refused: their area is negative. 0 where the union has no area; NaN where a
     box is not finite.
@@ -69,9 +69,9 @@ def pixel_iou(boxes: Boxes, others: Boxes) -> Scores:
             np.minimum(y1, v1),
         )
         shares = (left < right - 1) & (top < bottom - 1)
-        overlap = np.where(shares, (right - left) * (bottom - top), 0.0)
-        union = (x1 - x0) * (y1 - y0) + (u1 - u0) * (v1 - v0) - overlap
-        return np.where(union == 0, 0.0, overlap / union)
+        shared = np.where(shares, (right - left) * (bottom - top), 0.0)
+        union = (x1 - x0) * (y1 - y0) + (u1 - u0) * (v1 - v0) - shared
+        return np.where(union == 0, 0.0, shared / union)
 
 
 def proper(boxes: Boxes) -> NDArray[np.bool_]:
@@ -84,7 +84,7 @@ def proper(boxes: Boxes) -> NDArray[np.bool_]:
 
 
 def as_number(value: Any) -> float:
-    """A number of Python or JSON as float64: too large is infinite; NaN for what is no number."""
+    """A Python or JSON number as float64; infinite if it is too large, NaN if it is not a number."""
     if not isinstance(value, int | float):
         return math.nan
     try:
@@ -100,8 +100,8 @@ def as_numbers(values: Any, count: int) -> tuple[float, ...]:
     return tuple(map(as_number, values))
 
 
-def gold_box_lists(rows: Sequence[Any], name: str) -> list[list[Box]]:
-    """(B,) lists of gold boxes; raises for what is no box."""
+def gold_box_lists(rows: Sequence[Any], name: str) -> list[list[Numbers]]:
+    """(B,) lists of gold boxes; raises for anything that is not a box."""
     golds = [[four_numbers(box) for box in row] for row in rows]
     for row, boxes in enumerate(golds):
         for place, box in enumerate(boxes):
@@ -113,21 +113,21 @@ def gold_box_lists(rows: Sequence[Any], name: str) -> list[list[Box]]:
 
 
 def giou_as_written(boxes: Boxes, others: Boxes) -> Scores:
-    """(B,) generalised IoU as Visual-RFT has it, in [-1, 1] for proper boxes.
+    """(B,) Visual-RFT's generalised IoU, in [-1, 1] for proper boxes.
 
-    Inverted boxes are not refused: their areas come as they come. The IoU is 0 where the union is not
-    positive, and it is the result where the enclosing box has no area.
+    Inverted boxes are not refused, so areas may be negative. The IoU is 0 where the union is not positive;
+    where the enclosing box has no area, the result is the IoU.
     """
     with np.errstate(all="ignore"):
         sides = np.minimum(boxes[:, 2:], others[:, 2:]) - np.maximum(boxes[:, :2], others[:, :2])
         shared = np.maximum(sides, 0).prod(1)
         union = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (others[:, 2:] - others[:, :2]).prod(1) - shared
-        overlap = np.where(union > 0, shared / union, 0.0)
+        ious = np.where(union > 0, shared / union, 0.0)
         hull = (np.maximum(boxes[:, 2:], others[:, 2:]) - np.minimum(boxes[:, :2], others[:, :2])).prod(1)
-        return np.where(hull > 0, overlap - (hull - union) / hull, overlap)
+        return np.where(hull > 0, ious - (hull - union) / hull, ious)
 
 
-def plain_iou(box: Box, gold: Box) -> float:
+def plain_iou(box: Numbers, gold: Numbers) -> float:
     """IoU of boxes with continuous sides; 0 where they share nothing, also for NaN in `box`."""
     width, height = _shared_sides(box, gold)
     if not (width > 0 and height > 0):
@@ -136,7 +136,7 @@ def plain_iou(box: Box, gold: Box) -> float:
     return _ratio(shared, _area(box) + _area(gold) - shared)
 
 
-def pixel_inclusive_iou(box: Box, gold: Box, touching: bool) -> float:
+def pixel_inclusive_iou(box: Numbers, gold: Numbers, touching: bool) -> float:
     """IoU of boxes whose last pixel belongs to them (+1), as in Seg-Zero; NaN without any area.
 
     `touching`: boxes that share an edge share its pixels (VisionReasoner); else they share nothing.
@@ -147,15 +147,15 @@ def pixel_inclusive_iou(box: Box, gold: Box, touching: bool) -> float:
     return _ratio(shared, _area(box, 1) + _area(gold, 1) - shared)
 
 
-def _shared_sides(box: Box, gold: Box) -> tuple[float, float]:
+def _shared_sides(box: Numbers, gold: Numbers) -> tuple[float, float]:
     # NaN in `box` comes first, so `min` and `max` keep it.
     return min(box[2], gold[2]) - max(box[0], gold[0]), min(box[3], gold[3]) - max(box[1], gold[1])
 
 
-def _area(box: Box, pixel: int = 0) -> float:
+def _area(box: Numbers, pixel: int = 0) -> float:
     return (box[2] - box[0] + pixel) * (box[3] - box[1] + pixel)
 
 
 def _ratio(shared: float, union: float) -> float:
-    # As numpy divides.
+    # Divides by 0 as numpy does.
     return shared / union if union else math.inf if shared > 0 else math.nan

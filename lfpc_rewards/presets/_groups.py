@@ -1,4 +1,4 @@
-"""Rewards that look at all rollouts of a prompt: which rollouts belong together."""
+"""Groups: which rollouts are of the same prompt."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def group_mean(values: Scores, numbers: NDArray[np.int64], count: int) -> Scores
 
 
 def places_in_groups(numbers: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """(B,) how many rollouts of its group stand before each rollout."""
+    """(B,) how many rollouts of the same group come before each."""
     order = np.argsort(numbers, kind="stable")
     sizes = np.bincount(numbers, minlength=count)
     places = np.empty(len(numbers), np.int64)

@@ -17,11 +17,11 @@ Reply: TypeAlias = str | bool | None
 """What a judge says about one answer: its raw text, a verdict, or None if it failed."""
 
 BatchJudge: TypeAlias = Callable[[Sequence[str], Sequence[str], Sequence[str]], Sequence[Reply]]
-"""``judge(questions, answers, golds)``: one `Reply` for each, in order. The prompt, the network, retries
-after errors and the cache are the judge's own business."""
+"""``judge(questions, answers, golds)``: one `Reply` for each, in order. The judge itself does prompting,
+networking, retries after errors and caching."""
 
 Reader: TypeAlias = Callable[[str], float]
-"""From the raw text of a reply to 1.0 or 0.0; NaN if it must be asked again or says nothing."""
+"""From the raw text of a reply to 1.0 or 0.0; NaN if it gives no verdict."""
 
 _JUDGEMENT = "Judgement:"
 _EQUIVALENCE = "## Equivalence Judgement"
@@ -81,7 +81,7 @@ def _verdict(reply: Reply, read: Reader) -> float:
 
 
 def read_judgement(reply: str) -> float:
-    """1.0 or 0.0 as DeepEyes reads "Judgement: 1" or a bare "1"; what it cannot read is 0."""
+    """1.0 or 0.0 as DeepEyes reads "Judgement: 1" or a bare "1"; anything else is 0."""
     _, found, verdict = reply.rpartition(_JUDGEMENT)
     return float("1" in verdict if found else reply.strip() == "1")
 
@@ -93,7 +93,7 @@ def read_equivalence(reply: str) -> float:
     return math.nan if right == wrong else float(right)
 
 
-def read_strictly(reply: str) -> float:
+def read_verdict(reply: str) -> float:
     """1.0 or 0.0 if the reply is one verdict and nothing else, such as "Score: 1"; else NaN."""
     boxed = _BOXED.findall(reply)
     found = _VERDICT.fullmatch(boxed[0] if len(boxed) == 1 else reply.strip())
@@ -109,8 +109,8 @@ def strict_accuracy(
 ) -> Scores:
     """(B,) the rules of `answers_match` and, where they do not decide, the judge.
 
-    No answer is wrong. Where the judge fails or does not speak clearly the score is NaN: that says
-    nothing about the model. Without a judge, what the rules do not decide is wrong.
+    A missing answer is wrong. Where the judge fails or gives no clear verdict the score is NaN, as that is
+    not the model's fault. Without a judge, answers that the rules do not decide are wrong.
     """
     verdicts = []
     for row, (answer, gold) in enumerate(zip(given, golds, strict=True)):
@@ -123,11 +123,11 @@ def strict_accuracy(
         return scores
     undecided = [a or "" if verdict is None else None for a, verdict in zip(given, verdicts, strict=True)]
     texts = [gold if isinstance(gold, str) else " or ".join(gold) for gold in golds]
-    return scores + ask(judge, questions, undecided, texts, read_strictly)
+    return scores + ask(judge, questions, undecided, texts, read_verdict)
 
 
 def batch_judge(judge: Judge) -> BatchJudge:
-    """Make a judge of `lfpc_rewards.judged_accuracy_reward` one for presets.
+    """Turn a judge of `lfpc_rewards.judged_accuracy_reward` into one for presets.
 
     Args:
         judge: ``await judge(question, answer, accepted)`` gives "yes", "no" or "unknown".

@@ -19,9 +19,9 @@ _FROM_THOUGHT_TO_ANSWER = re.compile(r"</think>\s*<answer>")
 
 
 def thought_and_answer(tags: Tags) -> Scores:
-    r"""(B,) 1 where ``<think>.*?</think>\s*<answer>.*?</answer>`` is all of the text, newlines included.
+    r"""(B,) 1 where ``<think>.*?</think>\s*<answer>.*?</answer>`` matches the whole text, newlines included.
 
-    Further tags may stand in the thinking and in the answer. `tags` must know those of think and answer.
+    The thinking and the answer may contain further tags. `tags` must include those of think and answer.
     """
     good: Flags = (tags.first("<think>") == 0) & (tags.after_last(_CLOSE) == tags.lengths)
     good &= tags.first("</think>") >= 0
@@ -42,7 +42,7 @@ def answer_in(text: str, answer_from: AnswerFrom | None) -> str | None:
     inside = text.partition(_OPEN)[2]
     if answer_from == "strict":
         stop = inside.find(_CLOSE)
-    else:  # "$" is the end of the text and also the place before a newline that ends it
+    else:  # "$" also matches before a newline at the end
         inside = inside.removesuffix("\n")
         stop = len(inside) - len(_CLOSE) if inside.endswith(_CLOSE) else -1
     return inside[:stop] if stop >= 0 else None

@@ -1,4 +1,4 @@
-"""Rules that cost something, applied once to what the rollouts of a prompt say again and again."""
+"""Slow rules, applied once to each different row: rollouts of a prompt often say the same."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ from lfpc_rewards._typing import Scores
 
 
 def once_each(rule: Callable[..., float], *columns: Sequence[Hashable]) -> Scores:
-    """(B,) ``rule(*row)`` for the rows of some columns, applied to each different row once."""
+    """(B,) ``rule(*row)`` of each row of the columns, called once for each different row."""
     return np.fromiter(map(cache(rule), *columns), np.float64, len(columns[0]))

@@ -105,7 +105,7 @@ def test_a_judge_of_the_core_serves_the_presets():
     ],
 )
 def test_strict_hears_one_plain_verdict_only(reply, verdict):
-    from lfpc_rewards.presets._judging import read_strictly
+    from lfpc_rewards.presets._judging import read_verdict
 
-    heard = read_strictly(reply)
+    heard = read_verdict(reply)
     assert heard == verdict or (verdict is None and heard != heard)

@@ -1,7 +1,7 @@
 """Chain-of-Focus: an answer that a judge accepts, well formed; its repository holds three bonuses for a tool.
 
-The text that is scored is the whole response, observations included. Each observation repeats an
-instruction that holds tags itself, so the original removes that sentence first.
+The whole response is scored, observations included. Each observation repeats an instruction that contains
+tags, so the original removes that sentence first.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ INSTRUCTION = (
     "answer. Format strictly as: <think>...</think> <tool_call>...</tool_call> <tool_call>...</tool_call> "
     "(if any tools needed) OR <answer>...</answer> (if no tools needed)."
 )
-"""The sentence that ends every question and every observation; its wording is part of the reward."""
+"""The sentence that ends every question and every observation; the reward depends on its wording."""
 
 _TAGS = both("think", "answer", "tool_call")
 _MOST_WORDS = 1000
@@ -166,15 +166,15 @@ def chain_of_focus_math(
 ) -> ChainOfFocusParts:
     """Chain-of-Focus' reward for mathematics: as `chain_of_focus`, with a library before the judge.
 
-    The instruction is not removed here. No answer is wrong and is not judged.
+    The instruction is not removed here. A missing answer is wrong and not judged.
 
     Args:
         completions: As in `chain_of_focus`.
         answers: As in `chain_of_focus`.
         math: As in `deepeyes_math`.
         questions: As in `chain_of_focus`.
-        judge: Asked where the library sees no equality, read as in `deepeyes_math`. None: what the
-            library does not find equal is wrong.
+        judge: Asked where the library finds no equality, read as in `deepeyes_math`. None: such answers
+            are wrong.
         mode: As in `chain_of_focus`, in "strict" the same.
 
     Returns:
@@ -208,7 +208,7 @@ def chain_of_focus_math(
 def _format(tags: Tags, given: Sequence[str]) -> Scores:
     good: Flags = (tags.count("<think>") > 0) & (tags.count("<answer>") > 0)
     good &= ~tags.unbalanced("think") & ~tags.unbalanced("answer")
-    # A text of up to as many characters cannot have more words.
+    # A text cannot have more words than characters.
     short = [len(text) <= _MOST_WORDS or len(text.split()) <= _MOST_WORDS for text in given]
     good &= np.array(short, np.bool_)
     return good.astype(np.float64)

@@ -1,7 +1,6 @@
 """DeepEyes: an answer that a judge accepts, well formed, and a bonus if it came with a zoom.
 
-The text that is scored is the whole response, observations included, because the sign of a zoom that
-worked is an image in it.
+The whole response is scored, observations included, because an image in it shows that a zoom worked.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from lfpc_rewards.presets._math import MathLibrary, math_or_judge, needed
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
 LONGEST_ANSWER = 1000
-"""Characters from which on an answer is wrong: long answers fool judges. In the original's code."""
+"""Answers of this many characters are wrong: long answers fool judges. In the original's code."""
 
 _IMAGE_START, _IMAGE_END = "<|vision_start|><|image_pad|>", "<|image_pad|><|vision_end|>"
 _TAGS = (*both("think", "answer"), _IMAGE_START, _IMAGE_END)
@@ -207,7 +206,7 @@ def deepeyes_math(
     r"""DeepEyes' reward for mathematics: ``1.2 accuracy + 0.4 format``, no tool.
 
     The answer is the last ``\boxed{..}`` after the last ``</think>``, cut at the first closing brace; there
-    should be exactly one. A library for mathematics compares it with the gold answer; where that sees no
+    should be exactly one. A library for mathematics compares it with the gold answer; where it finds no
     equality, a judge is asked.
 
     Args:
@@ -255,7 +254,7 @@ def deepeyes_math(
 
 
 class _Response:
-    """What both rewards for questions read in a response."""
+    """A batch as both rewards for questions read it."""
 
     def __init__(self, completions: Sequence[Transcript]) -> None:
         self.tags = Tags(transcripts(completions), _TAGS)

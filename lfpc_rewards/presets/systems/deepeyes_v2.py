@@ -17,10 +17,10 @@ from lfpc_rewards.presets._strict import StrictTurns, read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
 LONGEST_ANSWER = 300
-"""Characters from which on an answer is wrong. In the original's code."""
+"""Answers of this many characters are wrong. In the original's code."""
 
 _NO_ANSWER = "None"
-"""What the original's judge reads where there is no answer."""
+"""What the original sends to its judge if there is no answer."""
 
 _BOXED = re.compile(r"boxed\{")
 
@@ -88,14 +88,13 @@ def deepeyes_v2(
     * A ``<think>`` is put before a response that does not begin with one.
     * The answer is the first ``<answer>..</answer>`` after the last ``</think>``.
     * The format needs thinking, balanced; balanced ``<code>``; an answer that is not empty, with balanced
-      tags. An answer of 300 characters or more is wrong and ill formed, and is not judged.
+      tags. An answer of 300 characters or more is wrong, badly formed and not judged.
 
     Args:
         completions: (B,) decoded responses, or lists of messages.
         answers: (B,) right answers.
         questions: (B,) questions for the judge; None gives it empty texts.
-        judge: Answers a whole batch. What stands in the last "boxed{..}" of a reply is right if it has
-            "Yes" in it.
+        judge: Answers a whole batch. A reply is right if its last "boxed{..}" contains "Yes".
         mode: "exact", or "strict" with the loopholes of `SYSTEM` closed.
 
     Returns:
@@ -179,8 +178,8 @@ def deepeyes_v2_math(
 ) -> DeepEyesV2Parts:
     """DeepEyesV2's reward for mathematics: as `deepeyes_v2`, but the judge gets a tidied answer.
 
-    Units, wrappers and what stands before the last "=" go; there is no longest answer. Without an answer
-    the judge is not asked. A reply is read as in `deepeyes_reasoning`; one that says neither is wrong.
+    Units, wrappers and anything before the last "=" are removed; answers may have any length. Without an
+    answer the judge is not asked. A reply is read as in `deepeyes_reasoning`; one that says neither is wrong.
 
     Args:
         completions: As in `deepeyes_v2`.
@@ -226,7 +225,7 @@ def read_yes(reply: str) -> float:
 
 
 class _Response:
-    """What all three rewards read in a response."""
+    """A batch as all three rewards read it."""
 
     def __init__(self, completions: Sequence[Transcript], *calls: str) -> None:
         texts = transcripts(completions)

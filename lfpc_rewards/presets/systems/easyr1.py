@@ -109,7 +109,7 @@ def easyr1_r1v(
         answers: (B,) right answers.
         grader: The module `mathruler.grader`, or anything with its `grade_answer`; where it raises, the
             answer is wrong. "strict" compares with the rules of `answers_match` and does not need it.
-        format_weight: Weight of the format, from that of the accuracy.
+        format_weight: Weight of the format; the accuracy has the rest.
         mode: "exact", or "strict" with the loopholes of `SYSTEM` closed.
 
     Returns:

@@ -149,8 +149,8 @@ def gui_r1(
         array([1. , 0.2, 0. ])
     """
     same_length(len(completions), answers=answers)
-    read_rows = enumerate(read_golds(answers))
-    golds = [_gold(gold, f"answers[{row}]", answers[row]) for row, gold in read_rows]
+    numbered = enumerate(read_golds(answers))
+    golds = [_gold(gold, f"answers[{row}]", answers[row]) for row, gold in numbered]
     strict = is_strict(mode)
     if strict:
         read = read_strictly(completions, "tool_call")
@@ -210,7 +210,7 @@ def _strict_action(text: str) -> tuple[_Action | None, bool]:
 def _literal(text: str) -> Any:
     """The value of a Python literal, None for any other text; nothing runs."""
     try:
-        # Python warns of an escape that it does not know and then reads a backslash: so it is written as one.
+        # Python warns about unknown escapes and keeps their backslash; doubled, it does not warn.
         return ast.literal_eval(_BACKSLASH.sub(lambda found: found[0] if found[1] else "\\\\", text))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None

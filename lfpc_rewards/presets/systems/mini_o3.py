@@ -1,7 +1,7 @@
 """Mini-o3: an answer that a judge accepts, after any number of zooms.
 
-The reward sees the texts of the assistant turns. The published recipe switches format, penalty and tool
-reward off, so that only the answer pays; the code has them all.
+The reward sees the texts of the assistant turns. The published recipe turns format, penalty and tool
+reward off, so that only the answer counts; the code has them all.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Pixel-Reasoner: an answer that a library for mathematics accepts, and curiosity about the tool.
 
-Curiosity is paid in a group: to those who look while few rollouts of the prompt do. The code and the
-paper compute it differently; both are here.
+Curiosity rewards rollouts that use the tool while few others of the prompt do. The code and the paper compute
+it differently; both are here.
 """
 
 from __future__ import annotations
@@ -172,8 +172,8 @@ def pixel_reasoner_accuracy(
         texts: (B,) responses.
         answers: (B,) right answers, or lists of them, of which any is right.
         math: The module math_verify, or anything with its `parse` and `verify`.
-        requires_box: Take the answer from the last "boxed" only; in the published code this is meant
-            and, by an argument in the wrong place, not done.
+        requires_box: Take the answer from the last "boxed" only; the published code intends this
+            but does not do it, because of a misplaced argument.
 
     Returns:
         (B,) 1.0, 0.0 or -1.0; NaN where the original raises: without "boxed" although it is required.
@@ -275,7 +275,7 @@ def _accepted(gold: Any) -> tuple[str, ...]:
 
 
 def _candidates(text: str) -> Iterator[str]:
-    """What follows the last box, then what the first answer tag on one line holds, as a box."""
+    """The text from the last box on, then the first answer tag on one line, as a box."""
     _, found, tail = text.rpartition("\\boxed")
     if found:
         yield ("\\boxed" + tail).strip()
@@ -284,7 +284,7 @@ def _candidates(text: str) -> Iterator[str]:
 
 
 class _Rule:
-    """The rule of a batch: each gold answer is read once, each part of an answer compared once with it."""
+    """Compares the answers of a batch; each gold answer is parsed once, each comparison made once."""
 
     def __init__(self, math: MathLibrary, requires_box: bool) -> None:
         self._math, self._requires_box = math, requires_box
@@ -374,7 +374,7 @@ def _boxed_or_tagged(text: str) -> str | None:
 
 
 def _boxes(text: str) -> list[str]:
-    """What stands in each box whose braces close."""
+    """The content of each box whose braces close."""
     boxes = []
     for piece in text.split("\\boxed{")[1:]:
         depth = 1

@@ -1,4 +1,4 @@
-"""SE-GUI: a click, paid for hitting the target and for being near its centre.
+"""SE-GUI: a click that hits the target, and is near its centre.
 
 The click is the ``coordinate`` of the first tool call. Point, target and image are in pixels of the shown
 image.

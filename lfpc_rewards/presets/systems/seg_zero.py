@@ -1,7 +1,7 @@
 """Seg-Zero and VisionReasoner: a box and points for a segmentation model, scored by thresholds.
 
 Seg-Zero asks for one object with two points, VisionReasoner for a list of objects with one point each. Every
-term is a yes or no, so that a segmentation model need not run during training.
+term is 0 or 1, so no segmentation model has to run during training.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,17 +18,14 @@ from lfpc_rewards._packing import four_numbers
 from lfpc_rewards._tags import Tags, both
 from lfpc_rewards._typing import Message, Scores
 from lfpc_rewards.presets._assignment import assign
-from lfpc_rewards.presets._boxes import as_numbers, numbers_in, pixel_inclusive_iou, read_golds
+from lfpc_rewards.presets._boxes import Numbers, as_numbers, numbers_in, pixel_inclusive_iou, read_golds
 from lfpc_rewards.presets._completions import first_texts, last_texts, same_length
 from lfpc_rewards.presets._layout import thought_and_answer
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
-Numbers: TypeAlias = tuple[float, ...]
-"""A box and the points behind it."""
-
 MOST_OBJECTS = 120
-"""Objects of VisionReasoner beyond this many are not looked at. In the original's code."""
+"""VisionReasoner ignores further objects. In the original's code."""
 
 _NAMES = ("bbox", "points_1", "points_2")
 _OBJECT = re.compile(r"{[^}]+}")
@@ -199,8 +196,8 @@ def vision_reasoner(
     """VisionReasoner's reward: ``format + accuracy + non_repeat``.
 
     The answer is the first ``<answer>..</answer>``, a JSON list of ``{"bbox_2d": [..], "point_2d": [..]}``.
-    Objects are assigned to gold objects so that their scores sum to the most. Boxes are compared with their
-    last pixels included.
+    Objects are assigned to gold objects so that the sum of their scores is largest. Boxes are compared with
+    their last pixels included.
 
     Args:
         completions: (B,) texts, or lists of messages, of which the first is read.

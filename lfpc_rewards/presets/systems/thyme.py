@@ -15,8 +15,7 @@ from lfpc_rewards._json import json_or_none
 from lfpc_rewards._tags import Flags, Tags, both
 from lfpc_rewards._typing import Scores
 from lfpc_rewards.presets._completions import Transcript, same_length, transcripts, written
-from lfpc_rewards.presets._judging import BatchJudge, Reader, ask, strict_accuracy
-from lfpc_rewards.presets._judging import read_strictly as read_verdict
+from lfpc_rewards.presets._judging import BatchJudge, Reader, ask, read_verdict, strict_accuracy
 from lfpc_rewards.presets._math import Grader, MathLibrary, graded, math_equal, needed
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
@@ -30,10 +29,10 @@ _THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 _THEN_ANSWER = re.compile(r"\s<answer>")
 _SANDBOX = re.compile(r"<sandbox_output>(.*?)</sandbox_output>", re.DOTALL)
 _ASIDE = ("<image>", "</sandbox_output>", "<sandbox_output>")
-"""Tags that are no part of the thinking."""
+"""Tags that are removed from the thinking."""
 
 _FAILED = "sandbox for"
-"""What an error message of the sandbox holds."""
+"""Part of every error message of the sandbox."""
 
 _PREFIXES = (
     *("The best answer is", "The correct answer is", "The answer is", "The answer: ", "Answer: "),
@@ -120,8 +119,8 @@ def thyme(
         completions: (B,) decoded responses with the sandbox's outputs, or lists of messages.
         answers: (B,) right answers.
         questions: (B,) questions for the judges; None gives them empty texts.
-        judge: Answers a whole batch, with JSON such as ``{"Correctness": 1}``; a reply without is asked for
-            again, three times in all, and then scores 0.
+        judge: Answers a whole batch, with JSON such as ``{"Correctness": 1}``; if it gives none it is asked
+            again, three times in all, and then the answer scores 0.
         consistency_judge: The same for consistency, ``{"Consistency": 1}``; as gold answer it is given the
             last 500 characters of the thinking. Needed if its weight is not 0.
         math: The module math_verify. Unused in "strict".
@@ -209,7 +208,7 @@ def thinking_of(text: str) -> str:
 
 
 def bare_answer(text: str) -> str:
-    """An answer without the phrases that lead to it."""
+    """An answer without introductions such as "The answer is"."""
     text = text.strip()
     for prefix in _PREFIXES:
         text = text.replace(prefix, "")

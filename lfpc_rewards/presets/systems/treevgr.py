@@ -1,8 +1,8 @@
 """TreeVGR: how well the boxes that a model names while it thinks cover the gold boxes.
 
 Its authors published the metric of their benchmark, which is what `exact` gives. The reward of their training
-is in no public code; by the paper it is the mean of this and its counterpart for precision. A mean still pays
-half of what a text gets that tiles the image, so `strict` takes the harmonic mean.
+is not in public code; in the paper it is the mean of this and its counterpart for precision. With a mean, a
+text that tiles the image with boxes still gets half, so `strict` takes the harmonic mean.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lfpc_rewards._typing import Message, Scores
-from lfpc_rewards.presets._boxes import Box, gold_box_lists, numbers_in, plain_iou
+from lfpc_rewards.presets._boxes import Numbers, gold_box_lists, numbers_in, plain_iou
 from lfpc_rewards.presets._completions import first_texts, last_texts, same_length
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
@@ -92,7 +92,7 @@ def _sides(inside: str) -> tuple[float, ...] | None:
     return box if box[0] < box[2] and box[1] < box[3] else None
 
 
-def best_iou(boxes: Sequence[Box], golds: Sequence[Box], both_ways: bool) -> float:
+def best_iou(boxes: Sequence[Numbers], golds: Sequence[Numbers], both_ways: bool) -> float:
     """Mean over the gold boxes of the best IoU; `both_ways`: its harmonic mean with the counterpart."""
     if not boxes or not golds:
         return 0.0

@@ -19,7 +19,7 @@ from lfpc_rewards._tags import Tags, both
 from lfpc_rewards._typing import Boxes, Message, Scores
 from lfpc_rewards.geometry import giou
 from lfpc_rewards.presets._boxes import (
-    Box,
+    Numbers,
     as_numbers,
     giou_as_written,
     gold_box_lists,
@@ -167,18 +167,18 @@ def visual_rft(
     if is_strict(mode):
         read = read_strictly(completions, "tool_call")
         found = [_boxes_of(text) for text in read.texts()]
-        overlap, confidence = detection_scores(found, golds, strict=True)
-        return VisualRftParts(overlap, confidence, read.well_formed, overlap + confidence + read.well_formed)
+        ious, confidence = detection_scores(found, golds, strict=True)
+        return VisualRftParts(ious, confidence, read.well_formed, ious + confidence + read.well_formed)
     texts = first_texts(completions)
     tags = Tags(texts, both("think", "answer"))
     start, stop = tags.line_pair("answer")
     found = [_boxes_of(_repaired(text)) for text in tags.stripped(np.maximum(start, 0), stop)]
-    overlap, confidence = detection_scores(found, golds, strict=False)
+    ious, confidence = detection_scores(found, golds, strict=False)
     gold_texts = [gold if isinstance(gold, str) else "" for gold in answers]
     same = math_equal(texts, gold_texts, needed(math)) > 0
-    overlap, confidence = np.where(same, 1.0, overlap), np.where(same, 1.0, confidence)
+    ious, confidence = np.where(same, 1.0, ious), np.where(same, 1.0, confidence)
     layout = thought_and_answer(tags)
-    return VisualRftParts(overlap, confidence, layout, overlap + confidence + layout)
+    return VisualRftParts(ious, confidence, layout, ious + confidence + layout)
 
 
 def visual_rft_lisa(
@@ -236,7 +236,7 @@ def visual_rft_lisa(
 
 
 def _repaired(inside: str) -> str:
-    """What the original hands to its JSON parser, but for the quotes: an answer's list, repaired."""
+    """The answer's list, repaired as in the original; only quotes are replaced later."""
     inside = inside.replace("[[", "[").replace("]]", "]").replace("\n", "")
     return _completed(inside[: inside.find("</answer>")] if "</answer>" in inside else inside)
 
@@ -262,7 +262,7 @@ def _boxes_of(text: str) -> Found:
 
 
 def _is_broken(place: tuple[Any, ...]) -> bool:
-    """Whether the original stops when it comes to compare this place."""
+    """Whether the original fails at comparing this place."""
     return len(place) != 4 or not all(isinstance(side, int | float) for side in place)
 
 
@@ -312,7 +312,7 @@ def _only_corners(text: str) -> tuple[float, ...]:
 
 
 def detection_scores(
-    found: Sequence[Found], golds: Sequence[Sequence[Box]], *, strict: bool
+    found: Sequence[Found], golds: Sequence[Sequence[Numbers]], *, strict: bool
 ) -> tuple[Scores, Scores]:
     """(B,) IoU and confidence: each box takes the best free gold box, the surest box first."""
     rows = [_matched(*row, strict) for row in zip(found, golds, strict=True)]
@@ -320,7 +320,7 @@ def detection_scores(
     return ious, confidences
 
 
-def _matched(found: Found, golds: Sequence[Box], strict: bool) -> tuple[float, float]:
+def _matched(found: Found, golds: Sequence[Numbers], strict: bool) -> tuple[float, float]:
     if not found:
         return 0.0, 0.0
     free = list(golds)

@@ -19,7 +19,7 @@ from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
 LONGEST_ANSWER = 300
-"""Characters from which on an answer is wrong. In the original's code."""
+"""Answers of this many characters are wrong. In the original's code."""
 
 _GOLD_OPTION = re.compile(r"[ (\[]*([A-F])(?:$|[.)\]]|[:-]\s+)")
 _OPTIONS = tuple(map(re.compile, (r"\(([A-Z])\)", r"([A-Z])[.)\s]", r"([A-Z])")))
@@ -91,7 +91,7 @@ def zwz(
     r"""ZwZ's reward for perception: right by a cascade of comparisons.
 
     The answer is the first ``<answer>..</answer>`` on one line, else the whole response. An empty one is
-    wrong and ill formed, one of 300 characters or more is wrong. Then the first that agrees decides:
+    wrong and badly formed, one of 300 characters or more is wrong. Then the first that agrees decides:
 
     1. the last line "Answer: ..", tidied, is the gold answer, tidied;
     2. for a gold letter and a question with an "A" and two line breaks, the first option named: "(A)", else
