@@ -1,4 +1,4 @@
-"""One tool call, in whatever form it was written: which tool it names, and the box that it gives it."""
+"""One tool call in any of the known forms: which tool it names, and with which box."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ BoxArgument: TypeAlias = str | tuple[str, str, str, str]
 """The argument that holds the four numbers of a box, or the four arguments that hold one each."""
 
 Tools: TypeAlias = Mapping[str, BoxArgument]
-"""The crop tools that there are, each with where it declares its box."""
+"""The names of the crop tools, each with the argument of its box."""
 
 CROP_TOOL: Tools = {TOOL_NAME: BOX_ARGUMENT}
 
 Call: TypeAlias = tuple[bool, Box | None]
-"""Whether it is a call of a crop tool, and its box, None unless that is four finite numbers."""
+"""Whether it calls a crop tool, and its box; None unless that is four finite numbers."""
 
 NO_CROP: Call = (False, None)
 
@@ -36,7 +36,7 @@ _GLM_ARGUMENT = re.compile(r"<arg_key>([^<]+)</arg_key>\s*<arg_value>(.*?)</arg_
 
 
 def tools_of(tool: str | Mapping[str, str | Sequence[str]]) -> Tools:
-    """The tools that a caller names by `tool`, checked.
+    """The argument `tool` of `parse_completion`, checked.
 
     Raises:
         TypeError: A name is no text, or a box is declared as anything but one name or four.
@@ -68,8 +68,7 @@ def read_written_call(text: str, tools: Tools) -> Call:
         written = form.fullmatch(text)
         if written is not None:
             name, inside = written.groups()
-            # A value is JSON where it can be, as the parsers of these forms read it, else the text between
-            # its line breaks. Only numbers matter here, so the text stays what it is.
+            # A value is JSON or else text. Only numbers matter here, so any other text is left out.
             return _read(name, {key: json_or_none(value) for key, value in argument.findall(inside)}, tools)
     return read_call_object(json_or_none(text), tools)
 
@@ -102,7 +101,7 @@ def _read(name: Any, arguments: Any, tools: Tools) -> Call:
 
 
 def _box(numbers: Any) -> Box | None:
-    if isinstance(numbers, str):  # chat parsers that know what the tool declares read it so
+    if isinstance(numbers, str):  # some chat parsers leave the list as text
         numbers = json_or_none(numbers)
     if not isinstance(numbers, list | tuple):
         return None

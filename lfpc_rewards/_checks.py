@@ -25,7 +25,7 @@ def as_floats(values: ArrayLike, name: str, last: int, *, single: bool = True) -
         and values.dtype in (_FLOAT64, _FLOAT32)
         and values.flags.carray
     ):
-        return values  # The usual array, as kernels want it: the checks below would all pass.
+        return values  # the usual array, in the form for kernels: every check below would pass
     shape = f"(..., {last})" if single else f"(n, {last})"
     try:
         array = np.asarray(values)
@@ -39,7 +39,7 @@ def as_floats(values: ArrayLike, name: str, last: int, *, single: bool = True) -
         raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
     if array.dtype != np.float32:
         array = array.astype(np.float64, copy=False)
-    # Kernels see one layout only: numba compiles again for a read-only array.
+    # Kernels see one memory layout only: numba would compile again for a read-only array.
     return np.ascontiguousarray(array) if array.flags.writeable else array.copy()
 
 
@@ -59,7 +59,7 @@ def as_sizes(sizes: SizesLike, name: str = "image_sizes") -> Floats:
 
 
 def as_positive_sizes(sizes: SizesLike, name: str = "image_sizes") -> Floats:
-    """(..., 2) sizes of pictures that exist."""
+    """(..., 2) positive finite sizes."""
     array = as_sizes(sizes, name)
     good = are_sizes(array)
     if not good.all():
@@ -109,12 +109,12 @@ def as_out(out: Floats | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> 
 
 
 def are_boxes(boxes: Boxes, *, with_area: bool) -> NDArray[np.bool_]:
-    """(...) whether each is four finite numbers in order, as `area_of` has it in kernels."""
+    """(...) whether each is four finite numbers in order, as `area_of` decides in kernels."""
     with np.errstate(all="ignore"):
         w = boxes[..., 2] - boxes[..., 0]
         h = boxes[..., 3] - boxes[..., 1]
         area = w * h
-        # Shape () gives a bool of numpy.
+        # For shape () this is a numpy bool.
         good = np.asarray((w >= 0) & (h >= 0) & (area * 4 < np.inf))
         return good & (area > 0) if with_area else good
 

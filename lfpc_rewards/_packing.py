@@ -1,7 +1,7 @@
-"""From nested Python lists to flat arrays: where most of the time of a reward goes.
+"""From nested Python lists to flat arrays, which takes most of the time of a reward.
 
-A compiled function reads the usual boxes: lists or tuples of four floats or ints. All others are left to
-Python. So is everything where Python runs without the GIL.
+A compiled function reads the usual boxes, lists or tuples of four floats or ints; Python reads all others,
+and everything where it runs without the GIL.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ def pack_rows(
 ) -> tuple[F64, I64] | None:
     """(4 * n,) coordinates of all boxes of all rows, and where each row's boxes start.
 
-    A box that is more than a list of four plain numbers is read by `numbers_of`. None if that gives None,
-    or if a row is neither a list nor a tuple.
+    `numbers_of` reads boxes that are not lists of four plain numbers. Returns None if it gives None, or if a
+    row is neither a list nor a tuple.
     """
     rows = rows if type(rows) is list else list(rows)
-    read = read_rows(id(rows), KINDS) if HAS_GIL else _unread(rows)
+    read = pack_lists(id(rows), KINDS) if HAS_GIL else _unread(rows)
     if read is None:
         return None
     flat, starts, odd = read
@@ -80,7 +80,7 @@ def pack_rows(
 
 
 def _unread(rows: list[Any]) -> tuple[F64, I64, I64] | None:
-    """`read_rows` that leaves every box to Python."""
+    """As `pack_lists`, but every box is left to Python."""
     if not set(map(type, rows)) <= {list, tuple}:
         return None
     starts = starts_of(list(map(len, rows)))
@@ -88,7 +88,7 @@ def _unread(rows: list[Any]) -> tuple[F64, I64, I64] | None:
 
 
 @object_kernel
-def read_rows(rows: int, kinds: NDArray[np.intp]) -> tuple[F64, I64, I64] | None:
+def pack_lists(rows: int, kinds: NDArray[np.intp]) -> tuple[F64, I64, I64] | None:
     # (coordinates of all boxes, where each row starts, which boxes were not read); None if a row is
     # neither a list nor a tuple.
     count = list_size(rows)

@@ -1,7 +1,6 @@
 """One compiled pass over the text of many assistant turns: tags, structure, answer, boxes of tool calls.
 
-The kernels decide everything that can be decided without a JSON parser. A call that is not written in the
-plainest way is handed to `_calls`, which parses it.
+The kernels read calls in the plainest JSON; any other call goes to `_calls`, which parses it.
 """
 
 from __future__ import annotations
@@ -19,18 +18,18 @@ from lfpc_rewards._jit import kernel, part
 from lfpc_rewards._tags import I64, Codes, both, in_chunks, next_open, spelling, tag_at
 
 MALFORMED, BARE, CALL, ANSWER = 0, 1, 2, 3
-"""Shapes of a turn: none of the following; only thinking; thinking and a call; thinking and an answer."""
+"""Shapes of a turn: anything else; only thinking; thinking and a call; thinking and an answer."""
 
 _MARKED = 4
 """Added to the shape of a text in which something looks like the start or end of a turn."""
 
 _SHORTEST_CALL = len("<tool_call></tool_call>")
 _ZERO, _NONE = cast("int", np.int64(0)), cast("int", np.int64(-1))
-"""Where 0 and -1 start a variable that is an argument later: numba would compile once more for a literal."""
+"""Typed 0 and -1 for variables that are passed on: numba would compile again for a literal."""
 
 _NAMES = both("think", "tool_call", "answer")
 _TAGS = spelling([*_NAMES, *both("tool_response"), "<|", "</|"])
-"""The tags of a turn, by the numbers below: even ones open, odd ones close. Others may begin another turn."""
+"""The tags of a turn: even indices open, odd ones close. Those after `_LAST` may begin another turn."""
 
 _THINK_END, _CALL, _CALL_END, _ANSWER, _ANSWER_END, _LAST = 1, 2, 3, 4, 5, 5
 _WIDTHS = np.array(list(map(len, _NAMES)), np.int64)
@@ -42,7 +41,7 @@ _ARGUMENTS_KEY = np.frombuffer(b'"arguments"', np.uint8)
 _BOX_KEY = np.frombuffer(f'"{BOX_ARGUMENT}"'.encode(), np.uint8)
 _NUMBER = r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*"
 BOX_IN_TEXT = re.compile(rf"\[{','.join([_NUMBER] * 4)}\]")
-"""A box as models write it, with a group for each number. `read_box` reads the plainest of these."""
+"""A box as models write it, with a group for each number. `read_box` reads the plainest form."""
 
 _POWERS = 10.0 ** np.arange(16)
 _IS_SPACE = np.array([chr(code).isspace() for code in range(0x3001)], np.bool_)  # none lies beyond
@@ -54,8 +53,8 @@ class Turns(NamedTuple):
     Attributes:
         texts: The turns.
         shapes: (N,) `MALFORMED`, `BARE`, `CALL` or `ANSWER`.
-        marked: (N,) whether a text may hold more than one turn: it has a special token, a ``<tool_response>``
-            or a line "user" after a closing tag. `_roles` decides.
+        marked: (N,) whether a text may hold more than one turn (a special token, a ``<tool_response>`` or a
+            line "user" after a closing tag): then `_roles` splits it.
         answers: (2 * N,) where each answer starts and stops in its turn, stripped; -1 if there is none.
             A turn that calls a tool in its text has no answer.
         call_starts: (N + 1,) where each turn's calls start.
@@ -81,7 +80,7 @@ def read_turns(texts: Sequence[str], tools: Tools = CROP_TOOL) -> Turns:
     found = [(np.empty(0, np.bool_), np.empty(0))]
     for first, codes, lengths in in_chunks(texts):
         spans, is_crop, boxes = scan_turns(codes, lengths, first, shapes, answers, call_starts)
-        if tools != CROP_TOOL:  # the kernels know no other
+        if tools != CROP_TOOL:  # the only tool that the kernels know
             is_crop[:] = False
         for call in np.flatnonzero(~is_crop).tolist():
             turn, start, stop = spans[3 * call : 3 * call + 3].tolist()
@@ -267,13 +266,12 @@ def scan_turn(
     is_crop: NDArray[np.bool_],
     boxes: NDArray[np.float64],
 ) -> int:
-    # Reads one turn, given how many calls there were before it; returns how many there are after it. `names`
-    # and `places` are room for its first four tags: even names open, odd ones close; where each starts and
-    # stops.
+    # Reads one turn. Takes the number of calls so far and returns the new one. `names` and `places` are
+    # buffers for its first four tags: which tag, and where it starts and stops.
     tags = 0
     marked = False
     turn_calls = calls
-    # About the text after the last </think> so far: the open call, the answers, the span of the first.
+    # Of the text after the last </think> so far: the open call, the number of answer tags, the first answer.
     call, opened, closed, answer_start, answer_stop = _NONE, 0, 0, -1, -1
     i = next_open(codes, start, stop)
     while i < stop:
@@ -288,7 +286,7 @@ def scan_turn(
             names[tags] = name
             places[2 * tags], places[2 * tags + 1] = begin, i
         tags += 1
-        if name == _THINK_END:  # What was said so far was thinking: forget it.
+        if name == _THINK_END:  # everything so far was thinking: forget it
             calls = turn_calls
             call, opened, closed, answer_start, answer_stop = _NONE, 0, 0, -1, -1
         elif name == _CALL and call < 0:

@@ -28,7 +28,7 @@ Reduce: TypeAlias = Literal["best", "last", "first", "mean"]
 RowCrops: TypeAlias = BoxesLike | Sequence[BoxesLike | None] | None
 """The crops of one rollout: zero or more boxes; a box that is None or malformed is a bad crop."""
 
-_Packed: TypeAlias = tuple[NDArray[np.float64], NDArray[np.int64]]
+_PackedCrops: TypeAlias = tuple[NDArray[np.float64], NDArray[np.int64]]
 """Crops of a batch: (4 * crops,) coordinates, bad boxes as NaN, and (B + 1,) where each rollout's start."""
 
 OVERLAP_THRESHOLD = 0.9
@@ -116,9 +116,9 @@ async def judged_accuracy_reward(
     """`accuracy_reward` with a judge for the answers on which the rules do not decide.
 
     The rules decide most rows: the accepted answer in other letters is right; no answer, another option,
-    two options, another number, "no" for "yes" are wrong. Only what is left, words that are not the
-    accepted words, goes to the judge, all rows at once and the same case only once. Limits of
-    concurrency, time and money are the judge's own business; so is the network: this package has none.
+    two options, another number, "no" for "yes" are wrong. Only other words go to the judge, all rows at once
+    and the same case only once. The judge itself limits concurrency, time and money, and does the
+    networking: this package has none.
 
     Args:
         completions: (B,) strings, message lists or rollouts.
@@ -128,8 +128,8 @@ async def judged_accuracy_reward(
         questions: (B,) texts for the judge to read; without them it gets None.
 
     Returns:
-        (B,) 0.0 or 1.0; NaN where `answers` is None and where the judge does not know. A judge that fails
-        says nothing about the model, so it must never cost a rollout its reward.
+        (B,) 0.0 or 1.0; NaN where `answers` is None or the judge does not know: that is not the model's
+        fault, so it must not cost a rollout its reward.
 
     Raises:
         TypeError: As `accuracy_reward`.
@@ -146,7 +146,7 @@ async def judged_accuracy_reward(
         >>> asyncio.run(judged_accuracy_reward(said, ["red"] * 4, judge=judge))
         array([ 1.,  0.,  1., nan])
     """
-    import asyncio  # here, because whoever has no judge should not wait for it
+    import asyncio  # here: its import takes time, and only judges need it
 
     given = read_columns(completions).answer_texts()
     _same_length(len(given), answers=answers, choices=choices)
@@ -364,7 +364,7 @@ def check_grounding(overlap_threshold: float | None, iou_weight: float) -> None:
 
 
 def _grounding(
-    crops: _Packed, targets: Targets, overlap_threshold: float | None, iou_weight: float, reduce: Reduce
+    crops: _PackedCrops, targets: Targets, overlap_threshold: float | None, iou_weight: float, reduce: Reduce
 ) -> GroundingParts:
     if reduce not in _REDUCE:
         raise ValueError(f'reduce must be "best", "last", "first" or "mean", got {reduce!r}')
@@ -495,7 +495,7 @@ def _same_length(rows: int, **columns: Any) -> None:
             raise ValueError(f"{name} must have one entry per completion, got {len(column)} for {rows}")
 
 
-def _crops_of(columns: Columns, which: str | None) -> _Packed:
+def _crops_of(columns: Columns, which: str | None) -> _PackedCrops:
     """The boxes in the completions themselves: of the delivered crops, or of all that were requested."""
     if which not in (None, "requested"):
         raise ValueError(f'crops must be a list of rows, None or "requested", got {which!r}')
@@ -505,11 +505,11 @@ def _crops_of(columns: Columns, which: str | None) -> _Packed:
     return columns.boxes.reshape(-1, 4)[columns.delivered].reshape(-1), starts
 
 
-def _pack_crops(crops: Sequence[RowCrops]) -> _Packed:
+def _pack_crops(crops: Sequence[RowCrops]) -> _PackedCrops:
     packed = pack_rows(crops, _crop_numbers)
     if packed is None:
         packed = pack_rows([_crop_list(row, i) for i, row in enumerate(crops)], four_numbers)
-    return cast("_Packed", packed)
+    return cast("_PackedCrops", packed)
 
 
 def _crop_numbers(box: Any) -> tuple[float, ...] | None:
