@@ -16,6 +16,15 @@ SIZE = "must be a positive finite (width, height)"
 _FLOAT64, _FLOAT32 = np.dtype(np.float64), np.dtype(np.float32)
 
 
+def same_length(rows: int, **columns: Any) -> None:
+    """Raise unless every column that is given has one entry per completion."""
+    for name, column in columns.items():
+        if isinstance(column, str):
+            raise TypeError(f"{name} must be a list with one entry per completion, got {column!r}")
+        if column is not None and len(column) != rows:
+            raise ValueError(f"{name} must have one entry per completion, got {len(column)} for {rows}")
+
+
 def as_floats(values: ArrayLike, name: str, last: int, *, single: bool = True) -> Floats:
     """A C-contiguous float array with `last` entries on its last axis; not `single`: with just two axes."""
     if (

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lfpc_rewards import _kernels
+from lfpc_rewards._checks import same_length
 from lfpc_rewards._packing import four_numbers, pack_rows, starts_of
 from lfpc_rewards._reading import Columns
 from lfpc_rewards._typing import Accepted, BoxesLike, Choices, Judge, Scores, SizesLike
@@ -94,7 +95,7 @@ def _accuracy(
     answers: Sequence[Accepted | None],
     choices: Sequence[Choices | None] | None,
 ) -> Scores:
-    _same_length(len(given), answers=answers, choices=choices)
+    same_length(len(given), answers=answers, choices=choices)
     verdicts: list[float | None] = list(match_letters(given, answers, choices))
     for row in [row for row, verdict in enumerate(verdicts) if verdict is None]:
         accepted, options = answers[row], None if choices is None else choices[row]
@@ -149,9 +150,7 @@ async def judged_accuracy_reward(
     import asyncio  # here: its import takes time, and only judges need it
 
     given = read_columns(completions).answer_texts()
-    _same_length(len(given), answers=answers, choices=choices)
-    if questions is not None:
-        _same_length(len(given), questions=questions)
+    same_length(len(given), answers=answers, choices=choices, questions=questions)
     scores = np.full(len(given), np.nan)
     doubtful: dict[tuple[str | None, str, tuple[str, ...]], list[int]] = {}
     for row, (answer, accepted) in enumerate(zip(given, answers, strict=True)):
@@ -473,9 +472,9 @@ def lfpc_reward(
         if crops is None or isinstance(crops, str):
             packed = _crops_of(columns, crops)
         else:
-            _same_length(len(accuracy), crops=crops)
+            same_length(len(accuracy), crops=crops)
             packed = _pack_crops(crops)
-        _same_length(len(accuracy), targets=targets)
+        same_length(len(accuracy), targets=targets)
         truth = _as_targets(targets, image_sizes)
         grounding = _grounding(packed, truth, overlap_threshold, iou_weight, reduce)
         terms.append((grounding_weight, grounding.total))
@@ -483,16 +482,6 @@ def lfpc_reward(
     for weight, scores in terms:
         total += weight * np.nan_to_num(scores, nan=0.0)
     return total
-
-
-def _same_length(rows: int, **columns: Any) -> None:
-    for name, column in columns.items():
-        if column is None and name == "choices":
-            continue
-        if isinstance(column, str):
-            raise TypeError(f"{name} must be a list with one entry per completion, got {column!r}")
-        if len(column) != rows:
-            raise ValueError(f"{name} must have one entry per completion, got {len(column)} for {rows}")
 
 
 def _crops_of(columns: Columns, which: str | None) -> _PackedCrops:

@@ -92,15 +92,6 @@ def refuse_one(completions: Any) -> None:
         raise TypeError(f"completions must be a list of completions, got {type(completions).__name__}")
 
 
-def same_length(rows: int, **columns: Any) -> None:
-    """Raise unless every column that is given has one entry per completion."""
-    for name, column in columns.items():
-        if isinstance(column, str):
-            raise TypeError(f"{name} must be a list with one entry per completion, got {column!r}")
-        if column is not None and len(column) != rows:
-            raise ValueError(f"{name} must have one entry per completion, got {len(column)} for {rows}")
-
-
 def messages_of(completion: Any, name: str) -> Sequence[Message]:
     """The messages of a completion that is not a string."""
     if not isinstance(completion, list | tuple):

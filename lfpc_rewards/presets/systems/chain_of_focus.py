@@ -11,9 +11,10 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
+from lfpc_rewards._checks import same_length
 from lfpc_rewards._tags import Flags, Tags, both
 from lfpc_rewards._typing import Scores
-from lfpc_rewards.presets._completions import Transcript, same_length, transcripts
+from lfpc_rewards.presets._completions import Transcript, transcripts
 from lfpc_rewards.presets._judging import BatchJudge, ask, read_judgement, strict_accuracy
 from lfpc_rewards.presets._math import MathLibrary, math_or_judge, needed
 from lfpc_rewards.presets._strict import read_strictly

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lfpc_rewards._checks import same_length
 from lfpc_rewards._tags import Flags, Places, Tags, both, lengths_of
 from lfpc_rewards._typing import Scores
 from lfpc_rewards.parsing import read_columns
-from lfpc_rewards.presets._completions import Transcript, same_length, transcripts
+from lfpc_rewards.presets._completions import Transcript, transcripts
 from lfpc_rewards.presets._judging import (
     BatchJudge,
     ask,

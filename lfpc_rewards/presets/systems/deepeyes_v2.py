@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lfpc_rewards._checks import same_length
 from lfpc_rewards._tags import Flags, Places, Tags, both, lengths_of
 from lfpc_rewards._typing import Scores
-from lfpc_rewards.presets._completions import Transcript, same_length, transcripts
+from lfpc_rewards.presets._completions import Transcript, transcripts
 from lfpc_rewards.presets._final_answer import tidy_final_answer
 from lfpc_rewards.presets._judging import BatchJudge, ask, read_equivalence, strict_accuracy
 from lfpc_rewards.presets._strict import StrictTurns, read_strictly

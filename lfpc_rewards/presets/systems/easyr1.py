@@ -12,9 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lfpc_rewards._checks import same_length
 from lfpc_rewards._tags import Tags, both
 from lfpc_rewards._typing import Message, Scores
-from lfpc_rewards.presets._completions import first_texts, same_length
+from lfpc_rewards.presets._completions import first_texts
 from lfpc_rewards.presets._final_answer import same_answer_line
 from lfpc_rewards.presets._judging import strict_accuracy
 from lfpc_rewards.presets._layout import thought_and_answer

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from lfpc_rewards._checks import as_positive_sizes
+from lfpc_rewards._checks import as_positive_sizes, same_length
 from lfpc_rewards._packing import NO_BOX
 from lfpc_rewards._tags import Flags
 from lfpc_rewards._typing import Boxes, Floats, Scores, SizesLike
 from lfpc_rewards.presets._boxes import INTEGER_BOX, numbers_in
-from lfpc_rewards.presets._completions import TurnList, same_length, turns_of
+from lfpc_rewards.presets._completions import TurnList, turns_of
 from lfpc_rewards.presets._judging import BatchJudge, ask, read_verdict, strict_accuracy
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict

@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lfpc_rewards._checks import same_length
 from lfpc_rewards._json import json_or_none
 from lfpc_rewards._tags import Tags, both
 from lfpc_rewards._typing import Message, Scores
 from lfpc_rewards.presets._boxes import as_number, as_numbers, read_golds
-from lfpc_rewards.presets._completions import first_texts, same_length
+from lfpc_rewards.presets._completions import first_texts
 from lfpc_rewards.presets._layout import thought_and_answer
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict

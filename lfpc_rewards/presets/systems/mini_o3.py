@@ -12,10 +12,11 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from lfpc_rewards._checks import same_length
 from lfpc_rewards._tags import Tags, both
 from lfpc_rewards._typing import Scores
-from lfpc_rewards.presets._completions import TurnList, same_length, turns_of
-from lfpc_rewards.presets._groups import number_groups
+from lfpc_rewards.presets._completions import TurnList, turns_of
+from lfpc_rewards.presets._groups import drop_groups
 from lfpc_rewards.presets._judging import BatchJudge, ask, strict_accuracy
 from lfpc_rewards.presets._layout import AnswerFrom, answers_in, layout_and_calls
 from lfpc_rewards.presets._once import once_each
@@ -144,10 +145,7 @@ def mini_o3(
     turns = turns_of(completions)
     accuracy = ask(judge, questions, answers_in(turns, answer_from), answers, read_score, tries=5)
     accuracy[[not each for each in turns]] = np.nan
-    if groups is not None:
-        numbers, count = number_groups(groups)
-        dropped = np.bincount(numbers, np.isnan(accuracy), count) > 0
-        accuracy[dropped[numbers]] = np.nan
+    accuracy = drop_groups(accuracy, groups)
     return weights.combine(accuracy, *layout_and_calls(turns, "grounding"))
 
 

@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lfpc_rewards._checks import same_length
 from lfpc_rewards._json import json_or_none
 from lfpc_rewards._tags import Flags, Tags
 from lfpc_rewards._typing import Boxes, BoxesLike, Message, Scores
 from lfpc_rewards.geometry import iou
 from lfpc_rewards.presets._boxes import gold_boxes, proper
-from lfpc_rewards.presets._completions import first_texts, last_texts, refuse_one, same_length
+from lfpc_rewards.presets._completions import first_texts, last_texts, refuse_one
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 

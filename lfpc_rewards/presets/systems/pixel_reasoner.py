@@ -15,16 +15,10 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lfpc_rewards._checks import same_length
 from lfpc_rewards._typing import Scores
 from lfpc_rewards.parsing import has_image
-from lfpc_rewards.presets._completions import (
-    TURN_END,
-    Transcript,
-    messages_of,
-    same_length,
-    transcripts,
-    words,
-)
+from lfpc_rewards.presets._completions import TURN_END, Transcript, last_texts, transcripts, words
 from lfpc_rewards.presets._groups import group_mean, number_groups, places_in_groups
 from lfpc_rewards.presets._judging import BatchJudge, strict_accuracy
 from lfpc_rewards.presets._math import MathLibrary, needed
@@ -139,7 +133,7 @@ def pixel_reasoner(
     """
     same_length(len(completions), answers=answers, groups=groups, videos=videos, questions=questions)
     if is_strict(mode):
-        given = [_boxed_or_tagged(each) for each in _last_turns(completions)]
+        given = [_boxed_or_tagged(each) for each in last_texts(completions)]
         accuracy = strict_accuracy(given, [_unboxed(gold) for gold in answers], questions, judge)
         unrepaired = np.array([_calls(each)[1] for each in completions], np.bool_)
         accuracy = np.where(unrepaired & (accuracy > 0.5), 0.0, accuracy)
@@ -348,17 +342,6 @@ def _calls(completion: Any) -> tuple[int, bool]:
         elif waiting:
             failed, waiting = not has_image(message.get("content")), False
     return calls, failed
-
-
-def _last_turns(completions: Sequence[Any]) -> list[str]:
-    texts = []
-    for row, each in enumerate(completions):
-        if isinstance(each, str):
-            texts.append(each)
-            continue
-        spoken = [m for m in messages_of(each, f"completions[{row}]") if m.get("role") == "assistant"]
-        texts.append(words(spoken[-1]) if spoken else "")
-    return texts
 
 
 def _boxed_or_tagged(text: str) -> str | None:

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lfpc_rewards._checks import as_positive_sizes, raise_bad_row
+from lfpc_rewards._checks import as_positive_sizes, raise_bad_row, same_length
 from lfpc_rewards._json import json_or_none
 from lfpc_rewards._tags import Places, Tags, both
 from lfpc_rewards._typing import BoxesLike, Message, Scores, SizesLike
 from lfpc_rewards.presets._boxes import as_number, gold_boxes
-from lfpc_rewards.presets._completions import first_texts, last_texts, same_length
+from lfpc_rewards.presets._completions import first_texts, last_texts
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
 _POINT = re.compile(r"\{.*\[\d+,\s*\d+\].*\}", re.DOTALL)

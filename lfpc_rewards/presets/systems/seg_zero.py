@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lfpc_rewards._checks import same_length
 from lfpc_rewards._json import json_or_none
 from lfpc_rewards._packing import four_numbers
 from lfpc_rewards._tags import Tags, both
 from lfpc_rewards._typing import Message, Scores
 from lfpc_rewards.presets._assignment import assign
 from lfpc_rewards.presets._boxes import Numbers, as_numbers, numbers_in, pixel_inclusive_iou, read_golds
-from lfpc_rewards.presets._completions import first_texts, last_texts, same_length
+from lfpc_rewards.presets._completions import first_texts, last_texts
 from lfpc_rewards.presets._layout import thought_and_answer
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lfpc_rewards._checks import same_length
 from lfpc_rewards._json import json_or_none
 from lfpc_rewards._tags import Flags, Tags, both
 from lfpc_rewards._typing import Scores
-from lfpc_rewards.presets._completions import Transcript, same_length, transcripts, written
+from lfpc_rewards.presets._completions import Transcript, transcripts, written
 from lfpc_rewards.presets._judging import BatchJudge, Reader, ask, read_verdict, strict_accuracy
 from lfpc_rewards.presets._math import Grader, MathLibrary, graded, math_equal, needed
 from lfpc_rewards.presets._strict import read_strictly

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lfpc_rewards._checks import same_length
 from lfpc_rewards._typing import Message, Scores
 from lfpc_rewards.presets._boxes import Numbers, gold_box_lists, numbers_in, plain_iou
-from lfpc_rewards.presets._completions import first_texts, last_texts, same_length
+from lfpc_rewards.presets._completions import first_texts, last_texts
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
 _BOX = re.compile("<box>(.*?)</box>", re.DOTALL)

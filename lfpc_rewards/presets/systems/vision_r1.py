@@ -14,14 +14,14 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from lfpc_rewards._checks import ORDERED, as_positive_sizes, raise_bad_row
+from lfpc_rewards._checks import ORDERED, as_positive_sizes, raise_bad_row, same_length
 from lfpc_rewards._jit import kernel
 from lfpc_rewards._json import json_or_none
 from lfpc_rewards._packing import starts_of
 from lfpc_rewards._typing import Message, Scores, SizesLike
 from lfpc_rewards.presets._assignment import assign
 from lfpc_rewards.presets._boxes import as_number, gold_box_lists, read_golds
-from lfpc_rewards.presets._completions import first_texts, last_texts, same_length
+from lfpc_rewards.presets._completions import first_texts, last_texts
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
 Labelled: TypeAlias = tuple[str, Sequence[float]]

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from lfpc_rewards._checks import same_length
 from lfpc_rewards._json import json_or_none
 from lfpc_rewards._packing import NO_BOX
 from lfpc_rewards._tags import Tags, both
@@ -28,7 +29,7 @@ from lfpc_rewards.presets._boxes import (
     proper,
     read_golds,
 )
-from lfpc_rewards.presets._completions import first_texts, same_length
+from lfpc_rewards.presets._completions import first_texts
 from lfpc_rewards.presets._layout import thought_and_answer
 from lfpc_rewards.presets._math import MathLibrary, math_equal, needed
 from lfpc_rewards.presets._strict import read_strictly

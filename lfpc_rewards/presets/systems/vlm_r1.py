@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from lfpc_rewards._checks import as_sizes
+from lfpc_rewards._checks import as_sizes, same_length
 from lfpc_rewards._json import json_or_none
 from lfpc_rewards._tags import Tags, both
 from lfpc_rewards._typing import Boxes, Message, Scores, SizesLike
@@ -28,10 +28,11 @@ from lfpc_rewards.presets._boxes import (
     proper,
     read_golds,
 )
-from lfpc_rewards.presets._completions import first_texts, refuse_one, same_length
+from lfpc_rewards.presets._completions import first_texts, refuse_one
 from lfpc_rewards.presets._judging import strict_accuracy
 from lfpc_rewards.presets._layout import thought_and_answer
 from lfpc_rewards.presets._math import MathLibrary, needed
+from lfpc_rewards.presets._once import once_each
 from lfpc_rewards.presets._shaping import repeated_word_share
 from lfpc_rewards.presets._similarity import similarity
 from lfpc_rewards.presets._strict import read_strictly
@@ -278,11 +279,7 @@ def vlm_r1_accuracy(
         return np.array([one == other for one, other in zip(*sides, strict=True)], np.float64)
     said = _last_answers(tags)
     compare = _default(needed(math)) if method == "default" else _detection
-    known: dict[tuple[str, str], float] = {}  # the rollouts of one prompt often say the same
-    for pair in zip(said, answers, strict=True):
-        if pair not in known:
-            known[pair] = compare(*pair)
-    return np.array([known[pair] for pair in zip(said, answers, strict=True)], np.float64)
+    return once_each(compare, said, answers)
 
 
 def vlm_r1_repetition(

@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lfpc_rewards._checks import same_length
 from lfpc_rewards._tags import Tags, both
 from lfpc_rewards._typing import Message, Scores
-from lfpc_rewards.presets._completions import first_texts, same_length
+from lfpc_rewards.presets._completions import first_texts
 from lfpc_rewards.presets._final_answer import same_answer_line
 from lfpc_rewards.presets._judging import BatchJudge, ask, read_equivalence, strict_accuracy
 from lfpc_rewards.presets._math import Grader, grade, grader_needed
