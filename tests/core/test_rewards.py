@@ -78,7 +78,7 @@ def test_mean_best_iou_of_treevgr(row):
     assert (best.mean() if len(best) else 0.0) == pytest.approx(row["expected"], abs=1e-9)
 
 
-GROUNDING = [  # id, crops, target, overlap, iou, l1, max_iou
+GROUNDING = [  # id, crops, target, overlap, iou, nearness, max_iou
     ("the innermost box", [B1], [B1, B2], 1, 1, 1, 1),
     ("the outer box", [B2], [B1, B2], 1, 1, 1, 1),
     ("nothing", [], [B1, B2], 0, 0, 0, 0),
@@ -91,16 +91,19 @@ GROUNDING = [  # id, crops, target, overlap, iou, l1, max_iou
 ]
 
 
-@pytest.mark.parametrize(("crops", "target", "overlap", "iou", "l1", "max_iou"), [r[1:] for r in GROUNDING],
-                         ids=[r[0] for r in GROUNDING])  # fmt: skip
+@pytest.mark.parametrize(
+    ("crops", "target", "overlap", "iou", "nearness", "max_iou"),
+    [row[1:] for row in GROUNDING],
+    ids=[row[0] for row in GROUNDING],
+)
 @pytest.mark.parametrize("reduce", REDUCE)
-def test_one_crop_scores_the_same_however_reduced(crops, target, overlap, iou, l1, max_iou, reduce):
+def test_one_crop_scores_the_same_however_reduced(crops, target, overlap, iou, nearness, max_iou, reduce):
     parts = lr.grounding_parts([crops], [target], SIZE, reduce=reduce)
     assert parts._asdict() == {
         "overlap": pytest.approx([overlap]),
         "iou": pytest.approx([iou]),
-        "l1": pytest.approx([l1]),
-        "total": pytest.approx([0.5 * iou + 0.5 * l1]),
+        "nearness": pytest.approx([nearness]),
+        "total": pytest.approx([0.5 * iou + 0.5 * nearness]),
         "max_iou": pytest.approx([max_iou]),
     }
     assert lr.grounding_reward([crops], [target], SIZE, reduce=reduce) == parts.total
@@ -121,7 +124,7 @@ BAD_TYPES = [
 @pytest.mark.parametrize("bad", [*BAD_CROPS[:9], *BAD_TYPES], ids=lambda bad: str(bad)[:40])
 def test_a_bad_crop_scores_zero_and_spoils_nothing(bad):
     parts = lr.grounding_parts([[bad], [bad, B1], [B1]], [[B1]] * 3, SIZE)
-    for name in ("overlap", "iou", "l1", "total", "max_iou"):
+    for name in ("overlap", "iou", "nearness", "total", "max_iou"):
         assert getattr(parts, name).tolist() == [0, 1, 1]
 
 
