@@ -16,8 +16,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from lfpc_rewards._calls import BOX_ARGUMENT, TOOL_NAME, Box, tools_of
-from lfpc_rewards._packing import NO_BOX, starts_of
+from lfpc_rewards._calls import BOX_ARGUMENT, TOOL_NAME, tools_of
+from lfpc_rewards._packing import NO_BOX, Box, starts_of
 from lfpc_rewards._reading import DEFAULT, Columns, DeliveredIn, Reading, has_image, is_image, read
 from lfpc_rewards._typing import Message
 

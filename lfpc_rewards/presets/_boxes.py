@@ -102,7 +102,7 @@ def as_numbers(values: Any, count: int) -> tuple[float, ...]:
 
 def gold_box_lists(rows: Sequence[Any], name: str) -> list[list[Numbers]]:
     """(B,) lists of gold boxes; raises for anything that is not a box."""
-    golds = [[four_numbers(box) for box in row] for row in rows]
+    golds: list[list[Numbers]] = [[four_numbers(box) for box in row] for row in rows]
     for row, boxes in enumerate(golds):
         for place, box in enumerate(boxes):
             if not all(map(math.isfinite, box)):

@@ -305,7 +305,7 @@ def _gold_lists(answers: Sequence[Any]) -> list[list[Numbers]]:
 def _gold_numbers(items: Sequence[Any]) -> list[Numbers] | None:
     """Box and point of gold objects; None where one lacks them."""
     try:
-        rows = [
+        rows: list[Numbers] = [
             (*four_numbers(item["bbox_2d"]), *four_numbers((*item["point_2d"], 0, 0))[:2]) for item in items
         ]
     except (TypeError, LookupError):
