@@ -1,7 +1,7 @@
-"""From a batch of completions to columns: the one place where texts and lists of messages become rollouts.
+"""From a batch of completions to columns: the one place where texts and message lists become rollouts.
 
-Every completion becomes steps, in the order in which they were said: turns of the model, answers of tools,
-pictures of the user. The turns are read in one compiled pass (`_scan`), the steps put together in another.
+Every completion becomes steps, in order: turns of the model, answers of tools, pictures of the user. One
+compiled pass reads the turns (`_scan`), another combines the steps.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lfpc_rewards._scan import ANSWER, BARE, CALL, MALFORMED, Turns, read_turns
 from lfpc_rewards._typing import Message
 
 DeliveredIn: TypeAlias = Literal["tool", "user"]
-"""Whose messages bring the pictures that tools cut: only the tool's, or the user's as well."""
+"""Which messages deliver crops: only the tool's, or the user's as well."""
 
 _TURN, _TOOL, _USER = -1, 0, 1 << 32
 """Steps: a turn of the model; a tool's answer, plus 1 if it holds a picture; a user's message, plus the
@@ -38,11 +38,11 @@ class Reading:
     picture_mark: str | None = None
 
     def opened(self, row: int) -> bool:
-        """Whether the prompt of a row has opened its thinking."""
+        """Whether the prompt of a row ended with an open ``<think>``."""
         return self.think_open if isinstance(self.think_open, bool) else self.think_open[row]
 
     def of_rows(self, rows: Sequence[int]) -> Reading:
-        """The same for some of the rows."""
+        """The same settings for some of the rows."""
         return replace(self, think_open=[self.opened(row) for row in rows])
 
 
@@ -112,7 +112,7 @@ def read(completions: Sequence[Any], name: Callable[[int], str], reading: Readin
         else:
             steps.add_messages(each, name(row), reading.opened(row))
         steps.row_starts.append(len(steps.steps))
-    return steps.together()
+    return steps.columns()
 
 
 def _with_open_thinking(text: str) -> str:
@@ -121,7 +121,7 @@ def _with_open_thinking(text: str) -> str:
 
 
 def _single_turns(turns: Turns) -> Columns:
-    """Texts of one turn each, to which no tool replied."""
+    """Columns of texts that are one turn each, without tool messages."""
     count = len(turns.texts)
     crop_starts = starts_of(turns.is_crop)[turns.call_starts]
     crops = crop_starts[-1]
@@ -138,7 +138,7 @@ def _single_turns(turns: Turns) -> Columns:
 
 
 class _Steps:
-    """The steps of many rollouts, and the words of their turns."""
+    """The steps of many rollouts and the texts of their turns."""
 
     def __init__(self, reading: Reading) -> None:
         self.reading = reading
@@ -174,7 +174,7 @@ class _Steps:
             self.entry_is_crop.append(is_crop)
             self.entry_boxes.append(NO_BOX if box is None else box)
 
-    def together(self) -> Columns:
+    def columns(self) -> Columns:
         turns = read_turns(self.texts, self.reading.tools)
         row_starts = np.array(self.row_starts, np.int64)
         crops = int(turns.is_crop.sum()) + sum(self.entry_is_crop)
@@ -189,7 +189,7 @@ class _Steps:
             np.zeros(crops, np.bool_),
             np.empty(crops, np.int64),
         )
-        put_together(
+        combine_steps(
             np.array(self.steps, np.int64),
             row_starts,
             self.reading.delivered_in == "user",
@@ -204,7 +204,7 @@ class _Steps:
             *columns[1:],
         )
         last = zip(np.cumsum(columns.turns).tolist(), columns.turns.tolist(), strict=True)
-        # A turn with `tool_calls` ignores the calls in its text: there may be fewer crops than room for them.
+        # A turn with `tool_calls` ignores calls in its text, so the arrays may be too long.
         kept = int(columns.crop_starts[-1])
         return columns._replace(
             texts=[self.texts[stop - 1] if count else "" for stop, count in last],
@@ -215,7 +215,7 @@ class _Steps:
 
 
 @kernel
-def put_together(
+def combine_steps(
     steps: NDArray[np.int64],
     row_starts: NDArray[np.int64],
     user_delivers: bool,
@@ -267,7 +267,7 @@ def put_together(
                 answers[row, 0], answers[row, 1] = turn_answers[2 * turn], turn_answers[2 * turn + 1]
                 call, stop, entries = call_starts[turn], call_starts[turn + 1], False
                 if entry_starts[turn] < entry_starts[turn + 1]:
-                    # What a chat parser took for a call is no longer in the text.
+                    # The chat parser has moved these calls out of the text.
                     call, stop, entries = entry_starts[turn], entry_starts[turn + 1], True
                     answers[row, 0] = answers[row, 1] = -1
                     shape = CALL if shape == BARE and stop == call + 1 else MALFORMED
@@ -286,7 +286,7 @@ def put_together(
 
 
 def _words(message: Message, opened: bool) -> str:
-    """The words of a turn, with its thinking in its place."""
+    """The text of a turn, thinking included."""
     content = message.get("content")
     if isinstance(content, list | tuple):
         blocks = [block.get("text") if isinstance(block, Mapping) else block for block in content]
@@ -294,7 +294,7 @@ def _words(message: Message, opened: bool) -> str:
     elif not isinstance(content, str):
         content = ""
     thinking = message.get("reasoning_content")
-    # Where the prompt opens the thinking, a chat parser moves away what the model thought, be it nothing.
+    # Where the prompt opens the thinking, the parser has moved the thinking away, even if it is empty.
     if isinstance(thinking, str) and (opened or thinking.strip()):
         return f"<think>{thinking}</think>{content}"
     return f"<think>{content}" if opened else content

@@ -1,10 +1,10 @@
-"""From what a chat produced to a `Rollout`: what the model asked for, what it got, what it answered.
+"""From a completion to a `Rollout`: what the model asked for, what it got, what it answered.
 
-What a model types is data: no text, however broken, raises. How a completion is put together is
-the caller's code: a completion that is neither a string nor a list of messages raises `TypeError`.
+What a model writes never raises, however broken. A completion that is neither a string nor a list of messages
+is the caller's mistake and raises `TypeError`.
 
-A string is everything after the prompt, decoded. It may hold several turns. It proves nothing about what
-came from a tool, so no crop in it was delivered unless the caller says how to tell (`picture_mark`).
+A string is everything after the prompt, decoded. It may hold several turns. It cannot prove that a tool
+answered, so no crop in it counts as delivered unless the caller says how to tell (`picture_mark`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from lfpc_rewards._calls import BOX_ARGUMENT, TOOL_NAME, Box, tools_of
-from lfpc_rewards._packing import NO_BOX, starts_of
+from lfpc_rewards._calls import BOX_ARGUMENT, TOOL_NAME, tools_of
+from lfpc_rewards._packing import NO_BOX, Box, starts_of
 from lfpc_rewards._reading import DEFAULT, Columns, DeliveredIn, Reading, has_image, is_image, read
 from lfpc_rewards._typing import Message
 
@@ -78,7 +78,7 @@ class Rollout:
 
 
 Completion: TypeAlias = str | Sequence[Message] | Rollout
-"""What a chat produced: one string, a list of messages, or an already parsed `Rollout`."""
+"""What the model wrote and got: one string, a list of messages, or an already parsed `Rollout`."""
 
 
 Tool: TypeAlias = str | Mapping[str, str | Sequence[str]]
@@ -96,8 +96,7 @@ def parse_completion(
 ) -> Rollout:
     r"""Read one completion.
 
-    Rules, in the order in which they are usually asked about; docs/reference/completions.md has a table with
-    an example of each:
+    Rules; docs/reference/completions.md has a table with an example of each:
 
     * Only ``assistant`` messages are read as the model's words, only ``tool`` messages as the tool's.
       An image in an ``assistant`` message proves nothing. Unknown roles are skipped.
@@ -105,10 +104,10 @@ def parse_completion(
       ``<tool_call>..</tool_call>`` in the text after the thinking, in JSON or in the XML of Qwen3.5 or
       GLM-4.6V. Each
       call of the crop tool is a `Crop`. The i-th tool message after the turn answers its i-th call.
-    * A call that is broken has no name, so it gives no crop, but it keeps its place in that count.
+    * A broken call gives no crop, but it keeps its place in that count.
     * Thinking that a chat parser moved to ``reasoning_content`` counts as the think block.
-    * Well formed is about tags alone: an empty answer or a foolish box is well formed. Any further
-      ``think``, ``tool_call`` or ``answer`` tag, nested or repeated, is not.
+    * Only tags decide what is well formed: an empty answer or a senseless box is. A further ``think``,
+      ``tool_call`` or ``answer`` tag, nested or repeated, is not.
     * In a string, turns of the model are told from the rest by ``<|im_start|>`` and the role; where a
       decoder took the special tokens away, by a line "user" after the last tag of a turn or before a
       ``<tool_response>``, up to a line "assistant". Each ``<tool_response>`` of a user's turn is a tool
@@ -183,7 +182,7 @@ def parse_completions(
         completions: (B,) strings, lists of messages or rollouts; they may be mixed.
         tool: As in `parse_completion`.
         delivered_in: As in `parse_completion`.
-        think_open: As in `parse_completion`. None finds it out from `prompts`, and without them means no.
+        think_open: As in `parse_completion`. None: decided by `prompts`, False without them.
         picture_mark: As in `parse_completion`.
         prompts: (B,) the prompts as the model read them, special tokens or not.
 
@@ -223,7 +222,7 @@ def opens_thinking(prompt: str) -> bool:
 
 
 def read_columns(completions: Sequence[Completion]) -> Columns:
-    """Read a batch for the rewards, without an object for each rollout, which is many times faster."""
+    """Read a batch as arrays, which is many times faster than an object for each rollout."""
     _refuse_one(completions)
     if any(isinstance(each, Rollout) for each in completions):
         return _columns_of(_parse_all(completions, lambda row: f"completions[{row}]", DEFAULT))

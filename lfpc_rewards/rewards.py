@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias, cast, overload
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lfpc_rewards import _kernels
+from lfpc_rewards._checks import same_length
 from lfpc_rewards._packing import four_numbers, pack_rows, starts_of
 from lfpc_rewards._reading import Columns
 from lfpc_rewards._typing import Accepted, BoxesLike, Choices, Judge, Scores, SizesLike
@@ -28,7 +29,7 @@ Reduce: TypeAlias = Literal["best", "last", "first", "mean"]
 RowCrops: TypeAlias = BoxesLike | Sequence[BoxesLike | None] | None
 """The crops of one rollout: zero or more boxes; a box that is None or malformed is a bad crop."""
 
-_Packed: TypeAlias = tuple[NDArray[np.float64], NDArray[np.int64]]
+_PackedCrops: TypeAlias = tuple[NDArray[np.float64], NDArray[np.int64]]
 """Crops of a batch: (4 * crops,) coordinates, bad boxes as NaN, and (B + 1,) where each rollout's start."""
 
 OVERLAP_THRESHOLD = 0.9
@@ -46,16 +47,16 @@ class GroundingParts(NamedTuple):
     """The parts of `grounding_reward`, each (B,) float64, NaN where the row has no target.
 
     Attributes:
-        overlap: Part of the innermost box that the crop covers.
+        overlap: The crop's `coverage` of the innermost box.
         iou: Best IoU with any of the nested boxes, 0 unless overlap > overlap_threshold.
-        l1: 1 minus the smallest `corner_distance` to any of the nested boxes, at least 0.
-        total: ``iou_weight * iou + (1 - iou_weight) * l1``, the reward.
+        nearness: 1 minus the smallest `corner_distance` to any of the nested boxes, at least 0.
+        total: ``iou_weight * iou + (1 - iou_weight) * nearness``, the reward.
         max_iou: `iou` without the condition on the overlap; for logging.
     """
 
     overlap: Scores
     iou: Scores
-    l1: Scores
+    nearness: Scores
     total: Scores
     max_iou: Scores
 
@@ -94,26 +95,14 @@ def _accuracy(
     answers: Sequence[Accepted | None],
     choices: Sequence[Choices | None] | None,
 ) -> Scores:
-    _same_length(len(given), answers=answers, choices=choices)
+    same_length(len(given), answers=answers, choices=choices)
     verdicts: list[float | None] = list(match_letters(given, answers, choices))
-    seen: dict[Any, bool] = {}  # the rollouts of one prompt often say the same
     for row in [row for row, verdict in enumerate(verdicts) if verdict is None]:
-        accepted = answers[row]
-        if accepted is None:
-            verdicts[row] = math.nan
-            continue
-        options = None if choices is None else choices[row]
-        plain = type(accepted) is str and type(options) is list and set(map(type, options)) == {str}
-        key = (given[row], accepted, *options) if plain and options else None
-        verdict = seen.get(key)
+        accepted, options = answers[row], None if choices is None else choices[row]
         try:
-            if verdict is None:
-                verdict = answers_match(given[row], accepted, options)
+            verdicts[row] = math.nan if accepted is None else answers_match(given[row], accepted, options)
         except (TypeError, ValueError) as error:
             raise type(error)(f"answers[{row}]: {error}") from None
-        if key is not None:
-            seen[key] = verdict
-        verdicts[row] = verdict
     return np.array(verdicts, np.float64)
 
 
@@ -128,9 +117,9 @@ async def judged_accuracy_reward(
     """`accuracy_reward` with a judge for the answers on which the rules do not decide.
 
     The rules decide most rows: the accepted answer in other letters is right; no answer, another option,
-    two options, another number, "no" for "yes" are wrong. Only what is left, words that are not the
-    accepted words, goes to the judge, all rows at once and the same case only once. Limits of
-    concurrency, time and money are the judge's own business; so is the network: this package has none.
+    two options, another number, "no" for "yes" are wrong. Only other words go to the judge, all rows at once
+    and the same case only once. The judge itself limits concurrency, time and money, and does the
+    networking: this package has none.
 
     Args:
         completions: (B,) strings, message lists or rollouts.
@@ -140,8 +129,8 @@ async def judged_accuracy_reward(
         questions: (B,) texts for the judge to read; without them it gets None.
 
     Returns:
-        (B,) 0.0 or 1.0; NaN where `answers` is None and where the judge does not know. A judge that fails
-        says nothing about the model, so it must never cost a rollout its reward.
+        (B,) 0.0 or 1.0; NaN where `answers` is None or the judge does not know: that is not the model's
+        fault, so it must not cost a rollout its reward.
 
     Raises:
         TypeError: As `accuracy_reward`.
@@ -158,12 +147,10 @@ async def judged_accuracy_reward(
         >>> asyncio.run(judged_accuracy_reward(said, ["red"] * 4, judge=judge))
         array([ 1.,  0.,  1., nan])
     """
-    import asyncio  # here, because whoever has no judge should not wait for it
+    import asyncio  # here: its import takes time, and only judges need it
 
     given = read_columns(completions).answer_texts()
-    _same_length(len(given), answers=answers, choices=choices)
-    if questions is not None:
-        _same_length(len(given), questions=questions)
+    same_length(len(given), answers=answers, choices=choices, questions=questions)
     scores = np.full(len(given), np.nan)
     doubtful: dict[tuple[str | None, str, tuple[str, ...]], list[int]] = {}
     for row, (answer, accepted) in enumerate(zip(given, answers, strict=True)):
@@ -256,7 +243,6 @@ def _bonus(looked: NDArray[np.bool_], right: Scores) -> Scores:
     return np.where(np.isnan(right), np.nan, (right > 0) & looked)
 
 
-@overload
 def grounding_reward(
     crops: Sequence[RowCrops],
     targets: Sequence[RowTarget] | Targets,
@@ -265,46 +251,7 @@ def grounding_reward(
     overlap_threshold: float | None = OVERLAP_THRESHOLD,
     iou_weight: float = IOU_WEIGHT,
     reduce: Reduce = "best",
-    return_parts: Literal[False] = False,
-) -> Scores: ...
-
-
-@overload
-def grounding_reward(
-    crops: Sequence[RowCrops],
-    targets: Sequence[RowTarget] | Targets,
-    image_sizes: SizesLike | None = None,
-    *,
-    overlap_threshold: float | None = OVERLAP_THRESHOLD,
-    iou_weight: float = IOU_WEIGHT,
-    reduce: Reduce = "best",
-    return_parts: Literal[True],
-) -> GroundingParts: ...
-
-
-@overload
-def grounding_reward(
-    crops: Sequence[RowCrops],
-    targets: Sequence[RowTarget] | Targets,
-    image_sizes: SizesLike | None = None,
-    *,
-    overlap_threshold: float | None = OVERLAP_THRESHOLD,
-    iou_weight: float = IOU_WEIGHT,
-    reduce: Reduce = "best",
-    return_parts: bool,
-) -> Scores | GroundingParts: ...
-
-
-def grounding_reward(
-    crops: Sequence[RowCrops],
-    targets: Sequence[RowTarget] | Targets,
-    image_sizes: SizesLike | None = None,
-    *,
-    overlap_threshold: float | None = OVERLAP_THRESHOLD,
-    iou_weight: float = IOU_WEIGHT,
-    reduce: Reduce = "best",
-    return_parts: bool = False,
-) -> Scores | GroundingParts:
+) -> Scores:
     """How well the crops of a rollout find the targets: gated IoU and corner distance.
 
     For one crop p and one region with nested boxes B1 (innermost) to Bn:
@@ -312,9 +259,8 @@ def grounding_reward(
     * overlap = area(p & B1) / area(B1)
     * iou = max over i of IoU(p, Bi) if overlap > overlap_threshold, else 0. The comparison is strict
       and has no tolerance; for integer boxes it is exact.
-    * l1 = 1 - min over i of the `corner_distance` of p and Bi; below 0 (far outside the image) counts
-      as 0
-    * total = iou_weight * iou + (1 - iou_weight) * l1
+    * nearness = 1 - min over i of the `corner_distance` of p and Bi, at least 0 (far outside the image)
+    * total = iou_weight * iou + (1 - iou_weight) * nearness
 
     `reduce` says how several crops of a rollout become one score per region; the score of the rollout
     is the mean over its regions:
@@ -324,9 +270,9 @@ def grounding_reward(
     * "last", "first": that one crop, good or bad, for every region.
     * "mean": the mean over all crops, bad ones as 0, so that every wild crop costs.
 
-    The parts belong to the crop that was taken ("mean": are means themselves), so total is their weighted
-    sum always. A crop that is None, not four finite numbers, inverted or without area scores 0 in
-    every part, and so does a rollout without crops.
+    The parts are those of the crop that was taken ("mean": means over all crops), so total is always their
+    weighted sum. A crop that is None, not four finite numbers, inverted or without area scores 0 in every
+    part, and so does a rollout without crops. `grounding_parts` gives the parts.
 
     Args:
         crops: (B,) rows of zero or more boxes, xyxy in pixels of the original image. Ragged; an entry
@@ -337,12 +283,11 @@ def grounding_reward(
             `Targets`.
         overlap_threshold: The overlap that must be exceeded, in [0, 1): no overlap exceeds 1, so with 1 the
             IoU would never count. None drops the condition.
-        iou_weight: Share of the IoU in [0, 1]; the rest goes to the distance.
+        iou_weight: Share of the IoU in [0, 1]; the rest goes to the nearness.
         reduce: "best", "last", "first" or "mean".
-        return_parts: Return `GroundingParts` in place of its total.
 
     Returns:
-        (B,) in [0, 1], NaN where the row has no target; or the five parts.
+        (B,) in [0, 1], NaN where the row has no target.
 
     Raises:
         ValueError: A target is bad (see `Targets`), the lengths differ, sizes are missing, an option is out
@@ -362,9 +307,6 @@ def grounding_reward(
         array([1., 0.])
         >>> grounding_reward([[[0, 0, 9, 9]], [[0, 0, 9, 9]]], [None, sign], (100, 100)).round(3)
         array([  nan, 0.272])
-        >>> parts = grounding_reward([[[40, 40, 58, 60]]], [sign], (100, 100), return_parts=True)
-        >>> parts.overlap, parts.iou, parts.max_iou  # 0.9 does not exceed 0.9
-        (array([0.9]), array([0.]), array([0.9]))
 
         Two regions and two crops, one of them exact:
 
@@ -377,10 +319,29 @@ def grounding_reward(
         last [0.3]
         mean [0.444]
     """
-    out = _ground(
-        _pack_crops(crops), _ground_truth(targets, image_sizes), overlap_threshold, iou_weight, reduce
-    )
-    return GroundingParts(*out) if return_parts else out[3]
+    packed = _pack_crops(crops), _as_targets(targets, image_sizes)
+    return _grounding(*packed, overlap_threshold, iou_weight, reduce).total
+
+
+def grounding_parts(
+    crops: Sequence[RowCrops],
+    targets: Sequence[RowTarget] | Targets,
+    image_sizes: SizesLike | None = None,
+    *,
+    overlap_threshold: float | None = OVERLAP_THRESHOLD,
+    iou_weight: float = IOU_WEIGHT,
+    reduce: Reduce = "best",
+) -> GroundingParts:
+    """The parts of `grounding_reward`, which explains the arguments and errors.
+
+    Example:
+        >>> sign = [[40, 40, 60, 60], [20, 20, 80, 80]]
+        >>> parts = grounding_parts([[[40, 40, 58, 60]]], [sign], (100, 100))
+        >>> parts.overlap, parts.iou, parts.max_iou  # 0.9 does not exceed 0.9
+        (array([0.9]), array([0.]), array([0.9]))
+    """
+    packed = _pack_crops(crops), _as_targets(targets, image_sizes)
+    return _grounding(*packed, overlap_threshold, iou_weight, reduce)
 
 
 def check_grounding(overlap_threshold: float | None, iou_weight: float) -> None:
@@ -401,10 +362,9 @@ def check_grounding(overlap_threshold: float | None, iou_weight: float) -> None:
         raise ValueError(f"iou_weight must lie in [0, 1], got {iou_weight}")
 
 
-def _ground(
-    crops: _Packed, targets: Targets, overlap_threshold: float | None, iou_weight: float, reduce: Reduce
-) -> NDArray[np.float64]:
-    """The rows of `GroundingParts`, one column per rollout."""
+def _grounding(
+    crops: _PackedCrops, targets: Targets, overlap_threshold: float | None, iou_weight: float, reduce: Reduce
+) -> GroundingParts:
     if reduce not in _REDUCE:
         raise ValueError(f'reduce must be "best", "last", "first" or "mean", got {reduce!r}')
     check_grounding(overlap_threshold, iou_weight)
@@ -427,10 +387,10 @@ def _ground(
         _REDUCE[reduce],
         out,
     )
-    return out
+    return GroundingParts(*out)
 
 
-def _ground_truth(targets: Sequence[RowTarget] | Targets, image_sizes: SizesLike | None) -> Targets:
+def _as_targets(targets: Sequence[RowTarget] | Targets, image_sizes: SizesLike | None) -> Targets:
     if isinstance(targets, Targets):
         if image_sizes is not None:
             raise ValueError("image_sizes must be None when targets is a Targets, which holds its own sizes")
@@ -512,29 +472,19 @@ def lfpc_reward(
         if crops is None or isinstance(crops, str):
             packed = _crops_of(columns, crops)
         else:
-            _same_length(len(accuracy), crops=crops)
+            same_length(len(accuracy), crops=crops)
             packed = _pack_crops(crops)
-        _same_length(len(accuracy), targets=targets)
-        truth = _ground_truth(targets, image_sizes)
-        grounding = _ground(packed, truth, overlap_threshold, iou_weight, reduce)[3]
-        terms.append((grounding_weight, grounding))
+        same_length(len(accuracy), targets=targets)
+        truth = _as_targets(targets, image_sizes)
+        grounding = _grounding(packed, truth, overlap_threshold, iou_weight, reduce)
+        terms.append((grounding_weight, grounding.total))
     total = np.zeros(len(accuracy))
     for weight, scores in terms:
         total += weight * np.nan_to_num(scores, nan=0.0)
     return total
 
 
-def _same_length(rows: int, **columns: Any) -> None:
-    for name, column in columns.items():
-        if column is None and name == "choices":
-            continue
-        if isinstance(column, str):
-            raise TypeError(f"{name} must be a list with one entry per completion, got {column!r}")
-        if len(column) != rows:
-            raise ValueError(f"{name} must have one entry per completion, got {len(column)} for {rows}")
-
-
-def _crops_of(columns: Columns, which: str | None) -> _Packed:
+def _crops_of(columns: Columns, which: str | None) -> _PackedCrops:
     """The boxes in the completions themselves: of the delivered crops, or of all that were requested."""
     if which not in (None, "requested"):
         raise ValueError(f'crops must be a list of rows, None or "requested", got {which!r}')
@@ -544,11 +494,11 @@ def _crops_of(columns: Columns, which: str | None) -> _Packed:
     return columns.boxes.reshape(-1, 4)[columns.delivered].reshape(-1), starts
 
 
-def _pack_crops(crops: Sequence[RowCrops]) -> _Packed:
+def _pack_crops(crops: Sequence[RowCrops]) -> _PackedCrops:
     packed = pack_rows(crops, _crop_numbers)
     if packed is None:
         packed = pack_rows([_crop_list(row, i) for i, row in enumerate(crops)], four_numbers)
-    return cast("_Packed", packed)
+    return cast("_PackedCrops", packed)
 
 
 def _crop_numbers(box: Any) -> tuple[float, ...] | None:

@@ -1,4 +1,4 @@
-"""Ground truth packed once: nested boxes of a whole dataset with the sizes of their images."""
+"""Targets packed once: nested boxes of a whole dataset with the sizes of their images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lfpc_rewards._typing import BoxesLike, SizesLike
 RowTarget: TypeAlias = BoxesLike | Sequence[BoxesLike] | None
 """Nested boxes (n, 4) from inner to outer, a list of such regions, or None: nothing to find."""
 
-_Packed: TypeAlias = tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]
+_PackedTargets: TypeAlias = tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]
 """`Targets.boxes`, `Targets.region_starts` and `Targets.row_starts`."""
 
 
@@ -96,7 +96,7 @@ class Targets:
             getattr(self, name).flags.writeable = False
 
     def __setstate__(self, state: tuple[None, dict[str, NDArray[Any]]]) -> None:
-        """Restore from a pickle. Arrays come out of it writeable: freeze them again."""
+        """Restore from a pickle, which makes the arrays writeable: freeze them again."""
         for name, value in state[1].items():
             setattr(self, name, value)
         self._freeze()
@@ -156,8 +156,8 @@ def _regions(target: RowTarget, row: int) -> Sequence[Any]:
     )
 
 
-def _pack_nested(targets: Sequence[Any]) -> _Packed | None:
-    """The usual case in one go: every row is None or a list of boxes, one region; None for anything else."""
+def _pack_nested(targets: Sequence[Any]) -> _PackedTargets | None:
+    """The usual case at once: every row is None or one region as a list of boxes; else returns None."""
     if not set(map(type, targets)) <= {list, type(None)}:
         return None
     rows: list[Any] = [row or () for row in targets]
@@ -170,8 +170,8 @@ def _pack_nested(targets: Sequence[Any]) -> _Packed | None:
     return *packed, starts_of([len(row) > 0 for row in rows])
 
 
-def _pack_regions(targets: Sequence[RowTarget]) -> _Packed:
-    """The same for all forms of rows; raises with row and region for what is no box."""
+def _pack_regions(targets: Sequence[RowTarget]) -> _PackedTargets:
+    """Any form of rows; raises with row and region for anything that is not a box."""
     regions: list[Any] = []
     row_starts = [0]
     for row, target in enumerate(targets):
@@ -182,7 +182,7 @@ def _pack_regions(targets: Sequence[RowTarget]) -> _Packed:
 
 
 def _pack_plain(regions: list[Any]) -> tuple[NDArray[np.float64], NDArray[np.int64]] | None:
-    """All coordinates and where each region's boxes start; None unless all is lists of four numbers."""
+    """All coordinates and where each region's boxes start; None unless all boxes are lists of numbers."""
     packed = pack_rows(regions, _plain_box)
     return packed if packed is not None and all(regions) else None
 

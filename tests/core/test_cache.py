@@ -412,9 +412,13 @@ def test_a_full_disk_is_no_error(tmp_path, monkeypatch):
 
 def test_a_numba_that_works_otherwise_costs_a_warning(small, told):
     cache = _cache.KernelCache(lfpc_rewards.iou, _cache.Store(small))
-    with pytest.warns(RuntimeWarning, match=r"kernel cannot be kept \(numba .*, AttributeError: .*'library'"):
+    with pytest.warns(
+        RuntimeWarning, match=r"kernel could not be cached \(numba .*, AttributeError: .*'library'"
+    ):
         cache.save_overload((), object())
-    with pytest.warns(RuntimeWarning, match=r"kernel cannot be kept \(numba .*, AttributeError: .*'refresh'"):
+    with pytest.warns(
+        RuntimeWarning, match=r"kernel could not be cached \(numba .*, AttributeError: .*'refresh'"
+    ):
         assert cache.load_overload((), object()) is None
 
 

@@ -16,7 +16,7 @@ from lfpc_rewards import (
     Rollout,
     accuracy_reward,
     format_reward,
-    grounding_reward,
+    grounding_parts,
     parse_completions,
     tool_bonus,
 )
@@ -159,14 +159,13 @@ def score_transcripts(
     well_formed = format_reward(rollouts)
     bonus = tool_bonus(rollouts, accuracy)
     crops = [delivered_crops(rollout, row, settings) for rollout, row in zip(rollouts, rows, strict=True)]
-    parts = grounding_reward(
+    parts = grounding_parts(
         crops,
         [None if row.regions is None else list(row.regions) for row in rows],
         [row.size for row in rows],
         overlap_threshold=grounding.overlap_threshold,
         iou_weight=grounding.iou_weight,
         reduce=grounding.reduce,
-        return_parts=True,
     )
     scored = []
     for index, (rollout, row) in enumerate(zip(rollouts, rows, strict=True)):

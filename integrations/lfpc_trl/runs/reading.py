@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import parquet
 
-from lfpc_rewards import coverage_matrix, grounding_reward, iou_matrix
+from lfpc_rewards import coverage_matrix, grounding_parts, iou_matrix
 from lfpc_trl.errors import DataError, UserError, one_line
 from lfpc_trl.json_values import parse_json
 from lfpc_trl.pictures.crops import PixelBox
@@ -471,7 +471,7 @@ def _overlap(
     if targets is None or sizes is None or not boxes:
         return np.full(len(boxes), math.nan)
     try:
-        return grounding_reward(boxes, targets, sizes, return_parts=True).overlap
+        return grounding_parts(boxes, targets, sizes).overlap
     except (ValueError, TypeError) as error:
         raise DataError(f"{file}: {one_line(error)}") from None
 

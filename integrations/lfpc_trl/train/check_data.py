@@ -23,7 +23,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lfpc_rewards import Frame, answers_match, convert_frame, grounding_reward
+from lfpc_rewards import Frame, answers_match, convert_frame, grounding_parts
 from lfpc_trl.data.boxes import Sample
 from lfpc_trl.data.choices import split_choices
 from lfpc_trl.data.columns import IMAGE_TOKEN, Columns
@@ -316,13 +316,12 @@ def best_box(row: Row, region: Boxes, crops: CropSettings, grounding: GroundingS
             refusal = error
     if not cut:
         raise refusal
-    parts = grounding_reward(
+    parts = grounding_parts(
         [[box] for box in cut.values()],
         [region] * len(cut),
         [row.size] * len(cut),
         overlap_threshold=grounding.overlap_threshold,
         iou_weight=grounding.iou_weight,
-        return_parts=True,
     )
     # A crop that covers the whole target comes first: one that does not is no perfect crop.
     best = max(range(len(cut)), key=lambda index: (parts.overlap[index] >= 1, parts.total[index]))
