@@ -234,14 +234,12 @@ def first_bad_target(
 ) -> tuple[int, int, int, int]:
     # (rule, row, region, box); rule 0 = all good, else the number of the broken rule.
     for row in range(row_starts.size - 1):
-        width, height = sizes[2 * row], sizes[2 * row + 1]
-        if row_starts[row] == row_starts[row + 1]:
-            continue  # No region: the term does not apply, and the size is never read.
-        if not (width > 0.0 and height > 0.0 and width < np.inf and height < np.inf):
-            return 1, row, 0, 0
         for region in range(row_starts[row], row_starts[row + 1]):
             first = region_starts[region]
             own = region - row_starts[row]
+            width, height = sizes[2 * region], sizes[2 * region + 1]
+            if not (width > 0.0 and height > 0.0 and width < np.inf and height < np.inf):
+                return 1, row, own, 0
             for box in range(first, region_starts[region + 1]):
                 x0, y0 = boxes[4 * box], boxes[4 * box + 1]
                 x1, y1 = boxes[4 * box + 2], boxes[4 * box + 3]
@@ -298,10 +296,12 @@ def score_crop(
 def grounding_rows(
     crops: F64,
     crop_starts: I64,
+    crop_images: I64,
     boxes: F64,
     region_starts: I64,
     row_starts: I64,
     sizes: F64,
+    images: I64,
     rows: I64,
     threshold: float,
     iou_weight: float,
@@ -309,6 +309,7 @@ def grounding_rows(
     out: F64,
 ) -> None:
     # out[0..4] = overlap, gated IoU, 1 - distance, total, IoU without the gate; one column per rollout.
+    # Without `images` every row has one, and no crop can be of another.
     for i in range(rows.size):
         row = rows[i]
         regions = row_starts[row + 1] - row_starts[row]
@@ -328,18 +329,20 @@ def grounding_rows(
         for region in range(row_starts[row], row_starts[row + 1]):
             best_overlap, best_iou, best_l1, best_max, best_total = 0.0, 0.0, 0.0, 0.0, -1.0
             for c in range(first, stop):
-                overlap, gated, l1, max_iou = score_crop(
-                    crops[4 * c],
-                    crops[4 * c + 1],
-                    crops[4 * c + 2],
-                    crops[4 * c + 3],
-                    boxes,
-                    region_starts[region],
-                    region_starts[region + 1],
-                    sizes[2 * row],
-                    sizes[2 * row + 1],
-                    threshold,
-                )
+                overlap, gated, l1, max_iou = 0.0, 0.0, 0.0, 0.0
+                if images.size == 0 or crop_images[c] == images[region]:
+                    overlap, gated, l1, max_iou = score_crop(
+                        crops[4 * c],
+                        crops[4 * c + 1],
+                        crops[4 * c + 2],
+                        crops[4 * c + 3],
+                        boxes,
+                        region_starts[region],
+                        region_starts[region + 1],
+                        sizes[2 * region],
+                        sizes[2 * region + 1],
+                        threshold,
+                    )
                 total = iou_weight * gated + (1.0 - iou_weight) * l1
                 if reduce == MEAN:
                     out[0, i] += overlap
