@@ -366,8 +366,8 @@ def grounding_reward(
 
     Raises:
         ValueError: A target is bad (see `Targets`), the lengths differ, sizes are missing, a row has no image
-            of a region's number, an option is out of its range, a row of crops is a list of four numbers where a list of boxes is meant, or an
-            array that holds no boxes.
+            of a region's number, an option is out of its range, a row of crops is a list of four numbers
+            where a list of boxes is meant, or an array that holds no boxes.
         TypeError: A row of crops is not a list.
 
     Source:

@@ -150,7 +150,7 @@ class Targets:
         raise ValueError(f"targets[{row}] region {region} box {box} {text}, got {came}")
 
 
-def _sizes_of_rows(image_sizes: SizesLike | Sequence[SizesLike], starts: NDArray[np.int64]) -> Any:
+def _sizes_of_rows(image_sizes: Any, starts: NDArray[np.int64]) -> NDArray[np.float64]:
     """(2 * regions,) the size of each region's image, where each row has one."""
     rows = len(starts) - 1
     sizes = np.array(as_sizes(image_sizes), np.float64)  # a copy: the caller's array may change later
@@ -196,7 +196,7 @@ def _sizes_of_images(
 ) -> NDArray[np.float64]:
     """(2 * regions,) the size of each region's image, where rows may have several."""
     rows: Any = image_sizes
-    if np.ndim(rows[0]) == 0 if len(rows) else True:  # one size for all
+    if len(rows) and rows[0] is not None and np.ndim(rows[0]) == 0:  # one size for all
         rows = [image_sizes] * (len(starts) - 1)
     if len(rows) != len(starts) - 1:
         raise ValueError(

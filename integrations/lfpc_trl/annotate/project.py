@@ -205,8 +205,12 @@ def _items_of_file(path: Path) -> tuple[list[Item], list[str], str | None]:
     items = []
     folder = path.parent.absolute()
     samples: list[Sample] = []
-    rows, problems = scan_rows(path, samples=samples)
+    rows, found = scan_rows(path, samples=samples)
+    problems = list(map(str, found))
     for row in rows:
+        if len(row.pictures) > 1:
+            problems.append(f"{row.name}: one picture can be annotated, got a row with {len(row.pictures)}")
+            continue
         record = as_record(row, folder)
         targets = tuple(
             tuple(tuple(map(_whole, box)) for box in region.tolist()) for region in row.regions or ()
@@ -215,7 +219,7 @@ def _items_of_file(path: Path) -> tuple[list[Item], list[str], str | None]:
         start = Content(row.question, row.answer, row.choices, targets, "done" if targets else "open")
         items.append(Item(row.id, row.image, record["image"], row.size, start, row.extras, row.shown_size))
     warning = frame_warning(path, samples)
-    return items, list(map(str, problems)), None if warning is None else str(warning)
+    return items, problems, None if warning is None else str(warning)
 
 
 def _whole(side: float) -> float:
