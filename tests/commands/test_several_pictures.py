@@ -1,6 +1,10 @@
 """Questions about three pictures, driven through every command that reads rows."""
 
 import json
+import re
+import shlex
+import shutil
+from pathlib import Path
 
 import pytest
 from pyarrow import parquet
@@ -14,6 +18,8 @@ from lfpc_trl.runs.reading import Run
 from lfpc_trl.runs.trajectories import read_trajectories
 from lfpc_trl.view.app import make_viewer
 from tests import tiny
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default::ResourceWarning")]
 
@@ -186,3 +192,27 @@ def test_view_shows_each_picture_with_its_own_boxes(evaluated, folder):
 def test_locus_data_makes_cues_of_every_picture(folder):
     arguments = ["--data", str(folder / "several.jsonl"), "--output", str(folder / "cues.jsonl")]
     assert cli.main(["locus-data", *arguments]) in (0, 2)
+
+
+def test_the_section_of_the_tutorial_runs(tmp_path, monkeypatch):
+    import torch
+
+    from lfpc_trl.demo import world
+
+    torch.set_num_threads(1)
+    page = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    section = page[page.index("## 5. Several pictures") :]
+    monkeypatch.chdir(tmp_path)
+    data = tmp_path / "lfpc-demo" / "data"
+    list(world.make_pictures(data, 2, seed=1, photos=world.TRAINING_PHOTOS, name="stage2"))
+    shutil.copytree(Path(world.__file__).parent / "warm", tmp_path / "lfpc-demo" / "warm")
+    [example] = re.findall(r"^```python\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
+    exec(compile(example, "tutorial.md", "exec"), {})
+    [block] = re.findall(r"^```bash\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
+    commands = [shlex.split(line) for line in block.replace("\\\n", " ").splitlines()]
+    assert [words[1] for words in commands] == ["check-data", "select-resolution", "train", "eval"]
+    for words in commands:
+        assert cli.main(words[1:]) == 0, words
+    pairs = read_rows(data / "pairs.jsonl")
+    assert all(len(row.pictures) == 2 and row.pictures[0].image != row.pictures[1].image for row in pairs)
+    assert [each.images for each in read_trajectories(tmp_path / "pairs-run")] != []

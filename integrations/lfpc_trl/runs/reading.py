@@ -274,6 +274,8 @@ def parts(path: Path) -> list[Path]:
 def crops_by_row(path: Path, limit: int = 6) -> dict[str, list[PixelBox]]:
     """The delivered crops of each row over all its rollouts, the highest reward first, no box twice.
 
+    Of questions about one picture.
+
     Raises:
         UserError: there are no trajectories.
     """
@@ -281,10 +283,12 @@ def crops_by_row(path: Path, limit: int = 6) -> dict[str, list[PixelBox]]:
         raise UserError(f"{path}: holds no trajectories (.parquet)")
     found: dict[str, dict[PixelBox, float]] = defaultdict(dict)
     for file in parts(path):
-        table = _read(file, ("row_id", "boxes", "reward"))
+        table = _read(file, ("row_id", "boxes", "reward", "box_images"))
         _check_lengths(file, "boxes", _column(table, "boxes"))
         for record in table.to_pylist():
             reward = record.get("reward")
+            if record.get("box_images"):
+                continue  # which picture they are of cannot be said here
             for box in record.get("boxes") or ():
                 if not all(map(math.isfinite, box)):
                     continue
