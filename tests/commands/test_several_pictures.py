@@ -71,15 +71,15 @@ def lfpc(command, folder, *options, data="rows.jsonl", **places):
 def test_check_data(folder, capsys):
     assert lfpc("check-data", folder) == 0
     told = capsys.readouterr().out
-    assert "pictures" in told
-    assert "10" in told  # three times three, and one
+    assert "pictures: 10" in told  # three times three, and one
+    assert "rows with several pictures: 3 3" in told
 
 
 def test_check_data_names_a_picture_that_is_missing(folder, capsys):
     record = json.loads((folder / "several.jsonl").read_text().splitlines()[0])
     record["images"][2] = "gone.png"
     tiny.write_records(folder / "bad.jsonl", [record])
-    assert lfpc("check-data", folder, data="bad.jsonl") == 1
+    assert lfpc("check-data", folder, data="bad.jsonl") == 2
     assert "bad.jsonl row 1: image must exist" in "".join(capsys.readouterr())
 
 
