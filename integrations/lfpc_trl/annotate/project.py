@@ -15,7 +15,7 @@ from lfpc_trl.data.rows import (
     Row,
     as_record,
     check_row,
-    check_targets_on,
+    check_targets,
     one_or_all,
     row_problems,
     scan_rows,
@@ -137,7 +137,7 @@ class Project:
         images += [None] * (len(content.targets) - len(images))
         for number, (region, image) in enumerate(zip(content.targets, images, strict=False)):
             try:
-                check_targets_on([[list(box) for box in region]], image, item.sizes)
+                check_targets([[list(box) for box in region]], item.sizes, image)
             except DataError as error:
                 found.append(Problem(str(error), number))
         record = self._record(item, dataclasses.replace(content, targets=(), target_images=()))

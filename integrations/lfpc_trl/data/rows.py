@@ -340,32 +340,33 @@ def _known_sizes(size: Size | Sequence[Size] | None) -> Callable[[Path], Size]:
     """Gives the sizes of a row's pictures in their order; without sizes it reads them."""
     if size is None:
         return _picture_size
-    sizes = cast("Iterator[Size]", iter([size] if isinstance(size[0], int) else size))
+    sizes = iter(_sizes_in(size))
     return lambda _: next(sizes)
 
 
-def check_targets(value: object, size: Size) -> tuple[Boxes, ...]:
-    """Check the column `targets` alone, for a picture of `size`.
-
-    Raises:
-        DataError: "rule, got X" for every bad box, with semicolons between them.
-    """
-    return check_targets_on(value, None, [size])[0]
+def _sizes_in(size: Size | Sequence[Size]) -> Sequence[Size]:
+    """The sizes of a row's pictures, given as a list or, of one picture, without the list around it."""
+    return cast("Sequence[Size]", [size] if isinstance(size[0], int) else size)
 
 
-def check_targets_on(
-    value: object, images: object, sizes: Sequence[Size]
+def check_targets(
+    value: object, size: Size | Sequence[Size], images: object = None
 ) -> tuple[tuple[Boxes, ...], tuple[int, ...]]:
-    """Check the columns `targets` and `target_images` alone, for pictures of these sizes.
+    """Check the columns `targets` and `target_images` alone.
+
+    Args:
+        value: the column `targets`.
+        size: of the picture, or of each of several.
+        images: the column `target_images`.
 
     Returns:
         `Row.regions` and `Row.target_images`.
 
     Raises:
-        DataError: as `check_targets`.
+        DataError: "rule, got X" for every bad box, with semicolons between them.
     """
     try:
-        return _regions(value, sizes, images)
+        return _regions(value, _sizes_in(size), images)
     except _RuleError as error:
         raise DataError("; ".join(error.args)) from None
 

@@ -20,7 +20,7 @@ from lfpc_trl.data.rows import (
     Problem,
     Row,
     check_target_images,
-    check_targets_on,
+    check_targets,
     in_one_line,
     read_columns,
 )
@@ -235,7 +235,7 @@ class _Reader:
                     original_boxes(region, item.box_layout, pictures[number - 1], upright=False).tolist()
                     for region, number in zip(draft.regions, numbers, strict=True)
                 ]
-                regions, on = check_targets_on(pixels, images, [each.size for each in row.pictures])
+                regions, on = check_targets(pixels, [each.size for each in row.pictures], images)
             except DataError as error:
                 raise DataError(f"{item.boxes}: {error}") from None
         return dataclasses.replace(row, regions=regions, target_images=on, place=place)
@@ -360,7 +360,7 @@ def _with_boxes(questions: list[Question], path: Path) -> tuple[list[Question], 
                 raise DataError(f"{name} must be unique, got {key!r} as in {first}")
             for question in named:
                 sizes = [picture.size for picture in question.row.pictures]
-                regions = check_targets_on(record.get("targets"), record.get("target_images"), sizes)
+                regions = check_targets(record.get("targets"), sizes, record.get("target_images"))
                 if name == _QUESTION:
                     shared[_shown_in(question)] = regions
                 else:
