@@ -24,11 +24,16 @@ Tools: TypeAlias = Mapping[str, BoxArgument]
 
 CROP_TOOL: Tools = {TOOL_NAME: BOX_ARGUMENT}
 
-Call: TypeAlias = tuple[bool, Box | None]
-"""Whether it calls a crop tool, and its box; None unless that is four finite numbers."""
+IMAGE_ARGUMENT = "image"
+"""The argument of the crop tool that holds the number of an image, from 1, where there are several."""
 
-NO_CROP: Call = (False, None)
+Call: TypeAlias = tuple[bool, Box | None, int]
+"""Whether it is a call of a crop tool; its box, None unless that is four finite numbers; the number of its
+image, 1 if it names none and 0 if what it names is no number of an image."""
 
+NO_CROP: Call = (False, None, 1)
+
+_MOST_IMAGES = 1 << 31  # what a model writes may not fit into an array
 _XML_CALL = re.compile(r"\s*<function=([^>\n]+)>(.*)</function>\s*", re.DOTALL)
 _XML_ARGUMENT = re.compile(r"<parameter=([^>\n]+)>(.*?)</parameter>", re.DOTALL)
 _GLM_CALL = re.compile(r"\s*([^\s<{\[]+)\s*(<arg_key>.*)", re.DOTALL)
@@ -94,10 +99,19 @@ def _read(name: Any, arguments: Any, tools: Tools) -> Call:
     if declared is None:
         return NO_CROP
     if not isinstance(arguments, dict | Mapping):
-        return True, None
+        return True, None, 1
+    image = image_number(arguments.get(IMAGE_ARGUMENT, 1))
     if isinstance(declared, str):
-        return True, _box(arguments.get(declared))
-    return True, _box([arguments.get(each) for each in declared])
+        return True, _box(arguments.get(declared)), image
+    return True, _box([arguments.get(each) for each in declared]), image
+
+
+def image_number(value: Any) -> int:
+    """The number of an image; 0 for what is none."""
+    if isinstance(value, str):  # as for boxes
+        value = json_or_none(value)
+    is_number = isinstance(value, int) and not isinstance(value, bool) and 1 <= value < _MOST_IMAGES
+    return int(value) if is_number else 0
 
 
 def _box(numbers: Any) -> Box | None:

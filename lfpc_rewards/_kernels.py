@@ -230,14 +230,12 @@ def first_bad_target(
 ) -> tuple[int, int, int, int]:
     # (rule, row, region, box); rule 0 = all good, else the number of the broken rule.
     for row in range(row_starts.size - 1):
-        width, height = sizes[2 * row], sizes[2 * row + 1]
-        if row_starts[row] == row_starts[row + 1]:
-            continue  # No region: the term does not apply, and the size is never read.
-        if not (width > 0.0 and height > 0.0 and width < np.inf and height < np.inf):
-            return 1, row, 0, 0
         for region in range(row_starts[row], row_starts[row + 1]):
             first = region_starts[region]
             own = region - row_starts[row]
+            width, height = sizes[2 * region], sizes[2 * region + 1]
+            if not (width > 0.0 and height > 0.0 and width < np.inf and height < np.inf):
+                return 1, row, own, 0
             for box in range(first, region_starts[region + 1]):
                 x0, y0 = boxes[4 * box], boxes[4 * box + 1]
                 x1, y1 = boxes[4 * box + 2], boxes[4 * box + 3]
@@ -296,10 +294,12 @@ def score_crop(
 def grounding_rows(
     crops: F64,
     crop_starts: I64,
+    crop_images: I64,
     boxes: F64,
     region_starts: I64,
     row_starts: I64,
     sizes: F64,
+    images: I64,
     rows: I64,
     threshold: float,
     iou_weight: float,
@@ -307,6 +307,7 @@ def grounding_rows(
     out: F64,
 ) -> None:
     # out[0..4] = the parts of `GroundingParts`; one column per rollout.
+    # Without `images` every row has one, and no crop can be of another.
     for i in range(rows.size):
         row = rows[i]
         regions = row_starts[row + 1] - row_starts[row]
@@ -318,12 +319,14 @@ def grounding_rows(
             first = stop - 1
         elif reduce == FIRST:
             stop = first + 1
-        width, height = sizes[2 * row], sizes[2 * row + 1]
         for region in range(row_starts[row], row_starts[row + 1]):
             begin, end = region_starts[region], region_starts[region + 1]
+            width, height = sizes[2 * region], sizes[2 * region + 1]
             best = (0.0, 0.0, 0.0, -1.0, 0.0)
             for c in range(first, stop):
-                parts = score_crop(crops, c, boxes, begin, end, width, height, threshold, iou_weight)
+                parts = (0.0, 0.0, 0.0, 0.0, 0.0)
+                if images.size == 0 or crop_images[c] == images[region]:
+                    parts = score_crop(crops, c, boxes, begin, end, width, height, threshold, iou_weight)
                 if reduce == MEAN:
                     add(out, i, parts)
                 elif parts[3] > best[3]:  # Strict: of equal crops the earlier one is taken.

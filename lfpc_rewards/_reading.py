@@ -61,6 +61,7 @@ class Columns(NamedTuple):
         boxes: (4 * crops,) the four numbers of each crop, NaN if they were not four finite numbers.
         delivered: (crops,) whether its picture came back.
         crop_turns: (crops,) the turn within the rollout that asked for it.
+        crop_images: (crops,) the number of its image; see `_calls.Call`.
     """
 
     texts: Sequence[str]
@@ -71,6 +72,7 @@ class Columns(NamedTuple):
     boxes: NDArray[np.float64]
     delivered: NDArray[np.bool_]
     crop_turns: NDArray[np.int64]
+    crop_images: NDArray[np.int64]
 
     def answer_texts(self) -> list[str | None]:
         """(B,) as `Rollout.answer`."""
@@ -134,6 +136,7 @@ def _single_turns(turns: Turns) -> Columns:
         turns.boxes.reshape(-1, 4)[turns.is_crop].reshape(-1),
         np.zeros(crops, np.bool_),
         np.zeros(crops, np.int64),
+        turns.images[turns.is_crop],
     )
 
 
@@ -148,6 +151,7 @@ class _Steps:
         self.entries = [0]  # where the entries of `tool_calls` of each turn start
         self.entry_is_crop: list[bool] = []
         self.entry_boxes: list[tuple[float, ...]] = []
+        self.entry_images: list[int] = []
 
     def add_messages(self, messages: Any, name: str, opened: bool) -> None:
         if not isinstance(messages, list | tuple):
@@ -170,8 +174,9 @@ class _Steps:
 
     def _add_entries(self, entries: Sequence[Any]) -> None:
         for entry in entries:
-            is_crop, box = read_call_entry(entry, self.reading.tools)
+            is_crop, box, image = read_call_entry(entry, self.reading.tools)
             self.entry_is_crop.append(is_crop)
+            self.entry_images.append(image)
             self.entry_boxes.append(NO_BOX if box is None else box)
 
     def columns(self) -> Columns:
@@ -188,6 +193,7 @@ class _Steps:
             np.empty(4 * crops),
             np.zeros(crops, np.bool_),
             np.empty(crops, np.int64),
+            np.empty(crops, np.int64),
         )
         combine_steps(
             np.array(self.steps, np.int64),
@@ -198,9 +204,11 @@ class _Steps:
             turns.call_starts,
             turns.is_crop,
             turns.boxes,
+            turns.images,
             np.array(self.entries, np.int64),
             np.array(self.entry_is_crop, np.bool_),
             np.array(self.entry_boxes, np.float64).reshape(-1),
+            np.array(self.entry_images, np.int64),
             *columns[1:],
         )
         last = zip(np.cumsum(columns.turns).tolist(), columns.turns.tolist(), strict=True)
@@ -211,6 +219,7 @@ class _Steps:
             boxes=columns.boxes[: 4 * kept],
             delivered=columns.delivered[:kept],
             crop_turns=columns.crop_turns[:kept],
+            crop_images=columns.crop_images[:kept],
         )
 
 
@@ -224,9 +233,11 @@ def combine_steps(
     call_starts: NDArray[np.int64],
     is_crop: NDArray[np.bool_],
     call_boxes: NDArray[np.float64],
+    call_images: NDArray[np.int64],
     entry_starts: NDArray[np.int64],
     entry_is_crop: NDArray[np.bool_],
     entry_boxes: NDArray[np.float64],
+    entry_images: NDArray[np.int64],
     answers: NDArray[np.int64],
     well_formed: NDArray[np.bool_],
     turns: NDArray[np.int64],
@@ -234,6 +245,7 @@ def combine_steps(
     boxes: NDArray[np.float64],
     delivered: NDArray[np.bool_],
     crop_turns: NDArray[np.int64],
+    crop_images: NDArray[np.int64],
 ) -> None:
     # Fills the columns of `Columns`, given those of `Turns` and the entries of `tool_calls`.
     turn = -1
@@ -276,6 +288,7 @@ def combine_steps(
                     if entry_is_crop[each] if entries else is_crop[each]:
                         source = entry_boxes if entries else call_boxes
                         boxes[4 * crops : 4 * crops + 4] = source[4 * each : 4 * each + 4]
+                        crop_images[crops] = entry_images[each] if entries else call_images[each]
                         crop_turns[crops] = turn - first_turn
                         crops += 1
         if user_delivers and pictures == waiting:

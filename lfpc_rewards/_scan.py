@@ -13,7 +13,14 @@ from typing import NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from lfpc_rewards._calls import BOX_ARGUMENT, CROP_TOOL, TOOL_NAME, Tools, read_written_call
+from lfpc_rewards._calls import (
+    BOX_ARGUMENT,
+    CROP_TOOL,
+    IMAGE_ARGUMENT,
+    TOOL_NAME,
+    Tools,
+    read_written_call,
+)
 from lfpc_rewards._jit import kernel, part
 from lfpc_rewards._tags import I64, Codes, both, in_chunks, next_open, spelling, tag_at
 
@@ -39,6 +46,7 @@ _NAME_KEY = np.frombuffer(b'"name"', np.uint8)
 _NAME = np.frombuffer(f'"{TOOL_NAME}"'.encode(), np.uint8)
 _ARGUMENTS_KEY = np.frombuffer(b'"arguments"', np.uint8)
 _BOX_KEY = np.frombuffer(f'"{BOX_ARGUMENT}"'.encode(), np.uint8)
+_IMAGE_KEY = np.frombuffer(f'"{IMAGE_ARGUMENT}"'.encode(), np.uint8)
 _NUMBER = r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*"
 BOX_IN_TEXT = re.compile(rf"\[{','.join([_NUMBER] * 4)}\]")
 """A box as models write it, with a group for each number. `read_box` reads the plainest form."""
@@ -60,6 +68,7 @@ class Turns(NamedTuple):
         call_starts: (N + 1,) where each turn's calls start.
         is_crop: (calls,) whether it is a call of the crop tool.
         boxes: (4 * calls,) the four numbers of each crop, NaN if they were not four finite numbers.
+        images: (calls,) the number of its image; see `_calls.Call`.
     """
 
     texts: Sequence[str]
@@ -69,6 +78,7 @@ class Turns(NamedTuple):
     call_starts: NDArray[np.int64]
     is_crop: NDArray[np.bool_]
     boxes: NDArray[np.float64]
+    images: I64
 
 
 def read_turns(texts: Sequence[str], tools: Tools = CROP_TOOL) -> Turns:
@@ -77,20 +87,21 @@ def read_turns(texts: Sequence[str], tools: Tools = CROP_TOOL) -> Turns:
     shapes = np.empty(count, np.uint8)
     answers = np.empty(2 * count, np.int64)
     call_starts = np.zeros(count + 1, np.int64)
-    found = [(np.empty(0, np.bool_), np.empty(0))]
+    found = [(np.empty(0, np.bool_), np.empty(0), np.empty(0, np.int64))]
     for first, codes, lengths in in_chunks(texts):
         spans, is_crop, boxes = scan_turns(codes, lengths, first, shapes, answers, call_starts)
         if tools != CROP_TOOL:  # the only tool that the kernels know
             is_crop[:] = False
+        images = np.ones(len(is_crop), np.int64)
         for call in np.flatnonzero(~is_crop).tolist():
             turn, start, stop = spans[3 * call : 3 * call + 3].tolist()
-            is_crop[call], box = read_written_call(texts[turn][start:stop], tools)
+            is_crop[call], box, images[call] = read_written_call(texts[turn][start:stop], tools)
             boxes[4 * call : 4 * call + 4] = math.nan if box is None else box
-        found.append((is_crop, boxes))
-    crops, numbers = zip(*found, strict=True)
+        found.append((is_crop, boxes, images))
+    crops, boxes, images = map(np.concatenate, zip(*found, strict=True))
     marked = shapes >= _MARKED
     shapes[marked] -= _MARKED
-    return Turns(texts, shapes, marked, answers, call_starts, np.concatenate(crops), np.concatenate(numbers))
+    return Turns(texts, shapes, marked, answers, call_starts, crops, boxes, images)
 
 
 @part
@@ -196,11 +207,14 @@ def read_box(codes: Codes, i: int, stop: int, box: NDArray[np.float64]) -> int:
 
 @part
 def read_arguments(codes: Codes, i: int, stop: int, box: NDArray[np.float64]) -> int:
-    # Past an object with one "bbox_2d" and any number of plain strings; -1 if it is anything else.
+    # Past an object with one "bbox_2d" and any number of plain strings, none of them the number of an image;
+    # -1 if it is anything else.
     i = after_sign(codes, i, stop, 0x7B)  # {
     boxes = 0
     while i >= 0:
         is_box = starts_with(codes, i, stop, _BOX_KEY)
+        if not is_box and starts_with(codes, i, stop, _IMAGE_KEY):
+            return -1
         i = after_sign(codes, after_string(codes, i, stop), stop, 0x3A)  # :
         if i < 0:
             return -1

@@ -46,11 +46,14 @@ class Crop:
             if they are inverted; None if they were not four finite numbers.
         delivered: Whether the tool message that answers this call carries an image.
         turn: The assistant turn, counted from 0, that asked for it.
+        image: The number of the image to be cropped, from 1, as the argument ``image`` of the call names it;
+            1 if it names none, 0 if what it names is no whole number from 1.
     """
 
     box: Box | None
     delivered: bool
     turn: int
+    image: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,13 +154,13 @@ def parse_completion(
         >>> rollout.answer, rollout.well_formed, rollout.turns
         ('B', True, 2)
         >>> rollout.crops
-        (Crop(box=(0.0, 0.0, 28.0, 56.0), delivered=True, turn=0),)
+        (Crop(box=(0.0, 0.0, 28.0, 56.0), delivered=True, turn=0, image=1),)
         >>> text = (
         ...     f"<think>near</think><tool_call>{call}</tool_call>user\n<tool_response>\n\n</tool_response>\n"
         ...     "assistant\n<think>a dog</think><answer>B</answer>"
         ... )
         >>> parse_completion(text).crops  # the same, but that a text proves no picture
-        (Crop(box=(0.0, 0.0, 28.0, 56.0), delivered=False, turn=0),)
+        (Crop(box=(0.0, 0.0, 28.0, 56.0), delivered=False, turn=0, image=1),)
         >>> parse_completion("<think>easy</think> <answer> red\n</answer>").answer
         'red'
         >>> parse_completion("no tags at all")
@@ -269,11 +272,12 @@ def _parse_all(
 def _rollouts(columns: Columns) -> list[Rollout]:
     starts, turns = columns.crop_starts.tolist(), columns.turns.tolist()
     crops = [
-        Crop(None if math.isnan(x0) else (x0, y0, x1, y1), delivered, turn)
-        for (x0, y0, x1, y1), delivered, turn in zip(
+        Crop(None if math.isnan(x0) else (x0, y0, x1, y1), delivered, turn, image)
+        for (x0, y0, x1, y1), delivered, turn, image in zip(
             columns.boxes.reshape(-1, 4).tolist(),
             columns.delivered.tolist(),
             columns.crop_turns.tolist(),
+            columns.crop_images.tolist(),
             strict=True,
         )
     ]
@@ -299,4 +303,5 @@ def _columns_of(rollouts: Sequence[Rollout]) -> Columns:
         np.array(boxes, np.float64).reshape(-1),
         np.array([crop.delivered for crop in crops], np.bool_),
         np.array([crop.turn for crop in crops], np.int64),
+        np.array([crop.image for crop in crops], np.int64),
     )

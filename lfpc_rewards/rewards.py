@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lfpc_rewards import _kernels
+from lfpc_rewards._calls import image_number
 from lfpc_rewards._checks import same_length
 from lfpc_rewards._packing import four_numbers, pack_rows, starts_of
 from lfpc_rewards._reading import Columns
@@ -29,6 +30,9 @@ Reduce: TypeAlias = Literal["best", "last", "first", "mean"]
 RowCrops: TypeAlias = BoxesLike | Sequence[BoxesLike | None] | None
 """The crops of one rollout: zero or more boxes; a box that is None or malformed is a bad crop."""
 
+CropImages: TypeAlias = Sequence[Any] | None
+"""The numbers of the images that the crops of one rollout were cut from, from 1; None: all from the first."""
+
 _PackedCrops: TypeAlias = tuple[NDArray[np.float64], NDArray[np.int64]]
 """Crops of a batch: (4 * crops,) coordinates, bad boxes as NaN, and (B + 1,) where each rollout's start."""
 
@@ -38,6 +42,7 @@ OVERLAP_THRESHOLD = 0.9
 IOU_WEIGHT = 0.5
 """omega, the share of the IoU in the grounding reward. Our choice."""
 
+_NO_IMAGES = np.empty(0, np.int64)
 _VERDICTS = {"yes": 1.0, "no": 0.0, "unknown": math.nan}
 
 _REDUCE = {"best": _kernels.BEST, "last": _kernels.LAST, "first": _kernels.FIRST, "mean": _kernels.MEAN}
@@ -246,8 +251,10 @@ def _bonus(looked: NDArray[np.bool_], right: Scores) -> Scores:
 def grounding_reward(
     crops: Sequence[RowCrops],
     targets: Sequence[RowTarget] | Targets,
-    image_sizes: SizesLike | None = None,
+    image_sizes: SizesLike | Sequence[SizesLike] | None = None,
     *,
+    crop_images: Sequence[CropImages] | None = None,
+    target_images: Sequence[Sequence[int] | None] | None = None,
     overlap_threshold: float | None = OVERLAP_THRESHOLD,
     iou_weight: float = IOU_WEIGHT,
     reduce: Reduce = "best",
@@ -274,13 +281,20 @@ def grounding_reward(
     weighted sum. A crop that is None, not four finite numbers, inverted or without area scores 0 in every
     part, and so does a rollout without crops. `grounding_parts` gives the parts.
 
+    Where a row has several images, a region is on one of them. A crop of another image overlaps nothing: it
+    scores 0 in every part, wherever its box is.
+
     Args:
         crops: (B,) rows of zero or more boxes, xyxy in pixels of the original image. Ragged; an entry
             may be None. An array (B, 4) is one crop for each rollout.
         targets: (B,) rows of nested boxes (n, 4) from inner to outer, or a list of such regions, or
             None: the term does not apply. Or `Targets` with B rows, checked and packed before.
-        image_sizes: (B, 2) width and height of the original images, or one (2,) for all. None with
-            `Targets`.
+        image_sizes: (B, 2) width and height of the original images, or one (2,) for all. With
+            `target_images` a row may also be the sizes (k, 2) of its k images. None with `Targets`.
+        crop_images: (B,) rows with the number of each crop's image, from 1, as the model wrote it: what is
+            no number of an image is another image than every other. None: all crops are of the first.
+        target_images: (B,) rows with the number of each region's image, as in `Targets`. None: every row has
+            one image, and `crop_images` is not read. None with `Targets`.
         overlap_threshold: The overlap that must be exceeded, in [0, 1): no overlap exceeds 1, so with 1 the
             IoU would never count. None drops the condition.
         iou_weight: Share of the IoU in [0, 1]; the rest goes to the nearness.
@@ -290,9 +304,9 @@ def grounding_reward(
         (B,) in [0, 1], NaN where the row has no target.
 
     Raises:
-        ValueError: A target is bad (see `Targets`), the lengths differ, sizes are missing, an option is out
-            of its range, a row of crops is a list of four numbers where a list of boxes is meant, or an
-            array that holds no boxes.
+        ValueError: A target is bad (see `Targets`), the lengths differ, sizes are missing, a row has no image
+            of a region's number, an option is out of its range, a row of crops is a list of four numbers
+            where a list of boxes is meant, or an array that holds no boxes.
         TypeError: A row of crops is not a list.
 
     Source:
@@ -308,6 +322,14 @@ def grounding_reward(
         >>> grounding_reward([[[0, 0, 9, 9]], [[0, 0, 9, 9]]], [None, sign], (100, 100)).round(3)
         array([  nan, 0.272])
 
+        Two images, the sign on the second; the same crop of either:
+
+        >>> sizes, crop = [[(640, 480), (100, 100)]] * 2, [[40, 40, 60, 60]]
+        >>> grounding_reward(
+        ...     [crop, crop], [sign, sign], sizes, crop_images=[[1], [2]], target_images=[[2], [2]]
+        ... )
+        array([0., 1.])
+
         Two regions and two crops, one of them exact:
 
         >>> pair = [[[10, 10, 20, 20]], [[70, 70, 90, 90]]]
@@ -319,15 +341,19 @@ def grounding_reward(
         last [0.3]
         mean [0.444]
     """
-    packed = _pack_crops(crops), _as_targets(targets, image_sizes)
-    return _grounding(*packed, overlap_threshold, iou_weight, reduce).total
+    packed = _pack_crops(crops)
+    truth = _ground_truth(targets, image_sizes, target_images)
+    images = _crop_images(crop_images, packed[1], truth)
+    return _grounding(packed, images, truth, overlap_threshold, iou_weight, reduce).total
 
 
 def grounding_parts(
     crops: Sequence[RowCrops],
     targets: Sequence[RowTarget] | Targets,
-    image_sizes: SizesLike | None = None,
+    image_sizes: SizesLike | Sequence[SizesLike] | None = None,
     *,
+    crop_images: Sequence[CropImages] | None = None,
+    target_images: Sequence[Sequence[int] | None] | None = None,
     overlap_threshold: float | None = OVERLAP_THRESHOLD,
     iou_weight: float = IOU_WEIGHT,
     reduce: Reduce = "best",
@@ -340,8 +366,10 @@ def grounding_parts(
         >>> parts.overlap, parts.iou, parts.max_iou  # 0.9 does not exceed 0.9
         (array([0.9]), array([0.]), array([0.9]))
     """
-    packed = _pack_crops(crops), _as_targets(targets, image_sizes)
-    return _grounding(*packed, overlap_threshold, iou_weight, reduce)
+    packed = _pack_crops(crops)
+    truth = _ground_truth(targets, image_sizes, target_images)
+    images = _crop_images(crop_images, packed[1], truth)
+    return _grounding(packed, images, truth, overlap_threshold, iou_weight, reduce)
 
 
 def check_grounding(overlap_threshold: float | None, iou_weight: float) -> None:
@@ -363,7 +391,12 @@ def check_grounding(overlap_threshold: float | None, iou_weight: float) -> None:
 
 
 def _grounding(
-    crops: _PackedCrops, targets: Targets, overlap_threshold: float | None, iou_weight: float, reduce: Reduce
+    crops: _PackedCrops,
+    images: NDArray[np.int64],
+    targets: Targets,
+    overlap_threshold: float | None,
+    iou_weight: float,
+    reduce: Reduce,
 ) -> GroundingParts:
     if reduce not in _REDUCE:
         raise ValueError(f'reduce must be "best", "last", "first" or "mean", got {reduce!r}')
@@ -377,10 +410,12 @@ def _grounding(
     _kernels.grounding_rows(
         boxes,
         starts,
+        images,
         targets.boxes,
         targets.region_starts,
         targets.row_starts,
         targets.sizes,
+        targets.images,
         targets.rows,
         -1.0 if overlap_threshold is None else float(overlap_threshold),
         float(iou_weight),
@@ -390,14 +425,41 @@ def _grounding(
     return GroundingParts(*out)
 
 
-def _as_targets(targets: Sequence[RowTarget] | Targets, image_sizes: SizesLike | None) -> Targets:
+def _ground_truth(
+    targets: Sequence[RowTarget] | Targets,
+    image_sizes: SizesLike | Sequence[SizesLike] | None,
+    target_images: Sequence[Sequence[int] | None] | None,
+) -> Targets:
     if isinstance(targets, Targets):
         if image_sizes is not None:
             raise ValueError("image_sizes must be None when targets is a Targets, which holds its own sizes")
+        if target_images is not None:
+            raise ValueError("target_images must be None when targets is a Targets, which holds its own")
         return targets
     if image_sizes is None:
         raise ValueError("image_sizes is needed unless targets is a Targets, got None")
-    return Targets(targets, image_sizes)
+    return Targets(targets, image_sizes, target_images)
+
+
+def _crop_images(
+    rows: Sequence[CropImages] | None, starts: NDArray[np.int64], targets: Targets
+) -> NDArray[np.int64]:
+    """(crops,) the number of each crop's image; empty where no target asks for it."""
+    if targets.images.size == 0:
+        return _NO_IMAGES
+    if rows is None:
+        return np.ones(starts[-1], np.int64)
+    if len(rows) != len(starts) - 1:
+        raise ValueError(
+            f"crop_images must have one entry per row of crops, got {len(rows)} for {len(starts) - 1}"
+        )
+    images: list[int] = []
+    for row, (numbers, crops) in enumerate(zip(rows, np.diff(starts).tolist(), strict=True)):
+        own = [1] * crops if numbers is None else list(map(image_number, numbers))
+        if len(own) != crops:
+            raise ValueError(f"crop_images[{row}] must have one number per crop, got {len(own)} for {crops}")
+        images += own
+    return np.array(images, np.int64)
 
 
 def lfpc_reward(
@@ -407,7 +469,9 @@ def lfpc_reward(
     *,
     crops: Sequence[RowCrops] | Literal["requested"] | None = None,
     targets: Sequence[RowTarget] | Targets | None = None,
-    image_sizes: SizesLike | None = None,
+    image_sizes: SizesLike | Sequence[SizesLike] | None = None,
+    crop_images: Sequence[CropImages] | None = None,
+    target_images: Sequence[Sequence[int] | None] | None = None,
     accuracy_weight: float = 0.8,
     format_weight: float = 0.2,
     tool_weight: float = 1.2,
@@ -432,6 +496,9 @@ def lfpc_reward(
             strings, which prove no picture.
         targets: (B,) nested boxes or `Targets`, as in `grounding_reward`; None for stage 1.
         image_sizes: Sizes of the original images, as in `grounding_reward`.
+        crop_images: As in `grounding_reward`, for `crops` that are given; crops taken from the completions
+            have the image that their call names.
+        target_images: As in `grounding_reward`.
         accuracy_weight: Weight of `accuracy_reward`.
         format_weight: Weight of `format_reward`.
         tool_weight: Weight of `tool_bonus`.
@@ -469,14 +536,17 @@ def lfpc_reward(
         (tool_weight, _bonus(columns.looked(), accuracy)),
     ]
     if targets is not None:
+        same_length(len(accuracy), targets=targets)
+        truth = _ground_truth(targets, image_sizes, target_images)
         if crops is None or isinstance(crops, str):
-            packed = _crops_of(columns, crops)
+            if crop_images is not None:
+                raise ValueError("crop_images must be None unless crops are given: the calls name theirs")
+            packed, images = _crops_of(columns, crops)
         else:
             same_length(len(accuracy), crops=crops)
             packed = _pack_crops(crops)
-        same_length(len(accuracy), targets=targets)
-        truth = _as_targets(targets, image_sizes)
-        grounding = _grounding(packed, truth, overlap_threshold, iou_weight, reduce)
+            images = _crop_images(crop_images, packed[1], truth)
+        grounding = _grounding(packed, images, truth, overlap_threshold, iou_weight, reduce)
         terms.append((grounding_weight, grounding.total))
     total = np.zeros(len(accuracy))
     for weight, scores in terms:
@@ -484,14 +554,15 @@ def lfpc_reward(
     return total
 
 
-def _crops_of(columns: Columns, which: str | None) -> _PackedCrops:
-    """The boxes in the completions themselves: of the delivered crops, or of all that were requested."""
+def _crops_of(columns: Columns, which: str | None) -> tuple[_PackedCrops, NDArray[np.int64]]:
+    """The boxes in the completions, and their images: of the delivered crops, or of all requested."""
     if which not in (None, "requested"):
         raise ValueError(f'crops must be a list of rows, None or "requested", got {which!r}')
     if which is not None:
-        return columns.boxes, columns.crop_starts
+        return (columns.boxes, columns.crop_starts), columns.crop_images
     starts = starts_of(columns.delivered)[columns.crop_starts]
-    return columns.boxes.reshape(-1, 4)[columns.delivered].reshape(-1), starts
+    boxes = columns.boxes.reshape(-1, 4)[columns.delivered].reshape(-1)
+    return (boxes, starts), columns.crop_images[columns.delivered]
 
 
 def _pack_crops(crops: Sequence[RowCrops]) -> _PackedCrops:

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from numba import config
 
-from lfpc_rewards import Crop, Rollout, _scan, parse_completion, parse_completions
+from lfpc_rewards import Crop, Rollout, _calls, _scan, parse_completion, parse_completions
 from tests.core import oracles
 from tests.core.strategies import completions, messages, turn_texts
 
@@ -449,7 +449,7 @@ def test_plain_calls_never_reach_the_json_parser(monkeypatch):
     plain = [PLAIN, PLAIN.replace("40]", '40], "label": "a \\"sign\\" \\u72d7"')]
     broken = PLAIN[:-1]
     asked = []
-    monkeypatch.setattr(_scan, "read_written_call", lambda text, _: asked.append(text) or (False, None))
+    monkeypatch.setattr(_scan, "read_written_call", lambda text, _: asked.append(text) or _calls.NO_CROP)
     for thought in ("x", "\u72d7"):
         texts = [f"<think>{thought}</think><tool_call>{call}</tool_call>" for call in [*plain, broken]]
         assert [len(rollout.crops) for rollout in parse_completions(texts)] == [1, 1, 0]
