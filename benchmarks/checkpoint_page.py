@@ -37,7 +37,7 @@ def main(date: str, machine: str, folder: str) -> None:
         f"sha256 `{hashlib.sha256(weights).hexdigest()}`.",
         "Written by `benchmarks/checkpoint_page.py`.",
         "",
-        "Figures are means over the last hundred steps of a phase, on scenes that were drawn for these steps alone.",
+        "Figures are means over the last hundred steps of a phase, on scenes drawn for these steps alone.",
         "",
         "| phase | steps | minutes | " + " | ".join(FIGURES.values()) + " |",
         "| --- |" + " ---: |" * (2 + len(FIGURES)),
