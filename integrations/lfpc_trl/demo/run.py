@@ -51,12 +51,12 @@ class Scale:
         num_generations: rollouts of a question.
     """
 
-    stage1_pictures: int = 64
-    stage2_pictures: int = 64
+    stage1_pictures: int = 28
+    stage2_pictures: int = 24
     test_pictures: int = 320
-    condition_pictures: int = 40
-    stage1_steps: int = 32
-    stage2_steps: int = 42
+    condition_pictures: int = 24
+    stage1_steps: int = 10
+    stage2_steps: int = 8
     prompts_per_step: int = 8
     num_generations: int = 8
 
@@ -78,8 +78,8 @@ SMALL_MODEL = {
     "trajectory_tokens": 512,
     "max_turns": 3,
     "max_crops": 2,
-    # 150 times the paper's rate: the model is four orders of magnitude smaller.
-    "learning_rate": 1.5e-4,
+    # 200 times the paper's rate: the model is four orders of magnitude smaller.
+    "learning_rate": 2e-4,
     "save_every": 10,
 }
 
