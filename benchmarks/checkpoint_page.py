@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lfpc_trl.demo.warm_up import PHASES
 
+LOG = Path(__file__).parent.parent / "docs" / "results" / "checkpoint.jsonl"
 PAGE = Path(__file__).parent.parent / "docs" / "results" / "checkpoint.md"
 FIGURES = {
     "colour": "colour of the sign",
@@ -35,7 +36,8 @@ def main(date: str, machine: str, folder: str) -> None:
         f"{sum(phase.steps for phase in PHASES):,} steps in {hours:.1f} hours (`lfpc demo --from-scratch`).",
         f"Weights in half precision, {len(weights) / 1e6:.1f} MB,",
         f"sha256 `{hashlib.sha256(weights).hexdigest()}`.",
-        "Written by `benchmarks/checkpoint_page.py`.",
+        "Written by `benchmarks/checkpoint_page.py` from [its log](checkpoint.jsonl). It was stopped a few",
+        "times and went on from its saved state; each batch depends on its step alone.",
         "",
         "Figures are means over the last hundred steps of a phase, on scenes drawn for these steps alone.",
         "",
@@ -49,6 +51,7 @@ def main(date: str, machine: str, folder: str) -> None:
         before = last["seconds"]
         cells = [f"{last[name]:.2f}" if name in last else "" for name in FIGURES]
         page.append(f"| `{phase.name}` | {phase.steps} | {minutes:.0f} | " + " | ".join(cells) + " |")
+    LOG.write_bytes((Path(folder) / "warm-up.jsonl").read_bytes())
     PAGE.write_text("\n".join(page) + "\n", encoding="utf-8")
 
 
