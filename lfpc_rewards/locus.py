@@ -100,7 +100,24 @@ def locus_parts(
     shown_sizes: SizesLike | None = None,
     format_weight: float = 0.1,
 ) -> LocusParts:
-    """The parts of `locus_reward`, which explains the arguments and errors.
+    """The parts of `locus_reward`.
+
+    Args:
+        completions: As `locus_reward`, and so are all others.
+        targets: As `locus_reward`.
+        frame: As `locus_reward`.
+        image_sizes: As `locus_reward`.
+        shown_sizes: As `locus_reward`.
+        format_weight: As `locus_reward`.
+
+    Returns:
+        Three arrays (B,); `iou` and `total` are NaN where there is no target.
+
+    Raises:
+        ValueError: As `locus_reward`.
+
+    Source:
+        See `locus_reward`.
 
     Example:
         >>> said = "<think>by the door</think><answer>[10, 10, 30, 20]</answer>"

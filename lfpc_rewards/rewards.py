@@ -358,7 +358,27 @@ def grounding_parts(
     iou_weight: float = IOU_WEIGHT,
     reduce: Reduce = "best",
 ) -> GroundingParts:
-    """The parts of `grounding_reward`, which explains the arguments and errors.
+    """The parts of `grounding_reward`.
+
+    Args:
+        crops: As `grounding_reward`, and so are all others.
+        targets: As `grounding_reward`.
+        image_sizes: As `grounding_reward`.
+        crop_images: As `grounding_reward`.
+        target_images: As `grounding_reward`.
+        overlap_threshold: As `grounding_reward`.
+        iou_weight: As `grounding_reward`.
+        reduce: As `grounding_reward`.
+
+    Returns:
+        Five arrays (B,), NaN where the row has no target.
+
+    Raises:
+        ValueError: As `grounding_reward`.
+        TypeError: As `grounding_reward`.
+
+    Source:
+        The paper's equations 3 to 5; see `grounding_reward`.
 
     Example:
         >>> sign = [[40, 40, 60, 60], [20, 20, 80, 80]]

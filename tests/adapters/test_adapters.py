@@ -8,7 +8,15 @@ import re
 
 import pytest
 
-from lfpc_rewards import accuracy_reward, grounding_reward, lfpc_reward, locus_parts, presets, tool_bonus
+from lfpc_rewards import (
+    accuracy_reward,
+    grounding_reward,
+    lfpc_reward,
+    locus_parts,
+    locus_reward,
+    presets,
+    tool_bonus,
+)
 from lfpc_rewards.adapters import CropsOf, TrlReward, VerlScore, swift_orm, verl_group_score
 from lfpc_rewards.adapters.binding import PER_ROLLOUT, Binding
 
@@ -153,7 +161,7 @@ def test_verl_gets_a_number_of_a_reward_without_parts():
 
 def test_verl_reads_other_columns_from_extra_info():
     compute_score = VerlScore(
-        locus_parts,
+        locus_reward,
         columns={"targets": "ground_truth", "image_sizes": "size"},
         options={"frame": "relative"},
     )

@@ -26,7 +26,7 @@ convert_frame(box, lr.Frame.RELATIVE, "relative_1000")
 convert_frame(box, "shwon", "original")  # error: arg-type
 convert_frame(box, "original", "Original")  # error: arg-type
 lr.locus_reward([""], [box], frame="relative")
-lr.locus_reward([""], [box], frame="orginal")  # error: call-overload
+lr.locus_reward([""], [box], frame="orginal")  # error: arg-type
 adapters.CropsOf("shown")
 lr.adapters.CropsOf(lr.Frame.SHOWN)
 adapters.CropsOf("show")  # error: arg-type
