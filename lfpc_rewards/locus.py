@@ -111,7 +111,7 @@ def locus_parts(
         format_weight: As `locus_reward`.
 
     Returns:
-        Three arrays (B,); `iou` and `total` are NaN where there is no target.
+        Three arrays (B,); see `LocusParts`.
 
     Raises:
         ValueError: As `locus_reward`.

@@ -378,7 +378,7 @@ def grounding_parts(
         TypeError: As `grounding_reward`.
 
     Source:
-        The paper's equations 3 to 5; see `grounding_reward`.
+        See `grounding_reward`.
 
     Example:
         >>> sign = [[40, 40, 60, 60], [20, 20, 80, 80]]

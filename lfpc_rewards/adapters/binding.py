@@ -18,8 +18,8 @@ Reward = Callable[..., Any]
 
 
 PER_ROLLOUT = frozenset(
-    {"choices", "crops", "failed", "groups", "image_sizes", "messages", "questions", "reasoning"}
-    | {"shown_sizes", "targets", "videos", "wanted"}
+    {"choices", "crop_images", "crops", "failed", "groups", "image_sizes", "messages", "questions"}
+    | {"reasoning", "shown_sizes", "target_images", "targets", "videos", "wanted"}
 )
 """Arguments with a default that have one entry per rollout; a column of that name is used for them."""
 

@@ -97,7 +97,7 @@ def test_a_changed_helper_in_another_file_changes_the_reward_in_the_next_process
     old = change_tag_at(copy)
     assert run(copy, FORM, **folder) == [[-1.0]]
     (copy / "_tags.py").write_text(old, encoding="utf-8")
-    assert run(copy, FORM + COUNTS, **folder) == [[0.0], [4, 0]]  # as it was, and still there
+    assert run(copy, FORM + COUNTS, **folder) == [[0.0], [1, 0]]  # as it was, and still there
 
 
 @processes
