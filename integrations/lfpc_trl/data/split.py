@@ -66,9 +66,9 @@ def find_leaks(
             nearest[mine[one]] = min(nearest.get(mine[one], found), found)
     leaks = []
     for row in rows:
-        found = [(*nearest[each], each) for each in _images(row) if each in nearest]
-        if found:
-            apart, other, image = min(found)
+        of_row = [(*nearest[each], each) for each in _images(row) if each in nearest]
+        if of_row:
+            apart, other, image = min(of_row)
             leaks.append(Leak(row, image, other, apart))
     return leaks
 
@@ -81,10 +81,9 @@ def split(
     seed: int = 0,
     distance: int = DISTANCE,
 ) -> Parts:
-    """Divide rows by picture: all rows of a picture and of its near-duplicates stay together, and so do the
-    pictures of a row.
+    """Divide rows by picture: all rows of a picture and of its near-duplicates stay together.
 
-    Groups are dealt in random order, each to the part that lacks most rows.
+    So do the pictures of one row. Groups are dealt in random order, each to the part that lacks most rows.
 
     Args:
         rows: of a data set.
