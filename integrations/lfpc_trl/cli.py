@@ -61,6 +61,9 @@ COMMANDS = {
         "eval",
         ("PIL", "jinja2", "matplotlib", "pyarrow"),
     ),
+    "split": Command(
+        "divide rows into parts that share no picture", "split", ("PIL", "pyarrow", "imagehash", "scipy")
+    ),
     "annotate": Command("draw nested target boxes on a local page", "pages", _PAGES),
     "view": Command("look at trajectories and curves of a run on a local page", "pages", _PAGES),
     "convert": Command("convert data of other systems to rows and back", "trl", _DATA),

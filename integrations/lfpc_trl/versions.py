@@ -67,6 +67,8 @@ MATRIX = _matrix(
     Package("matplotlib", "demo", ">=3.9"),
     Package("jinja2", "demo", ">=3.1"),
     Package("peft", None, ">=0.20", note="for LoRA: the extra peft"),
+    Package("imagehash", None, ">=4.3.2", note="for lfpc split: the extra split"),
+    Package("scipy", None, ">=1.15", note="for lfpc split: the extra split"),
     Package("filelock", None, ">=3.16", note="for lfpc annotate and lfpc view: the extra pages"),
     Package("starlette", None, ">=1.0", note="for lfpc annotate and lfpc view: the extra pages"),
     Package("uvicorn", None, ">=0.35", note="for lfpc annotate and lfpc view: the extra pages"),

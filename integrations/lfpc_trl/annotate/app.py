@@ -16,6 +16,7 @@ from starlette.routing import Route
 from lfpc_rewards import Frame
 from lfpc_trl.annotate.journal import Change, Conflict, Content, writable
 from lfpc_trl.annotate.project import Item, Problem, Project
+from lfpc_trl.data.rows import Picture
 from lfpc_trl.errors import DataError
 from lfpc_trl.html.server import Access, Answer, make_app
 from lfpc_trl.html.tiles import encoded, numbered, readable, tile_route
@@ -40,9 +41,9 @@ class ModelView:
     shown_tokens: int = 256
     crop_tokens: int = 1024
 
-    def overview_size(self, item: Item) -> Size:
+    def overview_size(self, picture: Picture) -> Size:
         """The size at which the model sees the picture."""
-        return item.shown_size or shown_size(item.size, self.shown_tokens, factor=self.factor)
+        return picture.shown_size or shown_size(picture.size, self.shown_tokens, factor=self.factor)
 
 
 def make_annotator(
@@ -80,7 +81,7 @@ class _Annotator:
             Route("/api/items/{number:int}", self.save, methods=["POST"]),
             Route("/api/items/{number:int}/overview", self.overview),
             Route("/api/items/{number:int}/crop", self.crop),
-            tile_route([item.image for item in self.project.items]),
+            tile_route([picture.image for item in self.project.items for picture in item.pictures]),
         ]
         return make_app(access, STATIC, routes)
 
@@ -130,19 +131,35 @@ class _Annotator:
         project, item = self.project, self._find(request)
         project.journal.refresh()
         content = project.content(item)
-        size = self.view.overview_size(item)
+        before = project.items[: request.path_params["number"]]
+        first = sum(len(each.pictures) for each in before)
+        pictures = [self._picture(each, first + place) for place, each in enumerate(item.pictures)]
         return Answer(
             {
                 "id": item.id,
                 "image": item.name,
-                "size": item.size,
-                "state": item.image.stat().st_mtime_ns if item.image.exists() else 0,
-                "overview": {"size": size, "tokens": tokens_of(size, self.view.factor)},
+                **{name: pictures[0][name] for name in ("size", "state", "overview")},
+                "pictures": pictures,
                 "suggestions": self.suggestions.get(item.id, ()),
                 **_state(project.journal.latest.get(item.id), content),
                 "problems": _problems(project.problems(item, content)),
             }
         )
+
+    def _picture(self, picture: Picture, number: int) -> dict[str, Any]:
+        """A picture as the page shows it; `number` is that of its tiles."""
+        size = self.view.overview_size(picture)
+        return {
+            "number": number,
+            "size": picture.size,
+            "state": picture.image.stat().st_mtime_ns if picture.image.exists() else 0,
+            "overview": {"size": size, "tokens": tokens_of(size, self.view.factor)},
+        }
+
+    def _asked(self, request: Request) -> Picture:
+        """The picture of a row that is asked for: the first, if no other is named."""
+        number = request.query_params.get("image", "1")
+        return numbered(self._find(request).pictures, int(number) - 1 if number.isdecimal() else -1)
 
     async def save(self, request: Request) -> Response:
         """Save a change; 409 with the other version where somebody else was first."""
@@ -172,18 +189,20 @@ class _Annotator:
 
     def overview(self, request: Request) -> Response:
         """The picture as the model sees it first."""
-        item = self._find(request)
-        return _png(show(readable(item.image), self.view.overview_size(item)))
+        picture = self._asked(request)
+        return _png(show(readable(picture.image), self.view.overview_size(picture)))
 
     def crop(self, request: Request) -> Response:
         """The crop of a box as the model would get it, or the sentence with which the tool refuses it."""
-        item = self._find(request)
+        original = self._asked(request)
         try:
             asked = [float(side) for side in request.query_params.get("box", "").split(",")]
-            box = crop_box(asked, frame=Frame.ORIGINAL, shown_size=item.size, original_size=item.size)
+            box = crop_box(asked, frame=Frame.ORIGINAL, shown_size=original.size, original_size=original.size)
         except (BoxError, ValueError) as error:
             return PlainTextResponse(str(error), 422)
-        picture = cut(readable(item.image), box, factor=self.view.factor, max_tokens=self.view.crop_tokens)
+        picture = cut(
+            readable(original.image), box, factor=self.view.factor, max_tokens=self.view.crop_tokens
+        )
         answer = _png(picture)
         answer.headers["x-tokens"] = str(tokens_of(picture.size, self.view.factor))
         return answer

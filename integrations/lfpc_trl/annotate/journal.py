@@ -38,6 +38,7 @@ class Content:
         targets: boxes `(x1, y1, x2, y2)` per region, inner to outer, pixels of the original.
         status: "open", "done", "skipped" or "flagged" for another look.
         note: a remark of the annotator.
+        target_images: the number of the picture that each region is on, from 1; empty where there is one.
     """
 
     question: str = ""
@@ -46,6 +47,7 @@ class Content:
     targets: tuple[tuple[tuple[float, ...], ...], ...] = ()
     status: Status = "open"
     note: str = ""
+    target_images: tuple[int, ...] = ()
 
     @classmethod
     def parse(cls, record: object) -> "Content":
@@ -67,6 +69,9 @@ class Content:
             targets=tuple(_region(region) for region in _list(record.get("targets", []), "targets")),
             status=cast("Status", status),
             note=_text(record.get("note", ""), "note"),
+            target_images=tuple(
+                map(_number, _list(record.get("target_images", []), "target_images")),
+            ),
         )
 
     def as_record(self) -> dict[str, Any]:
@@ -75,6 +80,9 @@ class Content:
         record["targets"] = [[list(box) for box in region] for region in self.targets]
         record["answer"] = list(self.answer)
         record["choices"] = None if self.choices is None else list(self.choices)
+        record["target_images"] = list(self.target_images)
+        if not self.target_images:
+            del record["target_images"]
         return record
 
 
@@ -92,6 +100,12 @@ def writable(text: str) -> str:
 def _list(value: object, name: str) -> list[Any]:
     if not isinstance(value, list):
         raise DataError(f"{name} must be a list, got {value!r}")
+    return value
+
+
+def _number(value: object) -> int:
+    if type(value) is not int:
+        raise DataError(f"target_images must be whole numbers, got {value!r}")
     return value
 
 

@@ -7,10 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lfpc_trl.annotate.journal import Change, Content, Journal
+from lfpc_trl.annotate.journal import Change, Content, Journal, Status
 from lfpc_trl.data.boxes import Sample
 from lfpc_trl.data.frames import frame_warning
-from lfpc_trl.data.rows import Row, as_record, check_row, check_targets, row_problems, scan_rows
+from lfpc_trl.data.rows import (
+    Picture,
+    Row,
+    as_record,
+    check_row,
+    check_targets,
+    one_or_all,
+    row_problems,
+    scan_rows,
+)
 from lfpc_trl.errors import DataError, UserError, not_found
 from lfpc_trl.pictures.opening import find_picture_files, in_one_line, readable_suffixes
 from lfpc_trl.pictures.sizes import Size
@@ -18,16 +27,17 @@ from lfpc_trl.pictures.sizes import Size
 
 @dataclass(frozen=True)
 class Item:
-    """One picture with one question, as it was before anybody annotated it.
+    """A question with its picture, or its pictures, as it was before anybody annotated it.
 
     Attributes:
         id: unique in the project.
-        image: absolute path of the picture.
-        name: the path as the data file would hold it.
+        image: absolute path of the picture, of the first of several.
+        name: the path as the data file would hold it; of several all of them.
         size: of the original.
         start: what the data file says.
         carried: columns that are no part of the page and go to the export as they are.
         shown_size: at which the model sees the picture, if that is chosen.
+        others: the pictures behind the first.
     """
 
     id: str
@@ -37,6 +47,17 @@ class Item:
     start: Content
     carried: dict[str, Any]
     shown_size: Size | None
+    others: tuple[Picture, ...] = ()
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """All pictures, in their order."""
+        return (Picture(self.image, self.size, self.shown_size), *self.others)
+
+    @property
+    def sizes(self) -> list[Size]:
+        """The size of each original."""
+        return [picture.size for picture in self.pictures]
 
 
 @dataclass(frozen=True)
@@ -112,23 +133,30 @@ class Project:
         found = []
         if not content.targets:
             found.append(Problem("targets are needed for stage 2, got none"))
-        for number, region in enumerate(content.targets):
+        images: list[int | None] = [*content.target_images]
+        images += [None] * (len(content.targets) - len(images))
+        for number, (region, image) in enumerate(zip(content.targets, images, strict=False)):
             try:
-                check_targets([[list(box) for box in region]], item.size)
+                check_targets([[list(box) for box in region]], item.sizes, image)
             except DataError as error:
                 found.append(Problem(str(error), number))
-        record = self._record(item, dataclasses.replace(content, targets=()))
-        return found + [Problem(each) for each in row_problems(record, item.image.parent, item.size)]
+        record = self._record(item, dataclasses.replace(content, targets=(), target_images=()))
+        return found + [Problem(each) for each in row_problems(record, item.image.parent, item.sizes)]
 
     def _record(self, item: Item, content: Content) -> dict[str, Any]:
+        several = bool(item.others)
+        shown = [picture.shown_size for picture in item.pictures]
         record: dict[str, Any] = {
             "id": item.id,
             "question": content.question,
             "answer": list(content.answer),
-            "image": str(item.image),
+            "images" if several else "image": one_or_all([str(each.image) for each in item.pictures]),
             "choices": None if content.choices is None else list(content.choices),
             "targets": [[list(box) for box in region] for region in content.targets] or None,
-            "shown_size": None if item.shown_size is None else list(item.shown_size),
+            "target_images": list(content.target_images) or None,
+            "shown_sizes" if several else "shown_size": None
+            if None in shown
+            else one_or_all([list(size) for size in shown if size is not None]),
         }
         return record | item.carried
 
@@ -172,7 +200,9 @@ class Project:
             if content.status == "done":
                 record = self._record(item, content)
                 try:
-                    row = check_row(record, item.image.parent, item.size, number=number, require_targets=True)
+                    row = check_row(
+                        record, item.image.parent, item.sizes, number=number, require_targets=True
+                    )
                 except DataError as error:
                     refused.append(f"row {item.id}: {error}")
                     continue
@@ -212,8 +242,11 @@ def _items_of_file(path: Path) -> tuple[list[Item], list[str], str | None]:
             tuple(tuple(map(_whole, box)) for box in region.tolist()) for region in row.regions or ()
         )
         # A row that comes with targets is finished unless somebody changes it.
-        start = Content(row.question, row.answer, row.choices, targets, "done" if targets else "open")
-        items.append(Item(row.id, row.image, record["image"], row.size, start, row.extras, row.shown_size))
+        status: Status = "done" if targets else "open"
+        images = tuple(target.image for target in row.targets) if row.others else ()
+        start = Content(row.question, row.answer, row.choices, targets, status, target_images=images)
+        name = record["image"] if "image" in record else " + ".join(record["images"])
+        items.append(Item(row.id, row.image, name, row.size, start, row.extras, row.shown_size, row.others))
     warning = frame_warning(path, samples)
     return items, list(map(str, problems)), None if warning is None else str(warning)
 

@@ -186,6 +186,26 @@ def load_cut_out(path: Path) -> Image.Image:
         return pixels if turn is None else pixels.transpose(turn)
 
 
+def load_small(path: Path, side: int) -> Image.Image:
+    """A picture for a quick look, not kept: a JPEG is decoded at a fraction of its size.
+
+    Args:
+        path: the file.
+        side: pixels that width and height have at least, if the picture has them.
+
+    Returns:
+        RGB, EXIF rotation applied.
+
+    Raises:
+        OSError: the file is missing or is not a picture that can be decoded.
+    """
+    with open_picture(path) as image, _ROOM.for_picture(image.size):
+        turn = _turn_of(image)
+        image.draft(None, (side, side))
+        pixels = to_rgb(image)
+        return pixels if turn is None else pixels.transpose(turn)
+
+
 _CACHES: weakref.WeakSet[PictureCache] = weakref.WeakSet()
 
 

@@ -25,7 +25,7 @@ from lfpc_trl.models.endpoint import Endpoint, EndpointSettings, NoReply, Reply
 from lfpc_trl.models.engines import image_token_id
 from lfpc_trl.models.processors import factor, load_processor
 from lfpc_trl.pictures.sizes import tokens_of
-from lfpc_trl.rollouts.crop_tool import CropEnvironment
+from lfpc_trl.rollouts.crop_tool import environment_for
 from lfpc_trl.rollouts.generate import (
     ChatEngine,
     Job,
@@ -108,7 +108,7 @@ class _ChatSpeaker:
 
     def start(self, job: Job) -> Live:
         """A new rollout; over if its one turn was given, or its picture is gone."""
-        live = _Chat(job, CropEnvironment(job.crops))
+        live = _Chat(job, environment_for(job.row, job.crops))
         try:
             live.history = first_messages(live)
         except OSError as error:
@@ -160,7 +160,7 @@ class _ChatSpeaker:
         try:
             reply = self._endpoint.chat(
                 self._wire(live),
-                tools=tool_schema(live.job.crops) if live.job.has_tool else None,
+                tools=tool_schema(live.environment) if live.job.has_tool else None,
                 max_tokens=self._settings.max_new_tokens,
                 temperature=self._settings.temperature,
                 seed=seed_of(live, self._settings.seed) % 2**31,
@@ -226,7 +226,7 @@ class _ChatSpeaker:
         self._engine.compared = True
         images = images_of(live.history)
         ours = prompt_tokens(
-            self._engine.processor, live.history, tool_schema(live.job.crops) if live.job.has_tool else None
+            self._engine.processor, live.history, tool_schema(live.environment) if live.job.has_tool else None
         )
         shown = sum(tokens_of(image.size, self._engine.factor) for image in images)
         print(comparison(live.job.row.name, reply.prompt_tokens, ours, shown), file=sys.stderr, flush=True)

@@ -58,7 +58,8 @@ class RolloutTrainer(LockstepTrainer):
             scores of their own: there is no such column then.
         judge: asked for the answers that the rules leave open. A rollout for which it does not know has no
             reward at all: TRL then leaves it out of its group.
-        environment_factory: of the crop tool; None for rollouts of one turn without a tool.
+        environment_factory: of the crop tool, or one for each number of pictures that rows have
+            (`crop_tool.environment_factories`); None for rollouts of one turn without a tool.
         mask_endings: rollouts that ended so (`transcript.ENDINGS`) get no loss. Their reward still counts in
             the mean and the deviation of their group, as in the code of Mini-o3 (arXiv 2509.07969), which
             masks what we call "over_turn" and "over_long".
@@ -79,7 +80,7 @@ class RolloutTrainer(LockstepTrainer):
         crops: CropSettings,
         grounding: GroundingSettings | None = GroundingSettings(),  # noqa: B008 - frozen
         judge: Judge | None = None,
-        environment_factory: EnvironmentFactory | None = None,
+        environment_factory: EnvironmentFactory | dict[str, EnvironmentFactory] | None = None,
         mask_endings: Collection[str] = (),
         trajectories: TrajectoryLog | None = None,
         share_prompts: bool = True,

@@ -90,9 +90,9 @@ export function showHelp() {
 
 /**
  * The overview and the crops of one region as the model would get them.
- * @param {{number: number, overview: object, question: string, region: number[][]}} row
+ * @param {{number: number, image: number, overview: object, question: string, region: number[][]}} row
  */
-export function showModelView({ number, overview, question, region }) {
+export function showModelView({ number, image, overview, question, region }) {
   const dialog = byId("model-dialog");
   const [width, height] = overview.size;
   put(
@@ -110,7 +110,7 @@ export function showModelView({ number, overview, question, region }) {
       el(
         "figure",
         {},
-        el("img", { src: `/api/items/${number}/overview`, width, height, alt: "The overview" }),
+        el("img", { src: `/api/items/${number}/overview?image=${image}`, width, height, alt: "The overview" }),
         el("figcaption", {}, "Overview"),
       ),
       el(
@@ -120,7 +120,7 @@ export function showModelView({ number, overview, question, region }) {
           el(
             "figure",
             {},
-            el("img", { src: `/api/items/${number}/crop?box=${box.join()}`, alt: `Crop of B${index + 1}` }),
+            el("img", { src: `/api/items/${number}/crop?box=${box.join()}&image=${image}`, alt: `Crop of B${index + 1}` }),
             el("figcaption", {}, `Crop of B${index + 1}`),
           ),
         ),

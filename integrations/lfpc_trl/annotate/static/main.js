@@ -130,31 +130,89 @@ async function open(number) {
   history.replaceState(null, "", `#${encodeURIComponent(row.id)}`);
   document.title = `${row.id} · lfpc annotate`;
   fillFields(content);
-  editor.edit(new Boxes(content.targets, row.size), row.suggestions);
+  take(content, (content.target_images?.[0] ?? 1) - 1);
   refreshList();
   list.reveal(shown.indexOf(number));
   showAll();
-  byId("stage-message").hidden = true;
-  try {
-    await picture.open({ number, size: row.size, state: row.state });
-    if (mine !== opening) return;
-    editor.draw();
-    // A picture that cannot be read fails tile by tile: ask for one to learn why.
-    const tile = await fetch(coarsestTile({ number, size: row.size, state: row.state }));
-    if (mine === opening && !tile.ok) showMessage(await tile.text());
-    else prefetch(nextUnfinished());
-  } catch (error) {
-    if (mine === opening) showMessage(error.message);
-  }
+  if (await openPicture(mine)) prefetch(nextUnfinished());
   if (saver.state === "conflict") settleConflict(saver);
 }
+
+/** Opens the picture that is worked on; whether it can be read. */
+async function openPicture(mine) {
+  const shown = current.row.pictures[current.at];
+  byId("stage-message").hidden = true;
+  try {
+    await picture.open(shown);
+    if (mine !== opening) return false;
+    editor.draw();
+    // A picture that cannot be read fails tile by tile: ask for one to learn why.
+    const tile = await fetch(coarsestTile(shown));
+    if (mine === opening && !tile.ok) showMessage(await tile.text());
+    return tile.ok;
+  } catch (error) {
+    if (mine === opening) showMessage(error.message);
+    return false;
+  }
+}
+
+/** Takes the boxes of a row's content; those on the picture `at` are edited. */
+function take(content, at) {
+  const { row } = current;
+  current.regions = row.pictures.map((_, place) =>
+    content.targets.filter((_, index) => (content.target_images?.[index] ?? 1) === place + 1),
+  );
+  current.at = at < row.pictures.length ? at : 0;
+  editShown();
+}
+
+function editShown() {
+  const { row, at } = current;
+  const suggestions = row.pictures.length > 1 ? [] : row.suggestions;
+  editor.edit(new Boxes(current.regions[at], row.pictures[at].size), suggestions);
+}
+
+/** Goes on with another picture of the row. What was done on this one can no longer be undone. */
+async function turnTo(at) {
+  if (at === current.at) return;
+  current.regions[current.at] = editor.boxes.regions;
+  current.at = at;
+  opening += 1;
+  editShown();
+  showAll();
+  await openPicture(opening);
+}
+
+function showTabs() {
+  const { pictures } = current.row;
+  byId("tabs").hidden = pictures.length < 2;
+  put(
+    byId("tabs"),
+    pictures.map((_, at) =>
+      el(
+        "button",
+        {
+          type: "button",
+          role: "tab",
+          "aria-selected": at === current.at ? "true" : "false",
+          onclick: () => turnTo(at),
+        },
+        `Image ${at + 1}`,
+      ),
+    ),
+  );
+}
+
+/** The regions of each picture. */
+const allRegions = () =>
+  current.regions.map((regions, at) => (at === current.at ? editor.boxes.regions : regions));
 
 /** Makes the server read the picture that probably comes next. */
 async function prefetch(number) {
   if (number === null) return;
   try {
     const row = await getJSON(`/api/items/${number}`);
-    await fetch(coarsestTile({ number, size: row.size, state: row.state }));
+    await fetch(coarsestTile(row.pictures[0]));
   } catch {
     // it is only a little slower then
   }
@@ -182,13 +240,16 @@ const lines = (id) =>
 /** The row as the page shows it. The order of the keys is that of the server. */
 function content() {
   const choices = lines("choices");
+  const regions = allRegions();
+  const images = regions.flatMap((own, at) => own.map(() => at + 1));
   return {
     question: byId("question").value.trim(),
     answer: lines("answer"),
     choices: choices.length ? choices : null,
-    targets: editor.boxes.regions,
+    targets: regions.flat(),
     status: current.status,
     note: byId("note").value.trim(),
+    ...(regions.length > 1 && images.length ? { target_images: images } : {}),
   };
 }
 
@@ -310,7 +371,7 @@ async function reload() {
   if (saver.wanted === null) saver.base = row.revision;
   Object.assign(current, { row, status: now.status, problems: row.problems });
   fillFields(now);
-  editor.edit(new Boxes(now.targets, row.size), row.suggestions);
+  take(now, current.at);
   summarise(number, now, row.revision);
   showAll();
 }
@@ -344,6 +405,7 @@ async function poll() {
 
 function showAll() {
   byId("row-name").textContent = current.row.id;
+  showTabs();
   showFacts();
   selectionChanged();
   showSaveState();
@@ -355,7 +417,7 @@ function showFacts() {
   put(
     byId("row-facts"),
     el("span", { class: `chip ${current.status}` }, current.status),
-    ` ${row.image === row.id ? "" : `${row.image} · `}${row.size[0]} × ${row.size[1]} px · ${by}`,
+    ` ${row.image === row.id ? "" : `${row.image} · `}${row.pictures[current.at].size.join(" × ")} px · ${by}`,
   );
 }
 
@@ -457,6 +519,16 @@ function showRegions() {
   put(byId("regions"), rows);
 }
 
+/** What a problem of a region begins with; the server counts the regions of all pictures. */
+function regionName(region) {
+  const regions = allRegions();
+  if (region === null || regions.flat().length < 2) return "";
+  if (regions.length === 1) return `Region ${region + 1}: `;
+  let at = 0;
+  for (; at < regions.length - 1 && region >= regions[at].length; at += 1) region -= regions[at].length;
+  return `Image ${at + 1}, region ${region + 1}: `;
+}
+
 function showProblems() {
   const nested = editor.boxes.regions.some((region) =>
     region.some((_, index) => hint(region, index)?.includes("B")),
@@ -467,7 +539,7 @@ function showProblems() {
       el(
         "li",
         {},
-        region === null || editor.boxes.regions.length < 2 ? sentence : `Region ${region + 1}: ${sentence}`,
+        `${regionName(region)}${sentence}`,
       ),
     ),
     nested &&
@@ -501,7 +573,7 @@ async function loadPreview() {
   previewing = new AbortController();
   try {
     const { blob, headers } = await getPicture(
-      `/api/items/${current.number}/crop?box=${box.join()}`,
+      `/api/items/${current.number}/crop?box=${box.join()}&image=${current.at + 1}`,
       previewing.signal,
     );
     URL.revokeObjectURL(previewUrl);
@@ -530,7 +602,8 @@ function showModel() {
   const region = editor.boxes.regions[editor.boxes.region] ?? [];
   showModelView({
     number: current.number,
-    overview: current.row.overview,
+    image: current.at + 1,
+    overview: current.row.pictures[current.at].overview,
     question: byId("question").value,
     region,
   });

@@ -1,0 +1,90 @@
+"""Near-duplicates: one photograph twice, at another size, compressed again, in grey, or trimmed a little.
+
+Pictures are compared by a perceptual hash (pHash of the package imagehash): which frequencies of the picture
+at 64 x 64 pixels are stronger than the median, 256 bits. Among the photographs of two Debian packages of
+wallpapers and of scikit-image, two different ones were 100 bits or more apart, the same one resized to a
+quarter and saved as a JPEG of quality 50 at most 64, trimmed by 1 % at most 60. A mirrored picture and a
+part of a picture are not found.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lfpc_trl.pictures.opening import opened
+from lfpc_trl.pictures.originals import load_small
+
+DISTANCE = 64
+"""Bits in which the hashes of near-duplicates differ at most; see above."""
+_SIDE = 16
+_BITS = _SIDE * _SIDE
+_PLAIN = 4.0
+"""Standard deviation of grey values (0 to 255) below which a picture shows nothing to compare. Our choice."""
+_BLOCK = 1024
+"""Pictures that are compared with all others at a time."""
+
+
+class Fingerprint(NamedTuple):
+    """What a picture is compared by.
+
+    Attributes:
+        digest: SHA-256 of its file; equal files are the same picture.
+        bits: (256,) its perceptual hash; None for a plain picture, which is compared by its file alone.
+    """
+
+    digest: bytes
+    bits: NDArray[np.bool_] | None
+
+
+def fingerprint(path: Path) -> Fingerprint:
+    """The fingerprint of a picture, upright.
+
+    Raises:
+        OSError: the file is missing or is not a picture that can be decoded.
+    """
+    import imagehash
+
+    with opened(path) as file:
+        digest = hashlib.sha256(file.read()).digest()
+    picture = load_small(path, 8 * _SIDE).convert("L")
+    if np.asarray(picture, dtype=np.float64).std() < _PLAIN:
+        return Fingerprint(digest, None)
+    return Fingerprint(digest, imagehash.phash(picture, hash_size=_SIDE).hash.ravel())
+
+
+def near_duplicates(
+    some: Sequence[Fingerprint], others: Sequence[Fingerprint], distance: int = DISTANCE
+) -> Iterator[NDArray[np.int64]]:
+    """Every near-duplicate of one picture among others, some thousand pictures at a time.
+
+    Args:
+        some: the pictures that are looked for.
+        others: where they are looked for; may be the same.
+        distance: bits in which hashes may differ, 0 to 256.
+
+    Yields:
+        (pairs, 3) numbers in `some`, numbers in `others`, bits in which they differ; sorted by both numbers.
+    """
+    signs, digests = _table(others)
+    for start in range(0, len(some), _BLOCK):
+        block, own_digests = _table(some[start : start + _BLOCK])
+        # Of two rows of 1 and -1 the product is the equal bits less the differing ones.
+        apart = (_BITS - block @ signs.T) / 2
+        apart[~block.any(axis=1)] = _BITS  # plain pictures, whose row is 0
+        apart[:, ~signs.any(axis=1)] = _BITS
+        apart[own_digests[:, None] == digests[None, :]] = 0
+        one, other = np.nonzero(apart <= distance)
+        yield np.stack([one + start, other, apart[one, other].astype(np.int64)], axis=1)
+
+
+def _table(fingerprints: Sequence[Fingerprint]) -> tuple[NDArray[np.float32], NDArray[np.bytes_]]:
+    """Bits as 1 and -1, 0 for a plain picture; and the digests."""
+    signs = np.zeros((len(fingerprints), _BITS), dtype=np.float32)
+    for row, each in zip(signs, fingerprints, strict=True):
+        if each.bits is not None:
+            row[:] = np.where(each.bits, 1, -1)
+    return signs, np.array([each.digest.hex() for each in fingerprints], dtype="S64")
