@@ -42,6 +42,9 @@ class ScriptedModel:
     def eval(self) -> None:
         self.training = False
 
+    def forward(self, mm_token_type_ids) -> None:
+        """Says that it asks for the types of tokens, as Qwen's models do."""
+
     def train(self, mode: bool = True) -> None:
         self.training = mode
 
