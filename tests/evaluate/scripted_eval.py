@@ -41,8 +41,8 @@ class ScriptedRecords(records.MakeRecords):
     """Pickles by its name, so that other processes make it too."""
 
     def __call__(self) -> records.Records:
-        model = ScriptedModel(load_processor(self.model_dir), script)
-        engine = TransformersEngine(model, load_processor(self.model_dir))
+        model = ScriptedModel(load_processor(self.open.model_dir), script)
+        engine = TransformersEngine(model, load_processor(self.open.model_dir))
         return records.Records(engine, self.crops, self.settings)
 
 

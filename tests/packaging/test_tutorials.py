@@ -18,10 +18,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default::ResourceWar
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """What the first step of the first tutorial makes."""
+    """A finished demo in small: in the place of the model of its second stage the shipped one."""
     with resources.as_file(resources.files("lfpc_trl.demo") / "warm") as shipped:
         shutil.copytree(shipped, tmp_path / "model")
-    list(world.make_pictures(tmp_path / "data", 4, seed=0, photos=world.UNSEEN_PHOTOS, name="signs"))
+    demo = tmp_path / "lfpc-demo"
+    make_run(demo / "stage2", tmp_path / "model", tmp_path / "model", stage=2)
+    list(world.make_pictures(demo / "data", 4, seed=0, photos=world.UNSEEN_PHOTOS, name="test"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -40,14 +42,13 @@ def test_from_a_trained_model_to_an_answer(folder, capsys, monkeypatch):
     assert about.startswith("picture shown as 252 x 168, 54 tokens; ")
     kept = json.loads((folder / of(ask, "--save") / "1.json").read_text())
     assert len(kept["looks"]) == len(crops) == len(list((folder / "crops").glob("*.png")))
-    monkeypatch.setattr("sys.stdin", io.StringIO("What does the green sign say?\n"))
+    monkeypatch.setattr("sys.stdin", io.StringIO("What does the red sign say?\n"))
     assert cli.main(keyboard) == 0
     assert capsys.readouterr().out == answer.removeprefix("answer: ") + "\n"
     served = []
     monkeypatch.setattr("lfpc_trl.html.server.serve", lambda *app: served.append(app))
     assert cli.main(page) == 0
     assert len(served) == 1
-    make_run(folder / of(export, "--model"), folder / "model", folder / "model", stage=2)
     capsys.readouterr()
     assert cli.main(export) == 0
     assert "vllm serve exported --enable-auto-tool-choice --tool-call-parser" in capsys.readouterr().out
