@@ -82,8 +82,36 @@ def test_the_page_learns_what_others_changed(annotator_of, rows_file):
     ben.post("/api/items/1", json=change(annotator="ben", status="done"))
     news = ann.get("/api/changes", params={"seen": 0}).json()
     assert news["seen"] == 1
-    assert news["items"] == {"1": {"status": "done", "question": "What is 0?", "revision": 1, "boxes": 2}}
-    assert ann.get("/api/changes", params={"seen": 1}).json() == {"seen": 1, "items": {}}
+    place = {"id": "q1", "after": None, "picture": 1}
+    assert news["items"] == {
+        "1": place | {"status": "done", "question": "What is 0?", "revision": 1, "boxes": 2}
+    }
+    assert ann.get("/api/changes", params={"seen": 1}).json()["items"] == {}
+
+
+def test_a_question_is_added_to_a_picture_and_known_to_all(annotator_of, rows_file):
+    ann, ben = annotator_of(rows_file), annotator_of(rows_file)
+    added = ann.post("/api/items/1/questions", json={"annotator": "ann"}).json()
+    assert (added["number"], added["item"]["id"], added["item"]["after"]) == (3, "q1#2", "q1")
+    # Ben's server, and one that starts later, have it too; a second one gets another id.
+    assert ben.get("/api/changes", params={"seen": 0}).json()["items"]["3"]["id"] == "q1#2"
+    assert ben.post("/api/items/3/questions", json={"annotator": "ben"}).json()["item"]["id"] == "q1#3"
+    later = annotator_of(rows_file)
+    assert [item["id"] for item in later.get("/api/project").json()["items"]][3:] == ["q1#2", "q1#3"]
+    row = later.get("/api/items/3").json()
+    assert (row["image"], row["picture"], row["content"]["question"]) == ("picture-1.png", 1, "")
+    assert later.get("/api/items/3/overview").status_code == 200
+    assert later.post("/api/items/3/questions", json={}).status_code == 422
+
+
+def test_the_time_that_rows_took_is_told_as_a_median(client):
+    assert client.get("/api/project").json()["median_seconds"] is None
+    for number, seconds in enumerate((10, 50, 30)):
+        client.post(f"/api/items/{number}", json=change() | {"seconds": 2.5})
+        client.post(f"/api/items/{number}", json=change(1, status="done") | {"seconds": seconds})
+    assert client.get("/api/project").json()["median_seconds"] == 32.5
+    client.post("/api/items/2", json=change(2))  # open again
+    assert client.get("/api/changes").json()["median_seconds"] == 32.5  # of 12.5 and 52.5
 
 
 BAD = [
@@ -96,7 +124,11 @@ BAD = [
         {"base": True, "annotator": "ann", "content": {}},
         "a change needs a whole number",
     ),
-    ("nobody", {"base": 0, "annotator": " ", "content": {}}, "a change needs a whole number"),
+    ("nobody", {"base": 0, "annotator": " ", "content": {}}, "a change needs the name of its 'annotator'"),
+    ("no seconds", change() | {"seconds": "7"}, "seconds must be a number from 0 to 86400, got '7'"),
+    ("a row of the file that is to go", change(status="deleted"), "a row of rows.jsonl can be skipped, not"),
+    ("a box of one pixel", change(targets=[[[9, 9, 10, 10]]], status="done"), "targets must be boxes that"),
+    ("boxes where none are needed", change(without_boxes=True, status="done"), "the row is marked as one"),
     ("no content", {"base": 0, "annotator": "ann"}, "a change must be a JSON object"),
     ("done too early", change(targets=[], status="done"), "targets are needed for stage 2, got none"),
 ]

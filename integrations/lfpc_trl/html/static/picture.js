@@ -161,6 +161,20 @@ export class Picture {
     viewport.applyConstraints();
   }
 
+  /** Moves and zooms by two fingers: what lay under them stays under them. Each argument holds two points, `{clientX, clientY}`. */
+  pinch(before, after) {
+    if (!this.item) return;
+    const middle = ([a, b]) => ({ clientX: (a.clientX + b.clientX) / 2, clientY: (a.clientY + b.clientY) / 2 });
+    const apart = ([a, b]) => Math.max(1, Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY));
+    const held = this.toImage(middle(before));
+    const { viewport } = this.viewer;
+    viewport.zoomBy(apart(after) / apart(before), null, true);
+    viewport.applyConstraints(true);
+    const [x, y] = this.toScreen(held);
+    const wanted = middle(after);
+    this.panBy(wanted.clientX - x, wanted.clientY - y);
+  }
+
   /** Moves the picture by screen pixels. */
   panBy(dx, dy) {
     const { viewport } = this.viewer;
@@ -228,7 +242,9 @@ function tag(label, index, left, top) {
   );
 }
 
+/** Marks on the rim of a box, inside it as the rim is. */
 function handles(left, top, width, height) {
+  const side = Math.min(8, width / 4, height / 4);
   const places = [
     [0, 0],
     [0.5, 0],
@@ -242,10 +258,10 @@ function handles(left, top, width, height) {
   return places.map(([h, v]) =>
     svg("rect", {
       class: "handle",
-      x: left + h * width - 4,
-      y: top + v * height - 4,
-      width: 8,
-      height: 8,
+      x: left + h * (width - side),
+      y: top + v * (height - side),
+      width: side,
+      height: side,
       rx: 1.5,
     }),
   );
