@@ -4,6 +4,7 @@
 import { svg } from "./dom.js";
 
 const TILE = 512;
+const REST = 120; // milliseconds without movement
 const { OpenSeadragon } = window;
 
 /** Where the tiles of a picture come from: level 0 of the server is the original, OpenSeadragon counts the other way. */
@@ -35,6 +36,8 @@ export class Picture {
     this.onmove = onmove;
     this.shapes = [];
     this.size = [1, 1];
+    this.view = ""; // where the picture was when it moved last
+    this.resting = 0;
     this.viewer = new OpenSeadragon.Viewer({
       element: host,
       drawer: "canvas",
@@ -196,9 +199,16 @@ export class Picture {
   #moved() {
     if (!this.item) return;
     this.#redraw();
-    const { scale } = this.#transform();
-    // Above the size of the original its pixels are what counts; below, a smooth picture.
-    this.viewer.drawer.setImageSmoothingEnabled(scale < 2);
+    const { x, y, scale } = this.#transform();
+    const view = `${x} ${y} ${scale}`;
+    if (view !== this.view) {
+      this.view = view;
+      // A smooth picture takes half of a frame where no graphics card draws it, so it waits until the picture is at rest.
+      this.viewer.drawer.setImageSmoothingEnabled(false);
+      clearTimeout(this.resting);
+      // Above the size of the original its pixels are what counts; below, a smooth picture.
+      if (scale < 2) this.resting = setTimeout(() => this.viewer.drawer?.setImageSmoothingEnabled(true), REST);
+    }
     this.onmove(scale);
   }
 
