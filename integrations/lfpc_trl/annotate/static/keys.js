@@ -84,7 +84,7 @@ export const KEYS = [
   [
     "View",
     [
-      ["wheel, + and −", "zoom", "zoom", ["+", "=", "-"]],
+      ["wheel, +, −", "zoom", "zoom", ["+", "=", "-"]],
       ["space + drag", "move the picture; also drag with the right button"],
       ["H", "hand: drags move the picture until H is pressed again", "toggleHand", ["H"]],
       ["fingers", "one draws, two move and zoom"],
