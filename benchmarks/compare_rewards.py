@@ -176,12 +176,8 @@ def conventions():
         "LFPC, LOCUS, Visual-RFT, TreeVGR": iou,
         "Perception-R1: squared": lambda a, b: iou(a, b) ** 2,
         "VLM-R1: an overlap of at most 1 px is none": lambda a, b: pixel_iou(a[None], b[None])[0],
-        "Seg-Zero: the last pixel belongs to the box": lambda a, b: pixel_inclusive_iou(
-            a[None], b[None], False
-        )[0],
-        "VisionReasoner: and touching boxes share it": lambda a, b: pixel_inclusive_iou(
-            a[None], b[None], True
-        )[0],
+        "Seg-Zero: the last pixel belongs to the box": lambda a, b: pixel_inclusive_iou(a, b, False),
+        "VisionReasoner: and touching boxes share it": lambda a, b: pixel_inclusive_iou(a, b, True),
         "Vision-R1: GIoU": lambda a, b: giou_as_written(a[None], b[None])[0],
         "Visual-RFT for one box: GIoU + 1": lambda a, b: giou_as_written(a[None], b[None])[0] + 1,
     }

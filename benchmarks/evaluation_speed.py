@@ -95,7 +95,7 @@ class PlainLoop:
         size = shown_size(row.size, COARSEST, factor=self.crops.factor)
         tools = None if condition == "no_tool" else [CropEnvironment(self.crops).image_zoom_in_tool]
         shown = original.resize(size, Image.Resampling.BICUBIC)
-        messages = build_prompt(self.crops.frame, user_blocks(row, shown), tools=tools is not None)
+        messages = build_prompt(self.crops.frame, user_blocks(row, [shown]), tools=tools is not None)
         delivered = 0
         for turn in range(MAX_TURNS):
             message = self.turn(messages, tools)

@@ -23,7 +23,7 @@ from unittest import mock
 
 from benchmarks import locus_page as page
 from benchmarks.locus_start import CROP_TOKENS, SHOWN_TOKENS, make_start
-from benchmarks.miniature.__main__ import commit, machine
+from benchmarks.miniature.__main__ import checkpoint, commit, machine
 from benchmarks.miniature.jobs import be_quiet
 from benchmarks.miniature.runner import Job, run_jobs
 
@@ -273,7 +273,11 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     scale = TINY if args.tiny else FULL
     record = args.output / page.RUN
-    began = {"date": dt.datetime.now(dt.UTC).date().isoformat(), "commit": commit()}
+    began = {
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
+        "commit": commit(),
+        "checkpoint": checkpoint(),
+    }
     if record.exists():
         before = json.loads(record.read_text(encoding="utf-8"))
         began = {name: before[name] for name in began}

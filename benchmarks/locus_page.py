@@ -142,7 +142,7 @@ def _about(run: dict[str, Any], output: Path) -> list[str]:
     processes = "1 process" if run["workers"] == 1 else f"{run['workers']} processes"
     about = (
         f"Run on {run['date']} at commit `{run['commit']}`, {run['machine']}, {processes} of one thread; "
-        f"seeds {', '.join(map(str, seeds))}."
+        f"seeds {', '.join(map(str, seeds))}. The shipped checkpoint was `{run['checkpoint']}` (its SHA-256)."
     )
     of_each = (
         f"Per seed: {scale['start_steps']} supervised steps to the starting model ({spent['start']:.0f} s), "

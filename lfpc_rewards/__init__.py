@@ -4,7 +4,9 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from lfpc_rewards import _cache as _cache  # first: it notes what the source is like before the rest is read
+from lfpc_rewards import (
+    _cache as _cache,
+)  # first: it notes the state of the source before the rest is imported
 from lfpc_rewards.answers import answers_match
 from lfpc_rewards.boxes import (
     BoxFormat,
@@ -28,13 +30,14 @@ from lfpc_rewards.geometry import (
     iou_matrix,
     union_coverage,
 )
-from lfpc_rewards.locus import LocusParts, locus_reward
+from lfpc_rewards.locus import LocusParts, locus_parts, locus_reward
 from lfpc_rewards.parsing import Crop, Rollout, parse_completion, parse_completions
 from lfpc_rewards.rewards import (
     GroundingParts,
     Reduce,
     accuracy_reward,
     format_reward,
+    grounding_parts,
     grounding_reward,
     judged_accuracy_reward,
     lfpc_reward,
@@ -55,10 +58,10 @@ def __dir__() -> list[str]:
     return __all__
 
 
-if not TYPE_CHECKING:  # type checkers would take any misspelt name for one that this function knows
+if not TYPE_CHECKING:  # else type checkers would accept any misspelt name
 
     def __getattr__(name):
-        # These two are not needed by whoever needs the core: they are loaded when they are asked for.
+        # The core does not need these two: they are loaded on first use.
         if name in ("adapters", "presets"):
             return import_module(f"{__name__}.{name}")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -88,12 +91,14 @@ __all__ = [
     "format_reward",
     "giou",
     "giou_matrix",
+    "grounding_parts",
     "grounding_reward",
     "intersection",
     "iou",
     "iou_matrix",
     "judged_accuracy_reward",
     "lfpc_reward",
+    "locus_parts",
     "locus_reward",
     "parse_completion",
     "parse_completions",

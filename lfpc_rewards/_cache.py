@@ -1,18 +1,18 @@
 """Where compiled kernels are kept between processes, and when they may be used again.
 
-Numba's own cache asks whether the file of a kernel has changed. But a kernel is made of code from other
-files as well, and after a change in one of those it would still give yesterday's rewards. So the kernels of
-this package, and nobody else's, are kept by these rules:
+Numba's own cache only checks whether the file of a kernel has changed. But a kernel also contains code from
+other files: after a change there, the cache would return old code. So the kernels of this package, and no
+others, are kept by these rules:
 
 * One key covers the source of the whole package, its version and those of Python, numba, llvmlite and
-  numpy. Each key has a folder of its own, so nothing old is ever met there, whichever process died when.
-* A kernel has one file per types of arguments and kind of CPU, complete from the moment it has its name, with
-  a digest over what it is and what it holds. There is no index: numba's can name a file that another process
-  overwrites meanwhile with the code for other types or another CPU.
+  numpy. Each key has its own folder, which never holds older code.
+* A kernel has one file for each combination of argument types and CPU, renamed into place when complete, with
+  a digest of its identity and content. There is no index: numba's index can name a file that another process
+  has overwritten with code for other types or another CPU.
 * The source is hashed at the first use, not at import, and counts only while it is still what was imported.
   A process whose source changes under it (``git pull`` beside a notebook) compiles for itself.
 
-A cache that fails costs seconds, never a reward.
+When the cache fails, kernels are compiled again; no reward changes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ import numpy as np
 from numba import config
 
 FOLDERS_KEPT = 8
-"""How many keys a place keeps, those used last. Our choice: some branches and environments at a time."""
+"""How many keys a place keeps, the most recently used. Our choice: a few branches and environments."""
 
 _MODULE = re.compile(r"\w+\.pyc?")
 _FOLDER = re.compile(r"lfpc_rewards-[0-9a-f]{16}")
@@ -48,10 +48,10 @@ State = tuple[tuple[Path, int, int], ...]
 
 
 class Store:
-    """The folders for a package in the state in which its source is when this is made.
+    """The folders for a package whose source is as it is now.
 
     Args:
-        package: its folder; where there is none, the package lies in an archive.
+        package: Its folder, or the path inside an archive that holds it.
     """
 
     def __init__(self, package: Path) -> None:
@@ -61,10 +61,10 @@ class Store:
         self._folders: list[Path] = []
 
     def folders(self) -> list[Path]:
-        """Where to look for kernels, in turn; new ones go into the last, if it can be written.
+        """Where to look for kernels, in this order; new ones go into the last, if it is writeable.
 
-        Empty where no place can be used, and from when the source is seen to have changed: what is in memory
-        may then be of either state, or of both.
+        Empty if no place can be used, or once the source has changed: the code in memory may then be old, new
+        or mixed.
         """
         if not self._imported:
             return []
@@ -72,7 +72,7 @@ class Store:
             key = self._key or _key(self._package, self._imported)
         except OSError:
             key = ""
-        if not key or _state(self._package) != self._imported:  # looked at after all was read
+        if not key or _state(self._package) != self._imported:  # checked after reading all files
             self._imported = ()
             return []
         if not self._key:
@@ -82,7 +82,7 @@ class Store:
 
 
 class KernelCache:
-    """What numba's dispatcher asks for code that it has no need to compile; in place of its own cache.
+    """Replaces the cache of a numba dispatcher.
 
     Args:
         function: the kernel as plain Python.
@@ -91,7 +91,7 @@ class KernelCache:
 
     def __init__(self, function: Callable[..., Any], store: Store) -> None:
         self._name = f"{function.__module__}.{function.__qualname__}"
-        # Its own bytecode too: an import hook may have changed what the source says.
+        # The bytecode too: an import hook may have changed it.
         self._bytecode = hashlib.sha256(function.__code__.co_code).hexdigest()
         self._store = store
 
@@ -102,7 +102,7 @@ class KernelCache:
         return str(folders[-1]) if folders else None
 
     def load_overload(self, signature: Any, target: Any) -> Any:
-        """The kernel for the types of arguments of `signature`, None where it has to be compiled."""
+        """The kernel for the argument types of `signature`; None if it has to be compiled."""
         with _harmless():
             from numba.core.compiler import CompileResult
 
@@ -115,7 +115,7 @@ class KernelCache:
         return None
 
     def save_overload(self, signature: Any, result: Any) -> None:
-        """Keep what was just compiled."""
+        """Store a kernel that was just compiled."""
         with _harmless():
             from numba.core.serialize import dumps
 
@@ -127,14 +127,14 @@ class KernelCache:
                 _write(folders[-1] / self._file(identity), identity, dumps(result._reduce()))  # noqa: SLF001
 
     def flush(self) -> None:
-        """Forget the kernel, for numba's `recompile`."""
+        """Delete the kernel's files, for numba's `recompile`."""
         with _harmless():
             for folder in self._store.folders():
                 for path in folder.glob(f"{self._name}-*.nbc"):
                     path.unlink(missing_ok=True)
 
     def _identity(self, signature: Any, target: Any) -> bytes:
-        # The CPU stands here and not in the key, so that machines of several kinds share a folder.
+        # The CPU is part of this and not of the key, so that different machines can share a folder.
         made_for = (target.codegen().magic_tuple(), str(config.OPT), config.BOUNDSCHECK)
         return repr((self._name, self._bytecode, str(signature), *made_for)).encode()
 
@@ -143,19 +143,19 @@ class KernelCache:
 
 
 def keep(dispatcher: Any) -> None:
-    """Give a function of this package that numba has yet to compile its place on the disk.
+    """Let numba load and store a kernel of this package through `KernelCache`.
 
-    A function inside another, or from elsewhere, is not wholly described by the source of this package and
-    is compiled by every process.
+    The source of this package does not fully determine a function inside another, or from elsewhere: every
+    process compiles those itself.
     """
     function = dispatcher.py_func
     if function.__module__.startswith(f"{__package__}.") and "<" not in function.__qualname__:
-        # What numba's `enable_caching` sets. All else that could be set is shared with the user's functions.
+        # As numba's `enable_caching` does. Any other setting would affect the user's functions too.
         dispatcher._cache = KernelCache(function, _STORE)  # noqa: SLF001
 
 
 def places(package: Path) -> list[Path]:
-    """Where folders of kernels may lie: the first that can be written is used, those before it are read."""
+    """Where folders of kernels may be: the first writeable one is written, those before it are only read."""
     found = [Path(config.CACHE_DIR)] if config.CACHE_DIR else []
     found.append(package / "__pycache__")
     with contextlib.suppress(RuntimeError):  # a user without a home
@@ -164,13 +164,13 @@ def places(package: Path) -> list[Path]:
 
 
 def _state(package: Path) -> State:
-    """What the files are like from which Python imports; empty where none can be looked at.
+    """The state of the files that Python imports from; empty if they cannot be read.
 
     Modules without source count as their ``.pyc``, and a package inside an archive as the archive.
     """
     try:
         found = [(path, path.stat()) for path in _files(package)]
-    except OSError:  # one went away meanwhile
+    except OSError:  # one was deleted meanwhile
         return ()
     return tuple((path, status.st_mtime_ns, status.st_size) for path, status in found)
 
@@ -181,13 +181,13 @@ def _files(package: Path) -> list[Path]:
     found = []
     for folder, below, names in os.walk(package, followlinks=True):
         below[:] = [name for name in below if name != "__pycache__"]
-        # A name that no module can have is what an editor left there.
+        # Editors leave files whose names no module can have.
         found += [Path(folder, name) for name in names if _MODULE.fullmatch(name)]
     return sorted(found)
 
 
 def _key(package: Path, state: State) -> str:
-    from lfpc_rewards import __version__  # it is not there yet while this module is imported
+    from lfpc_rewards import __version__  # not defined yet when this module is imported
 
     python = (sys.version, sys.flags.optimize)  # which takes `assert` out
     versions = (__version__, python, numba.__version__, llvmlite.__version__, np.__version__)
@@ -200,7 +200,7 @@ def _key(package: Path, state: State) -> str:
 
 
 def _usable(name: str, candidates: list[Path]) -> Iterator[Path]:
-    """The folders of this name that are there, up to the first that can be written, which is made."""
+    """The existing folders of this name, up to the first writeable one, which is created."""
     for place in candidates:
         folder = place / name
         known = False
@@ -220,18 +220,18 @@ def _usable(name: str, candidates: list[Path]) -> Iterator[Path]:
 
 
 def _forget_old(place: Path) -> None:
-    """Remove the folders that were used least lately. A process that still uses one writes it anew."""
+    """Remove the least recently used folders. A process that still uses one writes it again."""
     try:
         folders = [path for path in place.iterdir() if _FOLDER.fullmatch(path.name)]
         folders.sort(key=lambda folder: folder.stat().st_mtime_ns)
-    except OSError:  # another process is at it
+    except OSError:  # another process is doing the same
         return
     for folder in folders[:-FOLDERS_KEPT]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _read(path: Path, identity: bytes) -> bytes | None:
-    """What was kept under this identity; None where nothing was, or not all of it is there."""
+    """The content stored under this identity; None if there is none, or it is incomplete."""
     try:
         kept = path.read_bytes()
     except OSError:
@@ -249,18 +249,18 @@ def _write(path: Path, identity: bytes, content: bytes) -> None:
             draft.replace(path)
         finally:
             draft.unlink(missing_ok=True)
-    except OSError:  # a full disk, a folder that can only be read
+    except OSError:  # a full disk, a read-only folder
         pass
 
 
 @contextlib.contextmanager
 def _harmless() -> Iterator[None]:
-    """Numba's inner parts are used here, and asked for here only: another numba may have others."""
+    """Turns any error into a warning: numba's internals, used only here, may change in any version."""
     try:
         yield
-    except Exception as error:  # whatever it is, numba can still compile
+    except Exception as error:  # numba can still compile
         reason = f"numba {numba.__version__}, {type(error).__name__}: {error}"
-        warnings.warn(f"a compiled kernel cannot be kept ({reason})", RuntimeWarning, stacklevel=3)
+        warnings.warn(f"a compiled kernel could not be cached ({reason})", RuntimeWarning, stacklevel=3)
 
 
 _STORE = Store(Path(__file__).absolute().parent)

@@ -1,12 +1,14 @@
-"""One tool call, in whatever form it was written: which tool it names, and the box that it gives it."""
+"""One tool call in any of the known forms: which tool it names, and with which box."""
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
+
+from lfpc_rewards._json import json_or_none
+from lfpc_rewards._packing import Box, four_numbers
 
 TOOL_NAME = "image_zoom_in_tool"
 """The name of the crop tool, as in DeepEyes and the Qwen cookbooks."""
@@ -14,21 +16,24 @@ TOOL_NAME = "image_zoom_in_tool"
 BOX_ARGUMENT = "bbox_2d"
 """The argument of the crop tool that holds the box."""
 
-Box: TypeAlias = tuple[float, float, float, float]
-
 BoxArgument: TypeAlias = str | tuple[str, str, str, str]
 """The argument that holds the four numbers of a box, or the four arguments that hold one each."""
 
 Tools: TypeAlias = Mapping[str, BoxArgument]
-"""The crop tools that there are, each with where it declares its box."""
+"""The names of the crop tools, each with the argument of its box."""
 
 CROP_TOOL: Tools = {TOOL_NAME: BOX_ARGUMENT}
 
-Call: TypeAlias = tuple[bool, Box | None]
-"""Whether it is a call of a crop tool, and its box, None unless that is four finite numbers."""
+IMAGE_ARGUMENT = "image"
+"""The argument of the crop tool that holds the number of an image, from 1, where there are several."""
 
-NO_CROP: Call = (False, None)
+Call: TypeAlias = tuple[bool, Box | None, int]
+"""Whether it is a call of a crop tool; its box, None unless that is four finite numbers; the number of its
+image, 1 if it names none and 0 if what it names is no number of an image."""
 
+NO_CROP: Call = (False, None, 1)
+
+_MOST_IMAGES = 1 << 31  # what a model writes may not fit into an array
 _XML_CALL = re.compile(r"\s*<function=([^>\n]+)>(.*)</function>\s*", re.DOTALL)
 _XML_ARGUMENT = re.compile(r"<parameter=([^>\n]+)>(.*?)</parameter>", re.DOTALL)
 _GLM_CALL = re.compile(r"\s*([^\s<{\[]+)\s*(<arg_key>.*)", re.DOTALL)
@@ -36,7 +41,7 @@ _GLM_ARGUMENT = re.compile(r"<arg_key>([^<]+)</arg_key>\s*<arg_value>(.*?)</arg_
 
 
 def tools_of(tool: str | Mapping[str, str | Sequence[str]]) -> Tools:
-    """The tools that a caller names by `tool`, checked.
+    """The argument `tool` of `parse_completion`, checked.
 
     Raises:
         TypeError: A name is no text, or a box is declared as anything but one name or four.
@@ -68,10 +73,9 @@ def read_written_call(text: str, tools: Tools) -> Call:
         written = form.fullmatch(text)
         if written is not None:
             name, inside = written.groups()
-            # A value is JSON where it can be, as the parsers of these forms read it, else the text between
-            # its line breaks. Only numbers matter here, so the text stays what it is.
-            return _read(name, {key: _json(value) for key, value in argument.findall(inside)}, tools)
-    return read_call_object(_json(text), tools)
+            # A value is JSON or else text. Only numbers matter here, so any other text is left out.
+            return _read(name, {key: json_or_none(value) for key, value in argument.findall(inside)}, tools)
+    return read_call_object(json_or_none(text), tools)
 
 
 def read_call_entry(entry: Any, tools: Tools) -> Call:
@@ -85,7 +89,9 @@ def read_call_object(function: Any, tools: Tools) -> Call:
     if not isinstance(function, dict | Mapping):
         return NO_CROP
     arguments = function.get("arguments")
-    return _read(function.get("name"), _json(arguments) if isinstance(arguments, str) else arguments, tools)
+    return _read(
+        function.get("name"), json_or_none(arguments) if isinstance(arguments, str) else arguments, tools
+    )
 
 
 def _read(name: Any, arguments: Any, tools: Tools) -> Call:
@@ -93,27 +99,25 @@ def _read(name: Any, arguments: Any, tools: Tools) -> Call:
     if declared is None:
         return NO_CROP
     if not isinstance(arguments, dict | Mapping):
-        return True, None
+        return True, None, 1
+    image = image_number(arguments.get(IMAGE_ARGUMENT, 1))
     if isinstance(declared, str):
-        return True, _box(arguments.get(declared))
-    return True, _box([arguments.get(each) for each in declared])
+        return True, _box(arguments.get(declared)), image
+    return True, _box([arguments.get(each) for each in declared]), image
 
 
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):  # not JSON, digits beyond Python's limit, or nested too deeply
-        return None
+def image_number(value: Any) -> int:
+    """The number of an image; 0 for what is none."""
+    if isinstance(value, str):  # as for boxes
+        value = json_or_none(value)
+    is_number = isinstance(value, int) and not isinstance(value, bool) and 1 <= value < _MOST_IMAGES
+    return int(value) if is_number else 0
 
 
 def _box(numbers: Any) -> Box | None:
-    if isinstance(numbers, str):  # chat parsers that know what the tool declares read it so
-        numbers = _json(numbers)
-    if not isinstance(numbers, list | tuple) or len(numbers) != 4:
+    if isinstance(numbers, str):  # some chat parsers leave the list as text
+        numbers = json_or_none(numbers)
+    if not isinstance(numbers, list | tuple):
         return None
-    try:
-        x0, y0, x1, y1 = (math.nan if isinstance(n, bool | str) else float(n) for n in numbers)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    box = (x0, y0, x1, y1)
+    box = four_numbers(numbers)
     return box if all(map(math.isfinite, box)) else None

@@ -1,11 +1,11 @@
 """The documented functions of Python's C API that kernels call; an object is its address, as `id` gives it.
 
-Numba reads nested lists only after a copy that costs more than the work, so the kernels ask Python
-itself. They use functions alone, never the layout of an object, and they keep three rules:
+Numba would copy nested lists first, which costs more than the work, so the kernels call Python itself. They
+use functions only, never the memory layout of an object, and follow three rules:
 
-* whoever calls them is an `object_kernel`, which keeps the GIL; nothing here gives it up or runs Python
-  code, so no list changes between two calls, and what is borrowed from a list lives as long as the list;
-* an object's type is asked for before anything that only one type understands;
+* only an `object_kernel` calls them, which keeps the GIL; nothing here releases it or runs Python code, so no
+  list changes between two calls, and a borrowed reference lives as long as its list;
+* an object's type is checked before any function for that type is called;
 * no index leaves its list, and no call can set an exception.
 """
 
@@ -57,7 +57,7 @@ int_value: Callable[[int, int], int] = python_api(
 is_subtype: Callable[[int, int], int] = python_api("PyType_IsSubtype", types.intc, types.intp, types.intp)
 _object_type: Callable[[int], int] = python_api("PyObject_Type", types.intp, types.intp)
 drop: Callable[[int], None] = python_api("Py_DecRef", types.void, types.intp)
-"""Of a new reference, which nobody else counts."""
+"""Releases a new reference."""
 
 
 @part

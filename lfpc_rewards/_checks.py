@@ -16,6 +16,15 @@ SIZE = "must be a positive finite (width, height)"
 _FLOAT64, _FLOAT32 = np.dtype(np.float64), np.dtype(np.float32)
 
 
+def same_length(rows: int, **columns: Any) -> None:
+    """Raise unless every column that is given has one entry per completion."""
+    for name, column in columns.items():
+        if isinstance(column, str):
+            raise TypeError(f"{name} must be a list with one entry per completion, got {column!r}")
+        if column is not None and len(column) != rows:
+            raise ValueError(f"{name} must have one entry per completion, got {len(column)} for {rows}")
+
+
 def as_floats(values: ArrayLike, name: str, last: int, *, single: bool = True) -> Floats:
     """A C-contiguous float array with `last` entries on its last axis; not `single`: with just two axes."""
     if (
@@ -25,7 +34,7 @@ def as_floats(values: ArrayLike, name: str, last: int, *, single: bool = True) -
         and values.dtype in (_FLOAT64, _FLOAT32)
         and values.flags.carray
     ):
-        return values  # The usual array, as kernels want it: the checks below would all pass.
+        return values  # the usual array, in the form for kernels: every check below would pass
     shape = f"(..., {last})" if single else f"(n, {last})"
     try:
         array = np.asarray(values)
@@ -39,7 +48,7 @@ def as_floats(values: ArrayLike, name: str, last: int, *, single: bool = True) -
         raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
     if array.dtype != np.float32:
         array = array.astype(np.float64, copy=False)
-    # Kernels see one layout only: numba compiles again for a read-only array.
+    # Kernels see one memory layout only: numba would compile again for a read-only array.
     return np.ascontiguousarray(array) if array.flags.writeable else array.copy()
 
 
@@ -59,7 +68,7 @@ def as_sizes(sizes: SizesLike, name: str = "image_sizes") -> Floats:
 
 
 def as_positive_sizes(sizes: SizesLike, name: str = "image_sizes") -> Floats:
-    """(..., 2) sizes of pictures that exist."""
+    """(..., 2) positive finite sizes."""
     array = as_sizes(sizes, name)
     good = are_sizes(array)
     if not good.all():
@@ -109,12 +118,12 @@ def as_out(out: Floats | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> 
 
 
 def are_boxes(boxes: Boxes, *, with_area: bool) -> NDArray[np.bool_]:
-    """(...) whether each is four finite numbers in order, as `area_of` has it in kernels."""
+    """(...) whether each is four finite numbers in order, as `area_of` decides in kernels."""
     with np.errstate(all="ignore"):
         w = boxes[..., 2] - boxes[..., 0]
         h = boxes[..., 3] - boxes[..., 1]
         area = w * h
-        # Shape () gives a bool of numpy.
+        # For shape () this is a numpy bool.
         good = np.asarray((w >= 0) & (h >= 0) & (area * 4 < np.inf))
         return good & (area > 0) if with_area else good
 

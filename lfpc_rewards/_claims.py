@@ -1,7 +1,7 @@
 """What an answer claims: the statements in it, the options that they name, and what else it mentions.
 
-An answer is credited only by where it stands (the whole text, after "the answer is", at the end of a plain
-sentence), and refused for anything else that it mentions anywhere.
+Only a text in the right position counts as the answer (the whole text, after "the answer is", at the end of a
+plain sentence), and anything else that it mentions counts against it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 from lfpc_rewards._wording import CJK, amount_of, plain, same, tidy, yes_no
 
 LONGEST = 1000
-"""Characters in which statements are looked for; longer texts would take long."""
+"""Statements are searched for in this many characters; longer texts would take too long."""
 
 # 1. A statement is the whole text, the text after these words, or what follows one of the phrases below.
 _SURE = r"(?:(?:clearly|definitely|certainly|obviously|surely|probably|most likely)[\s,]+)?"
@@ -88,7 +88,7 @@ _IS_RIGHT = re.compile(  # "B is the correct answer", "B is right because ...", 
     r"(?:$|[.,;!。]+\s*|\s+(?:because|since)\b)(.*)",
     re.IGNORECASE,
 )
-# 4. It counts for nothing where the words before it or after it say one of these.
+# 4. A statement does not count if one of these stands before or after it.
 _UNSURE = re.compile(  # "It is not red", "either red", "might be red"
     r"\b(?:not|no|never|neither|nor|none|nothing|nobody|except|cannot|without|least|unlikely|hardly|wrong|"
     r"incorrect|false|opposite|exclud\w*|eliminat\w*|doubt\w*|rather|than|instead|or|either|maybe|perhaps|might|may|could|"
@@ -103,8 +103,8 @@ _TAKEN_BACK = re.compile(  # "(B) is wrong", "B. No wait", "B? No"
     r"|(?:\bnot|n't)\s+(?:it|so|right|correct|true|the\s+(?:\w+\s+)?answer)\b|\b(?:wrong|incorrect)\b|[错误]",
     re.IGNORECASE,
 )
-# 5. Options that are ruled out or listed are no mention: `_without_ruled_out` takes them out of texts
-# that hold one of these.
+# 5. Ruled out or listed options are not mentions: `_without_ruled_out` removes them from texts that match
+# this.
 _RULES_OUT = re.compile(
     r"\b(?i:not|rather than|instead of|wrong|incorrect|false)\b|n't\b|不|\b[A-Z]\W+(?:(?:and|or)\W+)?[A-Z]\b"
 )
@@ -115,18 +115,18 @@ _END = re.compile(r"[.;!。]")
 
 
 class Options(NamedTuple):
-    """The options of a question, tidied, and what is worked out from them once."""
+    """The options of a question, tidied, with what is derived from them once."""
 
     texts: tuple[str, ...]
     letters: int
     """How many letters name an option."""
     words: dict[str, set[int]]
-    """Which options have these plain words."""
+    """Plain words to the options that have them."""
 
 
 @lru_cache(maxsize=1024)  # the options of a prompt come again with each of its rollouts
 def options_of(choices: tuple[str, ...]) -> Options:
-    """The options of a question; their own labels ("A. red", "B. blue") are no part of their texts."""
+    """The options of a question; without their own labels ("A. red", "B. blue")."""
     texts = tuple(tidy(text) for text in choices)
     labels = [_LABEL.fullmatch(text) for text in texts]
     if all(label and index_of(label[1] or label[2] or label[3]) == i for i, label in enumerate(labels)):
@@ -162,13 +162,13 @@ def _ruled_out(texts: tuple[str, ...]) -> re.Pattern[str]:
 
 
 ANY_LETTER = options_of(())
-"""Where the options are not known, any letter is one."""
+"""For unknown options: any letter is one."""
 
 
 def options_named(text: str, options: Options) -> set[int]:
-    """The options that a tidied text names: what it claims, and whatever else it mentions."""
+    """The options that a tidied text names: those it claims and those it mentions."""
     longest = LONGEST + max(map(len, options.texts), default=0)
-    if len(text) > longest:  # Only its end may state an answer; all of it may mention others.
+    if len(text) > longest:  # only its end may state the answer, but all of it may mention others
         if named := _texts_same(text, options):
             return named
         named = options_named(text[-LONGEST:].partition(" ")[2], options)
@@ -193,7 +193,7 @@ def _without_ruled_out(text: str, options: Options) -> str:
 
 
 def statements(text: str) -> Iterator[tuple[str, str, bool]]:
-    """Where a text may state its answer: what stands before it, it, and whether a letter may be it."""
+    """Where a text may state its answer: the text before, the statement, whether it may be a letter."""
     yield "", text, True
     if first := _FIRST.match(text):
         yield "", text[first.end() :], True
@@ -223,7 +223,7 @@ def _is_counted(introduced: str | None, number: str, noun: str) -> bool:
 
 
 def readings(text: str) -> list[str]:
-    """A statement as it is, and without words that only place or class it: "on the left", "the red one"."""
+    """A statement as it is, and without filler: "on the" in "on the left", "one" in "the red one"."""
     bare = _FOLLOWED.sub("", _PLACED.sub("", text, count=1) if _PLACED.match(text) else text)
     return [text, bare] if bare and bare != text else [text]
 
@@ -238,7 +238,7 @@ def _texts_same(text: str, options: Options) -> set[int]:
 
 
 def _claimed(text: str, options: Options, letters: bool) -> set[int]:
-    """Options that a statement names by a letter, a text or both, with nothing beside."""
+    """Options that a statement names by a letter, a text or both, and nothing else."""
     if not letters:
         return _texts_same(text, options)
     if (letter := _LETTER.fullmatch(text)) and index_of(letter[1]) < options.letters:
@@ -313,5 +313,5 @@ def mentioned(text: str, options: Options) -> set[int]:
 
 
 def index_of(letter: str) -> int:
-    """The place of the option with this letter."""
+    """The index of the option with this letter."""
     return ord(letter.upper()) - ord("A")

@@ -18,21 +18,20 @@ def kernel(fn: F) -> F:
     """Compile `fn` at its first call; the result is kept on disk for the next process.
 
     No `fastmath` (NaN and infinity must keep their meaning), no threads (a forked worker must
-    survive), the GIL released, and division by zero gives what numpy gives. Without the cache every
-    process, also every worker of a data loader, would compile for seconds before its first reward; it is
-    our own, as numba's can give old code (`_cache`). With ``NUMBA_DISABLE_JIT=1`` the plain function
-    runs, as silent as the compiled one.
+    survive), the GIL released, and division by zero as in numpy. Without the cache every process, including
+    each worker of a data loader, would compile for seconds before its first reward; `_cache` says why it is
+    not numba's own. With ``NUMBA_DISABLE_JIT=1`` the plain function runs, without warnings.
     """
     return _compiled(fn, kept=True, nogil=True)
 
 
 def object_kernel(fn: F) -> F:
-    """A `kernel` that keeps the GIL, as it must to call a function of `_capi`."""
+    """A `kernel` that keeps the GIL, which functions of `_capi` need."""
     return _compiled(fn, kept=True)
 
 
 def part(fn: F) -> F:
-    """A function that only kernels call: it becomes part of them, so it needs no cache of its own."""
+    """A function that only kernels call; it is compiled into them, so it is not cached itself."""
     return _compiled(fn)
 
 

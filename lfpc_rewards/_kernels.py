@@ -155,18 +155,14 @@ def iou_pairs(boxes: A, others: A, out: A) -> None:
     zero = boxes.dtype.type(0)
     a0, b0, a1, b1, areas = others[0], others[1], others[2], others[3], others[4]
     count = out.shape[0]
-    for i in range(0, count - 1, 2):
+    for i in range(0, count, 2):
+        k = min(i + 1, count - 1)  # the last row of an odd number is its own partner
         x0, y0, x1, y1, own = box_with_area(boxes, i)
-        u0, v0, u1, v1, next_own = box_with_area(boxes, i + 1)
-        row, next_row = out[i], out[i + 1]
+        u0, v0, u1, v1, next_own = box_with_area(boxes, k)
+        row, next_row = out[i], out[k]
         for j in range(row.size):
             row[j] = iou_of(x0, y0, x1, y1, own, a0[j], b0[j], a1[j], b1[j], areas[j], zero)
             next_row[j] = iou_of(u0, v0, u1, v1, next_own, a0[j], b0[j], a1[j], b1[j], areas[j], zero)
-    if count % 2:
-        x0, y0, x1, y1, own = box_with_area(boxes, count - 1)
-        row = out[count - 1]
-        for j in range(row.size):
-            row[j] = iou_of(x0, y0, x1, y1, own, a0[j], b0[j], a1[j], b1[j], areas[j], zero)
 
 
 @kernel
@@ -234,14 +230,12 @@ def first_bad_target(
 ) -> tuple[int, int, int, int]:
     # (rule, row, region, box); rule 0 = all good, else the number of the broken rule.
     for row in range(row_starts.size - 1):
-        width, height = sizes[2 * row], sizes[2 * row + 1]
-        if row_starts[row] == row_starts[row + 1]:
-            continue  # No region: the term does not apply, and the size is never read.
-        if not (width > 0.0 and height > 0.0 and width < np.inf and height < np.inf):
-            return 1, row, 0, 0
         for region in range(row_starts[row], row_starts[row + 1]):
             first = region_starts[region]
             own = region - row_starts[row]
+            width, height = sizes[2 * region], sizes[2 * region + 1]
+            if not (width > 0.0 and height > 0.0 and width < np.inf and height < np.inf):
+                return 1, row, own, 0
             for box in range(first, region_starts[region + 1]):
                 x0, y0 = boxes[4 * box], boxes[4 * box + 1]
                 x1, y1 = boxes[4 * box + 2], boxes[4 * box + 3]
@@ -262,21 +256,21 @@ def first_bad_target(
 
 @part
 def score_crop(
-    x0: float,
-    y0: float,
-    x1: float,
-    y1: float,
+    crops: F64,
+    crop: int,
     boxes: F64,
     first: int,
     stop: int,
     width: float,
     height: float,
     threshold: float,
-) -> tuple[float, float, float, float]:
-    # (overlap with the innermost box, gated IoU, 1 - distance, IoU without the gate)
+    iou_weight: float,
+) -> tuple[float, float, float, float, float]:
+    # The parts of `GroundingParts` for one crop and one region, in that order.
+    x0, y0, x1, y1 = crops[4 * crop], crops[4 * crop + 1], crops[4 * crop + 2], crops[4 * crop + 3]
     if not (x0 < x1 and y0 < y1 and x0 > -np.inf and y0 > -np.inf and x1 < np.inf and y1 < np.inf):
-        return 0.0, 0.0, 0.0, 0.0
-    # Numbers such as 1e300 may make the area and the distance infinite: then IoU and 1 - distance are 0.
+        return 0.0, 0.0, 0.0, 0.0, 0.0
+    # Numbers such as 1e300 may make the area and the distance infinite: then IoU and nearness are 0.
     own = (x1 - x0) * (y1 - y0)
     overlap = 0.0
     max_iou = 0.0
@@ -291,72 +285,59 @@ def score_crop(
         dx = abs(x0 - tx0) + abs(x1 - tx1)
         dy = abs(y0 - ty0) + abs(y1 - ty1)
         distance = min(distance, (dx / width + dy / height) / 4.0)
-    return overlap, max_iou if overlap > threshold else 0.0, max(1.0 - distance, 0.0), max_iou
+    iou = max_iou if overlap > threshold else 0.0
+    nearness = max(1.0 - distance, 0.0)
+    return overlap, iou, nearness, iou_weight * iou + (1.0 - iou_weight) * nearness, max_iou
 
 
 @kernel
 def grounding_rows(
     crops: F64,
     crop_starts: I64,
+    crop_images: I64,
     boxes: F64,
     region_starts: I64,
     row_starts: I64,
     sizes: F64,
+    images: I64,
     rows: I64,
     threshold: float,
     iou_weight: float,
     reduce: int,
     out: F64,
 ) -> None:
-    # out[0..4] = overlap, gated IoU, 1 - distance, total, IoU without the gate; one column per rollout.
+    # out[0..4] = the parts of `GroundingParts`; one column per rollout.
+    # Without `images` every row has one, and no crop can be of another.
     for i in range(rows.size):
         row = rows[i]
         regions = row_starts[row + 1] - row_starts[row]
-        if regions == 0:
-            for part in range(5):
-                out[part, i] = np.nan
-            continue
-        for part in range(5):
-            out[part, i] = 0.0
+        out[:, i] = 0.0 if regions > 0 else np.nan
         first, stop = crop_starts[i], crop_starts[i + 1]
-        if first == stop:
+        if regions == 0 or first == stop:
             continue
         if reduce == LAST:
             first = stop - 1
         elif reduce == FIRST:
             stop = first + 1
         for region in range(row_starts[row], row_starts[row + 1]):
-            best_overlap, best_iou, best_l1, best_max, best_total = 0.0, 0.0, 0.0, 0.0, -1.0
+            begin, end = region_starts[region], region_starts[region + 1]
+            width, height = sizes[2 * region], sizes[2 * region + 1]
+            best = (0.0, 0.0, 0.0, -1.0, 0.0)
             for c in range(first, stop):
-                overlap, gated, l1, max_iou = score_crop(
-                    crops[4 * c],
-                    crops[4 * c + 1],
-                    crops[4 * c + 2],
-                    crops[4 * c + 3],
-                    boxes,
-                    region_starts[region],
-                    region_starts[region + 1],
-                    sizes[2 * row],
-                    sizes[2 * row + 1],
-                    threshold,
-                )
-                total = iou_weight * gated + (1.0 - iou_weight) * l1
+                parts = (0.0, 0.0, 0.0, 0.0, 0.0)
+                if images.size == 0 or crop_images[c] == images[region]:
+                    parts = score_crop(crops, c, boxes, begin, end, width, height, threshold, iou_weight)
                 if reduce == MEAN:
-                    out[0, i] += overlap
-                    out[1, i] += gated
-                    out[2, i] += l1
-                    out[3, i] += total
-                    out[4, i] += max_iou
-                elif total > best_total:  # Strict: of equal crops the earlier one is taken.
-                    best_overlap, best_iou, best_l1, best_max = overlap, gated, l1, max_iou
-                    best_total = total
+                    add(out, i, parts)
+                elif parts[3] > best[3]:  # Strict: of equal crops the earlier one is taken.
+                    best = parts
             if reduce != MEAN:
-                out[0, i] += best_overlap
-                out[1, i] += best_iou
-                out[2, i] += best_l1
-                out[3, i] += best_total
-                out[4, i] += best_max
+                add(out, i, best)
         # One division at the end, so that the mean of ones is one.
-        count = regions * (stop - first) if reduce == MEAN else regions
-        for part in range(5):
-            out[part, i] /= count
+        out[:, i] /= regions * (stop - first) if reduce == MEAN else regions
+
+
+@part
+def add(out: F64, i: int, parts: tuple[float, float, float, float, float]) -> None:
+    for k in range(5):
+        out[k, i] += parts[k]

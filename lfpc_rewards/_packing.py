@@ -1,14 +1,14 @@
-"""From nested Python lists to flat arrays: where most of the time of a reward goes.
+"""From nested Python lists to flat arrays, which takes most of the time of a reward.
 
-A compiled function reads the usual boxes: lists or tuples of four floats or ints. All others are left to
-Python. So is everything where Python runs without the GIL.
+A compiled function reads the usual boxes, lists or tuples of four floats or ints; Python reads all others,
+and everything where it runs without the GIL.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,8 @@ I64 = NDArray[np.int64]
 
 _LIST, _TUPLE, _FLOAT, _INT = range(4)
 KINDS = np.array([id(list), id(tuple), id(float), id(int)], np.intp)
-NO_BOX = (math.nan,) * 4
+Box: TypeAlias = tuple[float, float, float, float]
+NO_BOX: Box = (math.nan, math.nan, math.nan, math.nan)
 
 
 def starts_of(lengths: Sequence[int] | NDArray[Any]) -> I64:
@@ -42,13 +43,14 @@ def starts_of(lengths: Sequence[int] | NDArray[Any]) -> I64:
     return starts.cumsum()
 
 
-def four_numbers(box: Any) -> tuple[float, ...]:
+def four_numbers(box: Any) -> Box:
     """The box, or four NaN for anything that is not four numbers."""
     try:
         if isinstance(box, str) or len(box) != 4:
             return NO_BOX
         numbers = box.tolist() if isinstance(box, np.ndarray) else box
-        return tuple(math.nan if isinstance(n, bool | str) else float(n) for n in numbers)
+        x0, y0, x1, y1 = (math.nan if isinstance(n, bool | str) else float(n) for n in numbers)
+        return x0, y0, x1, y1
     except (TypeError, ValueError, OverflowError):
         return NO_BOX
 
@@ -58,11 +60,11 @@ def pack_rows(
 ) -> tuple[F64, I64] | None:
     """(4 * n,) coordinates of all boxes of all rows, and where each row's boxes start.
 
-    A box that is more than a list of four plain numbers is read by `numbers_of`. None if that gives None,
-    or if a row is neither a list nor a tuple.
+    `numbers_of` reads boxes that are not lists of four plain numbers. Returns None if it gives None, or if a
+    row is neither a list nor a tuple.
     """
     rows = rows if type(rows) is list else list(rows)
-    read = read_rows(id(rows), KINDS) if HAS_GIL else _unread(rows)
+    read = pack_lists(id(rows), KINDS) if HAS_GIL else _unread(rows)
     if read is None:
         return None
     flat, starts, odd = read
@@ -78,7 +80,7 @@ def pack_rows(
 
 
 def _unread(rows: list[Any]) -> tuple[F64, I64, I64] | None:
-    """`read_rows` that leaves every box to Python."""
+    """As `pack_lists`, but every box is left to Python."""
     if not set(map(type, rows)) <= {list, tuple}:
         return None
     starts = starts_of(list(map(len, rows)))
@@ -86,7 +88,7 @@ def _unread(rows: list[Any]) -> tuple[F64, I64, I64] | None:
 
 
 @object_kernel
-def read_rows(rows: int, kinds: NDArray[np.intp]) -> tuple[F64, I64, I64] | None:
+def pack_lists(rows: int, kinds: NDArray[np.intp]) -> tuple[F64, I64, I64] | None:
     # (coordinates of all boxes, where each row starts, which boxes were not read); None if a row is
     # neither a list nor a tuple.
     count = list_size(rows)

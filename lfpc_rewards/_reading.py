@@ -1,7 +1,7 @@
-"""From a batch of completions to columns: the one place where texts and lists of messages become rollouts.
+"""From a batch of completions to columns: the one place where texts and message lists become rollouts.
 
-Every completion becomes steps, in the order in which they were said: turns of the model, answers of tools,
-pictures of the user. The turns are read in one compiled pass (`_scan`), the steps put together in another.
+Every completion becomes steps, in order: turns of the model, answers of tools, pictures of the user. One
+compiled pass reads the turns (`_scan`), another combines the steps.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lfpc_rewards._scan import ANSWER, BARE, CALL, MALFORMED, Turns, read_turns
 from lfpc_rewards._typing import Message
 
 DeliveredIn: TypeAlias = Literal["tool", "user"]
-"""Whose messages bring the pictures that tools cut: only the tool's, or the user's as well."""
+"""Which messages deliver crops: only the tool's, or the user's as well."""
 
 _TURN, _TOOL, _USER = -1, 0, 1 << 32
 """Steps: a turn of the model; a tool's answer, plus 1 if it holds a picture; a user's message, plus the
@@ -38,11 +38,11 @@ class Reading:
     picture_mark: str | None = None
 
     def opened(self, row: int) -> bool:
-        """Whether the prompt of a row has opened its thinking."""
+        """Whether the prompt of a row ended with an open ``<think>``."""
         return self.think_open if isinstance(self.think_open, bool) else self.think_open[row]
 
     def of_rows(self, rows: Sequence[int]) -> Reading:
-        """The same for some of the rows."""
+        """The same settings for some of the rows."""
         return replace(self, think_open=[self.opened(row) for row in rows])
 
 
@@ -61,6 +61,7 @@ class Columns(NamedTuple):
         boxes: (4 * crops,) the four numbers of each crop, NaN if they were not four finite numbers.
         delivered: (crops,) whether its picture came back.
         crop_turns: (crops,) the turn within the rollout that asked for it.
+        crop_images: (crops,) the number of its image; see `_calls.Call`.
     """
 
     texts: Sequence[str]
@@ -71,6 +72,7 @@ class Columns(NamedTuple):
     boxes: NDArray[np.float64]
     delivered: NDArray[np.bool_]
     crop_turns: NDArray[np.int64]
+    crop_images: NDArray[np.int64]
 
     def answer_texts(self) -> list[str | None]:
         """(B,) as `Rollout.answer`."""
@@ -112,7 +114,7 @@ def read(completions: Sequence[Any], name: Callable[[int], str], reading: Readin
         else:
             steps.add_messages(each, name(row), reading.opened(row))
         steps.row_starts.append(len(steps.steps))
-    return steps.together()
+    return steps.columns()
 
 
 def _with_open_thinking(text: str) -> str:
@@ -121,7 +123,7 @@ def _with_open_thinking(text: str) -> str:
 
 
 def _single_turns(turns: Turns) -> Columns:
-    """Texts of one turn each, to which no tool replied."""
+    """Columns of texts that are one turn each, without tool messages."""
     count = len(turns.texts)
     crop_starts = starts_of(turns.is_crop)[turns.call_starts]
     crops = crop_starts[-1]
@@ -134,11 +136,12 @@ def _single_turns(turns: Turns) -> Columns:
         turns.boxes.reshape(-1, 4)[turns.is_crop].reshape(-1),
         np.zeros(crops, np.bool_),
         np.zeros(crops, np.int64),
+        turns.images[turns.is_crop],
     )
 
 
 class _Steps:
-    """The steps of many rollouts, and the words of their turns."""
+    """The steps of many rollouts and the texts of their turns."""
 
     def __init__(self, reading: Reading) -> None:
         self.reading = reading
@@ -148,6 +151,7 @@ class _Steps:
         self.entries = [0]  # where the entries of `tool_calls` of each turn start
         self.entry_is_crop: list[bool] = []
         self.entry_boxes: list[tuple[float, ...]] = []
+        self.entry_images: list[int] = []
 
     def add_messages(self, messages: Any, name: str, opened: bool) -> None:
         if not isinstance(messages, list | tuple):
@@ -170,11 +174,12 @@ class _Steps:
 
     def _add_entries(self, entries: Sequence[Any]) -> None:
         for entry in entries:
-            is_crop, box = read_call_entry(entry, self.reading.tools)
+            is_crop, box, image = read_call_entry(entry, self.reading.tools)
             self.entry_is_crop.append(is_crop)
+            self.entry_images.append(image)
             self.entry_boxes.append(NO_BOX if box is None else box)
 
-    def together(self) -> Columns:
+    def columns(self) -> Columns:
         turns = read_turns(self.texts, self.reading.tools)
         row_starts = np.array(self.row_starts, np.int64)
         crops = int(turns.is_crop.sum()) + sum(self.entry_is_crop)
@@ -188,8 +193,9 @@ class _Steps:
             np.empty(4 * crops),
             np.zeros(crops, np.bool_),
             np.empty(crops, np.int64),
+            np.empty(crops, np.int64),
         )
-        put_together(
+        combine_steps(
             np.array(self.steps, np.int64),
             row_starts,
             self.reading.delivered_in == "user",
@@ -198,24 +204,27 @@ class _Steps:
             turns.call_starts,
             turns.is_crop,
             turns.boxes,
+            turns.images,
             np.array(self.entries, np.int64),
             np.array(self.entry_is_crop, np.bool_),
             np.array(self.entry_boxes, np.float64).reshape(-1),
+            np.array(self.entry_images, np.int64),
             *columns[1:],
         )
         last = zip(np.cumsum(columns.turns).tolist(), columns.turns.tolist(), strict=True)
-        # A turn with `tool_calls` ignores the calls in its text: there may be fewer crops than room for them.
+        # A turn with `tool_calls` ignores calls in its text, so the arrays may be too long.
         kept = int(columns.crop_starts[-1])
         return columns._replace(
             texts=[self.texts[stop - 1] if count else "" for stop, count in last],
             boxes=columns.boxes[: 4 * kept],
             delivered=columns.delivered[:kept],
             crop_turns=columns.crop_turns[:kept],
+            crop_images=columns.crop_images[:kept],
         )
 
 
 @kernel
-def put_together(
+def combine_steps(
     steps: NDArray[np.int64],
     row_starts: NDArray[np.int64],
     user_delivers: bool,
@@ -224,9 +233,11 @@ def put_together(
     call_starts: NDArray[np.int64],
     is_crop: NDArray[np.bool_],
     call_boxes: NDArray[np.float64],
+    call_images: NDArray[np.int64],
     entry_starts: NDArray[np.int64],
     entry_is_crop: NDArray[np.bool_],
     entry_boxes: NDArray[np.float64],
+    entry_images: NDArray[np.int64],
     answers: NDArray[np.int64],
     well_formed: NDArray[np.bool_],
     turns: NDArray[np.int64],
@@ -234,6 +245,7 @@ def put_together(
     boxes: NDArray[np.float64],
     delivered: NDArray[np.bool_],
     crop_turns: NDArray[np.int64],
+    crop_images: NDArray[np.int64],
 ) -> None:
     # Fills the columns of `Columns`, given those of `Turns` and the entries of `tool_calls`.
     turn = -1
@@ -267,7 +279,7 @@ def put_together(
                 answers[row, 0], answers[row, 1] = turn_answers[2 * turn], turn_answers[2 * turn + 1]
                 call, stop, entries = call_starts[turn], call_starts[turn + 1], False
                 if entry_starts[turn] < entry_starts[turn + 1]:
-                    # What a chat parser took for a call is no longer in the text.
+                    # The chat parser has moved these calls out of the text.
                     call, stop, entries = entry_starts[turn], entry_starts[turn + 1], True
                     answers[row, 0] = answers[row, 1] = -1
                     shape = CALL if shape == BARE and stop == call + 1 else MALFORMED
@@ -276,6 +288,7 @@ def put_together(
                     if entry_is_crop[each] if entries else is_crop[each]:
                         source = entry_boxes if entries else call_boxes
                         boxes[4 * crops : 4 * crops + 4] = source[4 * each : 4 * each + 4]
+                        crop_images[crops] = entry_images[each] if entries else call_images[each]
                         crop_turns[crops] = turn - first_turn
                         crops += 1
         if user_delivers and pictures == waiting:
@@ -286,7 +299,7 @@ def put_together(
 
 
 def _words(message: Message, opened: bool) -> str:
-    """The words of a turn, with its thinking in its place."""
+    """The text of a turn, thinking included."""
     content = message.get("content")
     if isinstance(content, list | tuple):
         blocks = [block.get("text") if isinstance(block, Mapping) else block for block in content]
@@ -294,7 +307,7 @@ def _words(message: Message, opened: bool) -> str:
     elif not isinstance(content, str):
         content = ""
     thinking = message.get("reasoning_content")
-    # Where the prompt opens the thinking, a chat parser moves away what the model thought, be it nothing.
+    # Where the prompt opens the thinking, the parser has moved the thinking away, even if it is empty.
     if isinstance(thinking, str) and (opened or thinking.strip()):
         return f"<think>{thinking}</think>{content}"
     return f"<think>{content}" if opened else content

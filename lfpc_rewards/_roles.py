@@ -1,9 +1,8 @@
-"""Who said what in one decoded text.
+"""Splits one decoded text into messages.
 
-A trainer that keeps no messages (verl) hands over everything after the prompt as one text: the turns of the
-model and, between them, what the tools answered. Two ways of writing are known, both of Qwen's template: with
-its special tokens (``<|im_start|>assistant``), and as a decoder leaves it that drops them, where the lines
-"user" and "assistant" are all that is left.
+A trainer that keeps no messages (verl) passes everything after the prompt as one text: the turns of the model
+with the tools' answers between them. Two forms of Qwen's template are read: with its special tokens
+(``<|im_start|>assistant``), and without them, where only the lines "user" and "assistant" are left.
 """
 
 from __future__ import annotations
@@ -14,14 +13,14 @@ from collections.abc import Iterator
 from lfpc_rewards._typing import Message
 
 TURN_ENDS = ("<|im_end|>", "<|endoftext|>")
-"""The tokens at which an engine stops a turn of Qwen's models. They belong to no turn's words."""
+"""The tokens at which an engine stops a turn of Qwen's models. They are not part of the turn's text."""
 
 TURN_START = "<|im_start|>"
 _ROLE = re.compile(r"<\|im_start\|>(\w*)\n?")
 _RESPONSE = re.compile(r"<tool_response>(.*?)(?:</tool_response>|\Z)", re.DOTALL)
 
-# Without special tokens a turn of the model ends where its last tag is followed by the line, or, whatever it
-# said last, where a tool's answer follows. verl puts no line break before it.
+# Without special tokens a turn of the model ends at a closing tag followed by a line "user" or "tool", or
+# before a tool's answer. verl puts no line break before that line.
 _BARE_USER = re.compile(
     r"(?P<tag></(?:think|tool_call|answer)>)\s*(?P<role>user|tool)\n|(?:user|tool)\n(?=\s*<tool_response>)"
 )
@@ -40,7 +39,7 @@ def messages_in(text: str, picture_mark: str | None) -> list[Message]:
 
 
 def strip_turn_end(text: str) -> str:
-    """A turn without the tokens at its end that ended it or padded it."""
+    """A turn without the end and padding tokens after it."""
     kept = stop = len(text)
     while True:
         while stop and text[stop - 1].isspace():
@@ -66,7 +65,7 @@ def _bare(text: str, picture_mark: str | None) -> Iterator[Message]:
     start, last_response = 0, text.rfind("</tool_response>")
     while (user := _BARE_USER.search(text, start)) is not None:
         yield _assistant(text[start : user.start() if user["tag"] is None else user.end("tag")])
-        # Only where a closing tag is left: else a long text of unclosed ones takes quadratic time.
+        # Only if a closing tag is left: many unclosed ones would take quadratic time.
         responses = _BARE_RESPONSES.match(text, user.end()) if user.end() < last_response else None
         after = _BARE_ASSISTANT.search(text, user.end() if responses is None else responses.end())
         said = text[user.end() : None if after is None else after.start()]
@@ -85,7 +84,7 @@ def _answers(role: str, said: str, picture_mark: str | None) -> Iterator[Message
     """A turn of the user, or the tools' answers that Qwen's template puts into one."""
     responses = _RESPONSE.findall(said)
     for each in responses or [said]:
-        # Only at its beginning: later on, an error message may quote the call that the model wrote.
+        # Only at the beginning: an error message may quote the model's call further on.
         brings = picture_mark is not None and each.lstrip().startswith(picture_mark)
         content = [{"type": "text", "text": each}, *[{"type": "image"}] * brings]
         yield {"role": "tool" if responses else role, "content": content}

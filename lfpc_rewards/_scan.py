@@ -1,7 +1,6 @@
 """One compiled pass over the text of many assistant turns: tags, structure, answer, boxes of tool calls.
 
-The kernels decide everything that can be decided without a JSON parser. A call that is not written in the
-plainest way is handed to `_calls`, which parses it.
+The kernels read calls in the plainest JSON; any other call goes to `_calls`, which parses it.
 """
 
 from __future__ import annotations
@@ -14,23 +13,30 @@ from typing import NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from lfpc_rewards._calls import BOX_ARGUMENT, CROP_TOOL, TOOL_NAME, Tools, read_written_call
+from lfpc_rewards._calls import (
+    BOX_ARGUMENT,
+    CROP_TOOL,
+    IMAGE_ARGUMENT,
+    TOOL_NAME,
+    Tools,
+    read_written_call,
+)
 from lfpc_rewards._jit import kernel, part
 from lfpc_rewards._tags import I64, Codes, both, in_chunks, next_open, spelling, tag_at
 
 MALFORMED, BARE, CALL, ANSWER = 0, 1, 2, 3
-"""Shapes of a turn: none of the following; only thinking; thinking and a call; thinking and an answer."""
+"""Shapes of a turn: anything else; only thinking; thinking and a call; thinking and an answer."""
 
 _MARKED = 4
 """Added to the shape of a text in which something looks like the start or end of a turn."""
 
 _SHORTEST_CALL = len("<tool_call></tool_call>")
 _ZERO, _NONE = cast("int", np.int64(0)), cast("int", np.int64(-1))
-"""Where 0 and -1 start a variable that is an argument later: numba would compile once more for a literal."""
+"""Typed 0 and -1 for variables that are passed on: numba would compile again for a literal."""
 
 _NAMES = both("think", "tool_call", "answer")
 _TAGS = spelling([*_NAMES, *both("tool_response"), "<|", "</|"])
-"""The tags of a turn, by the numbers below: even ones open, odd ones close. Others may begin another turn."""
+"""The tags of a turn: even indices open, odd ones close. Those after `_LAST` may begin another turn."""
 
 _THINK_END, _CALL, _CALL_END, _ANSWER, _ANSWER_END, _LAST = 1, 2, 3, 4, 5, 5
 _WIDTHS = np.array(list(map(len, _NAMES)), np.int64)
@@ -39,13 +45,14 @@ _TOOL = np.frombuffer(b"tool\n", np.uint8)
 _NAME_KEY = np.frombuffer(b'"name"', np.uint8)
 _NAME = np.frombuffer(f'"{TOOL_NAME}"'.encode(), np.uint8)
 _ARGUMENTS_KEY = np.frombuffer(b'"arguments"', np.uint8)
-_ESCAPED = np.frombuffer(b'"\\/bfnrt', np.uint8)
 _BOX_KEY = np.frombuffer(f'"{BOX_ARGUMENT}"'.encode(), np.uint8)
+_IMAGE_KEY = np.frombuffer(f'"{IMAGE_ARGUMENT}"'.encode(), np.uint8)
 _NUMBER = r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*"
 BOX_IN_TEXT = re.compile(rf"\[{','.join([_NUMBER] * 4)}\]")
-"""A box as models write it, with a group for each number. `read_box` reads the plainest of these."""
+"""A box as models write it, with a group for each number. `read_box` reads the plainest form."""
 
 _POWERS = 10.0 ** np.arange(16)
+_IS_SPACE = np.array([chr(code).isspace() for code in range(0x3001)], np.bool_)  # none lies beyond
 
 
 class Turns(NamedTuple):
@@ -54,13 +61,14 @@ class Turns(NamedTuple):
     Attributes:
         texts: The turns.
         shapes: (N,) `MALFORMED`, `BARE`, `CALL` or `ANSWER`.
-        marked: (N,) whether a text may hold more than one turn: it has a special token, a ``<tool_response>``
-            or a line "user" after a closing tag. `_roles` decides.
+        marked: (N,) whether a text may hold more than one turn (a special token, a ``<tool_response>`` or a
+            line "user" after a closing tag): then `_roles` splits it.
         answers: (2 * N,) where each answer starts and stops in its turn, stripped; -1 if there is none.
             A turn that calls a tool in its text has no answer.
         call_starts: (N + 1,) where each turn's calls start.
         is_crop: (calls,) whether it is a call of the crop tool.
         boxes: (4 * calls,) the four numbers of each crop, NaN if they were not four finite numbers.
+        images: (calls,) the number of its image; see `_calls.Call`.
     """
 
     texts: Sequence[str]
@@ -70,6 +78,7 @@ class Turns(NamedTuple):
     call_starts: NDArray[np.int64]
     is_crop: NDArray[np.bool_]
     boxes: NDArray[np.float64]
+    images: I64
 
 
 def read_turns(texts: Sequence[str], tools: Tools = CROP_TOOL) -> Turns:
@@ -78,38 +87,27 @@ def read_turns(texts: Sequence[str], tools: Tools = CROP_TOOL) -> Turns:
     shapes = np.empty(count, np.uint8)
     answers = np.empty(2 * count, np.int64)
     call_starts = np.zeros(count + 1, np.int64)
-    found = [(np.empty(0, np.bool_), np.empty(0))]
+    found = [(np.empty(0, np.bool_), np.empty(0), np.empty(0, np.int64))]
     for first, codes, lengths in in_chunks(texts):
         spans, is_crop, boxes = scan_turns(codes, lengths, first, shapes, answers, call_starts)
-        if tools != CROP_TOOL:  # the kernels know no other
+        if tools != CROP_TOOL:  # the only tool that the kernels know
             is_crop[:] = False
+        images = np.ones(len(is_crop), np.int64)
         for call in np.flatnonzero(~is_crop).tolist():
             turn, start, stop = spans[3 * call : 3 * call + 3].tolist()
-            is_crop[call], box = read_written_call(texts[turn][start:stop], tools)
+            is_crop[call], box, images[call] = read_written_call(texts[turn][start:stop], tools)
             boxes[4 * call : 4 * call + 4] = math.nan if box is None else box
-        found.append((is_crop, boxes))
-    crops, numbers = zip(*found, strict=True)
+        found.append((is_crop, boxes, images))
+    crops, boxes, images = map(np.concatenate, zip(*found, strict=True))
     marked = shapes >= _MARKED
     shapes[marked] -= _MARKED
-    return Turns(texts, shapes, marked, answers, call_starts, np.concatenate(crops), np.concatenate(numbers))
+    return Turns(texts, shapes, marked, answers, call_starts, crops, boxes, images)
 
 
 @part
 def is_space(code: int) -> bool:
     # What `str.strip` removes.
-    if code <= 0x20:
-        return code == 0x20 or 0x09 <= code <= 0x0D or code >= 0x1C
-    if code < 0x1680:
-        return code == 0x85 or code == 0xA0
-    return (
-        code == 0x1680
-        or 0x2000 <= code <= 0x200A
-        or code == 0x2028
-        or code == 0x2029
-        or code == 0x202F
-        or code == 0x205F
-        or code == 0x3000
-    )
+    return code < _IS_SPACE.size and _IS_SPACE[code]
 
 
 @part
@@ -150,37 +148,16 @@ def after_sign(codes: Codes, i: int, stop: int, sign: int) -> int:
 
 
 @part
-def after_string(codes: Codes, i: int, stop: int, escapes: bool) -> int:
-    # Past a JSON string; -1 if it is none, or if it has an escape without `escapes`.
+def after_string(codes: Codes, i: int, stop: int) -> int:
+    # Past a JSON string without escapes; -1 if it is anything else.
     if i >= stop or codes[i] != 0x22:
         return -1
     i += 1
     while i < stop and codes[i] != 0x22:
-        if codes[i] == 0x5C:
-            i = after_escape(codes, i + 1, stop) if escapes else -1
-            if i < 0:
-                return -1
-        elif codes[i] < 0x20:
+        if codes[i] == 0x5C or codes[i] < 0x20:
             return -1
-        else:
-            i += 1
+        i += 1
     return i + 1 if i < stop else -1
-
-
-@part
-def after_escape(codes: Codes, i: int, stop: int) -> int:
-    # Past what follows a backslash in a JSON string; -1 if that is not allowed there.
-    if i < stop and codes[i] == 0x75:  # u
-        for k in range(i + 1, i + 5):
-            if k >= stop or not (
-                0x30 <= codes[k] <= 0x39 or 0x41 <= codes[k] <= 0x46 or 0x61 <= codes[k] <= 0x66
-            ):
-                return -1
-        return i + 5
-    for sign in _ESCAPED:
-        if i < stop and codes[i] == sign:
-            return i + 1
-    return -1
 
 
 @part
@@ -230,19 +207,22 @@ def read_box(codes: Codes, i: int, stop: int, box: NDArray[np.float64]) -> int:
 
 @part
 def read_arguments(codes: Codes, i: int, stop: int, box: NDArray[np.float64]) -> int:
-    # Past an object with one "bbox_2d" and any number of plain strings; -1 if it is anything else.
+    # Past an object with one "bbox_2d" and any number of plain strings, none of them the number of an image;
+    # -1 if it is anything else.
     i = after_sign(codes, i, stop, 0x7B)  # {
     boxes = 0
     while i >= 0:
         is_box = starts_with(codes, i, stop, _BOX_KEY)
-        i = after_sign(codes, after_string(codes, i, stop, False), stop, 0x3A)  # :
+        if not is_box and starts_with(codes, i, stop, _IMAGE_KEY):
+            return -1
+        i = after_sign(codes, after_string(codes, i, stop), stop, 0x3A)  # :
         if i < 0:
             return -1
         if is_box:
             boxes += 1
             i = read_box(codes, i, stop, box)
         else:
-            i = after_string(codes, i, stop, True)
+            i = after_string(codes, i, stop)
         following = after_sign(codes, i, stop, 0x2C)  # ,
         if following < 0:
             return after_sign(codes, i, stop, 0x7D) if boxes == 1 else -1  # }
@@ -300,13 +280,12 @@ def scan_turn(
     is_crop: NDArray[np.bool_],
     boxes: NDArray[np.float64],
 ) -> int:
-    # Reads one turn, given how many calls there were before it; returns how many there are after it. `names`
-    # and `places` are room for its first four tags: even names open, odd ones close; where each starts and
-    # stops.
+    # Reads one turn. Takes the number of calls so far and returns the new one. `names` and `places` are
+    # buffers for its first four tags: which tag, and where it starts and stops.
     tags = 0
     marked = False
     turn_calls = calls
-    # About the text after the last </think> so far: the open call, the answers, the span of the first.
+    # Of the text after the last </think> so far: the open call, the number of answer tags, the first answer.
     call, opened, closed, answer_start, answer_stop = _NONE, 0, 0, -1, -1
     i = next_open(codes, start, stop)
     while i < stop:
@@ -321,7 +300,7 @@ def scan_turn(
             names[tags] = name
             places[2 * tags], places[2 * tags + 1] = begin, i
         tags += 1
-        if name == _THINK_END:  # What was said so far was thinking: forget it.
+        if name == _THINK_END:  # everything so far was thinking: forget it
             calls = turn_calls
             call, opened, closed, answer_start, answer_stop = _NONE, 0, 0, -1, -1
         elif name == _CALL and call < 0:

@@ -1,6 +1,6 @@
-"""Where tags stand in many texts: one compiled pass over all of them, then questions as array operations.
+"""Where tags stand in many texts: one compiled pass finds them all, array operations answer questions.
 
-Kernels see a chunk of texts as one array of numbers, in which position i is character i.
+Kernels see a chunk of texts as one array of character codes.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ Codes: TypeAlias = NDArray[Any]
 I64: TypeAlias = NDArray[np.int64]
 
 Places: TypeAlias = NDArray[np.int64]
-"""(B,) places in the texts of a batch, as `str.find` counts them; -1 where there is none."""
+"""(B,) positions in the texts of a batch, as `str.find` gives them; -1 for none."""
 
 Flags: TypeAlias = NDArray[np.bool_]
 """(B,) one yes or no per text."""
 
 _CHUNK = 256
-"""Texts per pass: a chunk stays in the processor's cache while it is copied and read."""
+"""Texts per pass, few enough to stay in the processor's cache."""
 
 _BLOCK = 64
-"""Characters that are searched for a tag at once: a fixed number, so that it becomes vector instructions."""
+"""Characters searched for a tag at once; a fixed number, so that the compiler can vectorise."""
 
 _UTF16, _UTF32 = ("utf-16-le", "utf-32-le") if sys.byteorder == "little" else ("utf-16-be", "utf-32-be")
 
@@ -39,7 +39,7 @@ class Tags:
     """The tags of a batch of texts.
 
     A tag is a plain string that begins with "<", found as `str.find` finds it: exact in case and spacing.
-    No tag is the beginning of another.
+    No tag may be a prefix of another.
 
     Attributes:
         texts: (B,) the texts.
@@ -57,28 +57,28 @@ class Tags:
             find_tags(codes, lengths, first, spelled, self._count, self._first, self._last)
 
     def count(self, tag: str, since: Places | None = None) -> Places:
-        """(B,) how often the tag stands at or after `since`."""
+        """(B,) how often the tag occurs at or after `since`."""
         return self._since(self._count, tag, since, str.count, 0)
 
     def first(self, tag: str, since: Places | None = None) -> Places:
-        """(B,) where the tag stands first at or after `since`."""
+        """(B,) where the tag first occurs at or after `since`."""
         return self._since(self._first, tag, since, str.find, -1)
 
     def last(self, tag: str) -> Places:
-        """(B,) where the tag stands last."""
+        """(B,) where the tag last occurs."""
         places: Places = self._last[self._rows[tag]]
         return places
 
     def after_first(self, tag: str, since: Places | None = None) -> Places:
-        """(B,) the place behind `first`."""
+        """(B,) the position after `first`."""
         return _behind(self.first(tag, since), tag)
 
     def after_last(self, tag: str) -> Places:
-        """(B,) the place behind `last`."""
+        """(B,) the position after `last`."""
         return _behind(self.last(tag), tag)
 
     def unbalanced(self, name: str, since: Places | None = None) -> Flags:
-        """(B,) whether ``<name>`` and ``</name>`` do not stand equally often at or after `since`."""
+        """(B,) whether ``<name>`` and ``</name>`` occur a different number of times at or after `since`."""
         uneven: Flags = self.count(f"<{name}>", since) != self.count(f"</{name}>", since)
         return uneven
 
@@ -90,7 +90,7 @@ class Tags:
         return np.where(nowhere, -1, start), np.where(nowhere, -1, stop)
 
     def line_pair(self, name: str) -> tuple[Places, Places]:
-        """(B,) as `pair`, where start tag, group and end tag must stand on one line."""
+        """(B,) as `pair`, but start tag, group and end tag must be on one line."""
         start, stop = self.pair(name)
         pattern = re.compile(f"<{name}>(.*?)</{name}>")
         for row, inside in enumerate(self.cut(start, stop)):
@@ -100,7 +100,7 @@ class Tags:
         return start, stop
 
     def last_pair(self, name: str) -> tuple[Places, Places]:
-        """(B,) where the last group of ``<name>(.*?)</name>`` is; as `pair`, which is the first one's."""
+        """(B,) as `pair`, for the last match instead of the first."""
         start, stop = self.pair(name)
         several = (self.count(f"<{name}>") > 1) & (self.count(f"</{name}>") > 1)
         for row in np.flatnonzero(several & (start >= 0)).tolist():
@@ -109,13 +109,13 @@ class Tags:
         return start, stop
 
     def cut(self, start: Places, stop: Places) -> list[str]:
-        """(B,) the text between two places; "" where `start` is -1, up to the end where `stop` is."""
+        """(B,) the text between two positions: "" where `start` is -1, up to the end where `stop` is -1."""
         stop = np.where(start < 0, 0, np.where(stop < 0, self.lengths, stop))
         spans = zip(self.texts, np.maximum(start, 0).tolist(), stop.tolist(), strict=True)
         return [text[begin:end] for text, begin, end in spans]
 
     def stripped(self, start: Places, stop: Places) -> list[str]:
-        """(B,) as `cut`, without white space around."""
+        """(B,) as `cut`, stripped."""
         return list(map(str.strip, self.cut(start, stop)))
 
     def _since(self, table: I64, tag: str, since: Places | None, ask: Any, nothing: int) -> Places:
@@ -145,7 +145,7 @@ def lengths_of(texts: Sequence[Any]) -> I64:
 
 
 def in_chunks(texts: Sequence[str]) -> Iterator[tuple[int, Codes, I64]]:
-    """The characters of some texts, one after the other: number of the first text, characters, lengths."""
+    """Texts in chunks: index of the first text, its chunk's characters, their lengths."""
     for first in range(0, len(texts), _CHUNK):
         chunk = texts[first : first + _CHUNK]
         yield first, codes_of("".join(chunk)), lengths_of(chunk)
@@ -155,7 +155,7 @@ def codes_of(text: str) -> Codes:
     """The characters of a text as numbers."""
     if text.isascii():
         return np.frombuffer(text.encode("ascii"), np.uint8)
-    # "surrogatepass": half a pair, which a broken stream may leave, is a character like any other.
+    # "surrogatepass": a lone surrogate, which a broken stream may leave, is a character like any other.
     codes = np.frombuffer(text.encode(_UTF16, "surrogatepass"), np.uint16)
     if codes.size == len(text):
         return codes
@@ -163,7 +163,7 @@ def codes_of(text: str) -> Codes:
 
 
 def spelling(tags: Sequence[str]) -> NDArray[np.uint8]:
-    """(tags, width) the characters of ASCII tags, zeros behind the end of each."""
+    """(tags, width) the characters of ASCII tags, padded with zeros."""
     width = max(map(len, tags)) + 1
     return np.frombuffer("".join(tag.ljust(width, "\0") for tag in tags).encode("ascii"), np.uint8).reshape(
         len(tags), width
@@ -210,8 +210,8 @@ def tag_at(codes: Codes, i: int, stop: int, tags: NDArray[np.uint8]) -> int:
 
 @part
 def next_open(codes: Codes, i: int, stop: int) -> int:
-    # The place of the first "<" from i on; `stop` or more if it is not before that. A loop that may leave at
-    # every character cannot use vector instructions; the smallest place in a whole block can.
+    # The position of the first "<" from i on; `stop` or more if there is none before it. A loop that may end
+    # at any character is not vectorised; the minimum over a whole block is.
     while i < stop and i + _BLOCK <= codes.size:
         block = codes[i : i + _BLOCK]
         place = np.uint8(_BLOCK)

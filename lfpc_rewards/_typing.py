@@ -1,4 +1,4 @@
-"""The words used in every signature, each with its meaning under it."""
+"""The types used in signatures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Message: TypeAlias = Mapping[str, Any]
 """One message of a chat: ``{"role": ..., "content": ...}`` and perhaps ``"tool_calls"``."""
 
 Accepted: TypeAlias = str | Sequence[str]
-"""What counts as right: one answer, or a list of answers of which any will do."""
+"""Right answers: one text, or a list of which any counts."""
 
 Choices: TypeAlias = Sequence[str]
 """The texts of the options of a question; the first one is option A."""

@@ -1,4 +1,4 @@
-"""Whether two short texts say the same: words, amounts, yes and no. What is an answer is not asked here."""
+"""Whether two short texts say the same: words, amounts, yes and no."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def yes_no(text: str) -> str | None:
 
 @lru_cache(maxsize=4096)
 def amount_of(text: str) -> Amount | None:
-    """What a tidied text amounts to: a number with or without a unit, a time of day; else None."""
+    """The amount in a tidied text: a number with or without a unit, or a time of day; else None."""
     text = _BETWEEN_NUMBERS.sub(r"\1", _SIGNED_MONEY.sub(r"\2\1", text.casefold().strip()))
     if time := _TIME.fullmatch(text):
         return (int(time[1]), int(time[2] or 0)), time[3] + "m", False
@@ -162,9 +162,9 @@ def _unit(text: str) -> str | None:
 def tidy(text: str) -> str:
     """One line of NFKC text without invisible characters, TeX, bullets, emphasis and quotes.
 
-    Words that say nothing at its ends ("in the picture", "in total") are left out.
-    A line's end without a stop becomes one; letters and digits stand apart from Chinese, Japanese and
-    Korean script; raised digits keep a sign (10² is 10^2).
+    Empty phrases at its ends ("in the picture", "in total") are removed.
+    Line ends become full stops; letters and digits are separated from Chinese, Japanese and Korean script;
+    superscript digits get a caret (10² is 10^2).
     """
     if not text.isascii():
         text = unicodedata.normalize("NFKC", "".join(map(_compatible, text)))
@@ -207,7 +207,7 @@ def plain(text: str) -> str:
 
 
 def _is_kept(text: str, i: int) -> bool:
-    """Whether the mark at i is no punctuation or belongs to a number: its point, its sign, 5', 3/4."""
+    """Whether the mark at i is not punctuation, or belongs to a number: its point, its sign, 5', 3/4."""
     if unicodedata.category(text[i])[0] != "P":
         return True
     before, after = text[i - 1 : i], text[i + 1 : i + 2]

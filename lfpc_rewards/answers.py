@@ -1,7 +1,7 @@
 """Whether an answer is right, without a judge: options, numbers, yes and no, short text.
 
-The rules lean to "wrong" in doubt: an answer that names two options, hedges or says nothing earns
-nothing, because a reward for a hedge trains hedging.
+In doubt the answer is wrong: one that names two options, hedges or says nothing earns nothing, because
+rewarding hedges trains hedging.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ def answers_match(answer: str | None, accepted: Accepted, choices: Choices | Non
 def answer_verdict(answer: str | None, accepted: Accepted, choices: Choices | None = None) -> bool | None:
     """`answers_match`, but None where the rules do not decide.
 
-    They decide that an answer is wrong if it is empty, names another option or several, or is a number,
-    letter or yes or no where another one is accepted. Of other words they only know that they differ.
+    They decide that an answer is wrong if it is empty, names another option or several, or is another number,
+    letter, or yes or no than the accepted one. Other words that differ are not decided.
     """
     wanted = _strings([accepted] if isinstance(accepted, str) else accepted, "accepted")
     options = _strings([] if choices is None else choices, "choices")
@@ -114,9 +114,9 @@ def match_letters(
     accepted: Sequence[Accepted | None],
     choices: Sequence[Choices | None] | None,
 ) -> list[bool | None]:
-    """What `answers_match` says where both sides are a plain letter; None for the rows that it must judge.
+    """The verdict where both sides are a plain letter; None for the rows that need `answers_match`.
 
-    Letters are the usual case by far, and this takes a fraction of the time.
+    Letters are by far the most common case, and this is many times faster.
     """
     given = map(_LETTER_FORMS.get, answers)
     right = [_LETTER_FORMS.get(one, -1) if type(one) is str else -1 for one in accepted]
@@ -154,7 +154,7 @@ def _verdict(answer: str, wanted: tuple[str, ...], choices: tuple[str, ...]) -> 
         return False
     if choices:
         named = options_named(given, options)
-        if not named:  # Words, or options named in passing: two of them are a hedge, whatever they mean.
+        if not named:  # words, or options named in passing: two of those are a hedge
             return False if len(mentioned(given, options)) > 1 else None
         return len(named) == 1 and named <= right
     if any(_says(given, text) for text in wanted):
@@ -163,7 +163,7 @@ def _verdict(answer: str, wanted: tuple[str, ...], choices: tuple[str, ...]) -> 
 
 
 def _says_another(given: str, wanted: str) -> bool:
-    """Whether an answer that does not say `wanted` says something of its kind."""
+    """Whether an answer without `wanted` says another of its kind: a letter, a number, yes or no."""
     if _GOLD_LETTER.fullmatch(wanted):
         return bool(options_named(given, ANY_LETTER)) or len(mentioned(given, ANY_LETTER)) > 1
     tails = [tail for _, tail, _ in statements(given[:LONGEST])]

@@ -2,10 +2,9 @@
 
 A *format* says which four numbers are written (two corners, corner and size, centre and size). A
 *frame* says in which units: pixels of the original image, pixels of the image the model was
-shown, or a fraction of the image. Nothing here guesses: both are always named.
+shown, or a fraction of the image. Nothing is guessed: the caller names both.
 
-These functions are arithmetic. They do not judge boxes (a model's bad box stays a bad box, NaN stays
-NaN); geometry and rewards do.
+These functions only compute: a bad box stays a bad box, NaN stays NaN. Geometry and rewards check boxes.
 """
 
 from __future__ import annotations
@@ -75,7 +74,7 @@ def convert_boxes(boxes: BoxesLike, source: BoxFormat, target: BoxFormat) -> Box
     a = as_boxes(boxes, "boxes").copy()
     if source == target:
         return a
-    first, second = a[..., :2], a[..., 2:]  # views: what is written here lands in `a`
+    first, second = a[..., :2], a[..., 2:]  # views: writing to them changes `a`
     if source == "xywh":
         second += first
     elif source == "cxcywh":
@@ -129,7 +128,7 @@ def convert_frame(
 ) -> Boxes:
     """Rewrite boxes from one frame into another; works for every box format, as it only scales x and y.
 
-    Take `shown_size` from what the processor really made (``image_grid_thw`` times the patch size): an
+    Take `shown_size` from what the processor made (``image_grid_thw`` times the patch size): an
     image may be resized twice on its way to the model.
 
     Args:

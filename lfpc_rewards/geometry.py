@@ -14,6 +14,8 @@ gives an array of shape (); ``float(...)`` makes it a number.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from lfpc_rewards import _kernels
@@ -76,11 +78,7 @@ def intersection(boxes: BoxesLike, others: BoxesLike, *, out: Floats | None = No
         array([50.,  0.])
     """
     a, b = as_boxes(boxes, "boxes"), as_boxes(others, "others")
-    (x, y), shape = broadcast([a, b], ["boxes", "others"])
-    result = as_out(out, shape, x.dtype)
-    if not _kernels.intersection_rows(x, y, result.reshape(-1)):
-        raise_bad_boxes([("boxes", a, False), ("others", b, False)])
-    return result
+    return _row_by_row(_kernels.intersection_rows, a, b, ["boxes", "others"], out)
 
 
 def iou(boxes: BoxesLike, others: BoxesLike, *, out: Floats | None = None) -> Floats:
@@ -110,11 +108,7 @@ def iou(boxes: BoxesLike, others: BoxesLike, *, out: Floats | None = None) -> Fl
         array([], dtype=float64)
     """
     a, b = as_boxes(boxes, "boxes"), as_boxes(others, "others")
-    (x, y), shape = broadcast([a, b], ["boxes", "others"])
-    result = as_out(out, shape, x.dtype)
-    if not _kernels.iou_rows(x, y, result.reshape(-1)):
-        raise_bad_boxes([("boxes", a, False), ("others", b, False)])
-    return result
+    return _row_by_row(_kernels.iou_rows, a, b, ["boxes", "others"], out)
 
 
 def giou(boxes: BoxesLike, others: BoxesLike, *, out: Floats | None = None) -> Floats:
@@ -139,18 +133,14 @@ def giou(boxes: BoxesLike, others: BoxesLike, *, out: Floats | None = None) -> F
         array([ 1. ,  0. , -0.5])
     """
     a, b = as_boxes(boxes, "boxes"), as_boxes(others, "others")
-    (x, y), shape = broadcast([a, b], ["boxes", "others"])
-    result = as_out(out, shape, x.dtype)
-    if not _kernels.giou_rows(x, y, result.reshape(-1)):
-        raise_bad_boxes([("boxes", a, False), ("others", b, False)])
-    return result
+    return _row_by_row(_kernels.giou_rows, a, b, ["boxes", "others"], out)
 
 
 def coverage(crops: BoxesLike, targets: BoxesLike, *, out: Floats | None = None) -> Floats:
     """Fraction of each target's area that lies inside its crop: area(crop & target) / area(target).
 
-    Not symmetric, and blind to background: a crop of the whole image scores 1, so a reward needs
-    `iou` or a distance next to it.
+    Not symmetric, and blind to background: a crop of the whole image scores 1, so combine it with
+    `iou` or a distance.
 
     Args:
         crops: (..., 4) boxes. A crop of zero area covers nothing.
@@ -164,7 +154,7 @@ def coverage(crops: BoxesLike, targets: BoxesLike, *, out: Floats | None = None)
         ValueError: A box is not four finite ordered numbers, or a target has no area.
 
     Source:
-        LFPC (arXiv 2603.27494), the overlap of stage 2.
+        LFPC (arXiv 2603.27494), stage 2, where the coverage of the innermost box is called overlap.
 
     Example:
         >>> coverage([[0, 0, 10, 10], [5, 0, 15, 10], [5, 5, 5, 5]], [0, 0, 10, 10])
@@ -175,11 +165,7 @@ def coverage(crops: BoxesLike, targets: BoxesLike, *, out: Floats | None = None)
         ValueError: targets must be four finite numbers with x0 < x1, ... got [3.0, 0.0, 3.0, 9.0]
     """
     a, b = as_boxes(crops, "crops"), as_boxes(targets, "targets")
-    (x, y), shape = broadcast([a, b], ["crops", "targets"])
-    result = as_out(out, shape, x.dtype)
-    if not _kernels.coverage_rows(x, y, result.reshape(-1)):
-        raise_bad_boxes([("crops", a, False), ("targets", b, True)])
-    return result
+    return _row_by_row(_kernels.coverage_rows, a, b, ["crops", "targets"], out, with_area=True)
 
 
 def corner_distance(
@@ -187,7 +173,7 @@ def corner_distance(
 ) -> Floats:
     """Normalised L1 distance of the corners: mean of |dx0|/W, |dy0|/H, |dx1|/W, |dy1|/H.
 
-    Unlike `iou` it still tells near from far when the boxes do not meet.
+    Unlike `iou` it tells near from far even when the boxes do not meet.
 
     Args:
         crops: (..., 4) boxes.
@@ -223,8 +209,8 @@ def iou_matrix(boxes: BoxesLike, others: BoxesLike, *, out: Floats | None = None
     Args:
         boxes: (n, 4) boxes.
         others: (m, 4) boxes in the same frame.
-        out: Where to write; a C-contiguous (n, m) array of the result's dtype. Worth having for
-            large matrices, where fresh memory costs as much as the computation.
+        out: Where to write; a C-contiguous (n, m) array of the result's dtype. For large matrices,
+            where allocating costs as much as computing.
 
     Returns:
         (n, m) in [0, 1]; entry [i, j] belongs to boxes[i] and others[j].
@@ -335,8 +321,24 @@ def union_coverage(crops: BoxesLike, target: BoxesLike) -> float:
     x0, y0, x1, y1 = inner
     clipped = np.clip(boxes, [x0, y0, x0, y0], [x1, y1, x1, y1])
     clipped = clipped[np.argsort(clipped[:, 1], kind="stable")]
-    # Sums of many strips round: never report more than everything.
+    # Rounding in the sum of many strips must not give more than 1.
     return float(min(_kernels.union_area(clipped.reshape(-1)) / whole[0], 1.0))
+
+
+def _row_by_row(
+    kernel: Callable[..., bool],
+    a: Boxes,
+    b: Boxes,
+    names: list[str],
+    out: Floats | None,
+    with_area: bool = False,
+) -> Floats:
+    """The result of a kernel for each box and its partner; `with_area`: those of `b` need an area."""
+    (x, y), shape = broadcast([a, b], names)
+    result = as_out(out, shape, x.dtype)
+    if not kernel(x, y, result.reshape(-1)):
+        raise_bad_boxes([(names[0], a, False), (names[1], b, with_area)])
+    return result
 
 
 def _matrix(

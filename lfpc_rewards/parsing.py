@@ -1,10 +1,10 @@
-"""From what a chat produced to a `Rollout`: what the model asked for, what it got, what it answered.
+"""From a completion to a `Rollout`: what the model asked for, what it got, what it answered.
 
-What a model types is data: no text, however broken, raises. How a completion is put together is
-the caller's code: a completion that is neither a string nor a list of messages raises `TypeError`.
+What a model writes never raises, however broken. A completion that is neither a string nor a list of messages
+is the caller's mistake and raises `TypeError`.
 
-A string is everything after the prompt, decoded. It may hold several turns. It proves nothing about what
-came from a tool, so no crop in it was delivered unless the caller says how to tell (`picture_mark`).
+A string is everything after the prompt, decoded. It may hold several turns. It cannot prove that a tool
+answered, so no crop in it counts as delivered unless the caller says how to tell (`picture_mark`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from lfpc_rewards._calls import BOX_ARGUMENT, TOOL_NAME, Box, tools_of
-from lfpc_rewards._packing import NO_BOX, starts_of
+from lfpc_rewards._calls import BOX_ARGUMENT, TOOL_NAME, tools_of
+from lfpc_rewards._packing import NO_BOX, Box, starts_of
 from lfpc_rewards._reading import DEFAULT, Columns, DeliveredIn, Reading, has_image, is_image, read
 from lfpc_rewards._typing import Message
 
@@ -46,11 +46,14 @@ class Crop:
             if they are inverted; None if they were not four finite numbers.
         delivered: Whether the tool message that answers this call carries an image.
         turn: The assistant turn, counted from 0, that asked for it.
+        image: The number of the image to be cropped, from 1, as the argument ``image`` of the call names it;
+            1 if it names none, 0 if what it names is no whole number from 1.
     """
 
     box: Box | None
     delivered: bool
     turn: int
+    image: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ class Rollout:
 
 
 Completion: TypeAlias = str | Sequence[Message] | Rollout
-"""What a chat produced: one string, a list of messages, or an already parsed `Rollout`."""
+"""What the model wrote and got: one string, a list of messages, or an already parsed `Rollout`."""
 
 
 Tool: TypeAlias = str | Mapping[str, str | Sequence[str]]
@@ -96,8 +99,7 @@ def parse_completion(
 ) -> Rollout:
     r"""Read one completion.
 
-    Rules, in the order in which they are usually asked about; docs/reference/completions.md has a table with
-    an example of each:
+    Rules; docs/reference/completions.md has a table with an example of each:
 
     * Only ``assistant`` messages are read as the model's words, only ``tool`` messages as the tool's.
       An image in an ``assistant`` message proves nothing. Unknown roles are skipped.
@@ -105,10 +107,10 @@ def parse_completion(
       ``<tool_call>..</tool_call>`` in the text after the thinking, in JSON or in the XML of Qwen3.5 or
       GLM-4.6V. Each
       call of the crop tool is a `Crop`. The i-th tool message after the turn answers its i-th call.
-    * A call that is broken has no name, so it gives no crop, but it keeps its place in that count.
+    * A broken call gives no crop, but it keeps its place in that count.
     * Thinking that a chat parser moved to ``reasoning_content`` counts as the think block.
-    * Well formed is about tags alone: an empty answer or a foolish box is well formed. Any further
-      ``think``, ``tool_call`` or ``answer`` tag, nested or repeated, is not.
+    * Only tags decide what is well formed: an empty answer or a senseless box is. A further ``think``,
+      ``tool_call`` or ``answer`` tag, nested or repeated, is not.
     * In a string, turns of the model are told from the rest by ``<|im_start|>`` and the role; where a
       decoder took the special tokens away, by a line "user" after the last tag of a turn or before a
       ``<tool_response>``, up to a line "assistant". Each ``<tool_response>`` of a user's turn is a tool
@@ -152,13 +154,13 @@ def parse_completion(
         >>> rollout.answer, rollout.well_formed, rollout.turns
         ('B', True, 2)
         >>> rollout.crops
-        (Crop(box=(0.0, 0.0, 28.0, 56.0), delivered=True, turn=0),)
+        (Crop(box=(0.0, 0.0, 28.0, 56.0), delivered=True, turn=0, image=1),)
         >>> text = (
         ...     f"<think>near</think><tool_call>{call}</tool_call>user\n<tool_response>\n\n</tool_response>\n"
         ...     "assistant\n<think>a dog</think><answer>B</answer>"
         ... )
         >>> parse_completion(text).crops  # the same, but that a text proves no picture
-        (Crop(box=(0.0, 0.0, 28.0, 56.0), delivered=False, turn=0),)
+        (Crop(box=(0.0, 0.0, 28.0, 56.0), delivered=False, turn=0, image=1),)
         >>> parse_completion("<think>easy</think> <answer> red\n</answer>").answer
         'red'
         >>> parse_completion("no tags at all")
@@ -183,7 +185,7 @@ def parse_completions(
         completions: (B,) strings, lists of messages or rollouts; they may be mixed.
         tool: As in `parse_completion`.
         delivered_in: As in `parse_completion`.
-        think_open: As in `parse_completion`. None finds it out from `prompts`, and without them means no.
+        think_open: As in `parse_completion`. None: decided by `prompts`, False without them.
         picture_mark: As in `parse_completion`.
         prompts: (B,) the prompts as the model read them, special tokens or not.
 
@@ -223,7 +225,7 @@ def opens_thinking(prompt: str) -> bool:
 
 
 def read_columns(completions: Sequence[Completion]) -> Columns:
-    """Read a batch for the rewards, without an object for each rollout, which is many times faster."""
+    """Read a batch as arrays, which is many times faster than an object for each rollout."""
     _refuse_one(completions)
     if any(isinstance(each, Rollout) for each in completions):
         return _columns_of(_parse_all(completions, lambda row: f"completions[{row}]", DEFAULT))
@@ -270,11 +272,12 @@ def _parse_all(
 def _rollouts(columns: Columns) -> list[Rollout]:
     starts, turns = columns.crop_starts.tolist(), columns.turns.tolist()
     crops = [
-        Crop(None if math.isnan(x0) else (x0, y0, x1, y1), delivered, turn)
-        for (x0, y0, x1, y1), delivered, turn in zip(
+        Crop(None if math.isnan(x0) else (x0, y0, x1, y1), delivered, turn, image)
+        for (x0, y0, x1, y1), delivered, turn, image in zip(
             columns.boxes.reshape(-1, 4).tolist(),
             columns.delivered.tolist(),
             columns.crop_turns.tolist(),
+            columns.crop_images.tolist(),
             strict=True,
         )
     ]
@@ -300,4 +303,5 @@ def _columns_of(rollouts: Sequence[Rollout]) -> Columns:
         np.array(boxes, np.float64).reshape(-1),
         np.array([crop.delivered for crop in crops], np.bool_),
         np.array([crop.turn for crop in crops], np.int64),
+        np.array([crop.image for crop in crops], np.int64),
     )

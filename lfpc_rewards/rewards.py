@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias, cast, overload
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lfpc_rewards import _kernels
+from lfpc_rewards._calls import image_number
+from lfpc_rewards._checks import same_length
 from lfpc_rewards._packing import four_numbers, pack_rows, starts_of
 from lfpc_rewards._reading import Columns
 from lfpc_rewards._typing import Accepted, BoxesLike, Choices, Judge, Scores, SizesLike
@@ -28,7 +30,10 @@ Reduce: TypeAlias = Literal["best", "last", "first", "mean"]
 RowCrops: TypeAlias = BoxesLike | Sequence[BoxesLike | None] | None
 """The crops of one rollout: zero or more boxes; a box that is None or malformed is a bad crop."""
 
-_Packed: TypeAlias = tuple[NDArray[np.float64], NDArray[np.int64]]
+CropImages: TypeAlias = Sequence[Any] | None
+"""The numbers of the images that the crops of one rollout were cut from, from 1; None: all from the first."""
+
+_PackedCrops: TypeAlias = tuple[NDArray[np.float64], NDArray[np.int64]]
 """Crops of a batch: (4 * crops,) coordinates, bad boxes as NaN, and (B + 1,) where each rollout's start."""
 
 OVERLAP_THRESHOLD = 0.9
@@ -37,6 +42,7 @@ OVERLAP_THRESHOLD = 0.9
 IOU_WEIGHT = 0.5
 """omega, the share of the IoU in the grounding reward. Our choice."""
 
+_NO_IMAGES = np.empty(0, np.int64)
 _VERDICTS = {"yes": 1.0, "no": 0.0, "unknown": math.nan}
 
 _REDUCE = {"best": _kernels.BEST, "last": _kernels.LAST, "first": _kernels.FIRST, "mean": _kernels.MEAN}
@@ -46,16 +52,16 @@ class GroundingParts(NamedTuple):
     """The parts of `grounding_reward`, each (B,) float64, NaN where the row has no target.
 
     Attributes:
-        overlap: Part of the innermost box that the crop covers.
+        overlap: The crop's `coverage` of the innermost box.
         iou: Best IoU with any of the nested boxes, 0 unless overlap > overlap_threshold.
-        l1: 1 minus the smallest `corner_distance` to any of the nested boxes, at least 0.
-        total: ``iou_weight * iou + (1 - iou_weight) * l1``, the reward.
+        nearness: 1 minus the smallest `corner_distance` to any of the nested boxes, at least 0.
+        total: ``iou_weight * iou + (1 - iou_weight) * nearness``, the reward.
         max_iou: `iou` without the condition on the overlap; for logging.
     """
 
     overlap: Scores
     iou: Scores
-    l1: Scores
+    nearness: Scores
     total: Scores
     max_iou: Scores
 
@@ -94,26 +100,14 @@ def _accuracy(
     answers: Sequence[Accepted | None],
     choices: Sequence[Choices | None] | None,
 ) -> Scores:
-    _same_length(len(given), answers=answers, choices=choices)
+    same_length(len(given), answers=answers, choices=choices)
     verdicts: list[float | None] = list(match_letters(given, answers, choices))
-    seen: dict[Any, bool] = {}  # the rollouts of one prompt often say the same
     for row in [row for row, verdict in enumerate(verdicts) if verdict is None]:
-        accepted = answers[row]
-        if accepted is None:
-            verdicts[row] = math.nan
-            continue
-        options = None if choices is None else choices[row]
-        plain = type(accepted) is str and type(options) is list and set(map(type, options)) == {str}
-        key = (given[row], accepted, *options) if plain and options else None
-        verdict = seen.get(key)
+        accepted, options = answers[row], None if choices is None else choices[row]
         try:
-            if verdict is None:
-                verdict = answers_match(given[row], accepted, options)
+            verdicts[row] = math.nan if accepted is None else answers_match(given[row], accepted, options)
         except (TypeError, ValueError) as error:
             raise type(error)(f"answers[{row}]: {error}") from None
-        if key is not None:
-            seen[key] = verdict
-        verdicts[row] = verdict
     return np.array(verdicts, np.float64)
 
 
@@ -128,9 +122,9 @@ async def judged_accuracy_reward(
     """`accuracy_reward` with a judge for the answers on which the rules do not decide.
 
     The rules decide most rows: the accepted answer in other letters is right; no answer, another option,
-    two options, another number, "no" for "yes" are wrong. Only what is left, words that are not the
-    accepted words, goes to the judge, all rows at once and the same case only once. Limits of
-    concurrency, time and money are the judge's own business; so is the network: this package has none.
+    two options, another number, "no" for "yes" are wrong. Only other words go to the judge, all rows at once
+    and the same case only once. The judge itself limits concurrency, time and money, and does the
+    networking: this package has none.
 
     Args:
         completions: (B,) strings, message lists or rollouts.
@@ -140,8 +134,8 @@ async def judged_accuracy_reward(
         questions: (B,) texts for the judge to read; without them it gets None.
 
     Returns:
-        (B,) 0.0 or 1.0; NaN where `answers` is None and where the judge does not know. A judge that fails
-        says nothing about the model, so it must never cost a rollout its reward.
+        (B,) 0.0 or 1.0; NaN where `answers` is None or the judge does not know: that is not the model's
+        fault, so it must not cost a rollout its reward.
 
     Raises:
         TypeError: As `accuracy_reward`.
@@ -158,12 +152,10 @@ async def judged_accuracy_reward(
         >>> asyncio.run(judged_accuracy_reward(said, ["red"] * 4, judge=judge))
         array([ 1.,  0.,  1., nan])
     """
-    import asyncio  # here, because whoever has no judge should not wait for it
+    import asyncio  # here: its import takes time, and only judges need it
 
     given = read_columns(completions).answer_texts()
-    _same_length(len(given), answers=answers, choices=choices)
-    if questions is not None:
-        _same_length(len(given), questions=questions)
+    same_length(len(given), answers=answers, choices=choices, questions=questions)
     scores = np.full(len(given), np.nan)
     doubtful: dict[tuple[str | None, str, tuple[str, ...]], list[int]] = {}
     for row, (answer, accepted) in enumerate(zip(given, answers, strict=True)):
@@ -256,55 +248,17 @@ def _bonus(looked: NDArray[np.bool_], right: Scores) -> Scores:
     return np.where(np.isnan(right), np.nan, (right > 0) & looked)
 
 
-@overload
 def grounding_reward(
     crops: Sequence[RowCrops],
     targets: Sequence[RowTarget] | Targets,
-    image_sizes: SizesLike | None = None,
+    image_sizes: SizesLike | Sequence[SizesLike] | None = None,
     *,
+    crop_images: Sequence[CropImages] | None = None,
+    target_images: Sequence[Sequence[int] | None] | None = None,
     overlap_threshold: float | None = OVERLAP_THRESHOLD,
     iou_weight: float = IOU_WEIGHT,
     reduce: Reduce = "best",
-    return_parts: Literal[False] = False,
-) -> Scores: ...
-
-
-@overload
-def grounding_reward(
-    crops: Sequence[RowCrops],
-    targets: Sequence[RowTarget] | Targets,
-    image_sizes: SizesLike | None = None,
-    *,
-    overlap_threshold: float | None = OVERLAP_THRESHOLD,
-    iou_weight: float = IOU_WEIGHT,
-    reduce: Reduce = "best",
-    return_parts: Literal[True],
-) -> GroundingParts: ...
-
-
-@overload
-def grounding_reward(
-    crops: Sequence[RowCrops],
-    targets: Sequence[RowTarget] | Targets,
-    image_sizes: SizesLike | None = None,
-    *,
-    overlap_threshold: float | None = OVERLAP_THRESHOLD,
-    iou_weight: float = IOU_WEIGHT,
-    reduce: Reduce = "best",
-    return_parts: bool,
-) -> Scores | GroundingParts: ...
-
-
-def grounding_reward(
-    crops: Sequence[RowCrops],
-    targets: Sequence[RowTarget] | Targets,
-    image_sizes: SizesLike | None = None,
-    *,
-    overlap_threshold: float | None = OVERLAP_THRESHOLD,
-    iou_weight: float = IOU_WEIGHT,
-    reduce: Reduce = "best",
-    return_parts: bool = False,
-) -> Scores | GroundingParts:
+) -> Scores:
     """How well the crops of a rollout find the targets: gated IoU and corner distance.
 
     For one crop p and one region with nested boxes B1 (innermost) to Bn:
@@ -312,9 +266,8 @@ def grounding_reward(
     * overlap = area(p & B1) / area(B1)
     * iou = max over i of IoU(p, Bi) if overlap > overlap_threshold, else 0. The comparison is strict
       and has no tolerance; for integer boxes it is exact.
-    * l1 = 1 - min over i of the `corner_distance` of p and Bi; below 0 (far outside the image) counts
-      as 0
-    * total = iou_weight * iou + (1 - iou_weight) * l1
+    * nearness = 1 - min over i of the `corner_distance` of p and Bi, at least 0 (far outside the image)
+    * total = iou_weight * iou + (1 - iou_weight) * nearness
 
     `reduce` says how several crops of a rollout become one score per region; the score of the rollout
     is the mean over its regions:
@@ -324,30 +277,36 @@ def grounding_reward(
     * "last", "first": that one crop, good or bad, for every region.
     * "mean": the mean over all crops, bad ones as 0, so that every wild crop costs.
 
-    The parts belong to the crop that was taken ("mean": are means themselves), so total is their weighted
-    sum always. A crop that is None, not four finite numbers, inverted or without area scores 0 in
-    every part, and so does a rollout without crops.
+    The parts are those of the crop that was taken ("mean": means over all crops), so total is always their
+    weighted sum. A crop that is None, not four finite numbers, inverted or without area scores 0 in every
+    part, and so does a rollout without crops. `grounding_parts` gives the parts.
+
+    Where a row has several images, a region is on one of them. A crop of another image overlaps nothing: it
+    scores 0 in every part, wherever its box is.
 
     Args:
         crops: (B,) rows of zero or more boxes, xyxy in pixels of the original image. Ragged; an entry
             may be None. An array (B, 4) is one crop for each rollout.
         targets: (B,) rows of nested boxes (n, 4) from inner to outer, or a list of such regions, or
             None: the term does not apply. Or `Targets` with B rows, checked and packed before.
-        image_sizes: (B, 2) width and height of the original images, or one (2,) for all. None with
-            `Targets`.
+        image_sizes: (B, 2) width and height of the original images, or one (2,) for all. With
+            `target_images` a row may also be the sizes (k, 2) of its k images. None with `Targets`.
+        crop_images: (B,) rows with the number of each crop's image, from 1, as the model wrote it: what is
+            no number of an image is another image than every other. None: all crops are of the first.
+        target_images: (B,) rows with the number of each region's image, as in `Targets`. None: every row has
+            one image, and `crop_images` is not read. None with `Targets`.
         overlap_threshold: The overlap that must be exceeded, in [0, 1): no overlap exceeds 1, so with 1 the
             IoU would never count. None drops the condition.
-        iou_weight: Share of the IoU in [0, 1]; the rest goes to the distance.
+        iou_weight: Share of the IoU in [0, 1]; the rest goes to the nearness.
         reduce: "best", "last", "first" or "mean".
-        return_parts: Return `GroundingParts` in place of its total.
 
     Returns:
-        (B,) in [0, 1], NaN where the row has no target; or the five parts.
+        (B,) in [0, 1], NaN where the row has no target.
 
     Raises:
-        ValueError: A target is bad (see `Targets`), the lengths differ, sizes are missing, an option is out
-            of its range, a row of crops is a list of four numbers where a list of boxes is meant, or an
-            array that holds no boxes.
+        ValueError: A target is bad (see `Targets`), the lengths differ, sizes are missing, a row has no image
+            of a region's number, an option is out of its range, a row of crops is a list of four numbers
+            where a list of boxes is meant, or an array that holds no boxes.
         TypeError: A row of crops is not a list.
 
     Source:
@@ -362,9 +321,14 @@ def grounding_reward(
         array([1., 0.])
         >>> grounding_reward([[[0, 0, 9, 9]], [[0, 0, 9, 9]]], [None, sign], (100, 100)).round(3)
         array([  nan, 0.272])
-        >>> parts = grounding_reward([[[40, 40, 58, 60]]], [sign], (100, 100), return_parts=True)
-        >>> parts.overlap, parts.iou, parts.max_iou  # 0.9 does not exceed 0.9
-        (array([0.9]), array([0.]), array([0.9]))
+
+        Two images, the sign on the second; the same crop of either:
+
+        >>> sizes, crop = [[(640, 480), (100, 100)]] * 2, [[40, 40, 60, 60]]
+        >>> grounding_reward(
+        ...     [crop, crop], [sign, sign], sizes, crop_images=[[1], [2]], target_images=[[2], [2]]
+        ... )
+        array([0., 1.])
 
         Two regions and two crops, one of them exact:
 
@@ -377,10 +341,55 @@ def grounding_reward(
         last [0.3]
         mean [0.444]
     """
-    out = _ground(
-        _pack_crops(crops), _ground_truth(targets, image_sizes), overlap_threshold, iou_weight, reduce
-    )
-    return GroundingParts(*out) if return_parts else out[3]
+    packed = _pack_crops(crops)
+    truth = _ground_truth(targets, image_sizes, target_images)
+    images = _crop_images(crop_images, packed[1], truth)
+    return _grounding(packed, images, truth, overlap_threshold, iou_weight, reduce).total
+
+
+def grounding_parts(
+    crops: Sequence[RowCrops],
+    targets: Sequence[RowTarget] | Targets,
+    image_sizes: SizesLike | Sequence[SizesLike] | None = None,
+    *,
+    crop_images: Sequence[CropImages] | None = None,
+    target_images: Sequence[Sequence[int] | None] | None = None,
+    overlap_threshold: float | None = OVERLAP_THRESHOLD,
+    iou_weight: float = IOU_WEIGHT,
+    reduce: Reduce = "best",
+) -> GroundingParts:
+    """The parts of `grounding_reward`.
+
+    Args:
+        crops: As `grounding_reward`, and so are all others.
+        targets: As `grounding_reward`.
+        image_sizes: As `grounding_reward`.
+        crop_images: As `grounding_reward`.
+        target_images: As `grounding_reward`.
+        overlap_threshold: As `grounding_reward`.
+        iou_weight: As `grounding_reward`.
+        reduce: As `grounding_reward`.
+
+    Returns:
+        Five arrays (B,), NaN where the row has no target.
+
+    Raises:
+        ValueError: As `grounding_reward`.
+        TypeError: As `grounding_reward`.
+
+    Source:
+        See `grounding_reward`.
+
+    Example:
+        >>> sign = [[40, 40, 60, 60], [20, 20, 80, 80]]
+        >>> parts = grounding_parts([[[40, 40, 58, 60]]], [sign], (100, 100))
+        >>> parts.overlap, parts.iou, parts.max_iou  # 0.9 does not exceed 0.9
+        (array([0.9]), array([0.]), array([0.9]))
+    """
+    packed = _pack_crops(crops)
+    truth = _ground_truth(targets, image_sizes, target_images)
+    images = _crop_images(crop_images, packed[1], truth)
+    return _grounding(packed, images, truth, overlap_threshold, iou_weight, reduce)
 
 
 def check_grounding(overlap_threshold: float | None, iou_weight: float) -> None:
@@ -401,10 +410,14 @@ def check_grounding(overlap_threshold: float | None, iou_weight: float) -> None:
         raise ValueError(f"iou_weight must lie in [0, 1], got {iou_weight}")
 
 
-def _ground(
-    crops: _Packed, targets: Targets, overlap_threshold: float | None, iou_weight: float, reduce: Reduce
-) -> NDArray[np.float64]:
-    """The rows of `GroundingParts`, one column per rollout."""
+def _grounding(
+    crops: _PackedCrops,
+    images: NDArray[np.int64],
+    targets: Targets,
+    overlap_threshold: float | None,
+    iou_weight: float,
+    reduce: Reduce,
+) -> GroundingParts:
     if reduce not in _REDUCE:
         raise ValueError(f'reduce must be "best", "last", "first" or "mean", got {reduce!r}')
     check_grounding(overlap_threshold, iou_weight)
@@ -417,27 +430,56 @@ def _ground(
     _kernels.grounding_rows(
         boxes,
         starts,
+        images,
         targets.boxes,
         targets.region_starts,
         targets.row_starts,
         targets.sizes,
+        targets.images,
         targets.rows,
         -1.0 if overlap_threshold is None else float(overlap_threshold),
         float(iou_weight),
         _REDUCE[reduce],
         out,
     )
-    return out
+    return GroundingParts(*out)
 
 
-def _ground_truth(targets: Sequence[RowTarget] | Targets, image_sizes: SizesLike | None) -> Targets:
+def _ground_truth(
+    targets: Sequence[RowTarget] | Targets,
+    image_sizes: SizesLike | Sequence[SizesLike] | None,
+    target_images: Sequence[Sequence[int] | None] | None,
+) -> Targets:
     if isinstance(targets, Targets):
         if image_sizes is not None:
             raise ValueError("image_sizes must be None when targets is a Targets, which holds its own sizes")
+        if target_images is not None:
+            raise ValueError("target_images must be None when targets is a Targets, which holds its own")
         return targets
     if image_sizes is None:
         raise ValueError("image_sizes is needed unless targets is a Targets, got None")
-    return Targets(targets, image_sizes)
+    return Targets(targets, image_sizes, target_images)
+
+
+def _crop_images(
+    rows: Sequence[CropImages] | None, starts: NDArray[np.int64], targets: Targets
+) -> NDArray[np.int64]:
+    """(crops,) the number of each crop's image; empty where no target asks for it."""
+    if targets.images.size == 0:
+        return _NO_IMAGES
+    if rows is None:
+        return np.ones(starts[-1], np.int64)
+    if len(rows) != len(starts) - 1:
+        raise ValueError(
+            f"crop_images must have one entry per row of crops, got {len(rows)} for {len(starts) - 1}"
+        )
+    images: list[int] = []
+    for row, (numbers, crops) in enumerate(zip(rows, np.diff(starts).tolist(), strict=True)):
+        own = [1] * crops if numbers is None else list(map(image_number, numbers))
+        if len(own) != crops:
+            raise ValueError(f"crop_images[{row}] must have one number per crop, got {len(own)} for {crops}")
+        images += own
+    return np.array(images, np.int64)
 
 
 def lfpc_reward(
@@ -447,7 +489,9 @@ def lfpc_reward(
     *,
     crops: Sequence[RowCrops] | Literal["requested"] | None = None,
     targets: Sequence[RowTarget] | Targets | None = None,
-    image_sizes: SizesLike | None = None,
+    image_sizes: SizesLike | Sequence[SizesLike] | None = None,
+    crop_images: Sequence[CropImages] | None = None,
+    target_images: Sequence[Sequence[int] | None] | None = None,
     accuracy_weight: float = 0.8,
     format_weight: float = 0.2,
     tool_weight: float = 1.2,
@@ -472,6 +516,9 @@ def lfpc_reward(
             strings, which prove no picture.
         targets: (B,) nested boxes or `Targets`, as in `grounding_reward`; None for stage 1.
         image_sizes: Sizes of the original images, as in `grounding_reward`.
+        crop_images: As in `grounding_reward`, for `crops` that are given; crops taken from the completions
+            have the image that their call names.
+        target_images: As in `grounding_reward`.
         accuracy_weight: Weight of `accuracy_reward`.
         format_weight: Weight of `format_reward`.
         tool_weight: Weight of `tool_bonus`.
@@ -509,46 +556,40 @@ def lfpc_reward(
         (tool_weight, _bonus(columns.looked(), accuracy)),
     ]
     if targets is not None:
+        same_length(len(accuracy), targets=targets)
+        truth = _ground_truth(targets, image_sizes, target_images)
         if crops is None or isinstance(crops, str):
-            packed = _crops_of(columns, crops)
+            if crop_images is not None:
+                raise ValueError("crop_images must be None unless crops are given: the calls name theirs")
+            packed, images = _crops_of(columns, crops)
         else:
-            _same_length(len(accuracy), crops=crops)
+            same_length(len(accuracy), crops=crops)
             packed = _pack_crops(crops)
-        _same_length(len(accuracy), targets=targets)
-        truth = _ground_truth(targets, image_sizes)
-        grounding = _ground(packed, truth, overlap_threshold, iou_weight, reduce)[3]
-        terms.append((grounding_weight, grounding))
+            images = _crop_images(crop_images, packed[1], truth)
+        grounding = _grounding(packed, images, truth, overlap_threshold, iou_weight, reduce)
+        terms.append((grounding_weight, grounding.total))
     total = np.zeros(len(accuracy))
     for weight, scores in terms:
         total += weight * np.nan_to_num(scores, nan=0.0)
     return total
 
 
-def _same_length(rows: int, **columns: Any) -> None:
-    for name, column in columns.items():
-        if column is None and name == "choices":
-            continue
-        if isinstance(column, str):
-            raise TypeError(f"{name} must be a list with one entry per completion, got {column!r}")
-        if len(column) != rows:
-            raise ValueError(f"{name} must have one entry per completion, got {len(column)} for {rows}")
-
-
-def _crops_of(columns: Columns, which: str | None) -> _Packed:
-    """The boxes in the completions themselves: of the delivered crops, or of all that were requested."""
+def _crops_of(columns: Columns, which: str | None) -> tuple[_PackedCrops, NDArray[np.int64]]:
+    """The boxes in the completions, and their images: of the delivered crops, or of all requested."""
     if which not in (None, "requested"):
         raise ValueError(f'crops must be a list of rows, None or "requested", got {which!r}')
     if which is not None:
-        return columns.boxes, columns.crop_starts
+        return (columns.boxes, columns.crop_starts), columns.crop_images
     starts = starts_of(columns.delivered)[columns.crop_starts]
-    return columns.boxes.reshape(-1, 4)[columns.delivered].reshape(-1), starts
+    boxes = columns.boxes.reshape(-1, 4)[columns.delivered].reshape(-1)
+    return (boxes, starts), columns.crop_images[columns.delivered]
 
 
-def _pack_crops(crops: Sequence[RowCrops]) -> _Packed:
+def _pack_crops(crops: Sequence[RowCrops]) -> _PackedCrops:
     packed = pack_rows(crops, _crop_numbers)
     if packed is None:
         packed = pack_rows([_crop_list(row, i) for i, row in enumerate(crops)], four_numbers)
-    return cast("_Packed", packed)
+    return cast("_PackedCrops", packed)
 
 
 def _crop_numbers(box: Any) -> tuple[float, ...] | None:

@@ -1,4 +1,4 @@
-"""Ground truth packed once: nested boxes of a whole dataset with the sizes of their images."""
+"""Targets packed once: nested boxes of a whole dataset with the sizes of their images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lfpc_rewards._typing import BoxesLike, SizesLike
 RowTarget: TypeAlias = BoxesLike | Sequence[BoxesLike] | None
 """Nested boxes (n, 4) from inner to outer, a list of such regions, or None: nothing to find."""
 
-_Packed: TypeAlias = tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]
+_PackedTargets: TypeAlias = tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]
 """`Targets.boxes`, `Targets.region_starts` and `Targets.row_starts`."""
 
 
@@ -33,19 +33,24 @@ class Targets:
         targets: (N,) rows: (n, 4) nested boxes, or a list of such regions, or None; in pixels of
             the original image, format xyxy. Ragged.
         image_sizes: (N, 2) width and height of each original image, or one (2,) for all. Not read
-            for rows without a target.
+            for rows without a target. With `target_images` a row may also hold the sizes (k, 2) of its k
+            images.
+        target_images: (N,) for rows with several images: the number of the image, from 1, that each region
+            is on; None for a row whose regions are all on the first. None: each row has one image, and
+            crops are not asked of which they are.
 
     Attributes:
         rows: (N,) the packed row that each row of this object is; the arrays below are shared by selections.
         boxes: (4 * boxes,) all coordinates, one box after the other. All arrays are read-only.
         region_starts: (regions + 1,) where each region's boxes start, in boxes.
         row_starts: (packed rows + 1,) where each row's regions start.
-        sizes: (2 * packed rows,) width and height of each row's image.
+        sizes: (2 * regions,) width and height of the image that each region is on.
+        images: (regions,) the number of that image; empty where each row has one.
 
     Raises:
         ValueError: A box is not finite, has no area, leaves its image, or does not contain the box before
-            it; or a size is not positive; or the numbers of rows differ. The text names row, region
-            and box.
+            it; or a size is not positive; or the numbers of rows differ; or a row has no image of that
+            number. The text names row, region and box.
         TypeError: A box holds something that is not a number.
 
     Source:
@@ -67,26 +72,29 @@ class Targets:
         ValueError: targets[0] region 0 box 1 must contain the box before it ... got [45.0, 20.0, 80.0, 80.0]
     """
 
-    __slots__ = ("boxes", "region_starts", "row_starts", "rows", "sizes")
+    __slots__ = ("boxes", "images", "region_starts", "row_starts", "rows", "sizes")
 
     boxes: NDArray[np.float64]
     region_starts: NDArray[np.int64]
     row_starts: NDArray[np.int64]
     sizes: NDArray[np.float64]
+    images: NDArray[np.int64]
     rows: NDArray[np.int64]
 
-    def __init__(self, targets: Sequence[RowTarget], image_sizes: SizesLike) -> None:
+    def __init__(
+        self,
+        targets: Sequence[RowTarget],
+        image_sizes: SizesLike | Sequence[SizesLike],
+        target_images: Sequence[Sequence[int] | None] | None = None,
+    ) -> None:
         self.boxes, self.region_starts, self.row_starts = _pack_nested(targets) or _pack_regions(targets)
         rows = len(self.row_starts) - 1
-        sizes = np.array(as_sizes(image_sizes), np.float64)  # a copy: the caller's array may change later
-        if sizes.shape == (2,):
-            sizes = np.full((rows, 2), sizes)
-        if sizes.shape != (rows, 2):
-            raise ValueError(
-                f"image_sizes must have shape ({rows}, 2) or (2,), one (width, height) per row of targets, "
-                f"got {sizes.shape}"
-            )
-        self.sizes = sizes.reshape(-1)
+        if target_images is None:
+            self.images = np.empty(0, np.int64)
+            self.sizes = _sizes_of_rows(image_sizes, self.row_starts)
+        else:
+            self.images = _images_of_regions(target_images, self.row_starts)
+            self.sizes = _sizes_of_images(image_sizes, self.images, self.row_starts)
         self.rows = np.arange(rows)
         self._freeze()
         self._refuse_bad()
@@ -96,7 +104,7 @@ class Targets:
             getattr(self, name).flags.writeable = False
 
     def __setstate__(self, state: tuple[None, dict[str, NDArray[Any]]]) -> None:
-        """Restore from a pickle. Arrays come out of it writeable: freeze them again."""
+        """Restore from a pickle, which makes the arrays writeable: freeze them again."""
         for name, value in state[1].items():
             setattr(self, name, value)
         self._freeze()
@@ -107,7 +115,7 @@ class Targets:
     def __getitem__(self, indices: int | slice | Sequence[int] | NDArray[Any]) -> Targets:
         """The chosen rows, in that order; repeats are fine. Boxes are shared, not copied."""
         selection = Targets.__new__(Targets)
-        selection.boxes, selection.sizes = self.boxes, self.sizes
+        selection.boxes, selection.sizes, selection.images = self.boxes, self.sizes, self.images
         selection.region_starts, selection.row_starts = self.region_starts, self.row_starts
         chosen = indices if isinstance(indices, slice) else np.asarray(indices)
         if isinstance(chosen, np.ndarray) and chosen.size == 0:
@@ -127,10 +135,11 @@ class Targets:
         )
         if rule == 0:
             return
-        width, height = self.sizes[2 * row : 2 * row + 2].tolist()
+        own = self.row_starts[row] + region
+        width, height = self.sizes[2 * own : 2 * own + 2].tolist()
         if rule == 1:
             raise ValueError(f"image_sizes[{row}] {SIZE}, got {[width, height]}")
-        place = 4 * (self.region_starts[self.row_starts[row] + region] + box)
+        place = 4 * (self.region_starts[own] + box)
         came = self.boxes[place : place + 4].tolist()
         before = self.boxes[place - 4 : place].tolist()
         text = {
@@ -139,6 +148,73 @@ class Targets:
             4: f"must contain the box before it ({before}): boxes go from inner to outer",
         }[rule]
         raise ValueError(f"targets[{row}] region {region} box {box} {text}, got {came}")
+
+
+def _sizes_of_rows(image_sizes: Any, starts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(2 * regions,) the size of each region's image, where each row has one."""
+    rows = len(starts) - 1
+    sizes = np.array(as_sizes(image_sizes), np.float64)  # a copy: the caller's array may change later
+    if sizes.shape == (2,):
+        sizes = np.full((rows, 2), sizes)
+    if sizes.shape != (rows, 2):
+        raise ValueError(
+            f"image_sizes must have shape ({rows}, 2) or (2,), one (width, height) per row of targets, "
+            f"got {sizes.shape}"
+        )
+    regions = np.diff(starts)
+    return (sizes if (regions == 1).all() else sizes.repeat(regions, axis=0)).reshape(-1)
+
+
+def _images_of_regions(
+    target_images: Sequence[Sequence[int] | None], starts: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """(regions,) the number of each region's image."""
+    if len(target_images) != len(starts) - 1:
+        raise ValueError(
+            f"target_images must have one entry per row of targets, got {len(target_images)} for "
+            f"{len(starts) - 1}"
+        )
+    images: list[int] = []
+    for row, (numbers, regions) in enumerate(zip(target_images, np.diff(starts).tolist(), strict=True)):
+        own = [1] * regions if numbers is None else list(numbers)
+        if len(own) != regions:
+            raise ValueError(
+                f"target_images[{row}] must have one number per region, got {len(own)} for {regions}"
+            )
+        for region, number in enumerate(own):
+            if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 1:
+                raise ValueError(
+                    f"target_images[{row}] region {region} must be the number of an image, from 1, "
+                    f"got {number!r}"
+                )
+        images += own
+    return np.array(images, np.int64)
+
+
+def _sizes_of_images(
+    image_sizes: SizesLike | Sequence[SizesLike], images: NDArray[np.int64], starts: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """(2 * regions,) the size of each region's image, where rows may have several."""
+    rows: Any = image_sizes
+    if len(rows) and rows[0] is not None and np.ndim(rows[0]) == 0:  # one size for all
+        rows = [image_sizes] * (len(starts) - 1)
+    if len(rows) != len(starts) - 1:
+        raise ValueError(
+            f"image_sizes must have one entry per row of targets, got {len(rows)} for {len(starts) - 1}"
+        )
+    sizes = np.empty((len(images), 2))
+    for row, (first, stop) in enumerate(pairwise(starts.tolist())):
+        if first == stop:
+            continue
+        own = as_sizes(rows[row], f"image_sizes[{row}]")
+        if own.ndim > 1 and images[first:stop].max() > len(own):
+            region = int(np.argmax(images[first:stop] > len(own)))
+            raise ValueError(
+                f"target_images[{row}] region {region} must be at most {len(own)}, the number of the row's "
+                f"images, got {images[first + region]}"
+            )
+        sizes[first:stop] = own if own.ndim == 1 else own[images[first:stop] - 1]
+    return sizes.reshape(-1)
 
 
 def _regions(target: RowTarget, row: int) -> Sequence[Any]:
@@ -156,8 +232,8 @@ def _regions(target: RowTarget, row: int) -> Sequence[Any]:
     )
 
 
-def _pack_nested(targets: Sequence[Any]) -> _Packed | None:
-    """The usual case in one go: every row is None or a list of boxes, one region; None for anything else."""
+def _pack_nested(targets: Sequence[Any]) -> _PackedTargets | None:
+    """The usual case at once: every row is None or one region as a list of boxes; else returns None."""
     if not set(map(type, targets)) <= {list, type(None)}:
         return None
     rows: list[Any] = [row or () for row in targets]
@@ -170,8 +246,8 @@ def _pack_nested(targets: Sequence[Any]) -> _Packed | None:
     return *packed, starts_of([len(row) > 0 for row in rows])
 
 
-def _pack_regions(targets: Sequence[RowTarget]) -> _Packed:
-    """The same for all forms of rows; raises with row and region for what is no box."""
+def _pack_regions(targets: Sequence[RowTarget]) -> _PackedTargets:
+    """Any form of rows; raises with row and region for anything that is not a box."""
     regions: list[Any] = []
     row_starts = [0]
     for row, target in enumerate(targets):
@@ -182,7 +258,7 @@ def _pack_regions(targets: Sequence[RowTarget]) -> _Packed:
 
 
 def _pack_plain(regions: list[Any]) -> tuple[NDArray[np.float64], NDArray[np.int64]] | None:
-    """All coordinates and where each region's boxes start; None unless all is lists of four numbers."""
+    """All coordinates and where each region's boxes start; None unless all boxes are lists of numbers."""
     packed = pack_rows(regions, _plain_box)
     return packed if packed is not None and all(regions) else None
 

@@ -20,7 +20,7 @@ from lfpc_trl.data.rows import Row
 from lfpc_trl.models.families import family_named, family_of
 from lfpc_trl.models.processors import factor, load_processor
 from lfpc_trl.models.weights import load_model
-from lfpc_trl.rollouts.crop_tool import CropEnvironment, CropSettings
+from lfpc_trl.rollouts.crop_tool import CropSettings, environment_for
 from lfpc_trl.rollouts.prompts import build_prompt
 
 _NAMES = ("activation_checkpointing", "gradient_checkpointing")  # the second up to transformers 5.22
@@ -166,6 +166,12 @@ _PARTS: dict[str, tuple[dict[str, object], dict[str, object]]] = {
         {"rope_parameters": _GLM_ROPE},
         _VISION | {"patch_size": 14, "spatial_merge_size": 2, "image_size": 112},
     ),
+    "lfm3_vl": (
+        {"layer_types": ["conv", "sliding_attention", "full_attention"], "num_hidden_layers": 3},
+        {"hidden_size": 32, "intermediate_size": 64, "patch_size": 16, "spatial_merge_size": 2}
+        | {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+        | {"layer_types": ["conv", "full_attention"]},
+    ),
 }
 """Model type: what its text and its vision have beside the common sizes."""
 GLM_SPECIALS = [
@@ -239,16 +245,19 @@ def teach(folder: Path, rows: list[Row], *, steps: int = 60, crops: Sequence[int
     torch.manual_seed(0)
     processor, model = load_processor(folder), load_model(folder)
     frame = family_of(folder).frame
-    environment = CropEnvironment(CropSettings(frame=frame, factor=factor(processor)))
     batch = []
     for index, row in enumerate(rows):
-        prompt = build_prompt(frame, environment.reset(row=row))
+        environment = environment_for(row, CropSettings(frame=frame, factor=factor(processor)))
+        pictures = len(row.pictures)
+        prompt = build_prompt(frame, environment.reset(row=row), pictures=pictures)
+        which = {} if pictures == 1 else {"image": pictures}  # the last one
+        close = CALL_CLOSE if pictures == 1 else f'], "image": {pictures}}}}}</tool_call>'
         scale = 9 if frame is Frame.RELATIVE_1000 else 1
         box = [scale * side for side in (20 + index, 20, 90, 70 + index)]
-        call = f"<think>c</think>{CALL_OPEN}{', '.join(map(str, box))}{CALL_CLOSE}"
+        call = f"<think>c</think>{CALL_OPEN}{', '.join(map(str, box))}{close}"
         for _ in range(1 if crops is None else crops[index]):
             prompt.append({"role": "assistant", "content": [{"type": "text", "text": call}]})
-            prompt.append({"role": "tool", "content": environment.image_zoom_in_tool(box)})
+            prompt.append({"role": "tool", "content": environment.image_zoom_in_tool(box, **which)})
         answer = [{"type": "text", "text": "<think>r</think><answer>A</answer>"}]
         batch.append([*prompt, {"role": "assistant", "content": answer}])
     inputs = processor.apply_chat_template(
@@ -309,3 +318,26 @@ def make_rows(folder: Path, count: int = 4, **columns: object) -> Path:
 def write_records(path: Path, records: Sequence[Mapping[str, object]]) -> None:
     """Rows as JSON lines."""
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def make_several(folder: Path, count: int = 4, side: int = 28, **columns: object) -> Path:
+    """As `make_rows`, each row about three pictures of different sizes: targets on two of them."""
+    sizes = [(224, 168), (112, 112), (196, 252)]
+    lines = []
+    for index in range(count):
+        images = [f"images/{index}-{number}.png" for number in (1, 2, 3)]
+        for number, (image, size) in enumerate(zip(images, sizes, strict=True)):
+            make_picture(folder / image, size, seed=10 * index + number)
+        row = {
+            "id": f"q{index}",
+            "question": "What is on the sign?",
+            "answer": ["A", "a"],
+            "images": images,
+            "targets": [[[100, 150, 160, 200], [90, 140, 180, 220]], [[40, 40, 80, 70]]],
+            "target_images": [3, 1],
+            "shown_sizes": [[4 * side, 3 * side], [2 * side, 2 * side], [3 * side, 4 * side]],
+        }
+        lines.append(json.dumps(row | columns))
+    path = folder / "several.jsonl"
+    path.write_text("\n".join(lines) + "\n")
+    return path

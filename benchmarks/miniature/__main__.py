@@ -5,10 +5,12 @@ Again with the same OUTPUT after a stop: what is done stays done, and trainings 
 
 import argparse
 import datetime as dt
+import hashlib
 import json
 import platform
 import subprocess
 import sys
+from importlib import resources
 from pathlib import Path
 
 from benchmarks.miniature import page
@@ -36,7 +38,11 @@ def main(arguments: list[str] | None = None) -> int:
             if before[name] != value:
                 parser.error(f"{args.output} holds a run with {name} {before[name]}, not {value}")
     else:
-        before = {"date": dt.datetime.now(dt.UTC).date().isoformat(), "commit": commit()}
+        before = {
+            "date": dt.datetime.now(dt.UTC).date().isoformat(),
+            "commit": commit(),
+            "checkpoint": checkpoint(),
+        }
     about = fixed | {"seeds": args.seeds, "workers": args.workers, "machine": machine()}
     if not args.training_only:
         about["evaluation_commit"] = commit()
@@ -58,6 +64,12 @@ def commit() -> str:
         check=False,
     )
     return done.stdout.strip() or "unknown"
+
+
+def checkpoint() -> str:
+    """The beginning of the SHA-256 of the shipped checkpoint, from which the starting models are made."""
+    weights = resources.files("lfpc_trl.demo") / "warm" / "model.safetensors"
+    return hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
 
 
 def machine() -> str:

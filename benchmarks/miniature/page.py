@@ -188,7 +188,7 @@ def _about(run: dict[str, Any], output: Path) -> list[str]:
     commit += f"`{run['evaluation_commit']}`, {run['machine']}, {run['workers']} processes"
     time = f"{spent / 60:.0f} minutes of one thread for {len(seeds)} seeds ({', '.join(map(str, seeds))})"
     return [
-        f"{commit} of one thread; {time}.",
+        f"{commit} of one thread; {time}. The shipped checkpoint was `{run['checkpoint']}` (its SHA-256).",
         "",
         "Resolution selection by the answer: " + "; ".join(levels) + ".",
         "",

@@ -5,8 +5,8 @@ which column of the framework each argument comes from, and returns what the fra
 framework is imported: what they call is a calling convention, and `docs/how-to/use-rewards-elsewhere.md`
 has the versions with which each was run.
 
-NaN ("does not apply", or a judge that failed) becomes None where the framework knows None. Where it does
-not, it raises unless a number is given for it: it is never turned into a 0 that a model is punished with.
+NaN ("does not apply", or a judge that failed) becomes None if the framework supports None. If not, it raises
+unless the caller gives a number for it: it never becomes a 0, which would punish the model.
 """
 
 from lfpc_rewards.adapters.binding import CropsOf

@@ -1,4 +1,4 @@
-"""Which argument of a reward comes from which column, and what its result is called."""
+"""Binds the arguments of a reward to columns."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Reward = Callable[..., Any]
 
 
 PER_ROLLOUT = frozenset(
-    {"choices", "crops", "failed", "groups", "image_sizes", "messages", "questions", "reasoning"}
-    | {"shown_sizes", "targets", "videos", "wanted"}
+    {"choices", "crop_images", "crops", "failed", "groups", "image_sizes", "messages", "questions"}
+    | {"reasoning", "shown_sizes", "target_images", "targets", "videos", "wanted"}
 )
-"""The arguments with a default that hold one entry per rollout; a column of that name is meant for them."""
+"""Arguments with a default that have one entry per rollout; a column of that name is used for them."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,9 @@ class Binding:
     reading: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        parse_completions([], **self.reading)  # raises before training what would raise in it
+        parse_completions([], **self.reading)  # raises now rather than during training
         known = inspect.signature(self.reward).parameters
-        # What CropsOf reads by name need not be an argument of the reward itself.
+        # CropsOf reads columns that need not be arguments of the reward.
         read = {"completions", "image_sizes", "shown_sizes"} if self.crops is not None else set()
         for name in (*self.columns, *self.options):
             if name not in known and name not in read:
@@ -115,7 +115,7 @@ class Binding:
             bound = name in self.options or (name == "crops" and self.crops is not None)
             needed = (
                 parameter.default is parameter.empty
-                # Whoever compares crops with targets needs the sizes, though they have a default.
+                # Comparing crops with targets needs the sizes, though the argument has a default.
                 or (name == "image_sizes" and self.crops is not None)
                 or (name in PER_ROLLOUT and name in present)
             )
@@ -124,7 +124,7 @@ class Binding:
         return found
 
     def score(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, list[float]]:
-        """The reward as "score", and its parts by name if it has any: (B,) floats each, NaN as it is.
+        """The reward as "score" and its parts by name, if any: (B,) floats each; NaN stays NaN.
 
         Raises:
             KeyError: A column is missing.
@@ -134,7 +134,7 @@ class Binding:
         reading = dict(self.reading)
         prompts = columns.get("prompts", ())
         if "think_open" not in reading and any(isinstance(p, str) and opens_thinking(p) for p in prompts):
-            reading["prompts"] = prompts  # as TRL hands them over where they are texts
+            reading["prompts"] = prompts  # TRL passes them as texts
         if self.crops is not None or (reading and self._takes_rollouts()):
             completions = take(columns, self.columns.get("completions", "completions"), "completions")
             rollouts = parse_completions(completions, **reading)
@@ -151,7 +151,7 @@ class Binding:
         return {"score": parts[self.term].tolist()} | {name: part.tolist() for name, part in parts.items()}
 
     def _takes_rollouts(self) -> bool:
-        """Whether the reward takes what `parse_completions` gives, as those of the core do."""
+        """Whether the reward takes rollouts, as those of the core do."""
         completions = inspect.signature(self.reward).parameters.get("completions")
         return completions is not None and "Completion]" in str(completions.annotation)
 

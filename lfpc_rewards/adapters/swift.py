@@ -1,6 +1,6 @@
 """A reward as an ms-swift ORM, for a file given as ``--external_plugins``.
 
-ms-swift hands over the text of the last turn, and every column of the data set. A text proves no picture,
+ms-swift passes the text of the last turn, and every column of the data set. A text proves no picture,
 so no crop in it was delivered: the tool terms of `lfpc_reward` are 0.
 """
 
@@ -29,9 +29,9 @@ def swift_orm(
         base: ``swift.rewards.ORM``.
         name: Name of the class, under which ms-swift logs the reward.
         reward: A reward of this package.
-        columns: Argument of the reward: column that it comes from. Others come from the column of their own
-            name, such as `completions`; with a default only those that hold one entry per rollout, where
-            there is such a column. What shall not come from it is given in `options`.
+        columns: Argument of the reward: column that it comes from. Other arguments come from the column of
+            their own name, such as `completions`; those with a default only if they have one entry per
+            rollout and the column exists. To set one yourself, use `options`.
         options: Argument of the reward: one value for all rows.
         crops: How crops are read from the completions, for rewards with an argument `crops`.
         term: Which part is the reward, if it has parts.

@@ -22,9 +22,9 @@ class TrlReward:
     Args:
         reward: A reward of this package.
         name: What TRL calls it; the reward's own name if None.
-        columns: Argument of the reward: column that it comes from. Others come from the column of their own
-            name, such as `completions`; with a default only those that hold one entry per rollout, where
-            there is such a column. What shall not come from it is given in `options`.
+        columns: Argument of the reward: column that it comes from. Other arguments come from the column of
+            their own name, such as `completions`; those with a default only if they have one entry per
+            rollout and the column exists. To set one yourself, use `options`.
         options: Argument of the reward: one value for all rows.
         crops: How crops are read from the completions, for rewards with an argument `crops`.
         term: Which part is the reward, if it has parts.
@@ -65,7 +65,7 @@ class TrlReward:
         parts = self.binding.score(columns)
         scores = parts.pop("score")
         if log_metric is not None:
-            # One value per rollout: TRL takes the mean over those of all processes; one NaN would erase it.
+            # One value per rollout: TRL averages those of all processes, and one NaN would spoil the mean.
             for part, values in parts.items():
                 for value in values:
                     if part != self.binding.term and not math.isnan(value):

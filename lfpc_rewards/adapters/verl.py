@@ -2,9 +2,9 @@
 
 verl loads a function by file and name (``reward.custom_reward_function.path`` and ``.name``). All its reward
 managers (``reward.reward_manager.name``: naive, dapo, gdpo, remote) call it with one rollout, in a worker
-thread or process. They hand over decoded text without special tokens, all turns and tool answers in one. That
-is read as the messages would be, but for one thing: a text does not prove that a tool delivered a picture, so
-the tool bonus of `lfpc_reward` is 0 unless `reading` has a `picture_mark`.
+thread or process. They pass decoded text without special tokens, all turns and tool answers in one. It is
+read as the messages would be, with one exception: a text cannot prove that a tool delivered a picture, so the
+tool bonus of `lfpc_reward` is 0 unless `reading` has a `picture_mark`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ Score = float | dict[str, float]
 """What verl takes: a number, or "score" with further numbers that it logs."""
 
 
-class _Rollout(NamedTuple):
-    """What verl hands over."""
+class _Sample(NamedTuple):
+    """One call of verl."""
 
     data_source: str
     text: str
@@ -37,15 +37,15 @@ class VerlScore:
 
     Args:
         reward: A reward of this package.
-        columns: Argument of the reward: column that it comes from. Others come from the column of their own
-            name, such as `completions`; with a default only those that hold one entry per rollout, where
-            there is such a column. What shall not come from it is given in `options`.
+        columns: Argument of the reward: column that it comes from. Other arguments come from the column of
+            their own name, such as `completions`; those with a default only if they have one entry per
+            rollout and the column exists. To set one yourself, use `options`.
         options: Argument of the reward: one value for all rows.
         crops: How crops are read from the completions, for rewards with an argument `crops`.
         term: Which part is the reward, if it has parts.
         reading: Keywords of `parse_completions`, such as ``{"tool": "zoom", "think_open": True}``.
-        not_applicable: The score where the reward does not apply or a judge failed. verl has no such
-            thing, so None raises.
+        not_applicable: The score where the reward does not apply or a judge failed. verl has no score for
+            that, so None raises.
 
     Raises:
         TypeError: The reward has no such argument, cannot be read so, or compares the rollouts of a group:
@@ -90,7 +90,7 @@ class VerlScore:
             ValueError: The reward does not apply and `not_applicable` is None.
         """
         self._refuse_groups(self.binding.arguments(extra_info or {}))
-        rollout = _Rollout(data_source, solution_str, ground_truth, extra_info or {})
+        rollout = _Sample(data_source, solution_str, ground_truth, extra_info or {})
         return _scores(self.binding, [rollout], self.not_applicable)[0]
 
     @staticmethod
@@ -113,7 +113,7 @@ def verl_group_score(
 ) -> Callable[..., Awaitable[Score]]:
     """A reward that compares the rollouts of a prompt, as verl's `compute_score`.
 
-    verl hands over one rollout at a time. The function that this returns waits until the group is complete,
+    verl passes one rollout at a time. The function that this returns waits until the group is complete,
     and scores it at once. All rollouts must therefore come to one process: ``reward.num_workers=1``, with the
     manager naive, dapo or gdpo ("remote" takes no function that waits). The column of the argument `groups`
     says which rollouts belong together, such as the `index` of verl's data sets; those of two data sources or
@@ -163,7 +163,7 @@ def verl_group_score(
     for number in size.values() if isinstance(size, Mapping) else [size]:
         if number < 1:
             raise ValueError(f"size must be at least 1, got {number}")
-    waiting: dict[tuple[str, Any, Any], list[tuple[_Rollout, asyncio.Future[Score]]]] = {}
+    waiting: dict[tuple[str, Any, Any], list[tuple[_Sample, asyncio.Future[Score]]]] = {}
 
     async def compute_score(
         data_source: str,
@@ -173,19 +173,19 @@ def verl_group_score(
         **_: Any,
     ) -> Score:
         """The score of this rollout, once its group is complete."""
-        info = dict(extra_info or {})  # verl writes into one that several rollouts may share
+        info = dict(extra_info or {})  # a copy: verl changes a dictionary that rollouts may share
         needed = size[_known(info, "split")] if isinstance(size, Mapping) else size
         key = data_source, info.get("split"), _known(info, column)
         loop = asyncio.get_running_loop()
         mine: asyncio.Future[Score] = loop.create_future()
         group = waiting.setdefault(key, [])
-        group.append((_Rollout(data_source, solution_str, ground_truth, info), mine))
+        group.append((_Sample(data_source, solution_str, ground_truth, info), mine))
         if len(group) == needed:
             del waiting[key]
             rollouts, futures = [rollout for rollout, _ in group], [future for _, future in group]
             try:
                 scores = await loop.run_in_executor(None, _scores, binding, rollouts, not_applicable)
-            except Exception as error:  # each rollout of the group fails with it
+            except Exception as error:  # every rollout of the group fails
                 for future in futures:
                     future.set_exception(error)
             else:
@@ -209,7 +209,7 @@ def _known(info: Mapping[str, Any], name: str) -> Any:
     return info[name]
 
 
-def _scores(binding: Binding, rollouts: Sequence[_Rollout], not_applicable: float | None) -> list[Score]:
+def _scores(binding: Binding, rollouts: Sequence[_Sample], not_applicable: float | None) -> list[Score]:
     """One number per rollout, or one dictionary if the reward has parts."""
     infos = [rollout.extra_info for rollout in rollouts]
     columns: dict[str, Sequence[Any]] = {

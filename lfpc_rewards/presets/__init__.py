@@ -10,31 +10,28 @@ A preset is one function: columns in, parts out.
 * ``mode="exact"`` (the default) gives what the published code gives, mistakes included. ``mode="strict"``
   is the same idea without the loopholes that `SYSTEMS` lists.
 
-What a completion is. In "exact" it is what the original reads: the decoded response with its special
-tokens, or the texts of the assistant turns; lists of messages are rendered as Qwen2.5-VL's template does.
-In "strict" only messages hold evidence: an image that a tool message delivered. A text has no tool
-messages, so there no tool ever ran.
+Completions. "exact" reads what the original reads: the decoded response with its special tokens, or the texts
+of the assistant turns; lists of messages are rendered as Qwen2.5-VL's template does. In "strict" only an
+image in a tool message proves that a tool ran; a text has no tool messages, so for it no tool ran.
 
-What NaN is. The original gave no number: it raised, filtered the rollout, or its judge failed. A failure
-is never a reward of 0 that a model is punished with, and no text of a model raises. Bad gold data and bad
-options raise and name the argument. Where a tool (`lfpc_rewards.presets.tools`) refuses or raises, the box is
-None.
+NaN. The original gave no number: it raised, filtered the rollout, or its judge failed. A failure is never
+scored 0, which would punish the model, and no text of a model raises. Bad gold data and bad options raise and
+name the argument. Where a tool (`lfpc_rewards.presets.tools`) refuses or raises, the box is None.
 
-What is injected. A judge is a callable for a batch, ``judge(questions, answers, golds)``, that returns one
+Injected parts. A judge is a callable for a batch, ``judge(questions, answers, golds)``, that returns one
 text, verdict or None (failed) per answer; texts are read as the original reads them, in "strict" only if
-they are one plain verdict. `batch_judge` makes one of the core's asynchronous judge. A second model that
-sees only a crop (`ergo`) is a callable of the same kind (`CropReader`). Libraries for
+they are one plain verdict. `batch_judge` turns an asynchronous judge of the core into one. A second model
+that sees only a crop (`ergo`) is a callable of the same kind (`CropReader`). Libraries for
 mathematics are passed as modules (``math=math_verify``). Nothing here opens a connection, imports such a
 library, or evaluates text as code.
 
-How it is made. One module per system, which reads as its formula: `SYSTEM` (terms, gates, blind spots,
-loopholes, deviations), the parts, the functions. The core's `_tags` says where tags stand in a whole batch;
-what stands between them is read text by text in plain Python. What systems share stands in modules with an
-underscore: `_completions`, `_layout` (what is well formed), `_strict`, `_judging`, `_boxes` (boxes in text,
-IoU as each has it), `_literals` (Python literals, read and not evaluated), `_final_answer`, `_similarity`,
-`_math`, `_once`, `_shaping` (lengths and repetition), `_groups`. Compiled kernels are only where the original
-takes seconds: Vision-R1, and the assignment (`_assignment`) that it shares with VisionReasoner. Systems do
-not import each other, except a port its original.
+Code. One module per system, which reads as its formula: `SYSTEM` (terms, gates, blind spots, loopholes,
+deviations), the parts, the functions. The core's `_tags` finds the tags of a whole batch; the text between
+them is read row by row in plain Python. Modules with an underscore hold what systems share: `_completions`,
+`_layout` (what is well formed), `_strict`, `_judging`, `_boxes` (boxes in text, each system's IoU),
+`_final_answer`, `_similarity`, `_math`, `_once`, `_shaping` (lengths and repetition), `_groups`. Only
+Vision-R1, whose original takes seconds, has compiled kernels, and the assignment (`_assignment`) that it
+shares with VisionReasoner. Systems do not import each other; only a port imports its original.
 """
 
 from lfpc_rewards.presets import tools
@@ -165,7 +162,7 @@ SYSTEMS: tuple[System, ...] = (
     _gui_r1.SYSTEM,
     _ui_r1.SYSTEM,
 )
-"""What is known about every system here."""
+"""One record per system."""
 
 __all__ = [
     "SYSTEMS",

@@ -12,13 +12,13 @@ Costs = NDArray[np.float64]
 
 @kernel
 def assign(costs: Costs, partners: NDArray[np.int64]) -> bool:
-    """Write the column of each row (-1: none) so that the costs of the pairs sum to the least; (n, m) costs.
+    """Write the column of each row (-1: none) that minimises the sum of the (n, m) costs.
 
-    False where a cost is NaN or minus infinity, or where every assignment costs infinity; there scipy raises.
+    Returns False where scipy raises: a cost is NaN or minus infinity, or every assignment costs infinity.
 
-    Shortest augmenting paths (Crouse, 2016). Among assignments that cost the same it takes the one that
-    `scipy.optimize.linear_sum_assignment` takes: columns are tried from the last to the first, and
-    of equal paths one that ends at a free column.
+    Shortest augmenting paths (Crouse, 2016). Of equal assignments it takes the one of
+    `scipy.optimize.linear_sum_assignment`: it tries columns from the last to the first, and of equal paths
+    prefers one that ends at a free column.
     """
     if costs.shape[0] <= costs.shape[1]:
         return assign_rows(costs, partners)

@@ -1,11 +1,10 @@
-"""Boxes in the texts of models, and the ways in which the originals compare them.
+"""Boxes in the texts of models, and how the originals compare them.
 
-What a box is and what its IoU is differs from system to system; each function says whose it is.
+Systems read boxes and compute IoU differently; each function names the system that it follows.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -15,30 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lfpc_rewards._checks import as_box_list
-from lfpc_rewards._packing import four_numbers, pack_rows, starts_of
+from lfpc_rewards._json import json_or_none
+from lfpc_rewards._packing import NO_BOX, four_numbers
 from lfpc_rewards._scan import BOX_IN_TEXT
 from lfpc_rewards._typing import Boxes, Scores
 
-I64: TypeAlias = NDArray[np.int64]
-
-Json: TypeAlias = Any
-"""What JSON text holds."""
+Numbers: TypeAlias = tuple[float, ...]
+"""A box as four numbers; points may follow it."""
 
 INTEGER_BOX = re.compile(r"\[(\d+),\s*(\d+),\s*(\d+),\s*(\d+)]")
 INTEGER_POINT = re.compile(r"\[(\d+),\s*(\d+)]")
-NO_BOX = (math.nan,) * 4
-
-
-def json_or_none(text: str) -> Json | None:
-    """The value of JSON text, None for anything that is not JSON; never raises."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):  # not JSON, digits beyond Python's limit, or nested too deeply
-        return None
 
 
 def read_golds(answers: Sequence[Any], read: Callable[[str], Any] = json_or_none) -> list[Any]:
-    """(B,) gold answers; those that are texts are read, each text once."""
+    """(B,) gold answers, where texts are parsed, each text once."""
     known = {text: read(text) for text in {answer for answer in answers if isinstance(answer, str)}}
     return [known[answer] if isinstance(answer, str) else answer for answer in answers]
 
@@ -55,28 +44,18 @@ def _only_box(text: str | None) -> tuple[float, ...]:
 
 
 def numbers_in(found: re.Match[str] | None, count: int) -> tuple[float, ...]:
-    """The integers that a pattern found; NaN where it found none, or one that is too large."""
+    """The integers that a pattern found; all NaN if it found none, or one too large for float64."""
     numbers = tuple(map(float, found.groups())) if found else (math.inf,)
     return (math.nan,) * count if math.inf in numbers else numbers
 
 
-def pairs_of(starts: I64, other_starts: I64) -> tuple[I64, I64, I64]:
-    """Every pair of a box of a row with a gold box of the same row: its row, its box, its gold box."""
-    counts, other_counts = np.diff(starts), np.diff(other_starts)
-    pairs = starts_of(counts * other_counts)
-    rows = np.repeat(np.arange(len(counts)), counts * other_counts)
-    box, gold = np.divmod(np.arange(pairs[-1]) - pairs[rows], np.maximum(other_counts, 1)[rows])
-    return rows, box + starts[rows], gold + other_starts[rows]
-
-
 def gold_boxes(answers: Any) -> Boxes:
-    """(B, 4) gold boxes: numbers in any form, four for each row; whether they make boxes is not checked."""
-    packed = pack_rows([answers], lambda _: None) if type(answers) is list else None
-    return as_box_list(answers, "answers") if packed is None else packed[0].reshape(-1, 4)
+    """(B, 4) gold boxes."""
+    return as_box_list(answers, "answers")
 
 
 def pixel_iou(boxes: Boxes, others: Boxes) -> Scores:
-    """(B,) IoU as VLM-R1 has it: areas as they come, but an overlap of at most one pixel is none.
+    """(B,) VLM-R1's IoU, which ignores an intersection of at most one pixel.
 
     Inverted boxes are not refused: their area is negative. 0 where the union has no area; NaN where a
     box is not finite.
@@ -90,9 +69,9 @@ def pixel_iou(boxes: Boxes, others: Boxes) -> Scores:
             np.minimum(y1, v1),
         )
         shares = (left < right - 1) & (top < bottom - 1)
-        overlap = np.where(shares, (right - left) * (bottom - top), 0.0)
-        union = (x1 - x0) * (y1 - y0) + (u1 - u0) * (v1 - v0) - overlap
-        return np.where(union == 0, 0.0, overlap / union)
+        shared = np.where(shares, (right - left) * (bottom - top), 0.0)
+        union = (x1 - x0) * (y1 - y0) + (u1 - u0) * (v1 - v0) - shared
+        return np.where(union == 0, 0.0, shared / union)
 
 
 def proper(boxes: Boxes) -> NDArray[np.bool_]:
@@ -105,7 +84,7 @@ def proper(boxes: Boxes) -> NDArray[np.bool_]:
 
 
 def as_number(value: Any) -> float:
-    """A number of Python or JSON as float64: too large is infinite; NaN for what is no number."""
+    """A Python or JSON number as float64; infinite if it is too large, NaN if it is not a number."""
     if not isinstance(value, int | float):
         return math.nan
     try:
@@ -121,59 +100,62 @@ def as_numbers(values: Any, count: int) -> tuple[float, ...]:
     return tuple(map(as_number, values))
 
 
-def pack_golds(rows: Sequence[Sequence[Any]], name: str) -> tuple[Boxes, NDArray[np.int64]]:
-    """(G, 4) the boxes of all rows, and (B + 1,) where those of each row start; raises for what is no box."""
-    packed = pack_rows(rows, four_numbers) or pack_rows([list(row) for row in rows], four_numbers)
-    if packed is None or not np.isfinite(packed[0]).all():
-        for row, boxes in enumerate(rows):
-            for box in boxes:
-                if not np.isfinite(four_numbers(box)).all():
-                    raise ValueError(f"{name}[{row}] must hold boxes of four finite numbers, got {box!r}")
-        raise ValueError(f"{name} must hold lists of boxes")
-    return packed[0].reshape(-1, 4), packed[1]
+def gold_box_lists(rows: Sequence[Any], name: str) -> list[list[Numbers]]:
+    """(B,) lists of gold boxes; raises for anything that is not a box."""
+    golds: list[list[Numbers]] = [[four_numbers(box) for box in row] for row in rows]
+    for row, boxes in enumerate(golds):
+        for place, box in enumerate(boxes):
+            if not all(map(math.isfinite, box)):
+                raise ValueError(
+                    f"{name}[{row}] must hold boxes of four finite numbers, got {rows[row][place]!r}"
+                )
+    return golds
 
 
 def giou_as_written(boxes: Boxes, others: Boxes) -> Scores:
-    """(B,) generalised IoU as Visual-RFT has it, in [-1, 1] for proper boxes.
+    """(B,) Visual-RFT's generalised IoU, in [-1, 1] for proper boxes.
 
-    Inverted boxes are not refused: their areas come as they come. The IoU is 0 where the union is not
-    positive, and it is the result where the enclosing box has no area.
+    Inverted boxes are not refused, so areas may be negative. The IoU is 0 where the union is not positive;
+    where the enclosing box has no area, the result is the IoU.
     """
     with np.errstate(all="ignore"):
         sides = np.minimum(boxes[:, 2:], others[:, 2:]) - np.maximum(boxes[:, :2], others[:, :2])
         shared = np.maximum(sides, 0).prod(1)
         union = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (others[:, 2:] - others[:, :2]).prod(1) - shared
-        overlap = np.where(union > 0, shared / union, 0.0)
+        ious = np.where(union > 0, shared / union, 0.0)
         hull = (np.maximum(boxes[:, 2:], others[:, 2:]) - np.minimum(boxes[:, :2], others[:, :2])).prod(1)
-        return np.where(hull > 0, overlap - (hull - union) / hull, overlap)
+        return np.where(hull > 0, ious - (hull - union) / hull, ious)
 
 
-def plain_iou(boxes: Boxes, others: Boxes) -> Scores:
-    """(B,) IoU of boxes with continuous sides; 0 where they share nothing, also for NaN."""
-    with np.errstate(all="ignore"):
-        width, height = _shared_sides(boxes, others)
-        shared = width * height
-        return np.where((width > 0) & (height > 0), shared / (_area(boxes) + _area(others) - shared), 0.0)
+def plain_iou(box: Numbers, gold: Numbers) -> float:
+    """IoU of boxes with continuous sides; 0 where they share nothing, also for NaN in `box`."""
+    width, height = _shared_sides(box, gold)
+    if not (width > 0 and height > 0):
+        return 0.0
+    shared = width * height
+    return _ratio(shared, _area(box) + _area(gold) - shared)
 
 
-def pixel_inclusive_iou(boxes: Boxes, others: Boxes, touching: bool) -> Scores:
-    """(B,) IoU of boxes whose last pixel belongs to them (+1), as in Seg-Zero; NaN without any area.
+def pixel_inclusive_iou(box: Numbers, gold: Numbers, touching: bool) -> float:
+    """IoU of boxes whose last pixel belongs to them (+1), as in Seg-Zero; NaN without any area.
 
     `touching`: boxes that share an edge share its pixels (VisionReasoner); else they share nothing.
     """
-    with np.errstate(all="ignore"):
-        width, height = _shared_sides(boxes, others)
-        least = -1.0 if touching else 0.0
-        shared = np.where((width > least) & (height > least), (width + 1) * (height + 1), 0.0)
-        overlap: Scores = shared / (_area(boxes, 1) + _area(others, 1) - shared)
-    return overlap
+    width, height = _shared_sides(box, gold)
+    least = -1.0 if touching else 0.0
+    shared = (width + 1) * (height + 1) if width > least and height > least else 0.0
+    return _ratio(shared, _area(box, 1) + _area(gold, 1) - shared)
 
 
-def _shared_sides(boxes: Boxes, others: Boxes) -> tuple[Scores, Scores]:
-    width, height = (np.minimum(boxes[:, 2:], others[:, 2:]) - np.maximum(boxes[:, :2], others[:, :2])).T
-    return width, height
+def _shared_sides(box: Numbers, gold: Numbers) -> tuple[float, float]:
+    # NaN in `box` comes first, so `min` and `max` keep it.
+    return min(box[2], gold[2]) - max(box[0], gold[0]), min(box[3], gold[3]) - max(box[1], gold[1])
 
 
-def _area(boxes: Boxes, pixel: int = 0) -> Scores:
-    area: Scores = (boxes[:, 2:] - boxes[:, :2] + pixel).prod(1)
-    return area
+def _area(box: Numbers, pixel: int = 0) -> float:
+    return (box[2] - box[0] + pixel) * (box[3] - box[1] + pixel)
+
+
+def _ratio(shared: float, union: float) -> float:
+    # Divides by 0 as numpy does.
+    return shared / union if union else math.inf if shared > 0 else math.nan

@@ -1,7 +1,7 @@
 """What the originals read: the decoded text of a response, or the texts of its assistant turns.
 
-The originals decode tokens; a trainer may hand over lists of messages. These functions write the messages
-as the chat template of Qwen2.5-VL does, so that `exact` sees the text that the original saw.
+The originals decode tokens; a trainer may pass lists of messages. These functions render messages as the chat
+template of Qwen2.5-VL does, so that `exact` reads the same text as the original.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from lfpc_rewards._typing import Message
 from lfpc_rewards.parsing import is_image
 
 Transcript: TypeAlias = str | Sequence[Message]
-"""A decoded response with its special tokens, observations included, or the messages of it."""
+"""A decoded response with special tokens and observations, or its messages."""
 
 TurnList: TypeAlias = str | Sequence[str] | Sequence[Message]
 """The texts of the assistant turns, one text that is a single turn, or messages."""
@@ -54,12 +54,12 @@ def turns_of(completions: Sequence[TurnList]) -> Sequence[Sequence[str]]:
 
 
 def first_texts(completions: Sequence[Any]) -> Sequence[str]:
-    """(B,) texts, of messages the first one: of a rollout with tools, that is the first turn only."""
+    """(B,) texts; of a list of messages the first one, which with tools is the first turn only."""
     return _contents(completions, 0)
 
 
 def last_contents(completions: Sequence[Any]) -> Sequence[str]:
-    """(B,) texts, of messages the content of the last one, whoever said it."""
+    """(B,) texts; of a list of messages the content of the last one, whatever its role."""
     return _contents(completions, -1)
 
 
@@ -82,7 +82,7 @@ def last_texts(completions: Sequence[TurnList]) -> list[str]:
 
 
 def only_texts(things: Sequence[Any]) -> bool:
-    """Whether all of them are strings, and of no subclass."""
+    """Whether all are of the type str itself."""
     return set(map(type, things)) <= {str}
 
 
@@ -90,15 +90,6 @@ def refuse_one(completions: Any) -> None:
     """A batch is a list; one string would be read as many completions of one character."""
     if isinstance(completions, str | Mapping):
         raise TypeError(f"completions must be a list of completions, got {type(completions).__name__}")
-
-
-def same_length(rows: int, **columns: Any) -> None:
-    """Raise unless every column that is given has one entry per completion."""
-    for name, column in columns.items():
-        if isinstance(column, str):
-            raise TypeError(f"{name} must be a list with one entry per completion, got {column!r}")
-        if column is not None and len(column) != rows:
-            raise ValueError(f"{name} must have one entry per completion, got {len(column)} for {rows}")
 
 
 def messages_of(completion: Any, name: str) -> Sequence[Message]:

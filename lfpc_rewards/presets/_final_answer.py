@@ -1,7 +1,7 @@
 """Final answers of mathematics, tidied before they are compared as texts.
 
-The rules are those of Minerva (arXiv 2206.14858, appendix D.1), which several systems took over: they know
-a fixed list of units and LaTeX commands, and no mathematics.
+The rules are those of Minerva (arXiv 2206.14858, appendix D.1), which several systems use: a fixed list of
+units and LaTeX commands, no mathematics.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def tidy_final_answer(text: str) -> str:
 
 def same_answer_line(text: str, gold: str) -> bool:
     """Whether the last line "Answer: .." says the gold answer, both tidied; no line is "[INVALID]"."""
-    # A plain search is many times faster. Beyond ASCII there are letters whose lower case it does not know.
+    # `find` is many times faster, but beyond ASCII some letters change in `lower`.
     start = text.lower().find("answer") if text.isascii() else 0
     lines = _ANSWER_LINE.findall(text, start) if start >= 0 else []
     return tidy_final_answer(lines[-1] if lines else "[INVALID]") == tidy_final_answer(gold)

@@ -1,4 +1,4 @@
-"""Rewards that look at all rollouts of a prompt: which rollouts belong together."""
+"""Groups: which rollouts are of the same prompt."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from lfpc_rewards._typing import Scores
 
@@ -19,9 +19,13 @@ def number_groups(groups: Sequence[Any]) -> tuple[NDArray[np.int64], int]:
     return np.fromiter(map(places.__getitem__, listed), np.int64, len(listed)), len(places)
 
 
-def as_scores(scores: ArrayLike) -> Scores:
-    """(B,) scores, from a list or an array of numbers."""
-    return np.asarray(scores, np.float64)
+def drop_groups(scores: Scores, groups: Sequence[Any] | None) -> Scores:
+    """(B,) the scores, with NaN in all rows of a group that has one; the originals drop such groups."""
+    if groups is None:
+        return scores
+    numbers, count = number_groups(groups)
+    dropped = np.bincount(numbers, np.isnan(scores), count) > 0
+    return np.where(dropped[numbers], np.nan, scores)
 
 
 def group_mean(values: Scores, numbers: NDArray[np.int64], count: int) -> Scores:
@@ -30,7 +34,7 @@ def group_mean(values: Scores, numbers: NDArray[np.int64], count: int) -> Scores
 
 
 def places_in_groups(numbers: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """(B,) how many rollouts of its group stand before each rollout."""
+    """(B,) how many rollouts of the same group come before each."""
     order = np.argsort(numbers, kind="stable")
     sizes = np.bincount(numbers, minlength=count)
     places = np.empty(len(numbers), np.int64)

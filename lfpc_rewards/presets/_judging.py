@@ -6,10 +6,9 @@ import asyncio
 import math
 import re
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lfpc_rewards._typing import Judge, Scores
 from lfpc_rewards.answers import answer_verdict
@@ -18,11 +17,11 @@ Reply: TypeAlias = str | bool | None
 """What a judge says about one answer: its raw text, a verdict, or None if it failed."""
 
 BatchJudge: TypeAlias = Callable[[Sequence[str], Sequence[str], Sequence[str]], Sequence[Reply]]
-"""``judge(questions, answers, golds)``: one `Reply` for each, in order. The prompt, the network, retries
-after errors and the cache are the judge's own business."""
+"""``judge(questions, answers, golds)``: one `Reply` for each, in order. The judge itself does prompting,
+networking, retries after errors and caching."""
 
 Reader: TypeAlias = Callable[[str], float]
-"""From the raw text of a reply to 1.0 or 0.0; NaN if it must be asked again or says nothing."""
+"""From the raw text of a reply to 1.0 or 0.0; NaN if it gives no verdict."""
 
 _JUDGEMENT = "Judgement:"
 _EQUIVALENCE = "## Equivalence Judgement"
@@ -37,23 +36,23 @@ _BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
 def ask(
     judge: BatchJudge | None,
     questions: Sequence[str] | None,
-    answers: Sequence[str],
+    answers: Sequence[str | None],
     golds: Sequence[str],
     read: Reader,
-    rows: NDArray[np.int64] | None = None,
+    *,
     tries: int = 1,
     unreadable: float = math.nan,
 ) -> Scores:
-    """(B,) what the judge says about `rows` (None: all), read by `read`; 0.0 in the other rows.
+    """(B,) what the judge says about each answer, read by `read`; 0.0 where the answer is None.
 
-    A row whose reply cannot be read is asked again, `tries` times in all, and is `unreadable` after that.
-    A row for which the judge failed (None) is NaN.
+    An answer whose reply cannot be read is judged again, up to `tries` times; then it scores `unreadable`.
+    Where the judge failed (None) the score is NaN.
     """
     if judge is None:
         raise ValueError('judge must be given in mode "exact": the original asks one')
-    columns = [[""] * len(answers) if questions is None else questions, answers, golds]
+    columns: list[Sequence[Any]] = [[""] * len(answers) if questions is None else questions, answers, golds]
     scores = np.zeros(len(answers))
-    todo = np.arange(len(answers)) if rows is None else rows
+    todo = np.array([row for row, answer in enumerate(answers) if answer is not None], np.int64)
     for _ in range(tries):
         if not todo.size:
             break
@@ -82,7 +81,7 @@ def _verdict(reply: Reply, read: Reader) -> float:
 
 
 def read_judgement(reply: str) -> float:
-    """1.0 or 0.0 as DeepEyes reads "Judgement: 1" or a bare "1"; what it cannot read is 0."""
+    """1.0 or 0.0 as DeepEyes reads "Judgement: 1" or a bare "1"; anything else is 0."""
     _, found, verdict = reply.rpartition(_JUDGEMENT)
     return float("1" in verdict if found else reply.strip() == "1")
 
@@ -94,7 +93,7 @@ def read_equivalence(reply: str) -> float:
     return math.nan if right == wrong else float(right)
 
 
-def read_strictly(reply: str) -> float:
+def read_verdict(reply: str) -> float:
     """1.0 or 0.0 if the reply is one verdict and nothing else, such as "Score: 1"; else NaN."""
     boxed = _BOXED.findall(reply)
     found = _VERDICT.fullmatch(boxed[0] if len(boxed) == 1 else reply.strip())
@@ -110,36 +109,25 @@ def strict_accuracy(
 ) -> Scores:
     """(B,) the rules of `answers_match` and, where they do not decide, the judge.
 
-    No answer is wrong. Where the judge fails or does not speak clearly the score is NaN: that says
-    nothing about the model. Without a judge, what the rules do not decide is wrong.
+    A missing answer is wrong. Where the judge fails or gives no clear verdict the score is NaN, as that is
+    not the model's fault. Without a judge, answers that the rules do not decide are wrong.
     """
-    known: dict[tuple[str | None, str | tuple[str, ...]], float | None] = {}
-    scores = np.zeros(len(given))
-    doubtful = []
+    verdicts = []
     for row, (answer, gold) in enumerate(zip(given, golds, strict=True)):
-        key = (answer, gold if isinstance(gold, str) else tuple(gold))
-        if key not in known:
-            try:
-                verdict = answer_verdict(answer, gold)
-            except (TypeError, ValueError) as error:
-                raise type(error)(f"answers[{row}]: {error}") from None
-            known[key] = None if verdict is None else float(verdict)
-        score = known[key]
-        if score is None:
-            doubtful.append(row)
-        else:
-            scores[row] = score
-    if judge is None or not doubtful:
+        try:
+            verdicts.append(answer_verdict(answer, gold))
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"answers[{row}]: {error}") from None
+    scores = np.array([verdict is True for verdict in verdicts], np.float64)
+    if judge is None:
         return scores
-    asked = [given[row] or "" for row in doubtful]
-    texts = [gold if isinstance(gold := golds[row], str) else " or ".join(gold) for row in doubtful]
-    about = None if questions is None else [questions[row] for row in doubtful]
-    scores[doubtful] = ask(judge, about, asked, texts, read_strictly)
-    return scores
+    undecided = [a or "" if verdict is None else None for a, verdict in zip(given, verdicts, strict=True)]
+    texts = [gold if isinstance(gold, str) else " or ".join(gold) for gold in golds]
+    return scores + ask(judge, questions, undecided, texts, read_verdict)
 
 
 def batch_judge(judge: Judge) -> BatchJudge:
-    """Make a judge of `lfpc_rewards.judged_accuracy_reward` one for presets.
+    """Turn a judge of `lfpc_rewards.judged_accuracy_reward` into one for presets.
 
     Args:
         judge: ``await judge(question, answer, accepted)`` gives "yes", "no" or "unknown".

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from lfpc_rewards._tags import Flags, Tags, both, lengths_of
+from lfpc_rewards._tags import Flags, Tags, both
 from lfpc_rewards._typing import Scores
 
 AnswerFrom: TypeAlias = Literal["strict", "split", "strict_v2"]
@@ -19,9 +19,9 @@ _FROM_THOUGHT_TO_ANSWER = re.compile(r"</think>\s*<answer>")
 
 
 def thought_and_answer(tags: Tags) -> Scores:
-    r"""(B,) 1 where ``<think>.*?</think>\s*<answer>.*?</answer>`` is all of the text, newlines included.
+    r"""(B,) 1 where ``<think>.*?</think>\s*<answer>.*?</answer>`` matches the whole text, newlines included.
 
-    Further tags may stand in the thinking and in the answer. `tags` must know those of think and answer.
+    The thinking and the answer may contain further tags. `tags` must include those of think and answer.
     """
     good: Flags = (tags.first("<think>") == 0) & (tags.after_last(_CLOSE) == tags.lengths)
     good &= tags.first("</think>") >= 0
@@ -31,102 +31,76 @@ def thought_and_answer(tags: Tags) -> Scores:
     return good.astype(np.float64)
 
 
-def answers_from(texts: Sequence[str], answer_from: AnswerFrom | None) -> list[str | None]:
-    """(B,) the answer in each text, None where there is none; as `mini_o3` describes."""
+def answer_in(text: str, answer_from: AnswerFrom | None) -> str | None:
+    """The answer in a text, None where there is none; as `mini_o3` describes."""
     if answer_from is None:
-        return list(texts)
+        return text
     if answer_from == "split":
-        return [text.rpartition(_OPEN)[2].partition(_CLOSE)[0].strip() for text in texts]
+        return text.rpartition(_OPEN)[2].partition(_CLOSE)[0].strip()
     if answer_from not in ("strict", "strict_v2"):
         raise ValueError(f'answer_from must be "strict", "split", "strict_v2" or None, got {answer_from!r}')
-    answers: list[str | None] = []
-    for text in texts:
-        inside = text.partition(_OPEN)[2]
-        if answer_from == "strict":
-            stop = inside.find(_CLOSE)
-        else:  # "$" is the end of the text and also the place before a newline that ends it
-            inside = inside.removesuffix("\n")
-            stop = len(inside) - len(_CLOSE) if inside.endswith(_CLOSE) else -1
-        answers.append(inside[:stop] if stop >= 0 else None)
-    return answers
+    inside = text.partition(_OPEN)[2]
+    if answer_from == "strict":
+        stop = inside.find(_CLOSE)
+    else:  # "$" also matches before a newline at the end
+        inside = inside.removesuffix("\n")
+        stop = len(inside) - len(_CLOSE) if inside.endswith(_CLOSE) else -1
+    return inside[:stop] if stop >= 0 else None
 
 
-class Turns:
-    """The assistant turns of a batch, read once: of Mini-o3, taken over from VisionThink.
+def answers_in(turns: Sequence[Sequence[str]], answer_from: AnswerFrom | None) -> list[str | None]:
+    """(B,) the answer in the turns of each rollout, joined by blanks."""
+    return [answer_in(" ".join(each), answer_from) for each in turns]
 
-    Attributes:
-        empty: (B,) whether a rollout has no turns.
+
+def layout_and_calls(turns: Sequence[Sequence[str]], call: str) -> tuple[Scores, Scores]:
+    """Whether the turns are well formed, and how many call a tool: Mini-o3's rule, taken from VisionThink.
+
+    Returns:
+        (B,) 0.0 or 1.0 and (B,) the number of calls; NaN for a rollout without turns. See `mini_o3_format`.
     """
-
-    def __init__(self, turns: Sequence[Sequence[str]], call: str) -> None:
-        self._turns, self._call, self._counts = turns, call, lengths_of(turns)
-        self.empty: Flags = self._counts == 0
-        # The last of several turns is not stripped: white space behind its answer is an error.
-        texts = [
-            turn if 0 < place == len(each) - 1 else turn.strip()
-            for each in turns
-            for place, turn in enumerate(each)
-        ]
-        self._tags = Tags(texts, both("think", "answer", call))
-
-    def answers(self, answer_from: AnswerFrom | None) -> tuple[list[str], Flags]:
-        """(B,) the answer in the turns, joined by blanks, as `answers_from` has it; (B,) if there is one."""
-        return _split_off_none(answers_from([" ".join(each) for each in self._turns], answer_from))
-
-    def last_answers(self) -> tuple[list[str], Flags]:
-        """(B,) the last answer in the last turn; (B,) whether there is one."""
-        last = [turns[-1] if turns else "" for turns in self._turns]
-        tags = Tags(last, both("answer"))
-        start, stop = tags.last_pair("answer")
-        return tags.cut(start, stop), start >= 0
-
-    def format(self) -> tuple[Scores, Scores]:
-        """Whether the turns are well formed, and how many call a tool.
-
-        Returns:
-            (B,) 0.0 or 1.0 and (B,) the number of calls; NaN for a rollout without turns. See
-            `mini_o3_format`.
-        """
-        tags, counts = self._tags, self._counts
-        row_of = np.repeat(np.arange(len(counts)), counts)
-        is_last = np.zeros(len(row_of), np.bool_)
-        is_last[np.cumsum(counts)[counts > 0] - 1] = True
-        wrong = np.where(is_last, ~_is_answer(tags, self._call), ~_is_call(tags, self._call))
-        layout = np.bincount(row_of, wrong, len(counts)) == 0
-        # A turn counts if no turn before it, in its row, is malformed.
-        broken = np.cumsum(wrong)
-        before_row = np.concatenate(([0], broken))[np.cumsum(counts) - counts]
-        counted = (tags.pair(self._call)[0] >= 0) & (broken - wrong == before_row[row_of])
-        counted &= ~is_last | (counts == 1)[row_of]
-        called = np.bincount(row_of, counted, len(counts))
-        return np.where(self.empty, np.nan, layout), np.where(self.empty, np.nan, called)
+    rows = [_layout_and_calls(each, call) for each in turns]
+    layout, calls = np.array(rows, np.float64).reshape(-1, 2).T
+    return layout, calls
 
 
-def _split_off_none(answers: Sequence[str | None]) -> tuple[list[str], Flags]:
-    found = np.array([answer is not None for answer in answers], np.bool_)
-    return [answer or "" for answer in answers], found
+def _layout_and_calls(turns: Sequence[str], call: str) -> tuple[float, float]:
+    if not turns:
+        return np.nan, np.nan
+    # The last of several turns is not stripped: white space after its answer is an error.
+    *before, last = [*map(str.strip, turns[:-1]), turns[-1] if len(turns) > 1 else turns[-1].strip()]
+    calls = 0
+    for turn in before or [last]:
+        calls += f"</{call}>" in turn.partition(f"<{call}>")[2]
+        if not _is_call(turn, call):  # calls are counted up to the first turn that is not well formed
+            break
+    return float(_is_answer(last, call) and all(_is_call(turn, call) for turn in before)), calls
 
 
-def _thinks_once(tags: Tags) -> Flags:
-    once: Flags = (tags.count("<think>") == 1) & (tags.count("</think>") == 1) & (tags.first("<think>") == 0)
-    return once
+def _thinks_once(turn: str) -> bool:
+    return turn.startswith("<think>") and turn.count("<think>") == turn.count("</think>") == 1
 
 
-def _is_answer(tags: Tags, call: str) -> Flags:
+def _is_answer(turn: str, call: str) -> bool:
     """``^<think>.*</think>.*<answer>.*</answer>$`` with each tag once and no call; a newline may end it."""
-    good: Flags = _thinks_once(tags) & (tags.count(_OPEN) == 1) & (tags.count(_CLOSE) == 1)
-    good &= (tags.count(f"<{call}>") == 0) & (tags.count(f"</{call}>") == 0)
-    good &= tags.pair("answer", tags.after_first("</think>"))[0] >= 0
-    behind = tags.after_last(_CLOSE)
-    for row in np.flatnonzero(good & (behind != tags.lengths)).tolist():
-        good[row] = tags.texts[row][behind[row] :] == "\n"
-    return good
+    return (
+        turn.removesuffix("\n").endswith(_CLOSE)
+        and _thinks_once(turn)
+        and _OPEN in turn.partition("</think>")[2]
+        and turn.count(_OPEN) == turn.count(_CLOSE) == 1
+        and f"<{call}>" not in turn
+        and f"</{call}>" not in turn
+    )
 
 
-def _is_call(tags: Tags, call: str) -> Flags:
+def _is_call(turn: str, call: str) -> bool:
     """``^<think>.*</think>.*<call>.*</call>$`` with one thinking, no answer; one call tag may repeat."""
-    good: Flags = _thinks_once(tags) & (tags.count(_OPEN) == 0) & (tags.count(_CLOSE) == 0)
-    good &= (tags.count(f"<{call}>") == 1) | (tags.count(f"</{call}>") == 1)
-    good &= tags.pair(call, tags.after_first("</think>"))[0] >= 0
-    good &= tags.after_last(f"</{call}>") == tags.lengths
-    return good
+    begin, end = f"<{call}>", f"</{call}>"
+    return (
+        turn.endswith(end)
+        and _thinks_once(turn)
+        and begin in turn.partition("</think>")[2]
+        and 1 in (turn.count(begin), turn.count(end))
+        and _OPEN not in turn
+        and _CLOSE not in turn
+    )

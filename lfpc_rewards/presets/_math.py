@@ -1,4 +1,4 @@
-"""Comparing mathematics: the library for it is injected."""
+"""Comparing mathematics with an injected library."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from lfpc_rewards._typing import Scores
+from lfpc_rewards.presets._judging import BatchJudge, ask, read_equivalence
 from lfpc_rewards.presets._once import once_each
 
 
@@ -16,7 +17,7 @@ class MathLibrary(Protocol):
 
     @property
     def parse(self) -> Callable[..., list[Any]]:
-        """What a text says, as a list of readings; empty if it says nothing."""
+        """The possible readings of a text, as a list; empty if there is none."""
 
     @property
     def verify(self) -> Callable[..., bool]:
@@ -33,9 +34,9 @@ def needed(math: MathLibrary | None) -> MathLibrary:
 
 
 class _WithoutAlarm:
-    """The library outside the main thread, where verl scores: its time limit needs an alarm of the main one.
+    """The library outside the main thread, where verl scores: there its time limit cannot set an alarm.
 
-    As in TRL, its own arguments for "no time limit" are passed, where it has them.
+    As in TRL, its arguments for "no time limit" are passed, if it has them.
     """
 
     def __init__(self, math: MathLibrary) -> None:
@@ -70,10 +71,25 @@ def math_equal(golds: Sequence[str], answers: Sequence[str | None], math: MathLi
     return once_each(equal, golds, answers)
 
 
+def math_or_judge(
+    golds: Sequence[str],
+    answers: Sequence[str | None],
+    math: MathLibrary,
+    questions: Sequence[str] | None,
+    judge: BatchJudge | None,
+) -> Scores:
+    """(B,) as `math_equal`; where the library finds no equality, the judge decides."""
+    scores = math_equal(golds, answers, math)
+    doubtful = [None if right else answer for answer, right in zip(answers, scores, strict=True)]
+    if judge is None:
+        return scores
+    return scores + ask(judge, questions, doubtful, golds, read_equivalence, unreadable=0.0)
+
+
 class Grader(Protocol):
     """The module `mathruler.grader`, or anything with its `grade_answer`.
 
-    It hands what it is given to sympy, which evaluates it as code: that is the caller's decision.
+    It passes texts to sympy, which evaluates them as code: the caller decides whether that is safe.
     """
 
     @property
@@ -90,20 +106,21 @@ def grader_needed(grader: Grader | None) -> Grader:
     return grader
 
 
+def grade(answer: str, gold: str, grader: Grader, failed: float) -> float:
+    """1.0 where the grader sees the same answer, else 0.0; `failed` where it raised."""
+    try:
+        return float(grader.grade_answer(answer, gold))
+    except Exception:  # a text may raise anything in a library; the original raises too, or catches it
+        return failed
+
+
 def graded(golds: Sequence[str], answers: Sequence[str], grader: Grader, *, failed: float) -> Scores:
-    """(B,) 1.0 where the grader sees the same answer, else 0.0; `failed` where it raised."""
-
-    def grade(answer: str, gold: str) -> float:
-        try:
-            return grader.grade_answer(answer, gold)
-        except Exception:  # whatever a text does to a library: the original raises here, or catches it
-            return failed
-
-    return once_each(grade, answers, golds)
+    """(B,) `grade` of each answer."""
+    return once_each(lambda answer, gold: grade(answer, gold, grader, failed), answers, golds)
 
 
 def last_box(text: str) -> str | None:
-    r"""What stands in the last ``\boxed{..}``, its braces balanced; None if nothing does."""
+    r"""The content of the last ``\boxed{..}`` with balanced braces; None if there is none."""
     start = text.rfind("\\boxed{")
     depth = 0
     for place in range(start + len("\\boxed"), len(text) if start >= 0 else 0):

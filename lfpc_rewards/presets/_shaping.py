@@ -1,4 +1,4 @@
-"""What long and repetitive responses cost, as several frameworks have it."""
+"""Penalties for long and repetitive responses, shared by several frameworks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lfpc_rewards._typing import Scores
 
 
 def as_lengths(lengths: ArrayLike) -> Scores:
-    """(B,) lengths; a clear error for anything else."""
+    """(B,) lengths as float64, checked."""
     numbers = np.asarray(lengths)
     if numbers.ndim != 1 or (numbers.size and (numbers.dtype.kind not in "iu" or numbers.min() < 0)):
         raise ValueError(f"lengths must be a list of numbers of tokens, got {lengths!r:.60}")

@@ -1,4 +1,4 @@
-"""What `strict` believes: tags in their places, the answer of the last turn, images that a tool delivered."""
+"""What `strict` counts: tags in the right order, the last turn's answer, images that a tool delivered."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class StrictTurns(NamedTuple):
 
 
 def read_strictly(completions: Sequence[TurnList], *calls: str) -> StrictTurns:
-    """Read rollouts whose calls stand in the tags `calls`; `lfpc_rewards.parse_completions` for others."""
+    """Read rollouts whose calls are in the tags `calls`; see `lfpc_rewards.parse_completions` for others."""
     rollouts = turns_of(completions)
     answers = [_only_answer(turns[-1], calls) if turns else None for turns in rollouts]
     good = [
@@ -89,8 +89,9 @@ class LastTurns(NamedTuple):
     """The last turns of a batch, read strictly.
 
     Attributes:
-        thought: (B,) whether the turn begins with its thinking, and has just that.
-        tails: (B,) what follows the thinking, all of a turn without think tags; "" if the tags are astray.
+        thought: (B,) whether the turn begins with its thinking, and has no other.
+        tails: (B,) what follows the thinking, all of a turn without think tags; "" if the tags are out of
+            order.
     """
 
     thought: Flags

@@ -1,4 +1,4 @@
-"""What is known about a reward besides its value: for the page that compares them, and for its tests."""
+"""Facts about a reward, for the page that compares them and for tests."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class System(NamedTuple):
         gates: Which term depends on which.
         blind_to: What the reward cannot see, in either mode.
         loopholes: What `strict` closes.
-        deviations: Where `exact` is not the original: always because that raised or gave no number.
+        deviations: Where `exact` differs from the original, always because that raised or gave no number.
     """
 
     name: str
@@ -49,7 +49,7 @@ class System(NamedTuple):
 
 
 def is_strict(mode: Mode) -> bool:
-    """Whether the mode is "strict"; raises for anything that is no mode."""
+    """Whether the mode is "strict"; raises for an unknown mode."""
     if mode not in ("exact", "strict"):
         raise ValueError(f'mode must be "exact" or "strict", got {mode!r}')
     return mode == "strict"

@@ -8,7 +8,15 @@ import re
 
 import pytest
 
-from lfpc_rewards import accuracy_reward, grounding_reward, lfpc_reward, locus_reward, presets, tool_bonus
+from lfpc_rewards import (
+    accuracy_reward,
+    grounding_reward,
+    lfpc_reward,
+    locus_parts,
+    locus_reward,
+    presets,
+    tool_bonus,
+)
 from lfpc_rewards.adapters import CropsOf, TrlReward, VerlScore, swift_orm, verl_group_score
 from lfpc_rewards.adapters.binding import PER_ROLLOUT, Binding
 
@@ -18,7 +26,7 @@ SAID = [
     "<think>x</think><answer>[0, 0, 5, 5]</answer>",
 ]
 BOXES = [[10, 10, 30, 30], [10, 10, 30, 20], [0, 0, 5, 5]]
-LOCUS = {"columns": {"targets": "box"}, "options": {"return_parts": True}}
+LOCUS = {"columns": {"targets": "box"}}
 TOTALS, IOUS = [0.55, 0.0, 1.0], [0.5, 0.0, 1.0]
 CALL = {"function": {"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [40, 40, 60, 60]}}}
 LOOKED = [
@@ -77,16 +85,16 @@ def call_as_swift(orm, texts, **columns):
 
 def test_trl_gets_the_totals_and_the_parts_as_metrics():
     metrics = []
-    reward = TrlReward(locus_reward, **LOCUS)
-    assert reward.__name__ == "locus_reward"
+    reward = TrlReward(locus_parts, **LOCUS)
+    assert reward.__name__ == "locus_parts"
     assert call_as_trl(reward, as_messages(SAID), metrics, box=BOXES) == pytest.approx(TOTALS)
-    assert [value for name, value in metrics if name == "locus_reward/iou"] == IOUS
-    assert {name for name, _ in metrics} == {"locus_reward/iou", "locus_reward/format"}
+    assert [value for name, value in metrics if name == "locus_parts/iou"] == IOUS
+    assert {name for name, _ in metrics} == {"locus_parts/iou", "locus_parts/format"}
 
 
 def test_trl_gets_none_where_the_reward_does_not_apply_and_no_metric_of_nan():
     metrics = []
-    reward = TrlReward(locus_reward, **LOCUS, term="iou", name="cue")
+    reward = TrlReward(locus_parts, **LOCUS, term="iou", name="cue")
     assert call_as_trl(reward, as_messages(SAID), metrics, box=[None, *BOXES[1:]]) == [None, 0.0, 1.0]
     assert not any(math.isnan(value) for _, value in metrics)
     assert reward.__name__ == "cue"
@@ -116,8 +124,8 @@ def test_trl_itself_takes_the_reward(tmp_path):
     trainer = trl.GRPOTrainer(
         model=Qwen2ForCausalLM(config),
         reward_funcs=[
-            TrlReward(locus_reward, **LOCUS),
-            TrlReward(locus_reward, **LOCUS, term="iou", name="cue"),
+            TrlReward(locus_parts, **LOCUS),
+            TrlReward(locus_parts, **LOCUS, term="iou", name="cue"),
         ],
         args=trl.GRPOConfig(
             output_dir=str(tmp_path), per_device_train_batch_size=4, num_generations=4, use_cpu=True,
@@ -129,18 +137,18 @@ def test_trl_itself_takes_the_reward(tmp_path):
     boxes = [*BOXES, None]
     inputs = [{"prompt": "?", "box": box} for box in boxes]
     scores = trainer._calculate_rewards(inputs, ["?"] * 4, as_messages([*SAID, SAID[0]]), [[1]] * 4)
-    assert trainer.reward_func_names == ["locus_reward", "cue"]
+    assert trainer.reward_func_names == ["locus_parts", "cue"]
     assert scores[:, 0].tolist() == pytest.approx([*TOTALS, 0.1])
     assert scores[:, 1].tolist() == pytest.approx([*IOUS, math.nan], nan_ok=True)
 
 
 # --- verl --------------------------------------------------------------------------------------------
 
-VERL = {"columns": {"targets": "ground_truth"}, "options": {"return_parts": True}}
+VERL = {"columns": {"targets": "ground_truth"}}
 
 
 def test_verl_gets_a_dictionary_of_numbers():
-    score = call_as_verl(VerlScore(locus_reward, **VERL), SAID[0], BOXES[0], {"num_turns": None})
+    score = call_as_verl(VerlScore(locus_parts, **VERL), SAID[0], BOXES[0], {"num_turns": None})
     assert score == pytest.approx({"score": 0.55, "iou": 0.5, "format": 1.0, "total": 0.55})
     assert {type(value) for value in score.values()} == {float}
 
@@ -166,8 +174,8 @@ def test_verl_reads_other_columns_from_extra_info():
 def test_verl_has_no_score_for_not_applicable():
     options = VERL | {"term": "iou"}
     with pytest.raises(ValueError, match="rollout 0 or its judge failed"):
-        call_as_verl(VerlScore(locus_reward, **options), SAID[0], None, None)
-    compute_score = VerlScore(locus_reward, **options, not_applicable=-1.0)
+        call_as_verl(VerlScore(locus_parts, **options), SAID[0], None, None)
+    compute_score = VerlScore(locus_parts, **options, not_applicable=-1.0)
     assert call_as_verl(compute_score, SAID[0], None, None)["score"] == -1.0
     assert call_as_verl(compute_score, SAID[0], BOXES[0], None)["score"] == 0.5
 
@@ -239,7 +247,7 @@ def test_a_group_of_verl_needs_its_columns_and_a_size():
         "\"extra_info has no 'index'; it has split\"",
     ]
     with pytest.raises(TypeError, match="groups is bound to no column"):
-        verl_group_score(locus_reward, size=2, **VERL)
+        verl_group_score(locus_parts, size=2, **VERL)
     with pytest.raises(ValueError, match="size must be at least 1, got 0"):
         verl_group_score(presets.pixel_reasoner, size=0, **GROUPED)
 
@@ -248,11 +256,11 @@ def test_a_group_of_verl_needs_its_columns_and_a_size():
 
 
 def test_swift_gets_a_class_that_scores():
-    orm = swift_orm(RecordedOrm, "Locus", locus_reward, **LOCUS)
+    orm = swift_orm(RecordedOrm, "Locus", locus_parts, **LOCUS)
     assert issubclass(orm, RecordedOrm)
     assert orm.__name__ == "Locus"
     assert call_as_swift(orm, SAID, box=BOXES) == pytest.approx(TOTALS)
-    orm = swift_orm(RecordedOrm, "Cue", locus_reward, **LOCUS, term="iou")
+    orm = swift_orm(RecordedOrm, "Cue", locus_parts, **LOCUS, term="iou")
     assert call_as_swift(orm, SAID, box=[None, *BOXES[1:]]) == [None, 0.0, 1.0]
 
 
@@ -317,7 +325,7 @@ def test_targets_and_sizes_are_bound_unless_an_option_says_otherwise():
 def test_what_holds_one_entry_per_rollout_is_what_the_docstrings_say():
     rewards = [getattr(presets, name) for name in REWARDS]
     found = set()
-    for reward in (*rewards, accuracy_reward, grounding_reward, lfpc_reward, locus_reward, tool_bonus):
+    for reward in (*rewards, accuracy_reward, grounding_reward, lfpc_reward, locus_parts, tool_bonus):
         for name, parameter in inspect.signature(reward).parameters.items():
             described = re.search(
                 rf"^        {name}: (.*?)(?=^        \w+: |\n\n)", reward.__doc__, re.MULTILINE | re.DOTALL
@@ -332,8 +340,8 @@ def test_what_holds_one_entry_per_rollout_is_what_the_docstrings_say():
 
 
 BAD = [
-    ({"columns": {"gold": "x"}}, "locus_reward has no argument 'gold'; it has completions, targets"),
-    ({"options": {"gold": 1}}, "locus_reward has no argument 'gold'"),
+    ({"columns": {"gold": "x"}}, "locus_parts has no argument 'gold'; it has completions, targets"),
+    ({"options": {"gold": 1}}, "locus_parts has no argument 'gold'"),
     ({"columns": {"targets": "x"}, "options": {"targets": 1}}, "bound twice: targets"),
 ]
 
@@ -341,14 +349,14 @@ BAD = [
 @pytest.mark.parametrize(("arguments", "message"), BAD)
 def test_what_cannot_be_bound_is_said_at_once(arguments, message):
     with pytest.raises(TypeError, match=message):
-        TrlReward(locus_reward, **arguments)
+        TrlReward(locus_parts, **arguments)
 
 
 def test_a_missing_column_and_a_missing_part_are_named():
     with pytest.raises(KeyError, match="no column 'targets' for the argument 'targets'; there are prompts"):
-        call_as_trl(TrlReward(locus_reward), as_messages(SAID), [])
+        call_as_trl(TrlReward(locus_parts), as_messages(SAID), [])
     with pytest.raises(TypeError, match="no part 'accuracy'; it has iou, format, total"):
-        call_as_trl(TrlReward(locus_reward, **LOCUS, term="accuracy"), as_messages(SAID), [], box=BOXES)
+        call_as_trl(TrlReward(locus_parts, **LOCUS, term="accuracy"), as_messages(SAID), [], box=BOXES)
 
 
 REWARDS = [name for system in presets.SYSTEMS for name in system.rewards]

@@ -6,6 +6,8 @@ import json
 import pytest
 import torch
 from peft import LoraConfig
+from PIL import Image
+from transformers.models.gemma4.image_processing_pil_gemma4 import Gemma4ImageProcessorPil
 from trl import chat_template_utils as trl_templates
 
 from lfpc_rewards import Frame
@@ -97,7 +99,13 @@ def save(processor, folder):
 
 # --- LoRA --------------------------------------------------------------------------------------------
 
-LEFT_ALONE = ("mlp.gate.weight", "shared_expert_gate.weight", "conv1d.weight", "indexer.index_qk_proj.weight")
+LEFT_ALONE = (
+    "mlp.gate.weight",
+    "shared_expert_gate.weight",
+    "conv1d.weight",
+    "conv.conv.weight",
+    "indexer.index_qk_proj.weight",
+)
 """Routers, gates of one row, convolutions, and an index that chooses and so has no gradient."""
 
 
@@ -175,9 +183,19 @@ def test_every_other_family_is_told_what_it_lacks(model_type, tmp_path):
     text = str(refusal.value)
     assert f"model_type {model_type!r} is not supported: {refused.what_is_missing(model_type)}" in text
     assert len(refused.what_is_missing(model_type).split()) > 8
-    assert text.endswith(
-        "Supported are Qwen2.5-VL, Qwen3-VL, Qwen3-VL-MoE, Qwen3.5, Qwen3.5-MoE, Qwen4-Exp and GLM-4.6V"
-    )
+    *names, last = (family.name for family in FAMILIES)
+    assert text.endswith(f"Supported are {', '.join(names)} and {last}")
+
+
+def test_gemma_4_shows_every_picture_at_one_budget():
+    """What its refusal says: a small crop costs what the whole picture costs."""
+    processor = Gemma4ImageProcessorPil(max_soft_tokens=280)
+    counts = [
+        int(processor(Image.new("RGB", size), return_tensors="np")["num_soft_tokens_per_image"][0])
+        for size in ((96, 96), (480, 480), (1920, 1920))
+    ]
+    assert counts == [256, 256, 256]
+    assert "scaled up or down to one budget" in refused.MISSING["gemma4"]
 
 
 def test_no_family_is_both_supported_and_refused():

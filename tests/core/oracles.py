@@ -33,7 +33,7 @@ def giou_by_counting(box, other):
 
 
 def grounding(crops, regions, size, *, threshold, weight, reduce):
-    """(overlap, iou, l1, total, max_iou) of one rollout in exact fractions, by the paper's formulas."""
+    """(overlap, iou, nearness, total, max_iou) of one rollout in exact fractions, by the paper's formulas."""
     width, height = size
 
     def fractions_of(box):
@@ -55,8 +55,8 @@ def grounding(crops, regions, size, *, threshold, weight, reduce):
             scale = [width, height, width, height]
             distances.append(sum(abs(a - b) / s for a, b, s in zip(p, box, scale, strict=True)) / 4)
         gated = max(ious) if threshold is None or overlaps[0] > Fraction(threshold) else Fraction(0)
-        l1 = max(1 - min(distances), Fraction(0))
-        return overlaps[0], gated, l1, weight * gated + (1 - weight) * l1, max(ious)
+        nearness = max(1 - min(distances), Fraction(0))
+        return overlaps[0], gated, nearness, weight * gated + (1 - weight) * nearness, max(ious)
 
     if not crops:
         return (0.0,) * 5

@@ -19,9 +19,9 @@ SOURCE = Path(lfpc_rewards.__file__).parent
 processes = pytest.mark.skipif(bool(config.DISABLE_JIT), reason="nothing is compiled, so nothing is kept")
 
 # One kernel with a helper of another file, and one without.
-BOX = """
-from lfpc_rewards import locus_reward
-print(locus_reward(["<think>so</think><answer>[ +1, 2, 3, 4]</answer>"], [[1, 2, 3, 4]]).tolist())
+FORM = """
+from lfpc_rewards import format_reward
+print(format_reward(["<think>so</think><answer>B</answer>"]).tolist())
 """
 IOU = """
 from lfpc_rewards import iou
@@ -77,10 +77,11 @@ def kept(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*.nbc"))
 
 
-def change_is_space(copy):
-    path = copy / "_scan.py"
+def change_tag_at(copy):
+    """No tag is found any more."""
+    path = copy / "_tags.py"
     old = path.read_text(encoding="utf-8")
-    new = old.replace("return code == 0x20 or 0x09 <= code <= 0x0D or code >= 0x1C", "return code == 0x09")
+    new = old.replace("            return tag\n    return -1", "            return -1\n    return -1")
     assert new != old
     path.write_text(new, encoding="utf-8")
     return old
@@ -92,11 +93,11 @@ def change_is_space(copy):
 @processes
 def test_a_changed_helper_in_another_file_changes_the_reward_in_the_next_process(copy, tmp_path):
     folder = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
-    assert run(copy, BOX, **folder) == [[1.0]]
-    old = change_is_space(copy)
-    assert run(copy, BOX, **folder) == [[0.1]]
-    (copy / "_scan.py").write_text(old, encoding="utf-8")
-    assert run(copy, BOX + COUNTS, **folder) == [[1.0], [4, 0]]  # as it was, and still there
+    assert run(copy, FORM, **folder) == [[0.0]]
+    old = change_tag_at(copy)
+    assert run(copy, FORM, **folder) == [[-1.0]]
+    (copy / "_tags.py").write_text(old, encoding="utf-8")
+    assert run(copy, FORM + COUNTS, **folder) == [[0.0], [1, 0]]  # as it was, and still there
 
 
 @processes
@@ -264,7 +265,7 @@ def test_a_package_in_an_archive_uses_the_users_folder(copy, tmp_path):
     assert run(archived, IOU + COUNTS) == [first, [1, 0]]
     assert len(kept(tmp_path / "home" / ".cache")) == 1
 
-    change_is_space(copy)
+    change_tag_at(copy)
     shutil.make_archive(str(tmp_path / "archive"), "zip", copy.parent)
     assert run(archived, IOU + COUNTS)[1][0] == 0
 
@@ -283,7 +284,7 @@ def test_a_package_without_source_is_known_by_its_bytecode(copy):
 
     for path in copy.rglob("*.source"):
         path.rename(path.with_suffix(".py"))
-    change_is_space(copy)
+    change_tag_at(copy)
     without_source()
     assert run(copy, IOU + COUNTS)[1][0] == 0
 
@@ -412,9 +413,13 @@ def test_a_full_disk_is_no_error(tmp_path, monkeypatch):
 
 def test_a_numba_that_works_otherwise_costs_a_warning(small, told):
     cache = _cache.KernelCache(lfpc_rewards.iou, _cache.Store(small))
-    with pytest.warns(RuntimeWarning, match=r"kernel cannot be kept \(numba .*, AttributeError: .*'library'"):
+    with pytest.warns(
+        RuntimeWarning, match=r"kernel could not be cached \(numba .*, AttributeError: .*'library'"
+    ):
         cache.save_overload((), object())
-    with pytest.warns(RuntimeWarning, match=r"kernel cannot be kept \(numba .*, AttributeError: .*'refresh'"):
+    with pytest.warns(
+        RuntimeWarning, match=r"kernel could not be cached \(numba .*, AttributeError: .*'refresh'"
+    ):
         assert cache.load_overload((), object()) is None
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lfpc_rewards import Frame, locus_reward
+from lfpc_rewards import Frame, locus_parts, locus_reward
 
 VECTORS = (Path(__file__).parent / "data" / "locus_reference.jsonl").read_text(encoding="utf-8").splitlines()
 TARGET = [10, 20, 50, 60]
@@ -21,7 +21,7 @@ def said(answer, thought="so"):
 
 
 def parts(text, target=TARGET, **options):
-    return [float(part[0]) for part in locus_reward([text], [target], return_parts=True, **options)]
+    return [float(part[0]) for part in locus_parts([text], [target], **options)]
 
 
 @pytest.mark.parametrize("row", [json.loads(line) for line in VECTORS], ids=lambda row: row["id"])
@@ -57,7 +57,7 @@ def test_what_counts(text, expected):
 
 
 def test_without_a_target_the_format_is_left():
-    found = locus_reward([said("x"), "x"], [None, None], return_parts=True)
+    found = locus_parts([said("x"), "x"], [None, None])
     assert np.isnan(found.iou).all()
     assert found.total.tolist() == [0.1, 0.0]
 

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from numba import config
 
-from lfpc_rewards import Crop, Rollout, _scan, parse_completion, parse_completions
+from lfpc_rewards import Crop, Rollout, _calls, _scan, parse_completion, parse_completions
 from tests.core import oracles
 from tests.core.strategies import completions, messages, turn_texts
 
@@ -446,14 +446,17 @@ def test_calls_are_read_as_json_reads_them(thought):
 
 
 def test_plain_calls_never_reach_the_json_parser(monkeypatch):
-    plain = [PLAIN, PLAIN.replace("40]", '40], "label": "a \\"sign\\" \\u72d7"')]
+    plain = [PLAIN, PLAIN.replace("40]", '40], "label": "a sign \u72d7"')]
+    escaped = PLAIN.replace("40]", '40], "label": "a \\"sign\\""')
     broken = PLAIN[:-1]
     asked = []
-    monkeypatch.setattr(_scan, "read_written_call", lambda text, _: asked.append(text) or (False, None))
+    monkeypatch.setattr(_scan, "read_written_call", lambda text, _: asked.append(text) or _calls.NO_CROP)
     for thought in ("x", "\u72d7"):
-        texts = [f"<think>{thought}</think><tool_call>{call}</tool_call>" for call in [*plain, broken]]
-        assert [len(rollout.crops) for rollout in parse_completions(texts)] == [1, 1, 0]
-    assert asked == [broken] * 2
+        texts = [
+            f"<think>{thought}</think><tool_call>{call}</tool_call>" for call in [*plain, escaped, broken]
+        ]
+        assert [len(rollout.crops) for rollout in parse_completions(texts)] == [1, 1, 0, 0]
+    assert asked == [escaped, broken] * 2
 
 
 @given(st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**7), max_value=10**7, places=6))

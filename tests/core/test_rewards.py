@@ -36,15 +36,14 @@ def vectors(function):
 @pytest.mark.parametrize("row", vectors("r_geo"))
 def test_grounding_vectors(row):
     given, expected = row["input"], row["expected"]
-    parts = lr.grounding_reward(
+    parts = lr.grounding_parts(
         [[] if given["pred"] is None else [given["pred"]]],
         [given["gts"]],
         given["image_size"],
         overlap_threshold=given["tau"],
         iou_weight=given["omega"],
-        return_parts=True,
     )
-    names = {"coverage": parts.overlap, "r_iou": parts.iou, "r_l1": parts.l1, "r_geo": parts.total}
+    names = {"coverage": parts.overlap, "r_iou": parts.iou, "r_l1": parts.nearness, "r_geo": parts.total}
     for name, value in expected.items():
         assert names[name][0] == pytest.approx(value, abs=1e-9), name
 
@@ -79,7 +78,7 @@ def test_mean_best_iou_of_treevgr(row):
     assert (best.mean() if len(best) else 0.0) == pytest.approx(row["expected"], abs=1e-9)
 
 
-GROUNDING = [  # id, crops, target, overlap, iou, l1, max_iou
+GROUNDING = [  # id, crops, target, overlap, iou, nearness, max_iou
     ("the innermost box", [B1], [B1, B2], 1, 1, 1, 1),
     ("the outer box", [B2], [B1, B2], 1, 1, 1, 1),
     ("nothing", [], [B1, B2], 0, 0, 0, 0),
@@ -92,16 +91,19 @@ GROUNDING = [  # id, crops, target, overlap, iou, l1, max_iou
 ]
 
 
-@pytest.mark.parametrize(("crops", "target", "overlap", "iou", "l1", "max_iou"), [r[1:] for r in GROUNDING],
-                         ids=[r[0] for r in GROUNDING])  # fmt: skip
+@pytest.mark.parametrize(
+    ("crops", "target", "overlap", "iou", "nearness", "max_iou"),
+    [row[1:] for row in GROUNDING],
+    ids=[row[0] for row in GROUNDING],
+)
 @pytest.mark.parametrize("reduce", REDUCE)
-def test_one_crop_scores_the_same_however_reduced(crops, target, overlap, iou, l1, max_iou, reduce):
-    parts = lr.grounding_reward([crops], [target], SIZE, reduce=reduce, return_parts=True)
+def test_one_crop_scores_the_same_however_reduced(crops, target, overlap, iou, nearness, max_iou, reduce):
+    parts = lr.grounding_parts([crops], [target], SIZE, reduce=reduce)
     assert parts._asdict() == {
         "overlap": pytest.approx([overlap]),
         "iou": pytest.approx([iou]),
-        "l1": pytest.approx([l1]),
-        "total": pytest.approx([0.5 * iou + 0.5 * l1]),
+        "nearness": pytest.approx([nearness]),
+        "total": pytest.approx([0.5 * iou + 0.5 * nearness]),
         "max_iou": pytest.approx([max_iou]),
     }
     assert lr.grounding_reward([crops], [target], SIZE, reduce=reduce) == parts.total
@@ -121,8 +123,8 @@ BAD_TYPES = [
 
 @pytest.mark.parametrize("bad", [*BAD_CROPS[:9], *BAD_TYPES], ids=lambda bad: str(bad)[:40])
 def test_a_bad_crop_scores_zero_and_spoils_nothing(bad):
-    parts = lr.grounding_reward([[bad], [bad, B1], [B1]], [[B1]] * 3, SIZE, return_parts=True)
-    for name in ("overlap", "iou", "l1", "total", "max_iou"):
+    parts = lr.grounding_parts([[bad], [bad, B1], [B1]], [[B1]] * 3, SIZE)
+    for name in ("overlap", "iou", "nearness", "total", "max_iou"):
         assert getattr(parts, name).tolist() == [0, 1, 1]
 
 
@@ -130,13 +132,13 @@ def test_a_bad_crop_scores_zero_and_spoils_nothing(bad):
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 def test_a_crop_over_the_target_with_one_number_that_is_none_scores_zero(place, number):
     crop = [*B1[:place], number, *B1[place + 1 :]]
-    parts = lr.grounding_reward([[crop]], [[B1]], SIZE, overlap_threshold=None, return_parts=True)
+    parts = lr.grounding_parts([[crop]], [[B1]], SIZE, overlap_threshold=None)
     assert np.array(parts).tolist() == [[0.0]] * 5
 
 
 @pytest.mark.parametrize("crop", [[60, 40, 40, 60], [40, 60, 60, 40], [50, 40, 50, 60], [40, 50, 60, 50]])
 def test_a_crop_over_the_target_without_area_scores_zero(crop):
-    parts = lr.grounding_reward([[crop]], [[B1]], SIZE, overlap_threshold=None, return_parts=True)
+    parts = lr.grounding_parts([[crop]], [[B1]], SIZE, overlap_threshold=None)
     assert np.array(parts).tolist() == [[0.0]] * 5
 
 
@@ -153,10 +155,10 @@ FAR = [  # id, crop, its overlap with the target
 
 @pytest.mark.parametrize(("crop", "overlap"), [case[1:] for case in FAR], ids=[case[0] for case in FAR])
 def test_huge_and_tiny_crops_stay_finite(crop, overlap):
-    parts = lr.grounding_reward([[crop]], [[B1, B2]], SIZE, overlap_threshold=None, return_parts=True)
+    parts = lr.grounding_parts([[crop]], [[B1, B2]], SIZE, overlap_threshold=None)
     assert parts.overlap[0] == pytest.approx(overlap, rel=1e-5)
     assert parts.iou.tolist() == parts.max_iou.tolist() == pytest.approx([0.0], abs=1e-90)
-    assert (parts.l1[0] == 0) == (max(map(abs, crop)) > 1e10)
+    assert (parts.nearness[0] == 0) == (max(map(abs, crop)) > 1e10)
     assert np.isfinite(parts.total).all()
 
 
@@ -190,10 +192,8 @@ def test_of_crops_with_equal_totals_the_earlier_one_is_taken(weight):
     # Ten pixels too wide and ten too narrow are as far from the target; far away, both have no IoU.
     pairs = {0.0: ([30, 40, 60, 60], [50, 40, 60, 60]), 1.0: ([0, 40, 20, 60], [0, 0, 9, 9])}
     for row in (pairs[weight], pairs[weight][::-1]):
-        parts = lr.grounding_reward([row], [[B1]], SIZE, iou_weight=weight, return_parts=True)
-        alone = [
-            lr.grounding_reward([[crop]], [[B1]], SIZE, iou_weight=weight, return_parts=True) for crop in row
-        ]
+        parts = lr.grounding_parts([row], [[B1]], SIZE, iou_weight=weight)
+        alone = [lr.grounding_parts([[crop]], [[B1]], SIZE, iou_weight=weight) for crop in row]
         assert alone[0].total == alone[1].total
         assert alone[0][:3] != alone[1][:3]
         assert parts == alone[0]
@@ -201,7 +201,7 @@ def test_of_crops_with_equal_totals_the_earlier_one_is_taken(weight):
 
 def test_rows_without_a_target_are_nan_in_every_part():
     for nothing in (None, [], ()):
-        parts = lr.grounding_reward([[B1], []], [nothing, [B1]], SIZE, return_parts=True)
+        parts = lr.grounding_parts([[B1], []], [nothing, [B1]], SIZE)
         assert np.isnan([column[0] for column in parts]).all()
         assert parts.total[1] == 0
 
@@ -217,7 +217,7 @@ def test_ablations_are_one_option_away():
 
 def test_the_overlap_belongs_to_the_innermost_box_alone():
     outer_only = [[20, 20, 80, 45]]
-    parts = lr.grounding_reward([outer_only], [[B1, B2]], SIZE, return_parts=True)
+    parts = lr.grounding_parts([outer_only], [[B1, B2]], SIZE)
     assert parts.overlap == 0.25
     assert parts.iou == 0
     assert parts.max_iou == pytest.approx(60 * 25 / 3600)
@@ -230,14 +230,13 @@ def test_the_overlap_belongs_to_the_innermost_box_alone():
     st.sampled_from(REDUCE),
 )
 def test_grounding_equals_exact_fractions(rows, threshold, weight, reduce):
-    parts = lr.grounding_reward(
+    parts = lr.grounding_parts(
         [row[0] for row in rows],
         [row[1] for row in rows],
         IMAGE,
         overlap_threshold=threshold,
         iou_weight=weight,
         reduce=reduce,
-        return_parts=True,
     )
     for i, (row_crops, regions) in enumerate(rows):
         got = [column[i] for column in parts]
@@ -270,8 +269,8 @@ def test_laws_of_the_grounding_reward(row, regions):
     )  # the gold boxes earn full marks
     assert score(*row, reduce="last") == score(row[-1])
     assert score(*row, reduce="first") == score(row[0])
-    parts = lr.grounding_reward([row], [regions], IMAGE, iou_weight=0.3, return_parts=True)
-    assert parts.total == pytest.approx(0.3 * parts.iou + 0.7 * parts.l1)
+    parts = lr.grounding_parts([row], [regions], IMAGE, iou_weight=0.3)
+    assert parts.total == pytest.approx(0.3 * parts.iou + 0.7 * parts.nearness)
     assert (parts.iou <= parts.max_iou).all()
 
 

@@ -26,32 +26,30 @@ convert_frame(box, lr.Frame.RELATIVE, "relative_1000")
 convert_frame(box, "shwon", "original")  # error: arg-type
 convert_frame(box, "original", "Original")  # error: arg-type
 lr.locus_reward([""], [box], frame="relative")
-lr.locus_reward([""], [box], frame="orginal")  # error: call-overload
+lr.locus_reward([""], [box], frame="orginal")  # error: arg-type
 adapters.CropsOf("shown")
 lr.adapters.CropsOf(lr.Frame.SHOWN)
 adapters.CropsOf("show")  # error: arg-type
 lr.convert_boxes(box, "xywh", "xyxy")
 lr.convert_boxes(box, "xyhw", "xyxy")  # error: arg-type
 lr.grounding_reward([], [], size, reduce="first")
-lr.grounding_reward([], [], size, reduce="worst")  # error: call-overload
+lr.grounding_reward([], [], size, reduce="worst")  # error: arg-type
 lr.lfpc_reward([], [], reduce="worst")  # error: arg-type
 
 assert_type(lr.grounding_reward([], [], size), NDArray[np.float64])
-assert_type(lr.locus_reward([], [], return_parts=False), NDArray[np.float64])
-assert_type(lr.grounding_reward([], [], size, return_parts=True), GroundingParts)
-assert_type(lr.locus_reward([], [], return_parts=True), LocusParts)
+assert_type(lr.locus_reward([], []), NDArray[np.float64])
+assert_type(lr.grounding_parts([], [], size), GroundingParts)
+assert_type(lr.locus_parts([], []), LocusParts)
 presets.treevgr([], [])
 lr.presets.treevgr([], [])
 lr.presets.treevrg([], [])  # error: attr-defined
 lr.iuo(box, box)  # error: attr-defined
 
 
-def choose(frame: FrameName, reduce: Reduce, parts: bool) -> None:
+def choose(frame: FrameName, reduce: Reduce) -> None:
     convert_frame(box, frame, "original")
-    found = lr.grounding_reward([], [], size, reduce=reduce, return_parts=parts)
-    assert_type(found, NDArray[np.float64] | GroundingParts)
-    located = lr.locus_reward([], [], frame=frame, return_parts=parts)
-    assert_type(located, NDArray[np.float64] | LocusParts)
+    lr.grounding_reward([], [], size, reduce=reduce)
+    lr.locus_reward([], [], frame=frame)
 
 
 def read(frame: str) -> None:
@@ -77,7 +75,7 @@ def said(tmp_path_factory):
     return [(int(line), code) for line, code in found]
 
 
-def test_mypy_finds_misspelt_names_and_knows_what_return_parts_gives(said):
+def test_mypy_finds_misspelt_names_and_knows_what_rewards_give(said):
     lines = enumerate(USER_CODE.splitlines(), start=1)
     expected = [(number, line.split("# error: ")[1]) for number, line in lines if "# error: " in line]
     assert said == expected

@@ -162,6 +162,28 @@ def test_rows_of_a_picture_and_of_its_near_duplicates_stay_together(photos, tmp_
     assert len(seen) > 1  # the seed decides
 
 
+def test_the_pictures_of_a_row_stay_together(photos, tmp_path):
+    paths = [str(photos / f"{name}.png") for name in NAMES[:6]]
+    pairs = [paths[0:2], paths[1:3], [paths[3]], [paths[4]], [paths[5]]]
+    lines = [
+        json.dumps(
+            {"question": "Same?", "answer": "no"} | ({"images": each} if each[1:] else {"image": each[0]})
+        )
+        for each in pairs
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    rows = read_rows(tmp_path / "rows.jsonl")
+    prints = {path: fingerprint(path) for path in map(type(photos), paths)}
+    for seed in range(6):
+        parts = split(rows, {"train": 0.5, "test": 0.5}, prints, seed=seed)
+        where = [{each.image for row in part for each in row.pictures} for part in parts.rows.values()]
+        assert not where[0] & where[1]
+        assert parts.alike == []
+    theirs = read_rows(write(tmp_path / "theirs.jsonl", [paths[2]]))
+    [leak] = find_leaks(rows, theirs, prints)
+    assert (leak.row.id, leak.image, leak.distance) == ("2", rows[1].pictures[1].image, 0)
+
+
 def test_what_a_chain_connects_is_one_group(photos, tmp_path):
     rows = read_rows(write(tmp_path / "rows.jsonl", [photos / f"{name}.png" for name in NAMES[:4]]))
     bits = np.zeros((4, 256), dtype=bool)

@@ -42,7 +42,7 @@ def test_stage_2_and_control_differ_in_the_reward_alone():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default::ResourceWarning")
 def test_a_whole_demo_in_the_smallest_size_and_again_after_a_stop(tmp_path, monkeypatch, capsys):
-    scale = run.Scale(2, 2, 2, 1, 1, 2, 2)
+    scale = run.Scale(2, 2, 3, 2, 1, 1, 2, 2)
     monkeypatch.setattr(run, "QUICK", scale)
     output = tmp_path / "demo"
     assert cli.main(["demo", "--quick", "--output", str(output)]) == 0
@@ -54,7 +54,7 @@ def test_a_whole_demo_in_the_smallest_size_and_again_after_a_stop(tmp_path, monk
     }
     for name in ("warm", "stage1", "stage2", "control"):
         assert keys <= set(results[name])
-        assert results[name]["questions"] == 6
+        assert results[name]["questions"] == 9
     assert results["seconds"]["all"] > 0
     assert "http://" not in (output / "report.html").read_text().replace("http://www.w3.org", "")
     # Resumed: the trainings are finished and stay as they are; the same seed gives the same figures.

@@ -175,8 +175,8 @@ def test_a_wider_and_deeper_model_is_built_from_the_same_parts():
     tokenizer = warm_up.small_processor().tokenizer
     small, large = small_model.build_model(tokenizer), small_model.build_model(tokenizer, width=2, layers=6)
     text = large.config.text_config
-    assert (text.hidden_size, text.num_hidden_layers, large.config.vision_config.num_heads) == (192, 6, 10)
-    assert text.hidden_size // text.num_attention_heads == 24
+    assert (text.hidden_size, text.num_hidden_layers, large.config.vision_config.num_heads) == (256, 6, 6)
+    assert text.hidden_size // text.num_attention_heads == small_model.HEAD
     assert large.num_parameters() > 3 * small.num_parameters()
 
 

@@ -1,5 +1,8 @@
 """Engines that need an environment of their own (`.ci/engines`): elsewhere these tests are skipped."""
 
+from importlib import resources
+from pathlib import Path
+
 import pytest
 
 from tests.engines import vllm_on_cpu
@@ -27,13 +30,12 @@ def signs(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def widened_dir(tmp_path_factory):
-    """The demo's checkpoint for vLLM on the CPU: see `tests.engines.widened`."""
+def shipped_dir(tmp_path_factory):
+    """The demo's checkpoint, prepared as a model of one's own would be."""
     from lfpc_trl.models.prepare import prepare_model
-    from tests.engines.widened import make_widened
 
-    prepared = tmp_path_factory.mktemp("prepared") / "widened"
-    prepare_model(make_widened(tmp_path_factory.mktemp("widened")), prepared)
+    prepared = tmp_path_factory.mktemp("prepared") / "shipped"
+    prepare_model(Path(str(resources.files("lfpc_trl.demo") / "warm")), prepared)
     return prepared
 
 

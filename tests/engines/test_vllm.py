@@ -46,18 +46,18 @@ CROPS = CropSettings(Frame.SHOWN, 28, crop_tokens=64, max_crops=2)
 
 
 @pytest.fixture(scope="module")
-def processor(widened_dir):
-    return load_processor(widened_dir)
+def processor(shipped_dir):
+    return load_processor(shipped_dir)
 
 
 @pytest.fixture(scope="module")
-def engine(one_engine, widened_dir, processor):
-    return VllmEngine(widened_dir, processor, PromptLimits(pictures=4, picture_tokens=216, tokens=2048))
+def engine(one_engine, shipped_dir, processor):
+    return VllmEngine(shipped_dir, processor, PromptLimits(pictures=4, picture_tokens=216, tokens=2048))
 
 
 @pytest.fixture(scope="module")
-def plain(widened_dir, processor):
-    return TransformersEngine(load_model(widened_dir), processor)
+def plain(shipped_dir, processor):
+    return TransformersEngine(load_model(shipped_dir), processor)
 
 
 @pytest.fixture(scope="module")
@@ -107,13 +107,13 @@ def test_a_selection_is_that_of_transformers(engine, plain, signs):
     ],
 )
 def test_the_commands_write_the_same_with_either_engine(
-    command, output, written, options, engine, widened_dir, signs, tmp_path
+    command, output, written, options, engine, shipped_dir, signs, tmp_path
 ):
     """From the command line to the files; greedy."""
     write_rows(signs, tmp_path / "signs.jsonl")
     found = {}
     for name in ("vllm", "transformers"):
-        words = [command, "--engine", name, "--model", str(widened_dir), "--max-new-tokens", "48"]
+        words = [command, "--engine", name, "--model", str(shipped_dir), "--max-new-tokens", "48"]
         words += ["--data", str(tmp_path / "signs.jsonl"), "--output", str(tmp_path / name / output)]
         (tmp_path / name).mkdir()
         assert cli.main([*words, *options]) == 0
@@ -187,9 +187,9 @@ def test_a_refused_prompt_costs_no_other_its_answer(engine, signs):
 
 
 def test_one_step_of_training_reads_and_means_what_the_trainer_does(
-    engine, recipe, widened_dir, signs, tmp_path
+    engine, recipe, shipped_dir, signs, tmp_path
 ):
-    [line] = train(recipe, widened_dir, signs, tmp_path / "run").metrics
+    [line] = train(recipe, shipped_dir, signs, tmp_path / "run").metrics
     assert line["logp_difference"] < 1e-3
     assert 0.99 < line["ratio_min"] <= 1 <= line["ratio_max"] < 1.01
     assert line["tool_calls"] > 0.1
@@ -203,10 +203,10 @@ def test_one_step_of_training_reads_and_means_what_the_trainer_does(
     )
 
 
-def test_in_bfloat16_they_agree_within_its_own_limit(recipe, widened_dir, signs, tmp_path):
+def test_in_bfloat16_they_agree_within_its_own_limit(recipe, shipped_dir, signs, tmp_path):
     """In a process and with an engine of its own: the one of these tests computes in float32."""
     write_rows(signs, tmp_path / "signs.jsonl")
-    words = [str(widened_dir), str(tmp_path / "signs.jsonl"), str(tmp_path / "run")]
+    words = [str(shipped_dir), str(tmp_path / "signs.jsonl"), str(tmp_path / "run")]
     done = subprocess.run(
         [sys.executable, "-m", "tests.engines.bfloat16", *words], capture_output=True, text=True, check=False
     )
@@ -223,16 +223,16 @@ def test_in_bfloat16_they_agree_within_its_own_limit(recipe, widened_dir, signs,
     )
 
 
-def test_what_trl_hands_over_is_another_prompt(engine, recipe, widened_dir, signs, tmp_path, monkeypatch):
+def test_what_trl_hands_over_is_another_prompt(engine, recipe, shipped_dir, signs, tmp_path, monkeypatch):
     """The silent fault: without the mend no training starts."""
     monkeypatch.setattr(ColocatedEngine, "_short", lambda _, prompt: prompt)
     with pytest.raises(UserError, match=r"54 of them of pictures, vLLM read \d+ tokens, 107 of them"):
-        train(recipe, widened_dir, signs, tmp_path / "run")
+        train(recipe, shipped_dir, signs, tmp_path / "run")
     assert read_metrics(tmp_path / "run") == []
 
 
 def test_log_probabilities_that_are_off_start_no_training(
-    engine, recipe, widened_dir, signs, tmp_path, monkeypatch
+    engine, recipe, shipped_dir, signs, tmp_path, monkeypatch
 ):
     """Prompts as they should be, and then another temperature than the trainer's."""
     from trl.generation.vllm_generation import VLLMGeneration
@@ -245,4 +245,4 @@ def test_log_probabilities_that_are_off_start_no_training(
 
     monkeypatch.setattr(VLLMGeneration, "generate", hotter)
     with pytest.raises(UserError, match=r"vLLM and the trainer must give .* at most 0\.001, got 0\.\d+ over"):
-        train(recipe, widened_dir, signs, tmp_path / "run")
+        train(recipe, shipped_dir, signs, tmp_path / "run")

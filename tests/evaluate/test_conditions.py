@@ -228,8 +228,8 @@ def test_a_picture_that_is_gone_costs_what_is_asked_about_it_alone(processor, ro
 
 def test_the_overview_comes_with_the_first_rollout_of_an_asking(found, rows):
     for row in rows:
-        overviews = [found[row.id, condition].overview for condition in CONDITIONS]
-        assert [each.size for each in overviews if each is not None] == [SHOWN]
+        overviews = [found[row.id, condition].overviews for condition in CONDITIONS]
+        assert [[each.size for each in shown] for shown in overviews if shown is not None] == [[SHOWN]]
 
 
 # --- which conditions there are ------------------------------------------------------------------------

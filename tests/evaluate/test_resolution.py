@@ -253,13 +253,14 @@ def test_exact_answers(answer, reference, same):
 
 
 def test_a_selection_needs_the_answers_that_decide_and_no_others(rows):
-    answers = {(rows[0].id, SIZES[0]): "red", (rows[0].id, SIZES[1]): "red"}
+    levels = [(size,) for size in SIZES]  # of one picture
+    answers = {(rows[0].id, levels[0]): "red", (rows[0].id, levels[1]): "red"}
     with pytest.raises(ValueError, match="row row0: the answer at level 2 is missing"):
-        select_by_answers(rows[:1], [SIZES], answers, factor=28)
-    answers[rows[0].id, SIZES[2]] = "blue"
-    first = select_by_answers(rows[:1], [SIZES], answers, factor=28)
-    later = {(rows[0].id, size): "green" for size in SIZES[3:]} | {("another", SIZES[0]): "red"}
-    again = select_by_answers(rows[:1], [SIZES], answers | later, factor=28)
+        select_by_answers(rows[:1], [levels], answers, factor=28)
+    answers[rows[0].id, levels[2]] = "blue"
+    first = select_by_answers(rows[:1], [levels], answers, factor=28)
+    later = {(rows[0].id, level): "green" for level in levels[3:]} | {("another", levels[0]): "red"}
+    again = select_by_answers(rows[:1], [levels], answers | later, factor=28)
     assert first.rows[0].shown_size == again.rows[0].shown_size == SIZES[2]
     assert first.summary == again.summary
     assert first.summary["answers"] == 3

@@ -29,7 +29,14 @@ def run(tmp_path):
             content = {"answer": answer} if job.name == "selection" else metrics
             job.marker.write_text(json.dumps({"outcome": content, "seconds": 30.0}))
     (output / "seed-3" / "done" / "pairs-mean-on-test-pairs-54.json").unlink()
-    about = {"date": "2026-01-01", "commit": "abc", "evaluation_commit": "def", "machine": "m", "workers": 2}
+    about = {
+        "date": "2026-01-01",
+        "commit": "abc",
+        "checkpoint": "fed",
+        "evaluation_commit": "def",
+        "machine": "m",
+        "workers": 2,
+    }
     (output / page.RUN).write_text(json.dumps(about | {"seeds": [1, 2, 3]}))
     return output
 

@@ -8,6 +8,7 @@ from lfpc_trl import cli
 from lfpc_trl.annotate.journal import Content
 from lfpc_trl.annotate.project import Project
 from lfpc_trl.data.rows import read_rows
+from tests import tiny
 from tests.pages.conftest import SIZE, noise, write_rows_file
 from tests.pages.driving import last_change, near
 
@@ -219,6 +220,58 @@ def test_every_edit_of_a_row_is_taken_back_and_done_again(opened, serve, tmp_pat
     assert page.input_value("#question") == "Which colour?"
     assert state() == seen[-2]
     assert page.is_disabled("#redo") is False
+    assert page.errors == []
+
+
+def test_a_box_belongs_to_the_picture_of_its_tab_and_undo_turns_to_it(opened, serve, tmp_path):
+    rows = tiny.make_several(tmp_path, 2)
+    page = opened(serve("annotate", rows).url)
+    stage = ready(page)
+    x, y = stage["x"] + stage["width"] / 2, stage["y"] + stage["height"] / 2
+
+    def tab():
+        return page.text('#tabs [aria-selected="true"]')
+
+    def saved():
+        page.until_saved()
+        change = last_change(rows)
+        return dict(zip(change["target_images"], change["targets"], strict=True))
+
+    assert tab() == "Image 3"  # that of the first target
+    page.select_option("#filter", "all")
+    page.keyboard.press("Escape")
+    page.keyboard.press("p")
+    page.keyboard.press("p")
+    page.until(lambda: tab() == "Image 2" and "112 \N{MULTIPLICATION SIGN} 112 px" in page.text("#row-facts"))
+    page.until(lambda: any("/tiles/1/" in address for address in page.requests))
+    page.wait_for_timeout(500)
+    page.drag((x - 60, y - 60), (x + 60, y + 60))
+    drawn = saved()
+    assert sorted(drawn) == [1, 2, 3]
+    [[left, top, right, bottom]] = drawn[2]
+    assert near([left + right, top + bottom], [112, 112])
+    page.click("#tabs button >> nth=0")
+    page.until(lambda: tab() == "Image 1" and page.text("#regions .mono") == "40, 40, 80, 70")
+    page.keyboard.press("b")
+    page.keyboard.press("Delete")
+    assert sorted(saved()) == [2, 3]
+    page.keyboard.press("Shift+P")
+    page.until(lambda: tab() == "Image 3")
+    page.keyboard.press("Control+z")
+    page.until(lambda: tab() == "Image 1")
+    assert saved() == drawn
+    page.keyboard.press("Control+z")
+    page.until(lambda: tab() == "Image 2")
+    assert sorted(saved()) == [1, 3]
+    page.keyboard.press("Control+y")
+    assert saved() == drawn
+    # The way back is still there after a look at another row.
+    page.keyboard.press("j")
+    ready(page, "q1")
+    page.keyboard.press("k")
+    ready(page)
+    page.keyboard.press("Control+z")
+    assert sorted(saved()) == [1, 3]
     assert page.errors == []
 
 

@@ -53,7 +53,8 @@ def test_a_saved_change_is_there_after_a_restart(client, annotator_of, rows_file
     assert (answer.json()["revision"], answer.json()["problems"]) == (1, [])
     again = annotator_of(rows_file).get("/api/items/0").json()
     assert again["content"]["targets"] == [SIGN]
-    assert (again["revision"], again["annotator"], again["size"]) == (1, "ann", [640, 480])
+    assert (again["revision"], again["annotator"]) == (1, "ann")
+    assert again["pictures"][0]["size"] == [640, 480]
 
 
 def test_a_draft_is_saved_with_its_problems(client):
@@ -82,7 +83,7 @@ def test_the_page_learns_what_others_changed(annotator_of, rows_file):
     ben.post("/api/items/1", json=change(annotator="ben", status="done"))
     news = ann.get("/api/changes", params={"seen": 0}).json()
     assert news["seen"] == 1
-    place = {"id": "q1", "after": None, "picture": 1}
+    place = {"id": "q1", "after": None, "pictures": [1]}
     assert news["items"] == {
         "1": place | {"status": "done", "question": "What is 0?", "revision": 1, "boxes": 2}
     }
@@ -99,7 +100,8 @@ def test_a_question_is_added_to_a_picture_and_known_to_all(annotator_of, rows_fi
     later = annotator_of(rows_file)
     assert [item["id"] for item in later.get("/api/project").json()["items"]][3:] == ["q1#2", "q1#3"]
     row = later.get("/api/items/3").json()
-    assert (row["image"], row["picture"], row["content"]["question"]) == ("picture-1.png", 1, "")
+    assert (row["image"], row["content"]["question"]) == ("picture-1.png", "")
+    assert [picture["number"] for picture in row["pictures"]] == [1]
     assert later.get("/api/items/3/overview").status_code == 200
     assert later.post("/api/items/3/questions", json={}).status_code == 422
 
@@ -184,13 +186,14 @@ def test_the_sentence_of_the_tool_comes_in_place_of_a_crop_it_refuses(client):
 
 def test_the_overview_has_the_size_that_the_row_is_shown_at(annotator_of, tmp_path):
     shown = annotator_of(write_rows_file(tmp_path, shown_size=[84, 56]))
-    assert shown.get("/api/items/0").json()["overview"] == {"size": [84, 56], "tokens": 6}
+    [original] = shown.get("/api/items/0").json()["pictures"]
+    assert original["overview"] == {"size": [84, 56], "tokens": 6}
     assert picture(shown.get("/api/items/0/overview")).shape == (56, 84, 3)
 
 
 def test_without_a_shown_size_the_overview_has_a_budget(annotator_of, rows_file):
     client = annotator_of(rows_file, view=ModelView(factor=32, shown_tokens=50))
-    overview = client.get("/api/items/0").json()["overview"]
+    overview = client.get("/api/items/0").json()["pictures"][0]["overview"]
     assert overview["tokens"] <= 50
     assert [side % 32 for side in overview["size"]] == [0, 0]
 
@@ -210,9 +213,12 @@ def test_a_picture_that_vanished_is_told(client, rows_file):
 
 
 def test_a_picture_that_changed_gets_other_addresses(client, rows_file):
-    before = client.get("/api/items/0").json()["state"]
+    def state():
+        return client.get("/api/items/0").json()["pictures"][0]["state"]
+
+    before = state()
     noise(seed=9).save(rows_file.parent / "picture-0.png")
-    assert client.get("/api/items/0").json()["state"] != before
+    assert state() != before
 
 
 HOSTILE = [

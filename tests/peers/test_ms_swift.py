@@ -9,7 +9,7 @@ from swift.rewards import ORM, orms
 from swift.rl_core.data import GRPOSample
 from swift.rl_core.grpo_algorithm import compute_rewards_per_func
 
-from lfpc_rewards import accuracy_reward, locus_reward, presets
+from lfpc_rewards import accuracy_reward, locus_parts, presets
 from lfpc_rewards.adapters import swift_orm
 
 SAID = [
@@ -58,8 +58,8 @@ def of(texts, before=()):
 
 
 def test_its_trainer_takes_the_reward():
-    binding = {"columns": {"targets": "box"}, "options": {"return_parts": True}, "term": "iou"}
-    orms["locus"] = swift_orm(ORM, "Locus", locus_reward, **binding)
+    binding = {"columns": {"targets": "box"}, "term": "iou"}
+    orms["locus"] = swift_orm(ORM, "Locus", locus_parts, **binding)
     rows = samples(of([*SAID, SAID[0]]), box=[*BOXES, None])
     expected = pytest.approx([0.5, 0.0, 1.0, math.nan], nan_ok=True)
     assert scored(rows, orms["locus"](args=None))[:, 0].tolist() == expected

@@ -22,9 +22,9 @@ SAID = [
     "<think>x</think><answer>[10, 10, 30, 30]</answer>",
 ]
 LOCUS = """
-from lfpc_rewards import locus_reward
+from lfpc_rewards import locus_parts
 from lfpc_rewards.adapters import VerlScore
-compute_score = VerlScore(locus_reward, columns={"targets": "ground_truth"}, options={"return_parts": True})
+compute_score = VerlScore(locus_parts, columns={"targets": "ground_truth"})
 """
 MATH = """
 import math_verify

@@ -3,14 +3,14 @@
 import ast
 import json
 import re
+import warnings
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lfpc_rewards import presets
-from lfpc_rewards.presets._literals import NotLiteralError, python_literal
-from lfpc_rewards.presets.systems.gui_r1 import SYSTEM
+from lfpc_rewards.presets.systems.gui_r1 import SYSTEM, _literal
 from tests.presets.contract import fools_exact_but_not_strict, keeps_the_contract, texts
 from tests.presets.replay import first, recorded
 
@@ -188,84 +188,21 @@ def test_what_is_read_at_once_is_what_patterns_and_parser_read(rows):
 
 # --- the parser that takes the evaluator's place -------------------------------------------------------
 
-values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.lists(inner, max_size=3).map(tuple)
-        | st.dictionaries(st.text(max_size=3) | st.integers(), inner, max_size=3)
-    ),
-    max_leaves=8,
-)
-
-
-@given(values)
-def test_what_python_writes_is_read(value):
-    assert python_literal(f" {value!r} # so\n") == value
-
-
-PIECES = [
-    "[",
-    "]",
-    "(",
-    ")",
-    "{",
-    "}",
-    ",",
-    ":",
-    " ",
-    "'a'",
-    '"b\\n"',
-    "'''c\n'''",
-    "1",
-    "-2.5",
-    "+3",
-    "007",
-    "1_0",
-    "0x1F",
-]
-PIECES += [
-    "None",
-    "True",
-    "x",
-    "f'a'",
-    "r'\\d'",
-    "'\\x4'",
-    "'\\101'",
-    "#",
-    "\n",
-    "1e5",
-    ".5",
-    "5.",
-    "1__0",
-    "...",
-    "lambda: 0",
-]
-
-
-@given(st.lists(st.sampled_from(PIECES), max_size=7).map("".join))
-@example("'a',...")
-def test_nearly_valid_text_is_read_as_python_reads_it(text):
-    try:
-        expected = ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        expected = NotLiteralError
-    try:
-        found = python_literal(text.strip())
-    except NotLiteralError:
-        found = NotLiteralError
-    if found is NotLiteralError and isinstance(expected, set | complex | type(...)):
-        return  # left out on purpose
-    if found is NotLiteralError and isinstance(expected, tuple):
-        found = python_literal(f"({text}\n)")  # a tuple without brackets is left out as well
-    assert found == expected
-    assert type(found) is type(expected)
-
 
 @pytest.mark.parametrize(
     "text",
-    ["[" * 10**5, "print(1)", "__import__('os')", "[0] * 9", "'a' 'b", "\0", "{[]: 1}", "'a'\n'b'", "-\n1"],
+    [
+        *("[" * 10**5, "-" * 10**5, "1+" * 10**5 + "1", "print(1)", "__import__('os')", "[0] * 9", "'a' 'b"),
+        *("\0", "{[]: 1}", "'a'\n'b'", "\ud800", "9" * 5000),
+    ],
 )
 def test_what_is_no_literal_is_refused(text):
-    with pytest.raises(NotLiteralError):
-        python_literal(text)
+    assert _literal(text) is None
+
+
+@pytest.mark.parametrize("text", [r"'\d \\d \' \n'", r"'\xe9\u00e9\101'", "[None, (1, 2.5), {'a': True}]"])
+def test_a_literal_is_read_as_python_reads_it(text):
+    with warnings.catch_warnings():  # Python warns of an unknown escape, which a model may well write
+        warnings.simplefilter("ignore")
+        expected = ast.literal_eval(text)
+    assert _literal(text) == expected

@@ -17,6 +17,7 @@ from starlette.routing import Route
 from lfpc_rewards import Frame
 from lfpc_trl.annotate.journal import Change, Conflict, Content, is_duration, writable
 from lfpc_trl.annotate.project import Item, Problem, Project
+from lfpc_trl.data.rows import Picture
 from lfpc_trl.errors import DataError
 from lfpc_trl.html.server import Access, Answer, make_app
 from lfpc_trl.html.tiles import encoded, numbered, readable, tile_route
@@ -41,9 +42,9 @@ class ModelView:
     shown_tokens: int = 256
     crop_tokens: int = 1024
 
-    def overview_size(self, item: Item) -> Size:
+    def overview_size(self, picture: Picture) -> Size:
         """The size at which the model sees the picture."""
-        return item.shown_size or shown_size(item.size, self.shown_tokens, factor=self.factor)
+        return picture.shown_size or shown_size(picture.size, self.shown_tokens, factor=self.factor)
 
 
 def make_annotator(
@@ -118,7 +119,7 @@ class _Annotator:
         return {
             "id": item.id,
             "after": item.after,
-            "picture": self.picture_number[item.image],
+            "pictures": [self.picture_number[picture.image] for picture in item.pictures],
             "status": content.status,
             "question": content.question,
             "revision": self.project.revision(item),
@@ -144,21 +145,32 @@ class _Annotator:
         project, item = self.project, self._find(request)
         project.refresh()
         content = project.content(item)
-        size = self.view.overview_size(item)
         return Answer(
             {
                 "id": item.id,
                 "image": item.name,
                 "after": item.after,
-                "picture": self.picture_number[item.image],
-                "size": item.size,
-                "state": item.image.stat().st_mtime_ns if item.image.exists() else 0,
-                "overview": {"size": size, "tokens": tokens_of(size, self.view.factor)},
+                "pictures": list(map(self._picture, item.pictures)),
                 "suggestions": self.suggestions.get(item.id, ()),
                 **_state(project.journal.latest.get(item.id), content),
                 "problems": _problems(project.problems(item, content)),
             }
         )
+
+    def _picture(self, picture: Picture) -> dict[str, Any]:
+        """A picture as the page shows it."""
+        size = self.view.overview_size(picture)
+        return {
+            "number": self.picture_number[picture.image],
+            "size": picture.size,
+            "state": picture.image.stat().st_mtime_ns if picture.image.exists() else 0,
+            "overview": {"size": size, "tokens": tokens_of(size, self.view.factor)},
+        }
+
+    def _asked(self, request: Request) -> Picture:
+        """The picture of a row that is asked for: the first, if no other is named."""
+        number = request.query_params.get("image", "1")
+        return numbered(self._find(request).pictures, int(number) - 1 if number.isdecimal() else -1)
 
     async def save(self, request: Request) -> Response:
         """Save a change; 409 with the other version where somebody else was first."""
@@ -191,18 +203,20 @@ class _Annotator:
 
     def overview(self, request: Request) -> Response:
         """The picture as the model sees it first."""
-        item = self._find(request)
-        return _png(show(readable(item.image), self.view.overview_size(item)))
+        picture = self._asked(request)
+        return _png(show(readable(picture.image), self.view.overview_size(picture)))
 
     def crop(self, request: Request) -> Response:
         """The crop of a box as the model would get it, or the sentence with which the tool refuses it."""
-        item = self._find(request)
+        original = self._asked(request)
         try:
             asked = [float(side) for side in request.query_params.get("box", "").split(",")]
-            box = crop_box(asked, frame=Frame.ORIGINAL, shown_size=item.size, original_size=item.size)
+            box = crop_box(asked, frame=Frame.ORIGINAL, shown_size=original.size, original_size=original.size)
         except (BoxError, ValueError) as error:
             return PlainTextResponse(str(error), 422)
-        picture = cut(readable(item.image), box, factor=self.view.factor, max_tokens=self.view.crop_tokens)
+        picture = cut(
+            readable(original.image), box, factor=self.view.factor, max_tokens=self.view.crop_tokens
+        )
         answer = _png(picture)
         answer.headers["x-tokens"] = str(tokens_of(picture.size, self.view.factor))
         return answer

@@ -39,6 +39,7 @@ class Content:
         status: "open", "done", "skipped", "flagged" for another look, or "deleted" (added questions alone).
         note: a remark of the annotator.
         without_boxes: whether the annotator says that the row is for stage 1 alone, which needs no boxes.
+        target_images: the number of the picture that each region is on, from 1; empty where there is one.
     """
 
     question: str = ""
@@ -48,6 +49,7 @@ class Content:
     status: Status = "open"
     note: str = ""
     without_boxes: bool = False
+    target_images: tuple[int, ...] = ()
 
     @classmethod
     def parse(cls, record: object) -> "Content":
@@ -73,6 +75,7 @@ class Content:
             status=cast("Status", status),
             note=_text(record.get("note", ""), "note"),
             without_boxes=without_boxes,
+            target_images=tuple(map(_number, _list(record.get("target_images", []), "target_images"))),
         )
 
     def as_record(self) -> dict[str, Any]:
@@ -81,6 +84,9 @@ class Content:
         record["targets"] = [[list(box) for box in region] for region in self.targets]
         record["answer"] = list(self.answer)
         record["choices"] = None if self.choices is None else list(self.choices)
+        record["target_images"] = list(self.target_images)
+        if not self.target_images:
+            del record["target_images"]
         return record
 
 
@@ -98,6 +104,12 @@ def writable(text: str) -> str:
 def _list(value: object, name: str) -> list[Any]:
     if not isinstance(value, list):
         raise DataError(f"{name} must be a list, got {value!r}")
+    return value
+
+
+def _number(value: object) -> int:
+    if type(value) is not int:
+        raise DataError(f"target_images must be whole numbers, got {value!r}")
     return value
 
 

@@ -10,10 +10,19 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from lfpc_rewards import Frame
-from lfpc_trl.annotate.journal import Change, Conflict, Content, Journal
+from lfpc_trl.annotate.journal import Change, Conflict, Content, Journal, Status
 from lfpc_trl.data.boxes import Sample
 from lfpc_trl.data.frames import frame_warning
-from lfpc_trl.data.rows import Row, as_record, check_row, check_targets, row_problems, scan_rows
+from lfpc_trl.data.rows import (
+    Picture,
+    Row,
+    as_record,
+    check_row,
+    check_targets,
+    one_or_all,
+    row_problems,
+    scan_rows,
+)
 from lfpc_trl.errors import DataError, UserError, not_found
 from lfpc_trl.pictures.crops import BoxError, crop_box
 from lfpc_trl.pictures.opening import find_picture_files, readable_suffixes
@@ -25,17 +34,18 @@ Stage = Literal[1, 2]
 
 @dataclass(frozen=True)
 class Item:
-    """One picture with one question, as it was before anybody annotated it.
+    """A question with its picture, or its pictures, as it was before anybody annotated it.
 
     Attributes:
         id: unique in the project.
-        image: absolute path of the picture.
-        name: the path as the data file would hold it.
+        image: absolute path of the picture, of the first of several.
+        name: the path as the data file would hold it; of several all of them.
         size: of the original.
         start: what the data file says.
         carried: columns that are no part of the page and go to the export as they are.
         shown_size: at which the model sees the picture, if that is chosen.
         after: for a question that was added on the page, the row that it follows.
+        others: the pictures behind the first.
     """
 
     id: str
@@ -46,6 +56,17 @@ class Item:
     carried: dict[str, Any]
     shown_size: Size | None
     after: str | None = None
+    others: tuple[Picture, ...] = ()
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """All pictures, in their order."""
+        return (Picture(self.image, self.size, self.shown_size), *self.others)
+
+    @property
+    def sizes(self) -> list[Size]:
+        """The size of each original."""
+        return [picture.size for picture in self.pictures]
 
 
 @dataclass(frozen=True)
@@ -114,7 +135,8 @@ class Project:
         self.unusable += moved.values()
         self.items = [item for item in items if item.id not in moved]
         self.number = {item.id: number for number, item in enumerate(self.items)}
-        self.pictures = list(dict.fromkeys(item.image for item in self.items))
+        pictures = (picture.image for item in self.items for picture in item.pictures)
+        self.pictures = list(dict.fromkeys(pictures))
         self._lock = threading.Lock()
         self._followed = 0
         self.refresh()
@@ -148,8 +170,14 @@ class Project:
                     continue
                 base = self.items[origin]
                 if base.name == change.image:
-                    added = Item(
-                        change.row, base.image, base.name, base.size, Content(), {}, None, change.after
+                    added = dataclasses.replace(
+                        base,
+                        id=change.row,
+                        start=Content(),
+                        carried={},
+                        shown_size=None,
+                        after=change.after,
+                        others=tuple(picture._replace(shown_size=None) for picture in base.others),
                     )
                     self.items.append(added)
                     self.number[added.id] = len(self.items) - 1
@@ -179,24 +207,31 @@ class Project:
             found.append(Problem("targets are needed for stage 2, got none"))
         if content.targets and content.without_boxes:
             found.append(Problem("the row is marked as one without boxes, but has some"))
-        for number, region in enumerate(content.targets):
+        images: list[int | None] = [*content.target_images]
+        images += [None] * (len(content.targets) - len(images))
+        for number, (region, image) in enumerate(zip(content.targets, images, strict=False)):
             try:
-                check_targets([[list(box) for box in region]], item.size)
-                _check_that_it_is_cut(region, item.size)
+                check_targets([[list(box) for box in region]], item.sizes, image)
+                _check_that_it_is_cut(region, item.sizes[(image or 1) - 1])
             except DataError as error:
                 found.append(Problem(str(error), number))
-        record = self._record(item, dataclasses.replace(content, targets=()))
-        return found + [Problem(each) for each in row_problems(record, item.image.parent, item.size)]
+        record = self._record(item, dataclasses.replace(content, targets=(), target_images=()))
+        return found + [Problem(each) for each in row_problems(record, item.image.parent, item.sizes)]
 
     def _record(self, item: Item, content: Content) -> dict[str, Any]:
+        several = bool(item.others)
+        shown = [picture.shown_size for picture in item.pictures]
         record: dict[str, Any] = {
             "id": item.id,
             "question": content.question,
             "answer": list(content.answer),
-            "image": str(item.image),
+            "images" if several else "image": one_or_all([str(each.image) for each in item.pictures]),
             "choices": None if content.choices is None else list(content.choices),
             "targets": [[list(box) for box in region] for region in content.targets] or None,
-            "shown_size": None if item.shown_size is None else list(item.shown_size),
+            "target_images": list(content.target_images) or None,
+            "shown_sizes" if several else "shown_size": None
+            if None in shown
+            else one_or_all([list(size) for size in shown if size is not None]),
         }
         return record | item.carried
 
@@ -279,7 +314,7 @@ class Project:
                     for problem in self.problems(item, content):
                         raise DataError(problem.sentence)
                 rows.append(
-                    check_row(self._record(item, content), item.image.parent, item.size, number=number)
+                    check_row(self._record(item, content), item.image.parent, item.sizes, number=number)
                 )
             except DataError as error:
                 refused.append(f"row {item.id}: {error}")
@@ -351,9 +386,13 @@ def _items_of_file(path: Path) -> tuple[list[Item], list[str], str | None]:
             tuple(tuple(map(_whole, box)) for box in region.tolist()) for region in row.regions or ()
         )
         # A row that comes with targets is finished unless somebody changes it.
-        status: Literal["open", "done"] = "done" if targets else "open"
-        start = Content(row.question, row.answer, row.choices, targets, status)
-        items.append(Item(row.id, row.image, record["image"], row.size, start, row.extras, row.shown_size))
+        status: Status = "done" if targets else "open"
+        images = tuple(target.image for target in row.targets) if row.others else ()
+        start = Content(row.question, row.answer, row.choices, targets, status, target_images=images)
+        name = record["image"] if "image" in record else " + ".join(record["images"])
+        items.append(
+            Item(row.id, row.image, name, row.size, start, row.extras, row.shown_size, others=row.others)
+        )
     warning = frame_warning(path, samples)
     return items, list(map(str, problems)), None if warning is None else str(warning)
 

@@ -22,7 +22,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="a few steps of everything in about a minute")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --output")
     parser.add_argument(
-        "--from-scratch", action="store_true", help="train the warm checkpoint too, from nothing (an hour)"
+        "--from-scratch", action="store_true", help="train the warm checkpoint too, from nothing (two hours)"
     )
     return parser
 

@@ -93,6 +93,7 @@ def main(arguments: Sequence[str]) -> None:
         tell(benchmark.warning)
 
     from lfpc_trl.evaluate.outputs import EVALUATION, PAGE, TABLES, write_outputs
+    from lfpc_trl.evaluate.questions import item_key
     from lfpc_trl.evaluate.records import MakeRecords, open_items, read_records, records_header
     from lfpc_trl.evaluate.results import write_results
     from lfpc_trl.models.processors import load_processor
@@ -107,7 +108,7 @@ def main(arguments: Sequence[str]) -> None:
     limits = _limits(args, processor, plan, crops, settings)
     header, journals = records_header(args.engine, args.model, crops, settings), args.output / JOURNALS
     records = read_records(journals, header, plan)
-    pictures = list(dict.fromkeys(str(row.image) for row in rows))
+    pictures = list(dict.fromkeys(map(item_key, rows)))
     mine = set(pictures[running.slice_of(shard)])
     items = {picture: item for picture, item in open_items(plan, records).items() if picture in mine}
     if items and args.merge:
@@ -288,19 +289,21 @@ def _limits(
     from lfpc_trl.rollouts.generate import prompt_limits
 
     rows = [question.row for benchmark in plan.benchmarks for question in benchmark.questions]
-    shown = [tokens_of(plan.size(row, plan.budgets[-1]), plan.factor) for row in rows]
+    sizes = [plan.sizes(row, plan.budgets[-1]) for row in rows]
+    shown = [sum(tokens_of(size, plan.factor) for size in each) for each in sizes]
     largest, context = max(shown), context_length(args.model)
     if largest + settings.max_new_tokens > context:
-        name = rows[shown.index(largest)].name
+        row = rows[shown.index(largest)]
+        pictures = "its picture has" if len(row.pictures) == 1 else f"its {len(row.pictures)} pictures have"
         raise UserError(
-            f"{name}: at budget {plan.budgets[-1]} its picture has {largest} visual tokens "
+            f"{row.name}: at budget {plan.budgets[-1]} {pictures} {largest} visual tokens "
             f"and a turn up to {settings.max_new_tokens}, but the model reads {context} tokens in all; give "
             "a smaller --budget or --max-new-tokens"
         )
     return prompt_limits(
         processor,
         rows,
-        largest,
+        max(tokens_of(size, plan.factor) for each in sizes for size in each),
         max_new_tokens=settings.max_new_tokens,
         max_turns=settings.max_turns,
         crops=crops,
@@ -399,6 +402,6 @@ def _facts(benchmark: "Benchmark") -> dict[str, Any]:
         "name": benchmark.name,
         "questions": len({question.question_id for question in benchmark.questions}),
         "rows": len(rows),
-        "pictures": len({row.image for row in rows}),
+        "pictures": len({picture.image for row in rows for picture in row.pictures}),
         "all_targets": all(row.regions is not None for row in rows),
     }

@@ -73,7 +73,10 @@ def main(arguments: Sequence[str]) -> None:
 
     processor = load_processor(args.model)
     side = factor(processor)
-    ladders = [ladder.sizes(row.size, factor=side, limit=MAX_IMAGE_TOKENS) for row in rows]
+    ladders = [
+        ladder.levels([picture.size for picture in row.pictures], factor=side, limit=MAX_IMAGE_TOKENS)
+        for row in rows
+    ]
     if args.method != "answer":
         selection = select_by_rule(rows, ladders, method=args.method, factor=side, seed=args.seed)
         write_rows(selection.rows, args.output)
@@ -194,7 +197,7 @@ def _ask(
     share = -(-len(items) // (2 * args.processes))
     settings = replace(settings, batch_size=min(settings.batch_size, share))
     side = factor(processor)
-    picture_tokens = max(tokens_of(size, side) for sizes in ladders for size in sizes)
+    picture_tokens = max(tokens_of(size, side) for levels in ladders for sizes in levels for size in sizes)
     limits = prompt_limits(processor, rows, picture_tokens, max_new_tokens=args.max_new_tokens)
     make = MakeLadderWork(args.engine, args.model, limits, settings, args.threads)
     collector = Collector(items, answers)

@@ -15,6 +15,7 @@ from lfpc_trl.files import write_whole
 from lfpc_trl.options import Parser, add_columns
 
 if TYPE_CHECKING:
+    from lfpc_trl.data.rows import Row
     from lfpc_trl.data.split import Fingerprints, Leak, Parts
 
 _PARTS = ("train=0.9", "test=0.1")
@@ -81,7 +82,9 @@ def main(arguments: Sequence[str]) -> None:
 
     rows = read_rows(args.data, columns=columns_of(args.columns))
     others = {path: read_rows(path) for path in args.against or ()}
-    prints = _fingerprints(row.image for some in (rows, *others.values()) for row in some)
+    prints = _fingerprints(
+        picture.image for some in (rows, *others.values()) for row in some for picture in row.pictures
+    )
     leaks = {path: find_leaks(rows, found, prints, distance=args.distance) for path, found in others.items()}
     leaked = {leak.row.id for found in leaks.values() for leak in found}
     kept = [row for row in rows if row.id not in leaked]
@@ -136,7 +139,7 @@ def _leak_lines(leaks: "dict[Path, list[Leak]]") -> list[str]:
     for path, found in leaks.items():
         lines.append(f"rows left out, their picture is in {path}: {len(found)}")
         lines += [
-            f"  {leak.row.name}: {leak.row.image.name} is {leak.other.name}"
+            f"  {leak.row.name}: {leak.image.name} is {leak.other.name}"
             + (f" ({leak.distance} bits apart)" if leak.distance else "")
             for leak in found[:_SHOWN]
         ]
@@ -145,7 +148,7 @@ def _leak_lines(leaks: "dict[Path, list[Leak]]") -> list[str]:
 
 
 def _part_lines(parts: "Parts", rows: int, files: dict[str, Path]) -> list[str]:
-    pictures = len({row.image for found in parts.rows.values() for row in found})
+    pictures = sum(map(_pictures, parts.rows.values()))
     lines = [f"pictures: {pictures}; groups of near-duplicates, each kept in one part: {len(parts.alike)}"]
     lines += [
         "  "
@@ -157,10 +160,13 @@ def _part_lines(parts: "Parts", rows: int, files: dict[str, Path]) -> list[str]:
     for name, found in parts.rows.items():
         where = f" -> {files[name]}" if files else ""
         lines.append(
-            f"{name}: {len(found)} rows ({len(found) / rows:.1%}), "
-            f"{len({row.image for row in found})} pictures{where}"
+            f"{name}: {len(found)} rows ({len(found) / rows:.1%}), {_pictures(found)} pictures{where}"
         )
     return lines
+
+
+def _pictures(rows: "Sequence[Row]") -> int:
+    return len({picture.image for row in rows for picture in row.pictures})
 
 
 def _more(found: Sequence[Any]) -> list[str]:
@@ -175,7 +181,7 @@ def _record(parts: "Parts", leaks: "dict[Path, list[Leak]]") -> dict[str, Any]:
             str(path): [
                 {
                     "row": each.row.id,
-                    "image": str(each.row.image),
+                    "image": str(each.image),
                     "other": str(each.other),
                     "distance": each.distance,
                 }

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from lfpc_trl.convert.pictures import Picture, PictureStore
 from lfpc_trl.data.boxes import Layout, in_pixels
-from lfpc_trl.data.rows import Row, check_row
+from lfpc_trl.data.rows import Row, check_row, check_target_images, one_or_all
 from lfpc_trl.data.sources import short
 from lfpc_trl.errors import DataError, one_line
 from lfpc_trl.pictures.boxes import count_upright, turn_upright
@@ -32,25 +33,27 @@ class Draft:
     Attributes:
         question: without instructions.
         answer: accepted answers.
-        picture: where the pixels are.
+        picture: where the pixels are; of a question about several pictures a list.
         id: unique in its file; None if the source has none that is sure to be.
         choices: option texts.
         regions: nested boxes per object, inner to outer, in the layout of the format.
-        size: (width, height) of the picture for which the source says its boxes are.
+        size: (width, height) of the picture for which the source says its boxes are; not known of several.
         upright: the boxes are meant for the picture after its EXIF rotation; before it otherwise.
-        shown_size: as in a row.
+        shown_size: as in a row, for several pictures `shown_sizes`.
+        target_images: as in a row.
         extras: columns that start with `x_`, or that our own tools write.
     """
 
     question: str
     answer: list[str]
-    picture: Place
+    picture: Place | list[Place]
     id: str | None = None
     choices: list[str] | None = None
     regions: list[list[Any]] | None = None
     size: Size | None = None
     upright: bool = False
-    shown_size: list[int] | None = None
+    shown_size: list[Any] | None = None
+    target_images: list[int] | None = None
     extras: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -70,30 +73,39 @@ def as_row(
     Raises:
         DataError: "rule, got X".
     """
-    place = draft.picture
+    places = [draft.picture] if isinstance(draft.picture, Place) else draft.picture
+    pictures = [_kept(place, store, skip) for place in places]
+    return as_row_about(draft, pictures, folder, layout=layout, name=name)
+
+
+def _kept(place: Place, store: PictureStore, skip: int) -> Picture:
     if place.path is not None:
-        picture = store.add_path(place.path, skip=skip)
-    elif place.base64 is not None:
-        picture = store.add_base64(place.base64)
-    else:
-        picture = store.add_bytes(place.data or b"")
-    return as_row_about(draft, picture, folder, layout=layout, name=name)
+        return store.add_path(place.path, skip=skip)
+    if place.base64 is not None:
+        return store.add_base64(place.base64)
+    return store.add_bytes(place.data or b"")
 
 
-def as_row_about(draft: Draft, picture: Picture, folder: Path, *, layout: Layout, name: str) -> Row:
-    """`as_row` for a picture that is kept already; its path is relative to `folder`, or absolute."""
+def as_row_about(
+    draft: Draft, pictures: Sequence[Picture], folder: Path, *, layout: Layout, name: str
+) -> Row:
+    """`as_row` for pictures that are kept already; their paths are relative to `folder`, or absolute."""
+    several = len(pictures) > 1
     record: dict[str, Any] = {
         "id": name if draft.id is None else draft.id,
         "question": draft.question,
         "answer": draft.answer,
-        "image": picture.path,
+        "images" if several else "image": one_or_all([picture.path for picture in pictures]),
         "choices": draft.choices,
-        "shown_size": draft.shown_size,
+        "shown_sizes" if several else "shown_size": draft.shown_size,
     }
     if draft.regions is not None:
-        upright = draft.upright or count_upright(draft.size, picture.header, picture.size)
+        images = draft.target_images
+        on = check_target_images(images, len(draft.regions), len(pictures))
+        record["target_images"] = images
         record["targets"] = [
-            original_boxes(each, layout, picture, upright=upright).tolist() for each in draft.regions
+            _in_original(draft, each, pictures[image - 1], layout)
+            for each, image in zip(draft.regions, on, strict=True)
         ]
     record |= {name: value for name, value in draft.extras.items() if value is not None}
     try:
@@ -102,7 +114,13 @@ def as_row_about(draft: Draft, picture: Picture, folder: Path, *, layout: Layout
         raise DataError(f"text must be UTF-8, got {short(draft.question)}") from None
     except (TypeError, ValueError, RecursionError) as error:  # a date or bytes in a Parquet column
         raise DataError(f"columns must hold what JSON can hold ({one_line(error)})") from None
-    return check_row(record, folder, picture.size)
+    return check_row(record, folder, [picture.size for picture in pictures])
+
+
+def _in_original(draft: Draft, boxes: object, picture: Picture, layout: Layout) -> list[Any]:
+    upright = draft.upright or count_upright(draft.size, picture.header, picture.size)
+    found: list[Any] = original_boxes(boxes, layout, picture, upright=upright).tolist()
+    return found
 
 
 def original_boxes(boxes: object, layout: Layout, picture: Picture, *, upright: bool) -> NDArray[np.float64]:

@@ -22,8 +22,9 @@ from lfpc_trl.convert.text import (
     question_with_choices,
     shuffle_options,
 )
-from lfpc_trl.convert.verl import from_verl, only_of_list, only_picture
+from lfpc_trl.convert.verl import all_pictures, count_of, from_verl, only_of_list, only_picture
 from lfpc_trl.data.boxes import Layout
+from lfpc_trl.data.columns import COLUMNS
 from lfpc_trl.data.rows import read_columns
 from lfpc_trl.data.sources import Numbered, Record, read_records, short
 from lfpc_trl.errors import DataError, one_line
@@ -52,6 +53,11 @@ def _text(value: object, name: str) -> str:
     return value
 
 
+def _only(images: object) -> object:
+    """The item of a list of one."""
+    return images[0] if isinstance(images, list) and len(images) == 1 else images
+
+
 def _whole(value: object) -> str | None:
     return None if value is None or value == "" else str(value)
 
@@ -63,24 +69,29 @@ def from_rows(record: Record) -> Draft:
         first = targets[0] if isinstance(targets, list) and targets else None
         several = isinstance(first, list) and bool(first) and isinstance(first[0], list)
         targets = targets if several else [targets]
-    known = ("question", "answer", "image", "choices", "targets", "id", "shown_size")
+    images = record.get("images")
+    listed = isinstance(images, list) and len(images) > 1
+    image = _only(images) if record.get("image") is None else record.get("image")
     answer = record.get("answer")
     return Draft(
         question=record.get("question") or "",
         answer=[answer] if isinstance(answer, str) else answer or [],
-        picture=Place(path=_text(record.get("image"), "image")),
+        picture=[Place(path=_text(each, "image")) for each in images]
+        if listed and isinstance(images, list)
+        else Place(path=_text(image, "image")),
         id=record.get("id"),
         choices=record.get("choices"),
         regions=targets,
         upright=True,
-        shown_size=record.get("shown_size"),
-        extras={name: value for name, value in record.items() if name not in known},
+        shown_size=record.get("shown_sizes") if listed else record.get("shown_size"),
+        target_images=record.get("target_images"),
+        extras={name: value for name, value in record.items() if name not in COLUMNS},
     )
 
 
-def _open_or_choice(question: object, answer: object, picture: Place, **rest: Any) -> Draft:
+def _open_or_choice(question: object, answer: object, picture: Place | list[Place], **rest: Any) -> Draft:
     answers = plain_answers(answer)
-    text, choices = question_with_choices(plain_question(question), answers)
+    text, choices = question_with_choices(plain_question(question, count_of(picture)), answers)
     return Draft(question=text, answer=answers, choices=choices, picture=picture, **rest)
 
 
@@ -88,7 +99,7 @@ def from_pixel_reasoner(record: Record) -> Draft:
     """`question, image` (paths), `answer` (boxed texts), `is_video, qid`."""
     if record.get("is_video"):
         raise DataError("a question must be about a picture, got a video")
-    picture = only_picture(record.get("image"))
+    picture = all_pictures(record.get("image"))
     return _open_or_choice(
         record.get("question"), record.get("answer"), picture, id=_whole(record.get("qid"))
     )
@@ -98,7 +109,7 @@ def from_cof(record: Record) -> Draft:
     """Chain-of-Focus: the published Parquet has verl's columns, the JSON behind it names its own."""
     if "groundtruth" not in record:
         return from_verl(record)
-    picture = only_picture(record.get("image_name"))
+    picture = all_pictures(record.get("image_name"))
     extras = {"x_source": record.get("data_source")}
     return _open_or_choice(record.get("question"), record["groundtruth"], picture, extras=extras)
 
@@ -106,14 +117,14 @@ def from_cof(record: Record) -> Draft:
 def from_thinklite(record: Record) -> Draft:
     """ThinkLite-VL: `id, problem, answer, image` (bytes)."""
     extras = {"x_id": _whole(record.get("id"))}
-    picture = only_picture(record.get("image"))
+    picture = all_pictures(record.get("image"))
     return _open_or_choice(record.get("problem"), record.get("answer"), picture, extras=extras)
 
 
 def from_visualprobe(record: Record) -> Draft:
     """Mini-o3's VisualProbe and DeepEyes-4K: `problem, solution, images, data_source, doc_id`."""
     extras = {"x_source": record.get("data_source")}
-    picture = only_picture(record.get("images"))
+    picture = all_pictures(record.get("images"))
     number = _whole(record.get("doc_id"))
     return _open_or_choice(record.get("problem"), record.get("solution"), picture, id=number, extras=extras)
 
@@ -301,7 +312,7 @@ def from_treebench(record: Record) -> Draft:
     return from_choice_table(record, Place(base64=_text(only_of_list(record.get("image")), "image")))
 
 
-def from_choice_table(record: Record, picture: Place) -> Draft:
+def from_choice_table(record: Record, picture: Place | list[Place]) -> Draft:
     """A table of multiple choice as VLMEvalKit reads it; TreeBench adds `target_instances`.
 
     Where the columns A, B, ... are empty, the options are looked for in TreeBench's column

@@ -31,6 +31,8 @@ CONFIG = """<View>
   <TextArea name="answer" toName="image" maxSubmissions="0" editable="true"/>
 </View>"""
 """The labelling interface for the tasks that are written: B1 is the innermost box."""
+CONFIG_OF_SEVERAL = CONFIG.replace('value="$image"', 'valueList="$images"')
+"""The same for questions about several pictures, which are turned over like pages."""
 
 _LOCAL = re.compile(r"^/data/(?:local-files/\?d=|upload/)")
 _NAME = re.compile(r"r(\d+)b(\d+)")
@@ -47,7 +49,7 @@ def from_label_studio(record: Record) -> Draft:
 
     A task without `data` is one of JSON-MIN.
     """
-    if "data" not in record and "image" in record:
+    if "data" not in record and ("image" in record or "images" in record):
         record = _whole_task(record)
     data = record.get("data")
     if not isinstance(data, dict):
@@ -57,19 +59,21 @@ def from_label_studio(record: Record) -> Draft:
     question: Any = texts["question"][0] if "question" in texts else data.get("question")
     answer: Any = texts.get("answer") or data.get("answer")
     rectangles = [each for each in results if each.get("type") in ("rectanglelabels", "rectangle")]
-    image = data.get("image")
-    if isinstance(image, str):
-        image = _LOCAL.sub("", image)
+    images = data["images"] if isinstance(data.get("images"), list) else [data.get("image")]
+    images = [_LOCAL.sub("", image) if isinstance(image, str) else image for image in images] or [None]
+    several = len(images) > 1
+    regions, on = _regions(rectangles) if rectangles else (None, None)
     number = data.get("id", record.get("id"))
     return Draft(
         question=question,
         answer=[answer] if isinstance(answer, str) else answer,  # checked with the row
-        picture=only_picture(image),
+        picture=[only_picture(each) for each in images] if several else only_picture(images[0]),
         id=None if number is None else str(number),
         choices=data.get("choices") or None,
-        regions=_regions(rectangles) if rectangles else None,
+        regions=regions,
         upright=True,  # browsers turn a picture by its EXIF tag before anybody draws on it
-        shown_size=data.get("shown_size"),
+        shown_size=data.get("shown_sizes" if several else "shown_size"),
+        target_images=on if several else None,
         extras={name: value for name, value in data.items() if name in METADATA or name.startswith("x_")},
     )
 
@@ -81,7 +85,8 @@ def _whole_task(flat: Record) -> Record:
     for name, value in flat.items():
         if _are_rectangles(value):
             results += [
-                {"type": "rectanglelabels", "value": each, "image_rotation": each.get("image_rotation")}
+                {"type": "rectanglelabels", "value": each}
+                | {name: each.get(name) for name in ("image_rotation", "item_index")}
                 for each in value
             ]
         else:
@@ -126,18 +131,38 @@ def _texts(results: list[Record]) -> dict[str, list[str]]:
     }
 
 
-def _regions(rectangles: list[Record]) -> list[list[list[float]]]:
-    boxes = [_box(each) for each in rectangles]
+def _regions(rectangles: list[Record]) -> tuple[list[list[list[float]]], list[int]]:
+    """The regions, and the number of each one's picture."""
+    boxes, items = [_box(each) for each in rectangles], [_item(each) for each in rectangles]
     names = [_NAME.fullmatch(str(each.get("id"))) for each in rectangles]
     if all(names):
         named: dict[int, dict[int, list[float]]] = {}
-        for name, box in zip(names, boxes, strict=True):
+        on: dict[int, int] = {}
+        for name, box, item in zip(names, boxes, items, strict=True):
             assert name is not None
             named.setdefault(int(name[1]), {})[int(name[2])] = box
+            if on.setdefault(int(name[1]), item) != item:
+                raise DataError("the boxes of a region must be on one image, got some on another")
         if any(sorted(region) != list(range(1, len(region) + 1)) for region in named.values()):
             raise DataError("the boxes of a region must be b1, b2, ..., got a region without some of them")
-        return [[region[place] for place in sorted(region)] for _, region in sorted(named.items())]
-    return _by_containment(boxes, rectangles)
+        regions = [[region[place] for place in sorted(region)] for _, region in sorted(named.items())]
+        return regions, [on[name] for name in sorted(named)]
+    found: list[list[list[float]]] = []
+    numbers: list[int] = []
+    for item in sorted(set(items)):
+        places = [place for place, each in enumerate(items) if each == item]
+        own = _by_containment([boxes[place] for place in places], [rectangles[place] for place in places])
+        found += own
+        numbers += [item] * len(own)
+    return found, numbers
+
+
+def _item(rectangle: Record) -> int:
+    """The number of the picture that a rectangle is on. Label Studio counts from 0, and a single one not."""
+    index = rectangle.get("item_index") or 0
+    if not isinstance(index, int) or isinstance(index, bool) or index < 0:
+        raise DataError(f"item_index must be the place of an image, got {short(index)}")
+    return index + 1
 
 
 def _box(rectangle: Record) -> list[float]:
@@ -198,13 +223,17 @@ class LabelStudioWriter:
         """Add a row."""
         record = as_record(row, self._folder)
         data = {name: value for name, value in record.items() if name != "targets"}
-        data["image"] = f"/data/local-files/?d={quote(record['image'])}"
+        if "images" in record:
+            data["images"] = [f"/data/local-files/?d={quote(image)}" for image in record["images"]]
+            data.pop("target_images", None)
+        else:
+            data["image"] = f"/data/local-files/?d={quote(record['image'])}"
         task: dict[str, Any] = {"data": data}
         if row.regions is not None:
             result = [
-                _rectangle(box, row, region, place)
-                for region, boxes in enumerate(row.regions, start=1)
-                for place, box in enumerate(boxes.tolist(), start=1)
+                _rectangle(box, row, target.image, region, place)
+                for region, target in enumerate(row.targets, start=1)
+                for place, box in enumerate(target.boxes.tolist(), start=1)
             ]
             task["predictions"] = [{"model_version": "lfpc", "result": result}]
         self._file.write(("\n" if self._first else ",\n") + json.dumps(task, ensure_ascii=False))
@@ -216,10 +245,10 @@ class LabelStudioWriter:
         self._file.close()
 
 
-def _rectangle(box: list[float], row: Row, region: int, place: int) -> Record:
+def _rectangle(box: list[float], row: Row, image: int, region: int, place: int) -> Record:
     x1, y1, x2, y2 = box
-    width, height = row.size
-    return {
+    width, height = row.pictures[image - 1].size
+    return ({"item_index": image - 1} if len(row.pictures) > 1 else {}) | {
         "id": f"r{region}b{place}",
         "type": "rectanglelabels",
         "from_name": "box",

@@ -10,6 +10,7 @@ from typing import Any
 
 from lfpc_rewards import answers_match
 from lfpc_trl.data.choices import split_choices
+from lfpc_trl.data.columns import IMAGE_TOKEN, without_marks
 from lfpc_trl.data.sources import short
 from lfpc_trl.errors import DataError
 
@@ -32,13 +33,14 @@ _LEAD = re.compile(r"^\s*Question:\s*", re.IGNORECASE)
 _LETTERS = re.compile(r"\(?[A-Z]\)?(?:\s*(?:,|;|&|and|\s)\s*\(?[A-Z]\)?)+|[A-Z]{2,6}")
 
 
-def plain_question(text: object) -> str:
-    """A question without picture tokens and without a system's own instructions."""
+def plain_question(text: object, pictures: int = 1) -> str:
+    """A question without picture tokens (see `without_marks`) and without a system's own instructions."""
     if not isinstance(text, str):
         raise DataError(f"question must be a text, got {short(text)}")
-    if text.count("<image>") > 1:
-        raise DataError(f"a question must have one picture, got {text.count('<image>')} times <image>")
-    text = _SENTENCES.sub("", _CUTS.sub("", text.replace("<image>", "")))
+    if text.count(IMAGE_TOKEN) > pictures == 1:
+        raise DataError(f"a question must have one picture, got {text.count(IMAGE_TOKEN)} times <image>")
+    text = text.replace(IMAGE_TOKEN, "") if pictures == 1 else without_marks(text, pictures)
+    text = _SENTENCES.sub("", _CUTS.sub("", text))
     return _LEAD.sub("", text).strip()
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lfpc_trl.convert.drafts import Draft, Place
 from lfpc_trl.convert.text import listed_texts, plain_answers, plain_question, question_with_choices
+from lfpc_trl.data.columns import COLUMNS, IMAGE_TOKEN
 from lfpc_trl.data.rows import Row, as_record
 from lfpc_trl.data.sources import Record, short
 from lfpc_trl.errors import DataError
@@ -35,13 +36,14 @@ def from_verl(record: Record) -> Draft:
     if not isinstance(reward, dict) or reward.get("ground_truth") is None:
         raise DataError(f"reward_model must hold a ground_truth, got {short(reward)}")
     answer = plain_answers(reward["ground_truth"])
-    question, choices = question_with_choices(_question(record, extra), answer)
+    picture = all_pictures(record.get("images"))
+    question, choices = question_with_choices(_question(record, extra, count_of(picture)), answer)
     source, number = record.get("data_source"), extra.get("index", extra.get("id"))
     return Draft(
         question=question,
         answer=answer,
         choices=choices,
-        picture=only_picture(record.get("images")),
+        picture=picture,
         extras={"x_source": source, "x_index": None if number is None else str(number)},
     )
 
@@ -52,13 +54,14 @@ def _own(record: Record, extra: Record) -> Draft:
         return Draft(
             question=row["question"],
             answer=row["answer"],
-            picture=only_picture(record.get("images")),
+            picture=all_pictures(record.get("images")),
             id=row["id"],
             choices=row.get("choices"),
             regions=row.get("targets"),
             upright=True,
-            shown_size=row.get("shown_size"),
-            extras={name: row[name] for name in row if name not in _OWN_COLUMNS},
+            shown_size=row.get("shown_sizes", row.get("shown_size")),
+            target_images=row.get("target_images"),
+            extras={name: row[name] for name in row if name not in COLUMNS},
         )
     except (ValueError, TypeError, KeyError) as error:
         raise DataError(
@@ -66,13 +69,10 @@ def _own(record: Record, extra: Record) -> Draft:
         ) from None
 
 
-_OWN_COLUMNS = ("id", "question", "answer", "image", "choices", "targets", "shown_size")
-
-
-def _question(record: Record, extra: Record) -> str:
+def _question(record: Record, extra: Record, pictures: int) -> str:
     """The bare question: `extra_info.question`, else the last user message without instructions."""
     if isinstance(extra.get("question"), str) and extra["question"].strip():
-        return plain_question(extra["question"])
+        return plain_question(extra["question"], pictures)
     prompt = record.get("prompt")
     users = [
         message.get("content")
@@ -81,7 +81,30 @@ def _question(record: Record, extra: Record) -> str:
     ]
     if not users:
         raise DataError(f"prompt must be messages with one of the user, got {short(prompt)}")
-    return plain_question(users[-1])
+    return plain_question(users[-1], pictures)
+
+
+def all_pictures(images: object) -> Place | list[Place]:
+    """The pictures of a record, each as for `only_picture`; of a list of one the picture itself.
+
+    Raises:
+        DataError: one of them is none.
+    """
+    found = items_of(images)
+    return [only_picture(image) for image in found] if len(found) > 1 else only_picture(images)
+
+
+def items_of(images: object) -> list[object]:
+    """The items of a list, also of one that is written as text, as in VLMEvalKit's cells; else the thing."""
+    if isinstance(images, str) and images.lstrip().startswith("["):
+        listed = listed_texts(images)
+        images = images if listed is None else listed
+    return images if isinstance(images, list) else [images]
+
+
+def count_of(picture: Place | list[Place]) -> int:
+    """How many pictures there are."""
+    return 1 if isinstance(picture, Place) else len(picture)
 
 
 def only_picture(images: object) -> Place:
@@ -107,14 +130,10 @@ def only_of_list(images: object) -> object:
     Raises:
         DataError: a list of none, or of several: reading its first picture would change the question.
     """
-    if isinstance(images, str) and images.lstrip().startswith("["):
-        listed = listed_texts(images)
-        images = images if listed is None else listed
-    if isinstance(images, list):
-        if len(images) != 1:
-            raise DataError(f"a question must have one picture, got {len(images)}")
-        [images] = images
-    return images
+    found = items_of(images)
+    if len(found) != 1:
+        raise DataError(f"a question must have one picture, got {len(found)}")
+    return found[0]
 
 
 # --- writing -----------------------------------------------------------------------------------------
@@ -154,13 +173,15 @@ class VerlWriter:
     def write(self, row: Row) -> None:
         """Add a row."""
         question = question_text(row)
-        with opened(row.image) as file:
-            data = file.read()
+        images = []
+        for picture in row.pictures:
+            with opened(picture.image) as file:
+                images.append({"bytes": file.read(), "path": picture.image.name})
         self._group.append(
             {
                 "data_source": self._source,
-                "prompt": [{"role": "user", "content": f"<image>\n{question}"}],
-                "images": [{"bytes": data, "path": row.image.name}],
+                "prompt": [{"role": "user", "content": f"{IMAGE_TOKEN}\n" * len(images) + question}],
+                "images": images,
                 "ability": "vqa",
                 "reward_model": {"style": "rule", "ground_truth": row.answer[0]},
                 "extra_info": {

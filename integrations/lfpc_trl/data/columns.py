@@ -7,6 +7,7 @@ where a value is: a column and, behind dots, what is inside it, by name or by nu
 
 import ast
 import dataclasses
+import itertools
 import re
 import shlex
 from collections.abc import Iterable, Mapping
@@ -18,9 +19,13 @@ from lfpc_trl.data.sources import Record, short
 from lfpc_trl.errors import DataError, UserError
 from lfpc_trl.json_values import parse_json
 
-COLUMNS = ("question", "answer", "image", "choices", "targets", "id", "shown_size")
+COLUMNS = (
+    *("question", "answer", "image", "images", "choices", "targets", "target_images"),
+    *("id", "shown_size", "shown_sizes"),
+)
 """The columns of a row that a training reads."""
-NEEDED = ("question", "answer", "image")
+NEEDED = ("question", "answer", "image", "images")
+"""Columns that a row cannot do without; of the last two it has one."""
 IMAGE_TOKEN = "<image>"
 """Where many data sets write that the picture stands."""
 INDEX = "index"
@@ -54,7 +59,13 @@ class Columns:
             DataError: a column that a row needs is not there, or cannot be read as it is mapped.
         """
         kept = {name: value for name, value in found.items() if name in COLUMNS or name.startswith("x_")}
-        return kept | {name: self._value(name, found) for name in self.places}
+        if {"image", "images"} & set(self.places):  # what is mapped takes the place of both
+            kept = {name: value for name, value in kept.items() if name not in ("image", "images")}
+        row = kept | {name: self._value(name, found) for name in self.places}
+        if "question" in self.places and isinstance(row["question"], str):
+            images = row.get("images")
+            row["question"] = without_marks(row["question"], len(images) if isinstance(images, list) else 1)
+        return row
 
     def _value(self, name: str, found: Record) -> Any:
         values = [value_at(found, place) for place in self.places[name]]
@@ -64,11 +75,15 @@ class Columns:
         value = values[0]
         if name == "choices" and (len(values) > 1 or isinstance(value, dict)):
             return _options(values if len(values) > 1 else value)
-        if name == "question":
-            return _question(value)
+        if name == "images":
+            value = listed(value)
+            return value if isinstance(value, list) else [value]
         if name == "image" and isinstance(value, list):
             if len(value) != 1:
-                raise DataError(f"image must be one picture, got {len(value)} of them in {short(value)}")
+                raise DataError(
+                    f"image must be one picture, got {len(value)} of them in {short(value)}; "
+                    "several are mapped as images"
+                )
             return value[0]
         if name == "answer":
             return _option_at(value) if self.by_index else _answer(value)
@@ -181,15 +196,45 @@ def listed(value: Any) -> Any:
     return value
 
 
-def _question(value: Any) -> Any:
-    """A question without the mark for its picture, which is no word of it."""
-    if not isinstance(value, str):
-        return value
-    if value.count(IMAGE_TOKEN) > 1:
-        raise DataError(
-            f"question must be about one picture, got {value.count(IMAGE_TOKEN)} times {IMAGE_TOKEN}"
-        )
-    return value.replace(IMAGE_TOKEN, "").strip()
+def image_name(number: int) -> str:
+    """What a picture is called in a question about several.
+
+    Args:
+        number: its number, from 1.
+    """
+    return f"Image {number}"
+
+
+def without_marks(text: str, pictures: int) -> str:
+    """A question without the marks for its pictures, which are no words of it.
+
+    A mark between the words of a question about several pictures becomes the name of its picture.
+
+    Args:
+        text: the question.
+        pictures: how many it is about.
+
+    Raises:
+        DataError: there are more marks than pictures.
+
+    Example:
+        >>> without_marks("<image><image>Is the sign of <image> in another?", 3)
+        'Is the sign of Image 3 in another?'
+    """
+    marks = text.count(IMAGE_TOKEN)
+    if marks > pictures:
+        about = "one picture" if pictures == 1 else f"its {pictures} pictures"
+        raise DataError(f"question must be about {about}, got {marks} times {IMAGE_TOKEN}")
+    if pictures == 1:
+        return text.replace(IMAGE_TOKEN, "").strip()
+    before = _MARKS_BEFORE.match(text)
+    numbers = itertools.count(1 if before is None else before[0].count(IMAGE_TOKEN) + 1)
+    words = _MARKS_BEHIND.sub("", _MARKS_BEFORE.sub("", text))
+    return re.sub(IMAGE_TOKEN, lambda _: image_name(next(numbers)), words).strip()
+
+
+_MARKS_BEFORE = re.compile(rf"\A(?:\s*{IMAGE_TOKEN})+")
+_MARKS_BEHIND = re.compile(rf"(?:{IMAGE_TOKEN}\s*)+\Z")
 
 
 def _answer(value: Any) -> Any:
@@ -257,9 +302,18 @@ def recognised(record: Record) -> dict[str, str]:
             if value is None or name in found or (name == "id" and place != name):
                 continue
             if name == "image" and isinstance(value, list):
+                if len(value) > 1:
+                    found["images"] = place
+                    break
                 place += ".0"
             found[name] = place
     return {name: found[name] for name in COLUMNS if name in found}
+
+
+def has_needed(found: Mapping[str, Any]) -> bool:
+    """Whether nothing is missing that a row cannot do without."""
+    there = {name for name in NEEDED if found.get(name) is not None}
+    return {"question", "answer"} <= there and len(there) > 2
 
 
 def _in_talk(record: Record) -> dict[str, str]:

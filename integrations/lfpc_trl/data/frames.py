@@ -21,7 +21,11 @@ _WORDS = {
 
 def samples_of(rows: Iterable[Row]) -> list[Sample]:
     """The innermost box of every region."""
-    return [Sample(region[0].tolist(), row.size) for row in rows for region in row.regions or ()]
+    return [
+        Sample(target.boxes[0].tolist(), row.pictures[target.image - 1].size)
+        for row in rows
+        for target in row.targets
+    ]
 
 
 def frame_warning(

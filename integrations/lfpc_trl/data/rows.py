@@ -1,14 +1,17 @@
-"""Rows: one question about one picture, read from JSONL or Parquet and checked before anything is trained.
+"""Rows: one question about one picture or several, read from files and checked before anything is trained.
 
 | column | value |
 |---|---|
 | `question` | text |
 | `answer` | text, or a list of accepted texts |
 | `image` | path of the original, relative to the data file |
+| `images` | list of such paths instead, for a question about several pictures |
 | `choices` | optional list of option texts, shown as A, B, C, ... |
 | `targets` | optional nested boxes, inner to outer, `[x1, y1, x2, y2]` in pixels of the original (after its EXIF rotation); or a list of such regions for a question about several objects |
+| `target_images` | where there are several pictures: the number of the picture of each region, from 1 |
 | `id` | optional text or whole number, unique; the row number otherwise |
 | `shown_size` | optional `[width, height]` at which the picture is shown; `lfpc select-resolution` writes it |
+| `shown_sizes` | where there are several pictures: a list of such sizes, one for each |
 
 Columns that `lfpc select-resolution` adds and columns whose name starts with `x_` are carried along.
 """  # noqa: E501 - a table row cannot be wrapped
@@ -38,6 +41,7 @@ from lfpc_trl.data.columns import (
     OTHER_NAMES,
     Columns,
     as_option,
+    has_needed,
     listed,
     recognised,
     without_index,
@@ -64,9 +68,38 @@ MAX_SHOWN_PIXELS = 16384 * 32**2
 _CONVERSATIONS = ("messages", "prompt", "conversation", "conversations", "completion")
 
 
+class Picture(NamedTuple):
+    """One picture of a row.
+
+    Attributes:
+        image: absolute path of the original.
+        size: (width, height) of the original after EXIF rotation.
+        shown_size: (width, height) at which the model sees the picture; None until it is chosen.
+    """
+
+    image: Path
+    size: Size
+    shown_size: Size | None = None
+
+
+class Target(NamedTuple):
+    """One region that a question is about.
+
+    Attributes:
+        boxes: (n, 4) nested boxes, inner to outer, pixels of the original.
+        image: the number of the picture that it is on, from 1.
+    """
+
+    boxes: Boxes
+    image: int
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Row:
     """One question, checked.
+
+    What handles rows reads `pictures` and `targets`. Beside them stands the short form for one picture, as in
+    files: `image`, `size` and `shown_size` are those of the first picture.
 
     Attributes:
         id: unique in its file.
@@ -79,6 +112,8 @@ class Row:
         shown_size: (width, height) at which the model sees the picture; None until it is chosen.
         extras: further columns, carried along.
         place: file and row number, for error messages; empty for a row that was not read from a file.
+        others: the pictures behind the first.
+        target_images: the number of each region's picture, from 1; empty where all are on the first.
     """
 
     id: str
@@ -91,11 +126,40 @@ class Row:
     shown_size: Size | None = None
     extras: dict[str, Any] = dataclasses.field(default_factory=dict)
     place: str = ""
+    others: tuple[Picture, ...] = ()
+    target_images: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
         """How error messages call the row."""
         return self.place or f"row {self.id}"
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """All pictures, in the order in which they are shown; picture 1 is the first."""
+        return (Picture(self.image, self.size, self.shown_size), *self.others)
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """The regions with the picture that each is on; empty where the row has no targets."""
+        regions = self.regions or ()
+        images = self.target_images or (1,) * len(regions)
+        return tuple(map(Target, regions, images))
+
+    @property
+    def shown_sizes(self) -> tuple[Size, ...] | None:
+        """The size at which each picture is shown; None until they are chosen."""
+        sizes = [picture.shown_size for picture in self.pictures]
+        known = tuple(size for size in sizes if size is not None)
+        return known if len(known) == len(sizes) else None
+
+    def shown_at(self, sizes: Sequence[Size]) -> "Row":
+        """The row with its pictures shown at these sizes, one for each."""
+        first, *rest = sizes
+        others = tuple(
+            picture._replace(shown_size=size) for picture, size in zip(self.others, rest, strict=True)
+        )
+        return dataclasses.replace(self, shown_size=first, others=others)
 
 
 class Problem(NamedTuple):
@@ -216,21 +280,32 @@ def _read(
         if isinstance(record, DataError):
             raise record
         raw = mapped(record, columns)
-        targets, image = raw.get("targets"), raw.get("image")
-        if columns is None or columns.layout is None or not isinstance(image, str):
+        targets, images = raw.get("targets"), _images_of(raw)
+        if columns is None or columns.layout is None or images is None or not isinstance(targets, list):
             return raw
-        if isinstance(targets, list):
-            size = picture_size((folder / image).absolute())
-            raw["targets"] = [in_pixels(region, columns.layout, size).tolist() for region in targets]
+        numbers = _target_images(raw.get("target_images"), len(targets), len(images))
+        sizes = [picture_size((folder / image).absolute()) for image in images]
+        raw["targets"] = [
+            in_pixels(region, columns.layout, sizes[number - 1]).tolist()
+            for region, number in zip(targets, numbers or (1,) * len(targets), strict=True)
+        ]
     except DataError as error:
         raise _RuleError(str(error)) from None
     return raw
 
 
+def _images_of(raw: Record) -> list[str] | None:
+    """The paths of a row of which nothing is checked yet; None if they are none."""
+    images = raw.get("images") if raw.get("image") is None else [raw["image"]]
+    if isinstance(images, list) and images and all(isinstance(image, str) for image in images):
+        return images
+    return None
+
+
 def check_row(
     record: dict[str, Any],
     folder: Path,
-    size: Size | None = None,
+    size: Size | Sequence[Size] | None = None,
     *,
     number: int = 1,
     require_targets: bool = False,
@@ -240,38 +315,72 @@ def check_row(
     Args:
         record: its columns; the image's path is relative to `folder`.
         folder: where the file would be.
-        size: of the picture, if it is known already; read otherwise.
+        size: of the picture, or of each of several, if it is known already; read otherwise.
         number: the row's number, its id where it has none.
         require_targets: refuse a row without `targets`.
 
     Raises:
         DataError: "rule, got X" for the first rule that it breaks, without the file and the row.
     """
-    read_size = _picture_size if size is None else lambda _: size
     broken: list[str] = []
-    row = _check_row(record, str(number), folder, read_size, broken, require_targets=require_targets)
+    row = _check_row(record, str(number), folder, _known_sizes(size), broken, require_targets=require_targets)
     if row is None:
         raise DataError(broken[0])
     return row
 
 
-def row_problems(record: dict[str, Any], folder: Path, size: Size) -> list[str]:
+def row_problems(record: dict[str, Any], folder: Path, size: Size | Sequence[Size]) -> list[str]:
     """Every rule that one row breaks, each as "rule, got X"; the arguments are those of `check_row`."""
     broken: list[str] = []
-    _check_row(record, "1", folder, lambda _: size, broken, require_targets=False)
+    _check_row(record, "1", folder, _known_sizes(size), broken, require_targets=False)
     return broken
 
 
-def check_targets(value: object, size: Size) -> tuple[Boxes, ...]:
-    """Check the column `targets` alone, for a picture of `size`.
+def _known_sizes(size: Size | Sequence[Size] | None) -> Callable[[Path], Size]:
+    """Gives the sizes of a row's pictures in their order; without sizes it reads them."""
+    if size is None:
+        return _picture_size
+    sizes = iter(_sizes_in(size))
+    return lambda _: next(sizes)
+
+
+def _sizes_in(size: Size | Sequence[Size]) -> Sequence[Size]:
+    """The sizes of a row's pictures, given as a list or, of one picture, without the list around it."""
+    return cast("Sequence[Size]", [size] if isinstance(size[0], int) else size)
+
+
+def check_targets(
+    value: object, size: Size | Sequence[Size], images: object = None
+) -> tuple[tuple[Boxes, ...], tuple[int, ...]]:
+    """Check the columns `targets` and `target_images` alone.
+
+    Args:
+        value: the column `targets`.
+        size: of the picture, or of each of several.
+        images: the column `target_images`.
+
+    Returns:
+        `Row.regions` and `Row.target_images`.
 
     Raises:
         DataError: "rule, got X" for every bad box, with semicolons between them.
     """
     try:
-        return _regions(value, size)
+        return _regions(value, _sizes_in(size), images)
     except _RuleError as error:
         raise DataError("; ".join(error.args)) from None
+
+
+def check_target_images(value: object, regions: int, pictures: int) -> tuple[int, ...]:
+    """Check the column `target_images` alone; the number of each region's picture.
+
+    Raises:
+        DataError: "rule, got X".
+    """
+    try:
+        return _target_images(value, regions, pictures) or (1,) * regions
+    except _RuleError as error:
+        raise DataError(str(error)) from None
 
 
 def read_columns(path: Path) -> Iterator[tuple[int, Record | DataError]]:
@@ -336,7 +445,7 @@ def mapped(record: Record, columns: Columns | None) -> Record:
         DataError: a column that is mapped is not there.
     """
     found = record if columns is None else columns.record(record)
-    lists = ("choices", "targets", "shown_size")
+    lists = ("choices", "images", "targets", "target_images", "shown_size", "shown_sizes")
     return {name: listed(value) if name in lists else value for name, value in found.items()}
 
 
@@ -346,10 +455,10 @@ def _check_names(path: Path, first: _Found, records: Iterable[_Found]) -> None:
     Raises:
         DataError: all columns that a row needs can be told by their names.
     """
-    if isinstance(first.record, DataError) or all(first.record.get(name) is not None for name in NEEDED):
+    if isinstance(first.record, DataError) or has_needed(first.record):
         return
     places = recognised(first.record)
-    if not set(NEEDED) <= set(places):
+    if not has_needed(places):
         return
     layout = None
     if "targets" in places:
@@ -368,7 +477,8 @@ _LOOKED_AT = 100
 
 
 def _guessed_samples(found: Iterable[_Found], places: Mapping[str, str]) -> list[Sample]:
-    guess = Columns({name: (places[name],) for name in ("image", "targets")}, LAYOUTS[0])
+    named = [name for name in ("image", "images", "targets") if name in places]
+    guess = Columns({name: (places[name],) for name in named}, LAYOUTS[0])
     samples: list[Sample] = []
     for file, _, record in found:
         with contextlib.suppress(DataError):
@@ -379,16 +489,20 @@ def _guessed_samples(found: Iterable[_Found], places: Mapping[str, str]) -> list
 
 def _samples(raw: dict[str, Any], folder: Path, picture_size: Callable[[Path], Size]) -> list[Sample]:
     """The innermost boxes of a row of which nothing is checked yet: those that can be read."""
-    targets, image = raw.get("targets"), raw.get("image")
-    if not isinstance(targets, list) or not targets or not isinstance(image, str):
-        return []
-    try:
-        size = picture_size((folder / image).absolute())
-    except (_RuleError, ValueError):  # a path with a NUL
+    targets, images = raw.get("targets"), _images_of(raw)
+    if not isinstance(targets, list) or not targets or images is None:
         return []
     regions = targets if _are_several(targets) else [targets]
-    boxes = [region[0] for region in regions if isinstance(region, list) and region]
-    return [Sample(box, size) for box in boxes if _is_box(box)]
+    try:
+        numbers = _target_images(raw.get("target_images"), len(regions), len(images))
+        sizes = [picture_size((folder / image).absolute()) for image in images]
+    except (_RuleError, ValueError):  # a path with a NUL
+        return []
+    return [
+        Sample(region[0], sizes[number - 1])
+        for region, number in zip(regions, numbers or (1,) * len(regions), strict=True)
+        if isinstance(region, list) and region and _is_box(region[0])
+    ]
 
 
 def _are_several(targets: list[Any]) -> bool:
@@ -434,22 +548,22 @@ def _check_row(
     given = {name: value for name, value in raw.items() if value is not None}
     for name in ("question", "answer", "image"):
         with _collected(broken):
-            if name not in given:
+            if name not in given and not (name == "image" and "images" in given):
                 raise _RuleError(f"{name} is missing")
-    question, identifier, size, regions, shown = "", default_id, None, None, None
+    question, identifier, regions = "", default_id, None
     choices: tuple[str, ...] | None = None
     answer: tuple[str, ...] = ()
-    image = folder
+    pictures: list[Picture] = []
+    numbers: tuple[int, ...] = ()
     with _collected(broken):
         question = _text(given.get("question", "-"), "question")
     with _collected(broken):
-        if "image" in given:
-            image = (folder / _text(given["image"], "image")).absolute()
-            size = picture_size(image)
-            _check_aspect("image", size)
+        if "image" in given or "images" in given:
+            pictures = _pictures(given, folder, picture_size)
     with _collected(broken):
-        if "targets" in given and size is not None:
-            regions = _regions(given["targets"], size)
+        if "targets" in given and pictures:
+            sizes = [picture.size for picture in pictures]
+            regions, numbers = _regions(given["targets"], sizes, given.get("target_images"))
         elif "targets" not in given and require_targets:
             raise _RuleError("targets are needed for stage 2, got none")
     with _collected(broken):
@@ -466,9 +580,11 @@ def _check_row(
     with _collected(broken):
         identifier = _identifier(given.get("id"), default_id)
     with _collected(broken):
-        shown = _shown(given["shown_size"]) if "shown_size" in given else None
-    if broken or size is None:
+        shown = _shown_sizes(given, len(pictures))
+        pictures = [each._replace(shown_size=size) for each, size in zip(pictures, shown, strict=False)]
+    if broken or not pictures:
         return None
+    image, size, shown_as = pictures[0]
     return Row(
         id=identifier,
         question=question,
@@ -477,9 +593,33 @@ def _check_row(
         image=image,
         size=size,
         regions=regions,
-        shown_size=shown,
+        shown_size=shown_as,
         extras={name: given[name] for name in carried if name in given},
+        others=tuple(pictures[1:]),
+        target_images=numbers,
     )
+
+
+def _pictures(given: Mapping[str, Any], folder: Path, picture_size: Callable[[Path], Size]) -> list[Picture]:
+    """The pictures of a row, without the sizes at which they are shown."""
+    if "image" in given and "images" in given:
+        raise _RuleError("a row has image or images, got both")
+    listed = [given["image"]] if "image" in given else given["images"]
+    if not isinstance(listed, list) or not listed:
+        raise _RuleError(f"images must be a list of paths, got {_short(listed)}")
+    found: list[Picture] = []
+    broken: list[str] = []
+    for value in listed:
+        try:
+            image = (folder / _text(value, "image")).absolute()
+            size = picture_size(image)
+            _check_aspect("image", size)
+            found.append(Picture(image, size))
+        except _RuleError as error:
+            broken += error.args
+    if broken:
+        raise _RuleError(*dict.fromkeys(broken))
+    return found
 
 
 def _check_column(name: str, value: object, *, known: bool) -> None:
@@ -559,6 +699,23 @@ def _picture_size(image: Path) -> Size:
         raise _RuleError(f"image must be readable, got {str(image)!r} ({one_line(error)})") from None
 
 
+def _shown_sizes(given: Mapping[str, Any], pictures: int) -> list[Size] | list[None]:
+    """The size at which each picture is shown, or None for each."""
+    if "shown_size" in given and "shown_sizes" in given:
+        raise _RuleError("a row has shown_size or shown_sizes, got both")
+    sizes = given.get("shown_sizes")
+    if "shown_size" in given:
+        sizes = [given["shown_size"]]
+    if sizes is None:
+        return [None] * pictures
+    if not isinstance(sizes, list):
+        raise _RuleError(f"shown_sizes must be a list of sizes, one for each image, got {_short(sizes)}")
+    found = [_shown(size) for size in sizes]
+    if pictures and len(found) != pictures:
+        raise _RuleError(f"shown_sizes must have one size for each image, got {len(found)} for {pictures}")
+    return found
+
+
 def _shown(value: object) -> Size:
     if isinstance(value, list) and len(value) == 2:
         width, height = value
@@ -577,24 +734,30 @@ def _is_number(value: object) -> bool:
     return number and abs(cast("float", value)) <= _LARGEST
 
 
-def _regions(value: object, size: Size) -> tuple[Boxes, ...]:
-    """One region is a list of boxes, several are a list of such lists: the depth tells."""
+def _regions(
+    value: object, sizes: Sequence[Size], images: object = None
+) -> tuple[tuple[Boxes, ...], tuple[int, ...]]:
+    """The regions, and the picture of each; see `Row.target_images`.
+
+    One region is a list of boxes, several are a list of such lists: the depth tells.
+    """
     shape_rule = "targets must be a list of boxes [x1, y1, x2, y2], inner to outer, or a list of such lists"
     if not isinstance(value, list) or not value:
         raise _RuleError(f"{shape_rule}, got {_short(value)}")
     regions = value if _are_several(value) else [value]
     if not all(isinstance(region, list) and region for region in regions):
         raise _RuleError(f"{shape_rule}, got {_short(value)}")
-    boxes = list(itertools.chain(*regions))
-    no_lists = [box for box in boxes if not isinstance(box, list)]
+    no_lists = [box for box in itertools.chain(*regions) if not isinstance(box, list)]
     if no_lists:  # the numbers of a flat box are not four bad boxes
         raise _RuleError(f"{shape_rule}, got {_short(no_lists[0])}")
+    numbers = _target_images(images, len(regions), len(sizes))
     broken: list[str] = []
-    for box in boxes:
-        with _collected(broken):
-            if not _is_box(box):
-                raise _RuleError(f"{shape_rule}, got {_short(box)}")
-            _check_target(box, size)
+    for region, number in zip(regions, numbers or (1,) * len(regions), strict=True):
+        for box in region:
+            with _collected(broken):
+                if not _is_box(box):
+                    raise _RuleError(f"{shape_rule}, got {_short(box)}")
+                _check_target(box, sizes[number - 1])
     if broken:  # how such boxes lie to each other says nothing
         raise _RuleError(*dict.fromkeys(broken))
     found = tuple(np.array(region, dtype=np.float64) for region in regions)
@@ -604,7 +767,27 @@ def _regions(value: object, size: Size) -> tuple[Boxes, ...]:
                 _check_nested(inner, outer)
     if broken:
         raise _RuleError(*broken)
-    return found
+    return found, numbers
+
+
+def _target_images(value: object, regions: int, pictures: int) -> tuple[int, ...]:
+    """The number of each region's picture; empty where there is one picture and nothing is said."""
+    if value is None:
+        if pictures > 1:
+            raise _RuleError(f"target_images are needed: each target is on one of the {pictures} images")
+        return ()
+    numbers: list[Any] = value if isinstance(value, list) else [value] * regions
+    if len(numbers) != regions:
+        raise _RuleError(
+            f"target_images must have one number for each region of targets, got {len(numbers)} for {regions}"
+        )
+    for number in numbers:
+        if not _is_number(number) or number != int(number) or not 1 <= number <= pictures:
+            raise _RuleError(
+                f"target_images must be whole numbers from 1 to {pictures}, the number of images, "
+                f"got {_short(number)}"
+            )
+    return tuple(map(int, numbers))
 
 
 def _check_nested(inner: NDArray[np.float64], outer: NDArray[np.float64]) -> None:
@@ -637,21 +820,37 @@ def _short(value: object) -> str:
 
 
 def as_record(row: Row, folder: Path | None = None) -> dict[str, Any]:
-    """A row as plain JSON values; its image path relative to `folder`, or its file name alone without one."""
-    image = row.image.name if folder is None else Path(os.path.relpath(row.image, folder)).as_posix()
+    """A row as plain JSON values; image paths relative to `folder`, or the files' names alone without one."""
+    images = [
+        picture.image.name if folder is None else Path(os.path.relpath(picture.image, folder)).as_posix()
+        for picture in row.pictures
+    ]
+    several = len(images) > 1
     record: dict[str, Any] = {
         "id": row.id,
         "question": row.question,
         "answer": list(row.answer),
-        "image": image,
+        "images" if several else "image": one_or_all(images),
     }
     if row.choices is not None:
         record["choices"] = list(row.choices)
     if row.regions is not None:
         record["targets"] = [region.tolist() for region in row.regions]
-    if row.shown_size is not None:
-        record["shown_size"] = list(row.shown_size)
+    if row.regions is not None and several:
+        record["target_images"] = [target.image for target in row.targets]
+    if row.shown_sizes is not None:
+        record["shown_sizes" if several else "shown_size"] = one_or_all(list(map(list, row.shown_sizes)))
     return record | row.extras
+
+
+def one_or_all(values: Sequence[Any]) -> Any:
+    """What is written about the pictures of a row: the value of one picture alone, the list of several.
+
+    Example:
+        >>> one_or_all(["a.png"]), one_or_all(["a.png", "b.png"])
+        ('a.png', ['a.png', 'b.png'])
+    """
+    return values[0] if len(values) == 1 else values
 
 
 def write_rows(rows: Sequence[Row], path: str | Path) -> None:
@@ -688,10 +887,14 @@ def rows_digest(rows: Sequence[Row]) -> str:
     """SHA-256 over what a training reads of its rows; without folders, so that a data set may move."""
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(json.dumps(as_record(row) | {"size": row.size}, sort_keys=True).encode())
+        sizes = one_or_all([picture.size for picture in row.pictures])
+        digest.update(json.dumps(as_record(row) | {"size": sizes}, sort_keys=True).encode())
     return digest.hexdigest()
 
 
 def with_shown_tokens(rows: Sequence[Row], tokens: int, *, factor: int) -> list[Row]:
     """Every row shown at the same budget of visual tokens, in place of resolution selection."""
-    return [dataclasses.replace(row, shown_size=shown_size(row.size, tokens, factor=factor)) for row in rows]
+    return [
+        row.shown_at([shown_size(picture.size, tokens, factor=factor) for picture in row.pictures])
+        for row in rows
+    ]

@@ -17,15 +17,17 @@ Fingerprints = Mapping[Path, Fingerprint]
 
 
 class Leak(NamedTuple):
-    """A row whose picture, or a near-duplicate of it, is in another data set.
+    """A row of which a picture, or a near-duplicate of it, is in another data set.
 
     Attributes:
         row: the row.
+        image: its picture; of several the one that is nearest to one there.
         other: the picture there; of several the nearest.
         distance: bits in which the two differ.
     """
 
     row: Row
+    image: Path
     other: Path
     distance: int
 
@@ -62,7 +64,13 @@ def find_leaks(
         for one, other, apart in pairs.tolist():
             found = apart, theirs[other]
             nearest[mine[one]] = min(nearest.get(mine[one], found), found)
-    return [Leak(row, nearest[row.image][1], nearest[row.image][0]) for row in rows if row.image in nearest]
+    leaks = []
+    for row in rows:
+        of_row = [(*nearest[each], each) for each in _images(row) if each in nearest]
+        if of_row:
+            apart, other, image = min(of_row)
+            leaks.append(Leak(row, image, other, apart))
+    return leaks
 
 
 def split(
@@ -75,7 +83,7 @@ def split(
 ) -> Parts:
     """Divide rows by picture: all rows of a picture and of its near-duplicates stay together.
 
-    Groups are dealt in random order, each to the part that lacks most rows.
+    So do the pictures of one row. Groups are dealt in random order, each to the part that lacks most rows.
 
     Args:
         rows: of a data set.
@@ -91,7 +99,10 @@ def split(
         told = ", ".join(f"{name} {share:g}" for name, share in shares.items())
         raise UserError(f"shares must be positive and sum to 1, got {told}")
     pictures = _pictures(rows)
-    groups = _groups([prints[each] for each in pictures], distance)
+    numbers = {path: number for number, path in enumerate(pictures)}
+    together = [[numbers[row.image], numbers[each]] for row in rows for each in _images(row)]
+    alike = _alike([prints[each] for each in pictures], distance)
+    groups = _components(len(pictures), np.concatenate([alike, np.array(together, dtype=np.int64)]))
     group_of = dict(zip(pictures, groups.tolist(), strict=True))
     sizes = np.bincount([group_of[row.image] for row in rows])
     lacking = {name: share * len(rows) for name, share in shares.items()}
@@ -108,24 +119,29 @@ def split(
             raise UserError(
                 f"{name} would be empty: the {len(rows)} rows are about {len(sizes)} pictures that differ"
             )
-    members = [[pictures[i] for i in np.flatnonzero(groups == group)] for group in np.unique(groups)]
-    return Parts(parts, [each for each in members if len(each) > 1])
+    found_alike: dict[int, list[Path]] = {}
+    for path, first in zip(pictures, alike[:, 1].tolist(), strict=True):
+        found_alike.setdefault(first, []).append(path)
+    return Parts(parts, [each for each in found_alike.values() if len(each) > 1])
+
+
+def _images(row: Row) -> list[Path]:
+    return [picture.image for picture in row.pictures]
 
 
 def _pictures(rows: Sequence[Row]) -> list[Path]:
-    return list(dict.fromkeys(row.image for row in rows))
+    return list(dict.fromkeys(path for row in rows for path in _images(row)))
 
 
-def _groups(prints: Sequence[Fingerprint], distance: int) -> NDArray[np.int64]:
-    """The number of each picture's group: pictures that a chain of near-duplicates connects."""
-    edges = np.empty((0, 2), dtype=np.int64)
-    groups = np.arange(len(prints))
+def _alike(prints: Sequence[Fingerprint], distance: int) -> NDArray[np.int64]:
+    """(n, 2) each picture, and the first of those that a chain of near-duplicates connects with it."""
+    edges = np.stack([np.arange(len(prints))] * 2, axis=1)
     for pairs in near_duplicates(prints, prints, distance):
         groups = _components(len(prints), np.concatenate([edges, pairs[:, :2]]))
         # Who is connected with whom is kept, not the pairs: of 10,000 frames of a film there are 50 million.
         _, first = np.unique(groups, return_index=True)
         edges = np.stack([np.arange(len(prints)), first[groups]], axis=1)
-    return groups
+    return edges
 
 
 def _components(count: int, edges: NDArray[np.int64]) -> NDArray[np.int64]:

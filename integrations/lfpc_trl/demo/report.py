@@ -3,14 +3,13 @@
 There is no script in it, and whatever a model wrote is put there as text, never as HTML.
 """
 
-import dataclasses
 import io
 import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -19,16 +18,13 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 from PIL import Image
 
+from lfpc_trl.demo.goals import Results, check_goals, is_known
 from lfpc_trl.evaluate.in_process import Trajectory
 from lfpc_trl.files import write_whole
 from lfpc_trl.html.standalone import COLOURS, draw, jpeg_url, template
 from lfpc_trl.pictures.originals import load_original
 from lfpc_trl.pictures.sizes import show
 from lfpc_trl.rollouts.turns import parts_of
-
-Results = Mapping[str, Mapping[str, Any]]
-"""Phase name to its metrics, as `evaluate` returns them. Beside them may stand `seconds` (by step) and
-`selection` (by data set: the summaries of `select_resolution`)."""
 
 Curves = Mapping[str, Sequence[Mapping[str, Any]]]
 """Phase name to the records of its trainer's log, each with `step`."""
@@ -84,85 +80,6 @@ _CURVE_NAMES = {"stage1": "stage 1", "stage2": "stage 2", "control": "control"}
 _DASHES = {"stage1": "-", "stage2": "-", "control": (0, (4, 2))}
 
 
-@dataclasses.dataclass(frozen=True)
-class Goal:
-    """One thing the training was meant to reach, and whether it did.
-
-    Attributes:
-        text: What was asked for, in words.
-        met: Whether the numbers say so.
-        numbers: The numbers, in words.
-    """
-
-    text: str
-    met: bool
-    numbers: str
-
-
-def check_goals(results: Results) -> list[Goal]:
-    """Hold the results against what LFPC promises; the verdict is taken from the numbers as they are.
-
-    Args:
-        results: Metrics by phase. Goals whose phases or numbers are missing are left out.
-
-    Returns:
-        The goals of both stages, met or not.
-    """
-    warm, first, second, control = (results.get(name, {}) for name in PHASES)
-    goals: list[Goal] = []
-
-    def goal(text: str, values: Sequence[Any], met: Any, numbers: str) -> None:
-        if all(_known(value) for value in values):
-            shown = [value if isinstance(value, str) else float(value) for value in values]
-            goals.append(Goal(text, bool(met(*shown)), numbers.format(*shown)))
-
-    goal(
-        "Stage 1 lifts accuracy by 25 points or more",
-        (warm.get("accuracy"), first.get("accuracy")),
-        lambda before, after: after - before >= 0.25,
-        "from {0:.0%} to {1:.0%}",
-    )
-    goal(
-        "Stage 1 reaches an accuracy of 80 % or more",
-        (first.get("accuracy"),),
-        lambda after: after >= 0.8,
-        "{0:.0%}",
-    )
-    goal(
-        "After stage 1 the answers hang on the crops: noise in their place costs 30 points or more",
-        (first.get("accuracy"), first.get("accuracy_noise_crop")),
-        lambda after, noise: after - noise >= 0.3,
-        "from {0:.0%} to {1:.0%}",
-    )
-    goal(
-        "Noise crops leave the form of the replies intact (at most 10 points lost)",
-        (first.get("format"), first.get("format_noise_crop")),
-        lambda kept, noise: kept - noise <= 0.1,
-        "well-formed {0:.0%}, with noise {1:.0%}",
-    )
-    for key, text, sign, pattern in (
-        ("iou", "Stage 2 matches the region better than stage 1 and the control (IoU higher)", 1, ".2f"),
-        ("bbox_ratio", "Stage 2 crops less of the picture than stage 1 and the control", -1, ".1%"),
-    ):
-        goal(
-            text,
-            (second.get(key), first.get(key), control.get(key)),
-            lambda this, one, other, sign=sign: sign * this > max(sign * one, sign * other),
-            f"{{0:{pattern}}} against {{1:{pattern}}} and {{2:{pattern}}}",
-        )
-    for key, text, pattern in (
-        ("overlap", "Stage 2's smaller crops still hold what is needed (overlap not lower)", ".2f"),
-        ("accuracy", "Stage 2 keeps the accuracy (not lower than stage 1 and the control)", ".0%"),
-    ):
-        goal(
-            text,
-            (second.get(key), first.get(key), control.get(key)),
-            lambda this, one, other: this >= max(one, other),
-            f"{{0:{pattern}}} against {{1:{pattern}}} and {{2:{pattern}}}",
-        )
-    return goals
-
-
 def write_report(
     path: str | Path,
     *,
@@ -178,7 +95,7 @@ def write_report(
     Args:
         path: Where to write; an existing file is replaced.
         results: Metrics by phase (`warm`, `stage1`, `stage2`, `control`; any may be missing), and, if wanted,
-            `seconds` and `selection`.
+            `differences`, `seconds` (by step) and `selection` (by data set, of `select_resolution`).
         curves: Logs by phase (`stage1`, `stage2`, `control`).
         trajectories: What each phase did on the same questions; they are matched by row id.
         settings: Facts about settings and machine, shown as a list at the end.
@@ -193,7 +110,6 @@ def write_report(
     html = template("report.html.jinja").render(
         phases={name: PHASES[name] for name in phases},
         questions=_questions(results),
-        luck=_luck(results),
         headline=_headline(results),
         story=_story(results),
         goals=check_goals(results),
@@ -219,12 +135,8 @@ def write_report(
 # Words and numbers
 
 
-def _known(value: object) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and math.isfinite(value)
-
-
 def _number(value: Any, kind: str) -> str:
-    if not _known(value):
+    if not is_known(value):
         return "n/a"
     return format(value, _FORMATS[kind])
 
@@ -236,12 +148,6 @@ def _plain(value: Any) -> str:
 
 def _questions(results: Results) -> int:
     return max((int(results[name].get("questions", 0)) for name in PHASES if name in results), default=0)
-
-
-def _luck(results: Results) -> str:
-    """The difference of two accuracies that chance alone could make, in points (95 %, worst case)."""
-    questions = _questions(results)
-    return f"{196 * math.sqrt(0.5 / questions):.0f}" if questions else ""
 
 
 def _headline(results: Results) -> list[tuple[str, str, str]]:
@@ -273,7 +179,7 @@ def _headline(results: Results) -> list[tuple[str, str, str]]:
             (first.get("bbox_ratio"), second.get("bbox_ratio")),
         ),
     ]
-    return [tile[:3] for tile in tiles if all(_known(value) for value in tile[3])]
+    return [tile[:3] for tile in tiles if all(is_known(value) for value in tile[3])]
 
 
 def _story(results: Results) -> list[tuple[str, str]]:
@@ -283,7 +189,7 @@ def _story(results: Results) -> list[tuple[str, str]]:
 
     def number(phase: Mapping[str, Any], key: str) -> float:
         value = phase.get(key)
-        return float(value) if _known(value) else math.nan
+        return float(value) if is_known(value) else math.nan
 
     def rate(phase: Mapping[str, Any], key: str) -> str:
         return _number(phase.get(key), "rate")
@@ -388,7 +294,7 @@ def _table(results: Results, phases: Sequence[str]) -> list[tuple[str, str, list
     rows = []
     for key, name, kind, meaning in _TABLE:
         values = [results.get(phase, {}).get(key) for phase in phases]
-        if any(_known(value) for value in values):
+        if any(is_known(value) for value in values):
             rows.append((name, meaning, [_number(value, kind) for value in values]))
     return rows
 
@@ -400,7 +306,7 @@ def _conditions(results: Results, phases: Sequence[str]) -> list[tuple[str, str,
         bars = [
             (name, _number(value, "rate"), float(value))
             for key, name in _CONDITIONS
-            if _known(value := results.get(phase, {}).get(key))
+            if is_known(value := results.get(phase, {}).get(key))
         ]
         if bars:
             groups.append((phase, PHASES[phase], bars))
@@ -430,7 +336,7 @@ def _series(records: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.float6
     points = [
         (float(record["step"]), float(record[key]))
         for record in records
-        if _known(record.get(key)) and _known(record.get("step"))
+        if is_known(record.get(key)) and is_known(record.get("step"))
     ]
     return np.array(points, dtype=np.float64).reshape(-1, 2)
 

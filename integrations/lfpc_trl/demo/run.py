@@ -38,22 +38,35 @@ WORKERS = 2
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """How much of everything the demo does. A picture carries three signs, hence three questions."""
+    """How much of everything the demo does. A picture carries three signs, hence three questions.
 
-    stage1_pictures: int = 64
-    stage2_pictures: int = 64
-    test_pictures: int = 80
-    stage1_steps: int = 32
-    stage2_steps: int = 42
+    Attributes:
+        stage1_pictures: to train on in stage 1.
+        stage2_pictures: to train on in stage 2.
+        test_pictures: to evaluate on.
+        condition_pictures: the first of these; on them crops are replaced, too, and the tool is taken away.
+        stage1_steps: of stage 1.
+        stage2_steps: of stage 2 and of its control.
+        prompts_per_step: questions of a step.
+        num_generations: rollouts of a question.
+    """
+
+    stage1_pictures: int = 28
+    stage2_pictures: int = 24
+    test_pictures: int = 320
+    condition_pictures: int = 24
+    stage1_steps: int = 10
+    stage2_steps: int = 8
     prompts_per_step: int = 8
     num_generations: int = 8
 
 
 FULL = Scale()
-QUICK = Scale(8, 8, 10, 4, 4, 4, 4)
+QUICK = Scale(8, 8, 10, 10, 4, 4, 4, 4)
 
 TEMPERATURE = 0.5
-"""Of all sampling, in training and evaluation: a small model is less sure of its boxes than a large one."""
+"""Of the rollouts of training: a small model is less sure of its boxes than a large one. The evaluation
+decodes greedily, as the paper does, so that no draw decides what is right."""
 FINEST, COARSEST = 216, 54
 """Visual tokens of the finest overview (the small model's own limit) and of the coarsest."""
 CROP_TOKENS = 64
@@ -65,8 +78,8 @@ SMALL_MODEL = {
     "trajectory_tokens": 512,
     "max_turns": 3,
     "max_crops": 2,
-    # 150 times the paper's rate: the model is four orders of magnitude smaller.
-    "learning_rate": 1.5e-4,
+    # 200 times the paper's rate: the model is four orders of magnitude smaller.
+    "learning_rate": 2e-4,
     "save_every": 10,
 }
 
@@ -222,13 +235,12 @@ def recipe_of(name: str, scale: Scale, seed: int) -> Any:
 
 
 def evaluate_model(output: Path, scale: Scale, seed: int, report: Report, *, name: str) -> Any:
-    """Evaluate one model on the test pictures, shown at the coarsest overview."""
-    del scale
+    """Evaluate one model on the test pictures, shown at the coarsest overview, greedily."""
     _be_quiet()
     import torch
 
     from lfpc_trl.data.rows import read_rows, with_shown_tokens
-    from lfpc_trl.evaluate.in_process import RUNS, evaluate
+    from lfpc_trl.evaluate.in_process import FOUR, Evaluation, evaluate
     from lfpc_trl.models.families import family_of
     from lfpc_trl.models.processors import factor, load_processor
     from lfpc_trl.models.weights import load_model
@@ -240,39 +252,44 @@ def evaluate_model(output: Path, scale: Scale, seed: int, report: Report, *, nam
     rows = with_shown_tokens(
         read_rows(output / "data" / "test.jsonl", require_targets=True), COARSEST, factor=side
     )
-    done = 0
+    some = rows[: 3 * scale.condition_pictures]
+    done, total = 0, len(rows) + len(FOUR) * len(some)
 
     def progress(count: int) -> None:
         nonlocal done
         done += count
-        report(done, RUNS * len(rows))
+        report(done, total)
 
-    return evaluate(
-        model,
-        processor,
-        rows,
-        crop_settings=CropSettings(
-            family_of(output / name).frame_as(), side, crop_tokens=CROP_TOKENS, max_crops=2
-        ),
-        max_turns=3,
-        max_new_tokens=48,
-        temperature=TEMPERATURE,
-        seed=seed,
-        batch_size=60,
-        progress=progress,
+    own, others = (
+        evaluate(
+            model,
+            processor,
+            asked,
+            crop_settings=CropSettings(
+                family_of(output / name).frame_as(), side, crop_tokens=CROP_TOKENS, max_crops=2
+            ),
+            max_turns=3,
+            max_new_tokens=48,
+            seed=seed,
+            batch_size=60,
+            conditions=conditions,
+            progress=progress,
+        )
+        for asked, conditions in ((rows, ("predicted",)), (some, FOUR))
     )
+    metrics = others.metrics | {key: value for key, value in own.metrics.items() if value is not None}
+    return Evaluation(metrics, own.trajectories, own.seconds + others.seconds)
 
 
 def warm_up(output: Path, scale: Scale, seed: int, report: Report) -> None:
-    """Train the warm checkpoint from nothing."""
-    del scale
+    """Train the warm checkpoint from nothing, with the seed of the one that is shipped."""
+    del scale, seed
     from lfpc_trl.demo import warm_up as script
 
     total = sum(phase.steps for phase in script.PHASES)
     before = {p.name: sum(q.steps for q in script.PHASES[:i]) for i, p in enumerate(script.PHASES)}
     script.warm_up(
         output / "warm",
-        seed=seed,
         on_step=lambda phase, step, _steps, _stats: report(before[phase] + step, total),
         workers=1,
     )
@@ -362,6 +379,11 @@ class Demo:
             },
         }
         if self.from_scratch:
+            from lfpc_trl.demo.warm_up import HOURS
+
+            print(
+                f"training the checkpoint from nothing first: about {HOURS:g} hours on one core", flush=True
+            )
             plan["warm"] = ("warm checkpoint", warm_up, {}, ())
         else:
             self._copy_warm_checkpoint()
@@ -419,11 +441,17 @@ class Demo:
                 self._bars[title].show(done, total)
 
     def _write(self, models: tuple[str, ...]) -> dict[str, Any]:
+        from lfpc_trl.demo.goals import differences_between, intervals_of
         from lfpc_trl.demo.report import write_report
         from lfpc_trl.runs.directory import read_metrics
 
         evaluations = {name: self.outcomes[f"evaluate {name}"] for name in models}
-        results: dict[str, Any] = {name: evaluation.metrics for name, evaluation in evaluations.items()}
+        trajectories = {name: evaluation.trajectories for name, evaluation in evaluations.items()}
+        results: dict[str, Any] = {
+            name: evaluation.metrics | {"intervals": intervals_of(evaluation.trajectories)}
+            for name, evaluation in evaluations.items()
+        }
+        results["differences"] = differences_between(trajectories)
         results["selection"] = self.outcomes["selection"]
         results["seconds"] = {name: round(value, 1) for name, value in self.seconds.items()}
         text = json.dumps(results, indent=1) + "\n"
@@ -432,8 +460,12 @@ class Demo:
             self.output / "report.html",
             results=results,
             curves={name: read_metrics(self.output / name) for name in ("stage1", "stage2", "control")},
-            trajectories={name: evaluation.trajectories for name, evaluation in evaluations.items()},
-            settings={"seed": self.seed, **dataclasses.asdict(self.scale), "temperature": TEMPERATURE},
+            trajectories=trajectories,
+            settings={
+                "seed": self.seed,
+                **dataclasses.asdict(self.scale),
+                "temperature of training": TEMPERATURE,
+            },
         )
         return results
 

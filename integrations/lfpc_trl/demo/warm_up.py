@@ -67,6 +67,8 @@ LEVELS = (216, 108, 54)
 READABLE_LEVELS = (216, 108)
 BACKGROUNDS, NEW_BACKGROUNDS = 48, 2
 """Backgrounds to choose from in a step, and how many of them the next step replaces."""
+HOURS = 3.1
+"""Of the whole warm-up on one core; see docs/results/checkpoint.md."""
 SAVE_EVERY = 100
 """Steps after which the state is saved, in the middle of a phase too."""
 TOOLS = [{"type": "function", "function": {"name": "image_zoom_in_tool"}}]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lfpc_rewards.rewards import OVERLAP_THRESHOLD
 from lfpc_trl.evaluate.summary import Columns
-from lfpc_trl.runs.reading import Run, conversation
+from lfpc_trl.runs.reading import Run, conversation, pictures_of
 
 LIMIT = 300
 """Rollouts on a page."""
@@ -120,13 +120,16 @@ def examples_of(
 
 
 def _shown(columns: dict[str, Any]) -> dict[str, Any]:
+    pictures = pictures_of(columns)
     return {
         "question": _short(columns["question"] or ""),
         "choices": [_short(each) for each in columns["choices"] or ()],
         "accepted": [_short(each) for each in columns["accepted"] or ()],
         "answer": None if columns["answer"] is None else _short(columns["answer"]),
         "ending": columns["ending"],
-        "size": columns["image_size"],
+        "sizes": pictures.sizes,
+        "box_images": pictures.box_images,
+        "target_images": pictures.target_images,
         "boxes": columns["boxes"] or [],
         "targets": columns["targets"] or [],
         "messages": [

@@ -15,7 +15,15 @@ from lfpc_trl.convert.pictures import Picture, PictureStore
 from lfpc_trl.convert.text import cell
 from lfpc_trl.data.columns import Columns
 from lfpc_trl.data.frames import frame_warning, read_with_warning, samples_of
-from lfpc_trl.data.rows import Boxes, Problem, Row, check_targets, in_one_line, read_columns
+from lfpc_trl.data.rows import (
+    Boxes,
+    Problem,
+    Row,
+    check_target_images,
+    check_targets,
+    in_one_line,
+    read_columns,
+)
 from lfpc_trl.data.sources import Record, read_records, short
 from lfpc_trl.errors import DataError, one_line
 from lfpc_trl.evaluate.layouts import (
@@ -133,7 +141,8 @@ def _layout_of(path: Path, columns: list[str], layout: str | None) -> str:
     for name, each in LAYOUTS.items():
         # A table of options that lacks one of its columns is not a file of our own.
         foreign = each.convert is None and "A" in columns
-        if name == (layout or name) and not foreign and set(each.needs) <= set(columns):
+        there = {*columns, "image"} if each.convert is None and "images" in columns else set(columns)
+        if name == (layout or name) and not foreign and set(each.needs) <= there:
             return name
     needs = "; ".join(
         f"{name} needs {', '.join(each.needs)}" for name, each in LAYOUTS.items() if name == (layout or name)
@@ -212,20 +221,24 @@ class _Reader:
         draft = item.draft
         if draft.id is None:
             raise DataError("index is missing")
-        picture = self._picture(draft.picture)
+        places = [draft.picture] if isinstance(draft.picture, Place) else draft.picture
+        pictures = [self._picture(each) for each in places]
         bare = dataclasses.replace(draft, regions=None)
-        row = as_row_about(bare, picture, self._folder.parent, layout=item.box_layout, name="")
-        regions = None
+        row = as_row_about(bare, pictures, self._folder.parent, layout=item.box_layout, name="")
+        regions: tuple[Boxes, ...] | None = None
+        on: tuple[int, ...] = ()
         if draft.regions is not None:
+            images = draft.target_images
             try:
+                numbers = check_target_images(images, len(draft.regions), len(pictures))
                 pixels = [
-                    original_boxes(region, item.box_layout, picture, upright=False).tolist()
-                    for region in draft.regions
+                    original_boxes(region, item.box_layout, pictures[number - 1], upright=False).tolist()
+                    for region, number in zip(draft.regions, numbers, strict=True)
                 ]
-                regions = check_targets(pixels, row.size)
+                regions, on = check_targets(pixels, [each.size for each in row.pictures], images)
             except DataError as error:
                 raise DataError(f"{item.boxes}: {error}") from None
-        return dataclasses.replace(row, regions=regions, place=place)
+        return dataclasses.replace(row, regions=regions, target_images=on, place=place)
 
     def _picture(self, place: Place) -> Picture:
         """Where a picture is; one that is inside the file is kept, one that is a file stays where it is.
@@ -249,7 +262,8 @@ class _Reader:
     def _enter(self, row: Row, order: str, place: str) -> str:
         """The id of the question that a row asks: same picture, same words, same options in any order."""
         choices = row.choices or ()
-        key = "\0".join([row.image.name, row.question, *sorted(choices)])
+        names = [picture.image.name for picture in row.pictures]
+        key = "\0".join([*names, row.question, *sorted(choices)])
         question_id = hashlib.sha256(key.encode()).hexdigest()[:_DIGITS]
         right = choices[ord(row.answer[0]) - ord("A")]
         group = self._groups.setdefault(question_id, _Group(right, len(choices)))
@@ -313,7 +327,8 @@ def _together(questions: Iterable[Question]) -> list[Question]:
 
 # --- boxes beside a benchmark ------------------------------------------------------------------------
 
-_Regions = tuple[Boxes, ...]
+_Regions = tuple[tuple[Boxes, ...], tuple[int, ...]]
+"""`Row.regions` and `Row.target_images`."""
 _ROW, _QUESTION = ("index", "id"), "question_id"
 
 
@@ -344,7 +359,8 @@ def _with_boxes(questions: list[Question], path: Path) -> tuple[list[Question], 
             if (first := first_use.setdefault((name == _QUESTION, key), place)) != place:
                 raise DataError(f"{name} must be unique, got {key!r} as in {first}")
             for question in named:
-                regions = check_targets(record.get("targets"), question.row.size)
+                sizes = [picture.size for picture in question.row.pictures]
+                regions = check_targets(record.get("targets"), sizes, record.get("target_images"))
                 if name == _QUESTION:
                     shared[_shown_in(question)] = regions
                 else:
@@ -361,7 +377,9 @@ def _with_boxes(questions: list[Question], path: Path) -> tuple[list[Question], 
     complete = [
         question
         if regions is None
-        else dataclasses.replace(question, row=dataclasses.replace(question.row, regions=regions))
+        else dataclasses.replace(
+            question, row=dataclasses.replace(question.row, regions=regions[0], target_images=regions[1])
+        )
         for question, regions in zip(questions, found, strict=True)
     ]
     bare = [question.row for question in complete if question.row.regions is None]

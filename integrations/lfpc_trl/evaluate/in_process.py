@@ -15,7 +15,7 @@ from typing import Any
 
 from lfpc_trl.data.rows import Row
 from lfpc_trl.evaluate.conditions import Condition, choose
-from lfpc_trl.evaluate.questions import Question
+from lfpc_trl.evaluate.questions import Question, item_key
 from lfpc_trl.evaluate.work import Asking, EvaluationWork
 from lfpc_trl.jobs.workers import Failure
 from lfpc_trl.models.engines import TransformersEngine
@@ -123,7 +123,7 @@ def evaluate(
     wanted = choose(asked if all(row.regions is not None for row in rows) else asked - {"target"}, rows)
     items: dict[str, list[Asking]] = defaultdict(list)
     for index, row in enumerate(rows):
-        items[str(row.image)].append(Asking("", Question(row, str(index)), wanted))
+        items[item_key(row)].append(Asking("", Question(row, str(index)), wanted))
     work = EvaluationWork(
         TransformersEngine(model, processor),
         crop_settings,

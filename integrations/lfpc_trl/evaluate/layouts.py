@@ -12,7 +12,7 @@ from typing import NamedTuple
 from lfpc_trl.convert.drafts import Draft, Place
 from lfpc_trl.convert.formats import from_choice_table, from_vstar, read_vstar
 from lfpc_trl.convert.text import cell, plain_question
-from lfpc_trl.convert.verl import only_of_list, only_picture
+from lfpc_trl.convert.verl import items_of, only_of_list, only_picture
 from lfpc_trl.data.boxes import Layout as BoxLayout
 from lfpc_trl.data.choices import split_choices
 from lfpc_trl.data.sources import Record, read_records, short
@@ -77,7 +77,7 @@ class Layout(NamedTuple):
 
 def _from_table(record: Record, source: Source) -> Item:
     """VLMEvalKit's table: `index, question, A, B, ..., answer, category, image`; TreeBench adds boxes."""
-    draft = from_choice_table(record, _picture(record.get("image"), source))
+    draft = from_choice_table(record, _pictures(record.get("image"), source))
     draft.answer = [_letter(cell(record, "answer"), draft.choices, "answer")]
     return Item(draft, draft.extras.pop("x_category"), boxes="target_instances")
 
@@ -93,6 +93,12 @@ def _from_hr_bench(record: Record, source: Source) -> Item:
     if order is None:
         raise DataError("cycle_category is missing")
     return item._replace(category=_SUBSETS.get(item.category, item.category), order=order)
+
+
+def _pictures(images: object, source: Source) -> Place | list[Place]:
+    """The picture of a row, or its pictures, as VLMEvalKit lists them, also in a text."""
+    found = items_of(images)
+    return [_picture(image, source) for image in found] if len(found) > 1 else _picture(images, source)
 
 
 def _picture(image: object, source: Source) -> Place:

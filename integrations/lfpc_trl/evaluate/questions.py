@@ -5,6 +5,11 @@ from dataclasses import dataclass
 from lfpc_trl.data.rows import Problem, Row
 
 
+def item_key(row: Row) -> str:
+    """What the work is divided by: the picture of a row, or its pictures."""
+    return " + ".join(str(picture.image) for picture in row.pictures)
+
+
 @dataclass(frozen=True)
 class Question:
     """One row of a benchmark.

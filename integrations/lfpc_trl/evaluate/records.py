@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from lfpc_trl.data.rows import Row
+from lfpc_trl.data.rows import Row, one_or_all
 from lfpc_trl.errors import UserError
 from lfpc_trl.evaluate.conditions import Condition, applies
-from lfpc_trl.evaluate.questions import Benchmark
+from lfpc_trl.evaluate.questions import Benchmark, item_key
 from lfpc_trl.evaluate.work import Asking, Done, EvaluationWork, Item
 from lfpc_trl.jobs.journal import Record, read_journal
 from lfpc_trl.jobs.workers import Failure, Outcomes, Piece
@@ -28,7 +28,7 @@ from lfpc_trl.models.weights import fingerprint
 from lfpc_trl.pictures.sizes import Size, shown_size
 from lfpc_trl.rollouts.crop_tool import CropSettings
 from lfpc_trl.rollouts.generate import RolloutSettings
-from lfpc_trl.rollouts.prompts import asked, system_text
+from lfpc_trl.rollouts.prompts import asked, shown_in, system_text
 from lfpc_trl.rollouts.transcript import ending
 from lfpc_trl.runs.trajectories import thumbnail, without_pictures
 
@@ -38,7 +38,7 @@ class Key(NamedTuple):
 
     benchmark: str
     row_id: str
-    shown: Size
+    shown: tuple[Size, ...]
     condition: Condition
     sample: int
 
@@ -61,9 +61,9 @@ class Plan:
     samples: int
     factor: int
 
-    def size(self, row: Row, budget: int) -> Size:
-        """How a row is shown at a budget."""
-        return shown_size(row.size, budget, factor=self.factor)
+    def sizes(self, row: Row, budget: int) -> tuple[Size, ...]:
+        """How the pictures of a row are shown at a budget, which is for each of them."""
+        return tuple(shown_size(picture.size, budget, factor=self.factor) for picture in row.pictures)
 
     def conditions_of(self, row: Row) -> tuple[Condition, ...]:
         """The conditions that can be made for a row."""
@@ -74,10 +74,10 @@ class Plan:
         for benchmark in self.benchmarks:
             for question in benchmark.questions:
                 row = question.row
-                for size in dict.fromkeys(self.size(row, budget) for budget in self.budgets):
+                for sizes in dict.fromkeys(self.sizes(row, budget) for budget in self.budgets):
                     for condition in self.conditions_of(row):
                         for sample in range(self.samples):
-                            yield Key(benchmark.name, row.id, size, condition, sample)
+                            yield Key(benchmark.name, row.id, sizes, condition, sample)
 
 
 # --- journals ----------------------------------------------------------------------------------------
@@ -108,14 +108,14 @@ def records_header(
 def as_record(done: Done, max_turns: int) -> Record:
     """A finished rollout as a line of a journal."""
     row, rollout = done.rollout.row, done.rollout
-    assert row.shown_size is not None
-    messages, pictures = without_pictures(rollout.messages, first=1)
+    assert row.shown_sizes is not None
+    messages, pictures = without_pictures(rollout.messages, first=len(row.pictures))
     turns = 1 if done.condition == "no_tool" else max_turns
     record = {
         "benchmark": done.asking.benchmark,
         "id": row.id,
         "asked": asked(row, targets=_shows_targets(done.condition)),
-        "shown": list(row.shown_size),
+        "shown": one_or_all(list(map(list, row.shown_sizes))),
         "condition": done.condition,
         "sample": done.asking.sample,
         "messages": json.dumps(messages, default=str),  # ASCII: a model may write half a surrogate pair
@@ -125,9 +125,15 @@ def as_record(done: Done, max_turns: int) -> Record:
     }
     if done.condition == "predicted":
         record["first_turn"] = rollout.first_turn
-    if done.overview is not None:
-        record["overview"] = _text(thumbnail(done.overview))
+    if done.overviews is not None:
+        record["overview"] = one_or_all([_text(thumbnail(overview)) for overview in done.overviews])
     return record
+
+
+def overviews_in(record: Record) -> list[str]:
+    """The pictures as they were shown, of a record that has them."""
+    overview: str | list[str] = record["overview"]
+    return [overview] if isinstance(overview, str) else overview
 
 
 def _shows_targets(condition: Condition) -> bool:
@@ -164,14 +170,14 @@ def read_records(folder: Path, header: Mapping[str, Any], plan: Plan) -> dict[Ke
                     f"{rows[name].name}: its question, choices, picture or targets changed since {path} was "
                     "written; take another --output, or delete that file to ask again"
                 )
-            shown = (record["shown"][0], record["shown"][1])
+            shown = shown_in(record)
             records.setdefault(Key(*name, shown, record["condition"], record["sample"]), record)
     return records
 
 
 def open_items(plan: Plan, records: Mapping[Key, Record]) -> dict[str, Item]:
-    """What is not answered by these records, by picture."""
-    wanted: dict[tuple[str, str, Size, int], list[Condition]] = defaultdict(list)
+    """What is not answered by these records, by picture; see `item_key`."""
+    wanted: dict[tuple[str, str, tuple[Size, ...], int], list[Condition]] = defaultdict(list)
     for key in plan.wanted():
         if key not in records:
             wanted[key.benchmark, key.row_id, key.shown, key.sample].append(key.condition)
@@ -187,14 +193,14 @@ def open_items(plan: Plan, records: Mapping[Key, Record]) -> dict[str, Item]:
         before = records.get(Key(benchmark, row_id, shown, "predicted", sample))
         asking = Asking(
             benchmark,
-            replace(question, row=replace(question.row, shown_size=shown)),
+            replace(question, row=question.row.shown_at(shown)),
             tuple(conditions),
             sample,
             None if before is None else tuple(before["first_turn"]),
             (benchmark, row_id, shown) not in overviews,
         )
         overviews.add((benchmark, row_id, shown))
-        items[str(question.row.image)].append(asking)
+        items[item_key(question.row)].append(asking)
     return {picture: tuple(askings) for picture, askings in items.items()}
 
 
@@ -229,7 +235,7 @@ class MakeRecords:
 
 
 class Records:
-    """The work of an evaluation, its rollouts as records. The key of an item is its picture."""
+    """The work of an evaluation, its rollouts as records. The key of an item is that of its rows."""
 
     def __init__(self, engine: Engine, crops: CropSettings, settings: RolloutSettings) -> None:
         self._work, self._max_turns = EvaluationWork(engine, crops, settings), settings.max_turns

@@ -9,20 +9,19 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lfpc_trl.data.rows import Row
 from lfpc_trl.evaluate.questions import Benchmark, Question
-from lfpc_trl.evaluate.records import Key, Plan
+from lfpc_trl.evaluate.records import Key, Plan, overviews_in
 from lfpc_trl.files import whole_file
 from lfpc_trl.jobs.journal import Record
 from lfpc_trl.pictures.sizes import tokens_of
 from lfpc_trl.rollouts.crop_tool import CropSettings
-from lfpc_trl.rollouts.prompts import Block, Message, build_prompt, question_text
+from lfpc_trl.rollouts.prompts import Block, Message, build_prompt, question_blocks
 from lfpc_trl.rollouts.transcript import GroundingSettings, ScoredRollout, score_transcripts
-from lfpc_trl.runs.trajectories import DIRECTORY, Trajectory, as_columns, schema
+from lfpc_trl.runs.trajectories import DIRECTORY, Trajectory, about_pictures, as_columns, schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,8 +43,12 @@ class _Found(NamedTuple):
     record: Record
 
 
-def results_schema() -> "pa.Schema":
-    """The columns of results: those of a trajectory, and what an evaluation adds."""
+def results_schema(*, several: bool = False) -> "pa.Schema":
+    """The columns of results: those of a trajectory, and what an evaluation adds.
+
+    Args:
+        several: whether some question is about several pictures.
+    """
     import pyarrow as pa  # takes a while: not for those who only import the module
 
     added = pa.schema(
@@ -69,7 +72,7 @@ def results_schema() -> "pa.Schema":
             "seconds": pa.float64(),
         }
     )
-    return pa.schema([*added, *schema()])
+    return pa.schema([*added, *schema(several=several)])
 
 
 def write_results(
@@ -93,18 +96,21 @@ def write_results(
 
     folder = output / DIRECTORY
     folder.mkdir(parents=True, exist_ok=True)
-    overviews = {key[:3]: record["overview"] for key, record in records.items() if "overview" in record}
+    overviews = {key[:3]: overviews_in(record) for key, record in records.items() if "overview" in record}
     files = []
     for number, benchmark in enumerate(plan.benchmarks, start=1):
         path = folder / f"{number:02d}-{_safe(benchmark.name)}.parquet"
+        columns_of = results_schema(
+            several=any(len(question.row.pictures) > 1 for question in benchmark.questions)
+        )
         with (
             whole_file(path) as draft,
-            parquet.ParquetWriter(draft, results_schema(), compression="zstd") as writer,
+            parquet.ParquetWriter(draft, columns_of, compression="zstd") as writer,
         ):
             found = _rollouts(plan, benchmark, records)
             while together := list(itertools.islice(found, ROWS_TOGETHER)):
                 columns = _columns(together, overviews, crops, grounding)
-                writer.write_table(pa.Table.from_pylist(columns, schema=results_schema()))
+                writer.write_table(pa.Table.from_pylist(columns, schema=columns_of))
         files.append(path)
     for path in [*folder.glob("*.parquet"), *folder.glob("*.tmp")]:
         if path not in files:
@@ -122,16 +128,16 @@ def _rollouts(plan: Plan, benchmark: Benchmark, records: Mapping[Key, Record]) -
     for group, question in enumerate(benchmark.questions):
         row = question.row
         for budget in plan.budgets:
-            size = plan.size(row, budget)
+            sizes = plan.sizes(row, budget)
             wanted = itertools.product(plan.conditions_of(row), range(plan.samples))
             for rollout, (condition, sample) in enumerate(wanted):
-                key = Key(benchmark.name, row.id, size, condition, sample)
+                key = Key(benchmark.name, row.id, sizes, condition, sample)
                 yield _Found(group, rollout, budget, question, key, records[key])
 
 
 def _columns(
     found: Sequence[_Found],
-    overviews: Mapping[Any, str],
+    overviews: Mapping[Any, list[str]],
     crops: CropSettings,
     grounding: GroundingSettings,
 ) -> list[dict[str, Any]]:
@@ -146,18 +152,20 @@ def _columns(
 
 
 def _shown(found: _Found) -> Row:
-    return replace(found.question.row, shown_size=found.key.shown)
+    return found.question.row.shown_at(found.key.shown)
 
 
 def _trajectory(
-    found: _Found, completion: list[Message], score: ScoredRollout, overview: str, crops: CropSettings
+    found: _Found, completion: list[Message], score: ScoredRollout, overviews: list[str], crops: CropSettings
 ) -> Trajectory:
     row, record = found.question.row, found.record
-    shown: list[Block] = [
-        {"type": "image", "thumbnail": 0},
-        {"type": "text", "text": question_text(row)},
-    ]
-    prompt = build_prompt(crops.frame, shown, tools=found.key.condition != "no_tool")
+    shown: list[Block] = [{"type": "image", "thumbnail": number} for number in range(len(overviews))]
+    prompt = build_prompt(
+        crops.frame,
+        question_blocks(row, shown),
+        tools=found.key.condition != "no_tool",
+        pictures=len(row.pictures),
+    )
     return Trajectory(
         step=found.budget,
         group=found.group,
@@ -166,18 +174,16 @@ def _trajectory(
         question=row.question,
         choices=row.choices,
         accepted=row.answer,
-        image=str(row.image),
-        image_size=row.size,
         messages=[*prompt, *completion],
-        thumbnails=tuple(base64.b64decode(each) for each in (overview, *record["pictures"])),
+        thumbnails=tuple(base64.b64decode(each) for each in (*overviews, *record["pictures"])),
         answer=score.answer,
         ending=record["ending"],
         masked=False,
         boxes=score.crops,
-        targets=None if row.regions is None else [region.tolist() for region in row.regions],
         scores={name: _or_none(getattr(score, name)) for name in _SCORES},
         reward=_or_none(score.accuracy),
         advantage=None,
+        **about_pictures(row, score.crop_images),
     )
 
 
@@ -196,7 +202,7 @@ def _measures(found: _Found, score: ScoredRollout, crops: CropSettings) -> dict[
         "crops": len(score.crops),
         "failed_calls": score.failed_calls,
         **{name: _or_none(getattr(score, name)) for name in _CROP_MEASURES},
-        "shown_tokens": tokens_of(found.key.shown, crops.factor),
+        "shown_tokens": sum(tokens_of(size, crops.factor) for size in found.key.shown),
         "seconds": found.record["seconds"],
     }
 

@@ -9,16 +9,15 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from PIL import Image
 
+from lfpc_trl.data.rows import Picture
 from lfpc_trl.evaluate.conditions import Condition, begins_as_predicted, crops_under
 from lfpc_trl.evaluate.questions import Question
 from lfpc_trl.jobs.workers import Failure
 from lfpc_trl.models.engines import Engine
 from lfpc_trl.pictures.originals import load_original, load_shown
-from lfpc_trl.pictures.sizes import Size
 from lfpc_trl.rollouts.crop_tool import CropSettings
 from lfpc_trl.rollouts.generate import Job, Rollout, RolloutSettings, stream_rollouts
 
@@ -36,7 +35,7 @@ class Asking:
         conditions: those whose rollouts are wanted.
         sample: which of several draws.
         first_turn: that of `predicted`, where it is known and `predicted` is not wanted.
-        needs_overview: whether the picture as it is shown is wanted with the first of these rollouts.
+        needs_overview: whether the pictures as they are shown are wanted with the first of these rollouts.
     """
 
     benchmark: str
@@ -48,7 +47,7 @@ class Asking:
 
 
 Item = tuple[Asking, ...]
-"""All that is asked about one picture. Its key is the picture's path."""
+"""All that is asked about one picture, or about the same several. Its key is their path."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class Done:
         asking: what was asked.
         condition: under which condition.
         rollout: what the model did.
-        overview: the picture as it was shown, if this rollout is to bring it.
+        overviews: the pictures as they were shown, if this rollout is to bring them.
         last: whether its item is done with it.
     """
 
@@ -68,7 +67,7 @@ class Done:
     asking: Asking
     condition: Condition
     rollout: Rollout
-    overview: Image.Image | None
+    overviews: list[Image.Image] | None
     last: bool
 
 
@@ -143,11 +142,11 @@ class _Desk:
 
     def _open(self, key: str, askings: Item) -> None:
         rows = [asking.question.row for asking in askings]
-        sizes = {row.shown_size for row in rows if row.shown_size is not None}
+        shown = dict.fromkeys(picture for row in rows for picture in row.pictures)
         item = _Open(
             key,
             sum(len(asking.conditions) for asking in askings),
-            self._threads.submit(_render, rows[0].image, sizes),
+            self._threads.submit(_render, list(shown)),
         )
         for asking in askings:
             waits = "predicted" in asking.conditions
@@ -188,15 +187,24 @@ class _Desk:
         if isinstance(outcome, Exception):
             item.failed = True
             self._waiting = deque(each for each in self._waiting if self._places[each].item is not item)
-            yield Failure((item.key,), f"{asking.question.row.image}: {outcome}")
+            yield Failure((item.key,), f"{item.key}: {outcome}")
             return
         item.left -= 1
-        overview, size = None, outcome.row.shown_size
-        if asking.needs_overview and size is not None and id(asking) not in item.shown:
+        overviews = None
+        if asking.needs_overview and id(asking) not in item.shown:
             item.shown.add(id(asking))
-            overview = load_shown(outcome.row.image, size)
-        yield Done(item.key, asking, place.condition, outcome, overview, item.left == 0)
+            overviews = [
+                load_shown(picture.image, picture.shown_size)
+                for picture in outcome.row.pictures
+                if picture.shown_size is not None
+            ]
+        yield Done(item.key, asking, place.condition, outcome, overviews, item.left == 0)
 
 
-def _render(path: Path, sizes: Iterable[Size]) -> list[Image.Image]:
-    return [load_original(path), *(load_shown(path, size) for size in sizes)]
+def _render(pictures: Iterable[Picture]) -> list[Image.Image]:
+    found = []
+    for picture in pictures:
+        found.append(load_original(picture.image))
+        if picture.shown_size is not None:
+            found.append(load_shown(picture.image, picture.shown_size))
+    return found

@@ -89,10 +89,12 @@ def boxes_of_rows(rows: Sequence[Row]) -> Iterator[Source]:
     """Every target box of the rows, each once."""
     seen = set()
     for row in rows:
-        for box in (tuple(box) for region in row.regions or () for box in region.tolist()):
-            if (row.image, box) not in seen:
-                seen.add((row.image, box))
-                yield Source(row.image, row.size, box, row.name)
+        for target in row.targets:
+            picture = row.pictures[target.image - 1]
+            for box in map(tuple, target.boxes.tolist()):
+                if (picture.image, box) not in seen:
+                    seen.add((picture.image, box))
+                    yield Source(picture.image, picture.size, box, row.name)
 
 
 def boxes_of_coco(
@@ -273,8 +275,10 @@ def check_cue(row: Row) -> None:
     """Refuse a row that is no cue.
 
     Raises:
-        DataError: it has not exactly one target, or no scale.
+        DataError: it has not exactly one picture and one target, or no scale.
     """
+    if len(row.pictures) > 1:
+        raise DataError(f"{row.name}: a cue has one picture, got {len(row.pictures)}")
     if row.regions is None or len(row.regions) != 1 or len(row.regions[0]) != 1:
         raise DataError(f"{row.name}: a cue has one target box; make cues with lfpc locus-data")
     scale = row.extras.get(SCALE)

@@ -128,15 +128,20 @@ def suppress_context(rows: Sequence[Row], folder: Path) -> list[Row]:
     for number, row in enumerate(rows):
         if row.regions is None:
             raise ValueError(f"{row.name} has no targets, so nothing can be kept")
-        original = load_original(row.image)
-        picture = Image.new("RGB", original.size)
-        for region in row.regions:
-            left, top = np.floor(region[-1][:2]).astype(int).tolist()
-            right, bottom = np.ceil(region[-1][2:]).astype(int).tolist()
-            picture.paste(original.crop((left, top, right, bottom)), (left, top))
-        path = folder / f"{number:06d}.png"
-        picture.save(path)
-        blacked.append(replace(row, image=path.absolute()))
+        paths = []
+        for image, shown in enumerate(row.pictures, start=1):
+            original = load_original(shown.image)
+            picture = Image.new("RGB", original.size)
+            for target in row.targets:
+                if target.image == image:
+                    left, top = np.floor(target.boxes[-1][:2]).astype(int).tolist()
+                    right, bottom = np.ceil(target.boxes[-1][2:]).astype(int).tolist()
+                    picture.paste(original.crop((left, top, right, bottom)), (left, top))
+            path = folder / (f"{number:06d}.png" if image == 1 else f"{number:06d}-{image}.png")
+            picture.save(path)
+            paths.append(path.absolute())
+        others = (each._replace(image=path) for each, path in zip(row.others, paths[1:], strict=True))
+        blacked.append(replace(row, image=paths[0], others=tuple(others)))
     return blacked
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lfpc_rewards import Frame, LocusParts, locus_reward
+from lfpc_rewards import Frame, LocusParts, locus_parts
 from lfpc_trl.data.rows import Row
 from lfpc_trl.locus.cues import SCALE, cue_box
 from lfpc_trl.pictures.lazy import LazyImage, Part, file_bytes
@@ -70,13 +70,12 @@ class CuePrompt:
 def score_cues(completions: Sequence[Any], rows: Sequence[Row], frame: Frame) -> LocusParts:
     """`locus_reward` of completions about cues; boxes are brought from the model's frame to the original."""
     shown: Sequence[Any] | None = [row.shown_size for row in rows] if frame is Frame.SHOWN else None
-    return locus_reward(
+    return locus_parts(
         completions,
         [cue_box(row) for row in rows],
         frame=frame,
         image_sizes=[row.size for row in rows],
         shown_sizes=shown,
-        return_parts=True,
     )
 
 

@@ -8,6 +8,7 @@ What a turn goes on from is looked up by the tokens and pictures of the conversa
 nothing of groups and turns: it asks for the next turn of whole conversations.
 """
 
+import inspect
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -83,6 +84,8 @@ class ContinuedGeneration:
         self._model, self._base = model, shared_prompt.without_adapter(model)
         self._placeholder, self._padding = placeholder, padding
         self._keeps = shared_prompt.why_not(self._base) is None
+        # Qwen's models place pictures in space and ask which tokens are theirs; LFM3-VL does not.
+        self._asks_for_types = "mm_token_type_ids" in inspect.signature(self._base.forward).parameters
         self._merged = merge_size**2
         self._read: dict[_Key, _Read] = {}
         self._hashes: set[int] = set()
@@ -145,11 +148,12 @@ class ContinuedGeneration:
     ) -> list[list[int]]:
         """For models whose states cannot be kept: each conversation is read from its start."""
         ids, mask, _ = self._padded(conversations, [0] * len(conversations))
+        types = {"mm_token_type_ids": (ids == self._placeholder).long()} if self._asks_for_types else {}
         written = generate(
             input_ids=ids,
             attention_mask=mask,
-            mm_token_type_ids=(ids == self._placeholder).long(),
             generation_config=config,
+            **types,
             **self._pixels(conversations).arguments(),
             **options,
         )

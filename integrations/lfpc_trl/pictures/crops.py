@@ -25,12 +25,15 @@ BOX_ERRORS = {
 }
 """Every sentence with which the crop tool refuses a call. Fixed, so that a small model can learn them."""
 
+IMAGE_ERROR = {"image": "There is no image of that number."}
+"""One more where a question is about several pictures."""
+
 
 class BoxError(ValueError):
     """A box that cannot be cut; the text is meant for the model."""
 
     def __init__(self, rule: str) -> None:
-        super().__init__(BOX_ERRORS[rule])
+        super().__init__((BOX_ERRORS | IMAGE_ERROR)[rule])
 
 
 MIN_SIDE = 8

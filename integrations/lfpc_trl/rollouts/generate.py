@@ -24,12 +24,12 @@ from trl.data_utils import prepare_multimodal_messages
 
 from lfpc_rewards import Frame
 from lfpc_rewards.parsing import is_image
-from lfpc_trl.data.rows import Row
+from lfpc_trl.data.rows import Row, one_or_all
 from lfpc_trl.models.engines import Engine, Picture, Prompt, PromptLimits, Refused, image_token_id
 from lfpc_trl.models.processors import factor
 from lfpc_trl.pictures.lazy import LazyImage
 from lfpc_trl.pictures.sizes import tokens_of
-from lfpc_trl.rollouts.crop_tool import TOOL_NAME, CropEnvironment, CropSettings
+from lfpc_trl.rollouts.crop_tool import TOOL_NAME, CropEnvironment, CropSettings, environment_for
 from lfpc_trl.rollouts.prompts import Message, build_prompt, question_text, user_blocks
 from lfpc_trl.rollouts.turns import TurnWriter
 
@@ -87,8 +87,8 @@ class Job:
         sample: which of several draws for the same row.
         first_turn: token ids to take as the first turn instead of generating it, so that what follows can be
             compared with another rollout that began the same, such as one with other crops.
-        picture: the picture at its shown size, where it is at hand; without the tool only, which reads its
-            own.
+        pictures: the pictures at their shown sizes, where they are at hand; without the tool only, which
+            reads its own.
         prompt: makes the messages of the row, in place of LFPC's; there is no tool then and one turn.
     """
 
@@ -97,7 +97,7 @@ class Job:
     tools: bool = True
     sample: int = 0
     first_turn: Sequence[int] | None = None
-    picture: Image.Image | None = None
+    pictures: Sequence[Image.Image] | None = None
     prompt: MakePrompt | None = None
 
     @property
@@ -242,7 +242,8 @@ def generate_rollouts(
         seed: of the sampling.
         batch_size: rollouts per pass.
         first_turns: the first turn of each row, see `Job`.
-        pictures: the picture of each row at its shown size, where they are at hand; without the tool only.
+        pictures: the only picture of each row at its shown size, where they are at hand; without the tool
+            only.
         prompt: makes the messages of a row, in place of LFPC's; there is no tool then and one turn.
         progress: called with the number of rollouts that were just finished, such as `tqdm.update`.
 
@@ -269,7 +270,7 @@ def generate_rollouts(
             crop_settings,
             tools,
             first_turn=None if first_turns is None else first_turns[index],
-            picture=None if pictures is None else pictures[index],
+            pictures=None if pictures is None else [pictures[index]],
             prompt=prompt,
         )
         for index, row in enumerate(rows)
@@ -306,25 +307,27 @@ def prompt_limits(
     """
     side = factor(processor)
     longest = max(rows, key=lambda row: len(question_text(row).encode()))
-    blocks = user_blocks(longest, Image.new("RGB", (side, side)))
+    most = max(rows, key=lambda row: len(row.pictures))
+    pictures = len(most.pictures)
+    blocks = user_blocks(longest, [Image.new("RGB", (side, side))] * pictures)
     frame = Frame.SHOWN if crops is None else crops.frame  # without the tool nothing is said of boxes
     text = processor.apply_chat_template(
-        prepare_multimodal_messages(build_prompt(frame, blocks, tools=crops is not None)),
+        prepare_multimodal_messages(build_prompt(frame, blocks, tools=crops is not None, pictures=pictures)),
         tokenize=False,
         add_generation_prompt=True,
-        tools=None if crops is None else _schema(crops),
+        tools=None if crops is None else _schema(environment_for(most, crops)),
     )
     # Qwen's tokens are pieces of UTF-8: a text has no more tokens than bytes.
-    tokens = picture_tokens + len(text.encode()) + max_new_tokens
+    tokens = pictures * picture_tokens + len(text.encode()) + max_new_tokens
     if crops is None:
-        return PromptLimits(1, picture_tokens, tokens)
+        return PromptLimits(pictures, picture_tokens, tokens)
     tokens += crops.max_crops * crops.crop_tokens + (max_turns - 1) * (max_new_tokens + _REPLY_TOKENS)
-    return PromptLimits(1 + crops.max_crops, max(picture_tokens, crops.crop_tokens), tokens)
+    return PromptLimits(pictures + crops.max_crops, max(picture_tokens, crops.crop_tokens), tokens)
 
 
-def _schema(crops: CropSettings) -> list[Any]:
+def _schema(environment: CropEnvironment) -> list[Any]:
     """The description of the crop tool. TRL renders the method itself, with the same result."""
-    return [get_json_schema(CropEnvironment(crops).image_zoom_in_tool)]
+    return [get_json_schema(environment.image_zoom_in_tool)]
 
 
 class _Speaker:
@@ -335,7 +338,7 @@ class _Speaker:
         self.settings = settings
         self.image_id = image_token_id(self.processor)
         self._factor = factor(self.processor)
-        self._tools: list[Any] | None = None
+        self._tools: dict[int, list[Any]] = {}  # by the number of a row's pictures
         self._rendered: dict[Any, list[int]] = {}
         self._turns = TurnWriter(self.processor)
         self._parsed: dict[Any, list[Message]] = {}
@@ -344,13 +347,13 @@ class _Speaker:
     def start(self, job: Job) -> _Live:
         """A new rollout, its prompt tokenised; over if its one turn was given, or its picture is gone."""
         start = time.perf_counter()
-        live = _Live(job, CropEnvironment(job.crops))
+        live = _Live(job, environment_for(job.row, job.crops))
         try:
             prompt = self._messages(live)
         except OSError as error:
             live.error, live.over = error, True
             return live
-        self._extend(live, self._tokens(prompt, tools=self._offered(job)), _images(prompt))
+        self._extend(live, self._tokens(prompt, tools=self._offered(live)), _images(prompt))
         if job.first_turn is not None:
             self.advance(live, list(job.first_turn))
         live.seconds = time.perf_counter() - start
@@ -379,14 +382,14 @@ class _Speaker:
     def prompt(self, live: _Live) -> Prompt:
         """What the engine is given for the next turn."""
         row = live.job.row
-        place = f"{self.settings.seed} {row.id} {row.shown_size} {live.turns}"
+        place = f"{self.settings.seed} {row.id} {one_or_all(row.shown_sizes or ())} {live.turns}"
         if live.job.sample:
             place += f" {live.job.sample}"
         return Prompt(live.ids, live.pictures, zlib.crc32(place.encode()))
 
     def advance(self, live: _Live, turn: list[int]) -> None:
         """Take in a turn of the model and answer its tool calls, unless the rollout is over."""
-        tools = self._offered(live.job)
+        tools = self._offered(live)
         calls = self._calls(live, turn, tools)
         live.messages.append(self._turns.message(turn))
         live.turns += 1
@@ -417,19 +420,20 @@ class _Speaker:
         job = live.job
         if job.prompt is not None:
             return job.prompt(job.row)
-        if job.picture is not None:
-            blocks = user_blocks(job.row, job.picture)
+        if job.pictures is not None:
+            blocks = user_blocks(job.row, job.pictures)
         else:
             blocks = live.environment.reset(row=job.row)
-        return build_prompt(job.crops.frame, blocks, tools=job.tools)
+        return build_prompt(job.crops.frame, blocks, tools=job.tools, pictures=len(job.row.pictures))
 
-    def _offered(self, job: Job) -> list[Any] | None:
+    def _offered(self, live: _Live) -> list[Any] | None:
         """The description of the tool, if the job offers it."""
-        if not job.has_tool:
+        if not live.job.has_tool:
             return None
-        if self._tools is None:
-            self._tools = _schema(job.crops)
-        return self._tools
+        pictures = live.environment.pictures
+        if pictures not in self._tools:
+            self._tools[pictures] = _schema(live.environment)
+        return self._tools[pictures]
 
     def _extend(self, live: _Live, ids: Sequence[int], images: Sequence[Image.Image]) -> None:
         """Append tokens and the images of their placeholders."""

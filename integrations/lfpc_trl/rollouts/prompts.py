@@ -1,4 +1,4 @@
-"""What the model is told: one system message, then the picture and the question.
+"""What the model is told: one system message, then the picture, or the numbered pictures, and the question.
 
 The description of the crop tool is not here: the chat template renders it from the tool's docstring. The
 coordinates are, because they depend on the model family.
@@ -6,13 +6,15 @@ coordinates are, because they depend on the model family.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from PIL import Image
 
 from lfpc_rewards import Frame
-from lfpc_trl.data.rows import Row
+from lfpc_trl.data.columns import image_name
+from lfpc_trl.data.rows import Row, one_or_all
+from lfpc_trl.pictures.sizes import Size
 
 Message = dict[str, Any]
 """A chat message as transformers and TRL know it."""
@@ -34,10 +36,34 @@ _COORDINATES = {
     Frame.SHOWN: "in pixels of the image you were shown first",
     Frame.RELATIVE_1000: "on the image you were shown first, from 0 to 1000 in both directions",
 }
+_SEVERAL_WITH_TOOL = (
+    "You answer a question about images that are shown to you in low resolution. "
+    "Look closer by cropping one of them: a crop comes from its original at full resolution. "
+    "In every turn, think first between <think> and </think>. "
+    "Then either make one tool call, or give the final answer between <answer> and </answer>. "
+    "Boxes are [x1, y1, x2, y2] {coordinates}."
+)
+_SEVERAL_WITHOUT_TOOL = (
+    "You answer a question about images. Think first between <think> and </think>. "
+    "Then give the final answer between <answer> and </answer>."
+)
+_SEVERAL_COORDINATES = {
+    Frame.SHOWN: "in pixels of the image as you were shown it first",
+    Frame.RELATIVE_1000: "on the image, from 0 to 1000 in both directions",
+}
 
 
-def system_text(frame: Frame, *, tools: bool = True) -> str:
-    """The system message; with `tools` it says how to crop and in which coordinates."""
+def system_text(frame: Frame, *, tools: bool = True, pictures: int = 1) -> str:
+    """The system message; with `tools` it says how to crop and in which coordinates.
+
+    Args:
+        frame: in which the model counts.
+        tools: whether the crop tool is offered.
+        pictures: how many the question is about.
+    """
+    if pictures > 1:
+        coordinates = _SEVERAL_COORDINATES.get(frame)
+        return _SEVERAL_WITH_TOOL.format(coordinates=coordinates) if tools else _SEVERAL_WITHOUT_TOOL
     return _WITH_TOOL.format(coordinates=_COORDINATES[frame]) if tools else _WITHOUT_TOOL
 
 
@@ -49,23 +75,57 @@ def question_text(row: Row) -> str:
 
 def asked(row: Row, *, targets: bool = False) -> str:
     """What the model is asked about a row, as a short digest; with `targets` also what it may be shown."""
-    content: list[Any] = [question_text(row), row.image.name, list(row.size)]
+    pictures = row.pictures
+    names, sizes = [each.image.name for each in pictures], [list(each.size) for each in pictures]
+    content: list[Any] = [question_text(row), one_or_all(names), one_or_all(sizes)]
+    if len(pictures) > 1:  # the header of a journal knows the words about one
+        content += [_SEVERAL_WITH_TOOL, _SEVERAL_WITHOUT_TOOL, *_SEVERAL_COORDINATES.values()]
     if targets:
-        content.append([region.tolist() for region in row.regions or ()])
+        content.append([target.boxes.tolist() for target in row.targets])
+        if len(pictures) > 1:
+            content.append([target.image for target in row.targets])
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
-def user_blocks(row: Row, image: Image.Image) -> list[Block]:
-    """The user's turn: the picture at the size in which it is shown, then the question."""
-    return [{"type": "image", "image": image}, {"type": "text", "text": question_text(row)}]
+def shown_in(record: Mapping[str, Any]) -> tuple[Size, ...]:
+    """The sizes at which a journal's record says that the pictures of its row were shown."""
+    shown = record["shown"]
+    return tuple((width, height) for width, height in (shown if isinstance(shown[0], list) else [shown]))
 
 
-def build_prompt(frame: Frame, blocks: Sequence[Block] = (), *, tools: bool = True) -> list[Message]:
+def user_blocks(row: Row, images: Sequence[Image.Image]) -> list[Block]:
+    """The user's turn: the pictures at the sizes in which they are shown, then the question."""
+    return question_blocks(row, [{"type": "image", "image": image} for image in images])
+
+
+def question_blocks(row: Row, shown: Sequence[Block]) -> list[Block]:
+    """The user's turn with these blocks for the pictures.
+
+    Several pictures have their names before them, by which the crop tool and the question know them.
+    """
+    question = {"type": "text", "text": question_text(row)}
+    if len(shown) == 1:
+        return [*shown, question]
+    blocks: list[Block] = []
+    for number, block in enumerate(shown, start=1):
+        blocks += [{"type": "text", "text": f"{image_name(number)}: "}, block, {"type": "text", "text": "\n"}]
+    return [*blocks, question]
+
+
+def build_prompt(
+    frame: Frame, blocks: Sequence[Block] = (), *, tools: bool = True, pictures: int = 1
+) -> list[Message]:
     """The messages before the first turn of the model.
 
     Without `blocks` the user's turn is empty text: TRL appends what the environment's `reset` returns.
+
+    Args:
+        frame: in which the model counts.
+        blocks: of the user's turn.
+        tools: whether the crop tool is offered.
+        pictures: how many the question is about.
     """
     return [
-        {"role": "system", "content": system_text(frame, tools=tools)},
+        {"role": "system", "content": system_text(frame, tools=tools, pictures=pictures)},
         {"role": "user", "content": list(blocks) if blocks else ""},
     ]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lfpc_trl.rollouts.transcript import FAILURES, ScoredRollout
+from lfpc_trl.rollouts.transcript import FAILURES, SEVERAL_FAILURES, ScoredRollout
 
 _MEASURES = ("iou", "overlap", "bbox_ratio", "crop_tokens")
 METRICS = (
@@ -22,6 +22,8 @@ METRICS = (
     *_MEASURES,
 )
 """What `ToolBonus` logs, besides the terms themselves; see `docs/reference/metrics.md`."""
+SEVERAL_METRICS = tuple(f"failed_calls/{reason}" for reason in SEVERAL_FAILURES)
+"""What it logs beside, of rollouts about several pictures."""
 
 
 def _or_none(scores: Sequence[float]) -> list[float | None]:
@@ -95,6 +97,8 @@ def _by_rollout(scored: Sequence[ScoredRollout]) -> dict[str, list[float]]:
     }
     for reason in FAILURES:
         values[f"failed_calls/{reason}"] = [float(rollout.failures.count(reason)) for rollout in scored]
+    for reason, name in zip(SEVERAL_FAILURES, SEVERAL_METRICS, strict=True):
+        values[name] = [float(each.failures.count(reason)) for each in scored if each.pictures > 1]
     for name in _MEASURES:
         values[name] = [value for rollout in scored if not math.isnan(value := getattr(rollout, name))]
     return values

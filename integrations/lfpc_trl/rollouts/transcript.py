@@ -8,6 +8,7 @@ so it does not count. The box that is scored is the one that was cut (`crops.cro
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,16 +17,16 @@ from lfpc_rewards import (
     Rollout,
     accuracy_reward,
     format_reward,
-    grounding_reward,
+    grounding_parts,
     parse_completions,
     tool_bonus,
 )
 from lfpc_rewards.parsing import has_image
 from lfpc_rewards.rewards import IOU_WEIGHT, OVERLAP_THRESHOLD
 from lfpc_trl.data.rows import Row
-from lfpc_trl.pictures.crops import BOX_ERRORS, BoxError, PixelBox, crop_box, crop_size
-from lfpc_trl.pictures.sizes import tokens_of
-from lfpc_trl.rollouts.crop_tool import NO_PICTURE, CropSettings
+from lfpc_trl.pictures.crops import BOX_ERRORS, IMAGE_ERROR, BoxError, PixelBox, crop_size
+from lfpc_trl.pictures.sizes import Size, tokens_of
+from lfpc_trl.rollouts.crop_tool import NO_PICTURE, CropSettings, cut_box, picture_of
 from lfpc_trl.rollouts.prompts import Message
 
 Completion = Sequence[Message]
@@ -35,6 +36,8 @@ ENDINGS = ("finished", "malformed", "cut", "over_long", "over_turn")
 """How a rollout ends; see `ending`."""
 FAILURES = (*BOX_ERRORS, "other")
 """Why a call was answered with an error: a rule of the crop tool, or else, such as an unknown tool."""
+SEVERAL_FAILURES = tuple(IMAGE_ERROR)
+"""One more reason, where a question is about several pictures."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +68,15 @@ class ScoredRollout:
         tool_bonus: 1 for a right answer after at least one delivered crop, else 0.
         grounding: the grounding reward; 0 without a crop, NaN without targets.
         crops: delivered crops in order, pixels of the original.
-        failures: why calls were answered with an error, each one of `FAILURES`, in order.
+        failures: why calls were answered with an error, each one of `FAILURES` or `SEVERAL_FAILURES`, in
+            order.
         iou: best IoU with a target box, without the reward's condition on the overlap; NaN without a crop or
             targets.
         overlap: covered share of the innermost target; NaN without a crop or targets.
         bbox_ratio: mean share of the picture that a crop covers; NaN without a crop.
         crop_tokens: mean visual tokens of a crop; NaN without one.
+        pictures: of the row.
+        crop_images: the number of the picture that each crop is of, from 1.
     """
 
     answer: str | None
@@ -85,6 +91,8 @@ class ScoredRollout:
     overlap: float
     bbox_ratio: float
     crop_tokens: float
+    pictures: int = 1
+    crop_images: tuple[int, ...] = ()
 
     @property
     def failed_calls(self) -> int:
@@ -119,25 +127,31 @@ def ending(completion: Completion, *, max_turns: int, complete: bool, calls: boo
     return "malformed" if "<tool_call>" in _text(last).rpartition("</think>")[2] else "finished"
 
 
-def delivered_crops(rollout: Rollout, row: Row, settings: CropSettings) -> tuple[PixelBox, ...]:
-    """The boxes that were cut for a rollout, pixels of the original, in the order of delivery."""
-    if row.shown_size is None:
+class Cut(NamedTuple):
+    """A crop that was cut.
+
+    Attributes:
+        image: the number of its picture, from 1.
+        box: pixels of that original.
+    """
+
+    image: int
+    box: PixelBox
+
+
+def delivered_crops(rollout: Rollout, row: Row, settings: CropSettings) -> tuple[Cut, ...]:
+    """What was cut for a rollout, in the order of delivery."""
+    if row.shown_sizes is None:
         raise ValueError(f"{row.name} has no shown_size")
-    boxes = []
+    cuts = []
     for crop in rollout.delivered_crops:
         try:
-            box = crop_box(
-                crop.box,
-                frame=settings.frame,
-                shown_size=row.shown_size,
-                original_size=row.size,
-                min_side=settings.min_side,
-            )
+            image, picture = picture_of(row, crop.image)
+            cuts.append(Cut(image, cut_box(crop.box, picture, settings)))
         except BoxError:
-            # A picture came back for a box our tool refuses: the transcript is not ours, nothing to score.
+            # A picture came back for a call our tool refuses: the transcript is not ours, nothing to score.
             continue
-        boxes.append(box)
-    return tuple(boxes)
+    return tuple(cuts)
 
 
 def score_transcripts(
@@ -159,20 +173,21 @@ def score_transcripts(
     well_formed = format_reward(rollouts)
     bonus = tool_bonus(rollouts, accuracy)
     crops = [delivered_crops(rollout, row, settings) for rollout, row in zip(rollouts, rows, strict=True)]
-    parts = grounding_reward(
-        crops,
+    parts = grounding_parts(
+        [[cut.box for cut in cuts] for cuts in crops],
         [None if row.regions is None else list(row.regions) for row in rows],
-        [row.size for row in rows],
+        [[picture.size for picture in row.pictures] for row in rows],
+        crop_images=[[cut.image for cut in cuts] for cuts in crops],
+        target_images=[[target.image for target in row.targets] for row in rows],
         overlap_threshold=grounding.overlap_threshold,
         iou_weight=grounding.iou_weight,
         reduce=grounding.reduce,
-        return_parts=True,
     )
     scored = []
     for index, (rollout, row) in enumerate(zip(rollouts, rows, strict=True)):
-        boxes = crops[index]
-        sizes = [crop_size(box, factor=settings.factor, max_tokens=settings.crop_tokens) for box in boxes]
-        shares = [(x2 - x1) * (y2 - y1) / (row.size[0] * row.size[1]) for x1, y1, x2, y2 in boxes]
+        cuts = crops[index]
+        sizes = [crop_size(cut.box, factor=settings.factor, max_tokens=settings.crop_tokens) for cut in cuts]
+        shares = [_share(cut.box, row.pictures[cut.image - 1].size) for cut in cuts]
         scored.append(
             ScoredRollout(
                 answer=rollout.answer,
@@ -181,15 +196,22 @@ def score_transcripts(
                 format=float(well_formed[index]),
                 tool_bonus=float(bonus[index]),
                 grounding=float(parts.total[index]),
-                crops=boxes,
+                crops=tuple(cut.box for cut in cuts),
                 failures=tuple(_failure(message) for message in completions[index] if _is_failure(message)),
-                iou=float(parts.max_iou[index]) if boxes else math.nan,
-                overlap=float(parts.overlap[index]) if boxes else math.nan,
+                iou=float(parts.max_iou[index]) if cuts else math.nan,
+                overlap=float(parts.overlap[index]) if cuts else math.nan,
                 bbox_ratio=_mean(shares),
                 crop_tokens=_mean([tokens_of(size, settings.factor) for size in sizes]),
+                pictures=len(row.pictures),
+                crop_images=tuple(cut.image for cut in cuts),
             )
         )
     return scored
+
+
+def _share(box: PixelBox, size: Size) -> float:
+    x1, y1, x2, y2 = box
+    return (x2 - x1) * (y2 - y1) / (size[0] * size[1])
 
 
 def _is_failure(message: Message) -> bool:
@@ -198,7 +220,7 @@ def _is_failure(message: Message) -> bool:
     return _text(message) != NO_PICTURE  # a refusal is a dict in words, whatever tool the model named
 
 
-_RULES = {str({"error": sentence}): rule for rule, sentence in BOX_ERRORS.items()}
+_RULES = {str({"error": sentence}): rule for rule, sentence in (BOX_ERRORS | IMAGE_ERROR).items()}
 """What TRL shows the model when the tool refuses: the rule behind it. Whole texts: an unknown tool is refused
 with its name, which the model may have chosen to look like one of our sentences."""
 

@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
@@ -22,17 +22,18 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import parquet
 
-from lfpc_rewards import coverage_matrix, grounding_reward, iou_matrix
+from lfpc_rewards import coverage_matrix, grounding_parts, iou_matrix
 from lfpc_trl.errors import DataError, UserError, one_line
 from lfpc_trl.json_values import parse_json
 from lfpc_trl.pictures.crops import PixelBox
 from lfpc_trl.rollouts.turns import parts_of
 from lfpc_trl.runs.directory import read_metrics
+from lfpc_trl.runs.trajectories import SEVERAL
 
 NEEDED = ("row_id", "question", "messages")
 LIGHT = (
     *("step", "rollout", "row_id", "question", "answer", "ending", "boxes", "targets", "image_size"),
-    *("scores", "reward", "condition"),
+    *("scores", "reward", "condition", *SEVERAL),
 )
 """Columns that lists and filters need."""
 BATCH = 32
@@ -273,6 +274,8 @@ def parts(path: Path) -> list[Path]:
 def crops_by_row(path: Path, limit: int = 6) -> dict[str, list[PixelBox]]:
     """The delivered crops of each row over all its rollouts, the highest reward first, no box twice.
 
+    Of questions about one picture.
+
     Raises:
         UserError: there are no trajectories.
     """
@@ -280,10 +283,12 @@ def crops_by_row(path: Path, limit: int = 6) -> dict[str, list[PixelBox]]:
         raise UserError(f"{path}: holds no trajectories (.parquet)")
     found: dict[str, dict[PixelBox, float]] = defaultdict(dict)
     for file in parts(path):
-        table = _read(file, ("row_id", "boxes", "reward"))
+        table = _read(file, ("row_id", "boxes", "reward", "box_images"))
         _check_lengths(file, "boxes", _column(table, "boxes"))
         for record in table.to_pylist():
             reward = record.get("reward")
+            if record.get("box_images"):
+                continue  # which picture they are of cannot be said here
             for box in record.get("boxes") or ():
                 if not all(map(math.isfinite, box)):
                     continue
@@ -296,16 +301,54 @@ def crops_by_row(path: Path, limit: int = 6) -> dict[str, list[PixelBox]]:
     }
 
 
+class Pictures(NamedTuple):
+    """The pictures of a trajectory's question, and what is on which.
+
+    Attributes:
+        images: paths of the originals.
+        sizes: [width, height] of each; None where the file does not say it.
+        box_images: the number of each crop's picture, from 1.
+        target_images: the number of each region's picture.
+    """
+
+    images: list[str]
+    sizes: list[Any]
+    box_images: list[int]
+    target_images: list[int]
+
+
+def pictures_of(columns: dict[str, Any]) -> Pictures:
+    """What the columns of a trajectory say of its pictures."""
+    return Pictures(
+        columns.get("images") or [columns.get("image") or ""],
+        columns.get("image_sizes") or [columns.get("image_size")],
+        columns.get("box_images") or [1] * len(columns.get("boxes") or ()),
+        columns.get("target_images") or [1] * len(columns.get("targets") or ()),
+    )
+
+
 def crop_scores(columns: dict[str, Any]) -> list[dict[str, float | None]]:
-    """For each delivered crop its best overlap with an innermost target and its best IoU with any target."""
-    boxes, targets = columns.get("boxes") or [], list(filter(None, columns.get("targets") or []))
+    """For each delivered crop its best overlap with an innermost target and its best IoU with any target.
+
+    Targets on another picture than the crop's are not looked at.
+    """
+    boxes, numbers = columns.get("boxes") or [], pictures_of(columns)
+    targets = [
+        (region, image)
+        for region, image in zip(columns.get("targets") or (), numbers.target_images, strict=True)
+        if region
+    ]
     if not boxes or not targets:
         return [{"overlap": None, "iou": None} for _ in boxes]
-    inner = np.array([region[0] for region in targets], dtype=float)
-    every = np.array([box for region in targets for box in region], dtype=float)
+    inner = np.array([region[0] for region, _ in targets], dtype=float)
+    every = np.array([box for region, _ in targets for box in region], dtype=float)
+    on = np.array([image for _, image in targets])
+    on_every = np.array([image for region, image in targets for _ in region])
+    asked = np.array(numbers.box_images)[:, None]
     # A box that is none covers nothing, as in the rewards.
     crops = np.array([box if _is_box(box) else [0.0] * 4 for box in boxes], dtype=float)
-    overlaps, ious = coverage_matrix(crops, inner).max(axis=1), iou_matrix(crops, every).max(axis=1)
+    overlaps = (coverage_matrix(crops, inner) * (asked == on)).max(axis=1)
+    ious = (iou_matrix(crops, every) * (asked == on_every)).max(axis=1)
     return [{"overlap": _number(o), "iou": _number(i)} for o, i in zip(overlaps, ious, strict=True)]
 
 
@@ -414,6 +457,11 @@ _KINDS = {
     "boxes": (_list_of(_list_of(_is_number)), "lists of boxes"),
     "targets": (_list_of(_list_of(_list_of(_is_number))), "lists of lists of boxes"),
     "image_size": (_list_of(pa.types.is_integer), "pairs of whole numbers"),
+    "images": (_list_of(_is_text), "lists of texts"),
+    "image_sizes": (_list_of(_list_of(pa.types.is_integer)), "lists of pairs of whole numbers"),
+    **dict.fromkeys(
+        ("box_images", "target_images"), (_list_of(pa.types.is_integer), "lists of whole numbers")
+    ),
     "thumbnails": (
         _list_of(lambda kind: pa.types.is_binary(kind) or pa.types.is_large_binary(kind)),
         "files",
@@ -423,7 +471,7 @@ _KINDS = {
     "advantage": (_is_number, "numbers"),
 }
 """What a column must hold, in Arrow's types and in words; one of nulls alone may stand for any."""
-_LENGTHS = {"boxes": (1, 4), "targets": (2, 4), "image_size": (0, 2)}
+_LENGTHS = {"boxes": (1, 4), "targets": (2, 4), "image_size": (0, 2), "image_sizes": (1, 2)}
 """How many numbers the lists of a column hold at which depth."""
 
 
@@ -452,7 +500,7 @@ def _read_index(file: Path, number: int) -> _Index:
         rollout=_whole(_column(table, "rollout"), count, absent=0),
         crops=np.array([len(each or ()) for each in boxes], dtype=np.int64),
         accuracy=np.array([_float(each.get("accuracy")) for each in scores], dtype=np.float64),
-        overlap=_overlap(file, boxes, _column(table, "targets"), _column(table, "image_size")),
+        overlap=_overlap(file, boxes, table),
         reward=np.array(
             [_float(each) for each in _column(table, "reward") or [None] * count], dtype=np.float64
         ),
@@ -464,14 +512,21 @@ def _read_index(file: Path, number: int) -> _Index:
     )
 
 
-def _overlap(
-    file: Path, boxes: list[Any], targets: list[Any] | None, sizes: list[Any] | None
-) -> NDArray[np.float64]:
+def _overlap(file: Path, boxes: list[Any], table: pa.Table) -> NDArray[np.float64]:
     """Of the crop that the grounding reward takes; NaN without targets, 0 without a crop."""
+    targets, sizes = _column(table, "targets"), _column(table, "image_size")
     if targets is None or sizes is None or not boxes:
         return np.full(len(boxes), math.nan)
+    box_images, target_images = None, None
+    if set(SEVERAL) <= set(table.column_names):
+        all_sizes, box_images, target_images = (
+            [each or None for each in _column(table, name) or ()] for name in SEVERAL[1:]
+        )
+        sizes = [known or size for known, size in zip(all_sizes, sizes, strict=True)]
     try:
-        return grounding_reward(boxes, targets, sizes, return_parts=True).overlap
+        return grounding_parts(
+            boxes, targets, sizes, crop_images=box_images, target_images=target_images
+        ).overlap
     except (ValueError, TypeError) as error:
         raise DataError(f"{file}: {one_line(error)}") from None
 

@@ -45,8 +45,8 @@ class Trajectory:
         question: the question without its options.
         choices: the options, None for an open question.
         accepted: the accepted answers.
-        image: path of the original.
-        image_size: (width, height) of the original.
+        image: path of the original, of the first of several.
+        image_size: (width, height) of that original.
         messages: the whole conversation; pictures are {"type": "image", "thumbnail": index}.
         thumbnails: the pictures of the conversation in order, small JPEG files.
         answer: the final answer, None without one.
@@ -57,6 +57,10 @@ class Trajectory:
         scores: the reward terms before their weights, None where a term does not apply.
         reward: the weighted sum.
         advantage: what the loss multiplies with.
+        images: paths of all originals of a question about several pictures; empty for one about one.
+        image_sizes: (width, height) of each of these.
+        box_images: the number of the picture that each of `boxes` is of, from 1.
+        target_images: the number of the picture that each region of `targets` is on, from 1.
     """
 
     step: int
@@ -78,13 +82,49 @@ class Trajectory:
     scores: dict[str, float | None]
     reward: float | None
     advantage: float | None
+    images: tuple[str, ...] = ()
+    image_sizes: tuple[Size, ...] = ()
+    box_images: tuple[int, ...] = ()
+    target_images: tuple[int, ...] = ()
 
 
-def schema() -> "pa.Schema":
-    """The columns of a file of trajectories."""
+SEVERAL = ("images", "image_sizes", "box_images", "target_images")
+"""Columns that a file has only where some question of it is about several pictures."""
+
+
+def about_pictures(row: Row, crop_images: Sequence[int]) -> dict[str, Any]:
+    """What a trajectory says of the pictures of its row.
+
+    Args:
+        row: the row.
+        crop_images: the number of each crop's picture.
+    """
+    known: dict[str, Any] = {
+        "image": str(row.image),
+        "image_size": row.size,
+        "targets": None if row.regions is None else [region.tolist() for region in row.regions],
+    }
+    if len(row.pictures) > 1:
+        known |= {
+            "images": tuple(str(picture.image) for picture in row.pictures),
+            "image_sizes": tuple(picture.size for picture in row.pictures),
+            "box_images": tuple(crop_images),
+            "target_images": tuple(target.image for target in row.targets),
+        }
+    return known
+
+
+def schema(*, several: bool = False) -> "pa.Schema":
+    """The columns of a file of trajectories.
+
+    Args:
+        several: whether some question of it is about several pictures.
+    """
     import pyarrow as pa  # takes a while: not for those who only import the module
 
     numbers, text = pa.list_(pa.int32()), pa.string()
+    more = {"images": pa.list_(text), "image_sizes": pa.list_(numbers)}
+    more |= {"box_images": numbers, "target_images": numbers}
     return pa.schema(
         {
             "step": pa.int32(),
@@ -107,6 +147,7 @@ def schema() -> "pa.Schema":
             "reward": pa.float64(),
             "advantage": pa.float64(),
         }
+        | (more if several else {})
     )
 
 
@@ -144,7 +185,8 @@ class TrajectoryLog:
 
         self.directory.mkdir(parents=True, exist_ok=True)
         columns = [as_columns(trajectory) for trajectory in trajectories]
-        table = pa.Table.from_pylist(columns, schema=schema())
+        several = any(trajectory.images for trajectory in trajectories)
+        table = pa.Table.from_pylist(columns, schema=schema(several=several))
         with whole_file(self._file(step)) as draft:
             parquet.write_table(table, draft, compression="zstd")
 
@@ -238,18 +280,16 @@ class Round:
                     question=row.question,
                     choices=row.choices,
                     accepted=row.answer,
-                    image=str(row.image),
-                    image_size=row.size,
                     messages=messages,
                     thumbnails=tuple(small[picture.recipe] for picture in pictures),
                     answer=answers[index],
                     ending=self.endings[index],
                     masked=self.endings[index] in masked,
                     boxes=() if self.scored is None else self.scored[index].crops,
-                    targets=None if row.regions is None else [region.tolist() for region in row.regions],
                     scores=scores,
                     reward=sum(weights[name] * score for name, score in scores.items() if score is not None),
                     advantage=advantages[index],
+                    **about_pictures(row, () if self.scored is None else self.scored[index].crop_images),
                 )
             )
         return trajectories
@@ -313,6 +353,8 @@ def read_trajectories(path: str | Path) -> list[Trajectory]:
 
 
 def _trajectory(columns: dict[str, Any]) -> Trajectory:
+    # Beside one about several pictures, a rollout about one has nothing in their columns.
+    columns |= {name: columns.get(name) or [] for name in SEVERAL}
     lists = {name: value for name, value in columns.items() if isinstance(value, list) and name != "targets"}
     return Trajectory(
         **columns
@@ -321,6 +363,7 @@ def _trajectory(columns: dict[str, Any]) -> Trajectory:
             "messages": json.loads(columns["messages"]),
             "scores": dict(columns["scores"]),
             "boxes": tuple(tuple(box) for box in columns["boxes"]),
+            "image_sizes": tuple(map(tuple, columns["image_sizes"])),
         }
     )
 

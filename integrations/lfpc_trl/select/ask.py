@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from lfpc_rewards import Frame, parse_completions
-from lfpc_trl.data.rows import Row
+from lfpc_trl.data.rows import Row, one_or_all
 from lfpc_trl.errors import UserError
 from lfpc_trl.jobs.journal import Record, read_journal
 from lfpc_trl.jobs.running import check_finished
@@ -25,13 +25,14 @@ from lfpc_trl.models.engines import Engine, EngineName, PromptLimits, Transforme
 from lfpc_trl.models.processors import factor as factor_of
 from lfpc_trl.models.weights import fingerprint
 from lfpc_trl.pictures.originals import load_shown
-from lfpc_trl.pictures.sizes import Size, tokens_of
+from lfpc_trl.pictures.sizes import tokens_of
 from lfpc_trl.rollouts.crop_tool import CropSettings
 from lfpc_trl.rollouts.generate import Job, Rollout, RolloutSettings, stream_rollouts
-from lfpc_trl.rollouts.prompts import asked, question_text, system_text
+from lfpc_trl.rollouts.prompts import asked, question_text, shown_in, system_text
 from lfpc_trl.select.ladder import (
     Answers,
     Ladder,
+    Level,
     SameAnswer,
     Selection,
     comparison,
@@ -57,23 +58,23 @@ class LadderItem:
 
     Attributes:
         row: the row.
-        sizes: its ladder, finest first.
+        levels: its ladder, finest first.
         answers: those of the first levels, already known.
     """
 
     row: Row
-    sizes: tuple[Size, ...]
+    levels: tuple[Level, ...]
     answers: tuple[str | None, ...] = ()
 
     @property
-    def size(self) -> Size:
-        """How the picture is shown at the next level."""
-        return self.sizes[len(self.answers)]
+    def sizes(self) -> Level:
+        """How the pictures are shown at the next level."""
+        return self.levels[len(self.answers)]
 
 
 class _Waiting(NamedTuple):
     item: LadderItem
-    picture: Future[Image.Image]
+    pictures: Future[list[Image.Image]]
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class LadderWork:
         threads = ThreadPoolExecutor(_RENDERERS)
 
         def render(item: LadderItem) -> _Waiting:
-            return _Waiting(item, threads.submit(load_shown, item.row.image, item.size))
+            return _Waiting(item, threads.submit(_render, item))
 
         waiting: deque[_Waiting] = deque()
         more = True
@@ -126,19 +127,19 @@ class LadderWork:
                     if pair is not None:
                         waiting.append(render(pair[1]))
                 batch, pictures = [], []
-                for item, picture in self._take(waiting):
-                    error = picture.exception()
+                for item, shown in self._take(waiting):
+                    error = shown.exception()
                     if error is None:
                         batch.append(item)
-                        pictures.append(picture.result())
-                    else:  # the picture vanished or broke since the rows were read
-                        yield Failure((item.row.id,), f"{item.row.image}: {error}")
+                        pictures.append(shown.result())
+                    else:  # a picture vanished or broke since the rows were read
+                        yield Failure((item.row.id,), str(error))
                 for item, answer in zip(batch, self._answers(batch, pictures), strict=True):
                     if isinstance(answer, Exception):
                         yield Failure((item.row.id,), str(answer))
                         continue
                     after = replace(item, answers=(*item.answers, answer))
-                    last = is_decided(after.answers, len(item.sizes), item.row.choices, self._same)
+                    last = is_decided(after.answers, len(item.levels), item.row.choices, self._same)
                     yield Piece(item.row.id, as_record(item, answer), last)
                     if not last:
                         waiting.append(render(after))
@@ -159,17 +160,17 @@ class LadderWork:
             yield waiting.popleft()
 
     def _tokens(self, item: LadderItem) -> int:
-        return tokens_of(item.size, self._factor)
+        return sum(tokens_of(size, self._factor) for size in item.sizes)
 
     def _answers(
-        self, batch: Sequence[LadderItem], pictures: Sequence[Image.Image]
+        self, batch: Sequence[LadderItem], pictures: Sequence[Sequence[Image.Image]]
     ) -> list[str | Exception | None]:
         """The answer to each, or why there is none."""
         # No box is read when the tool is not offered, so the frame does not matter.
         crops = CropSettings(frame=Frame.SHOWN, factor=self._factor)
         jobs = [
-            Job(replace(item.row, shown_size=item.size), crops, tools=False, picture=picture)
-            for item, picture in zip(batch, pictures, strict=True)
+            Job(item.row.shown_at(item.sizes), crops, tools=False, pictures=shown)
+            for item, shown in zip(batch, pictures, strict=True)
         ]
         settings = RolloutSettings(
             max_new_tokens=self._settings.max_new_tokens,
@@ -186,6 +187,21 @@ class LadderWork:
         }
         answers |= {job: each.answer for job, each in zip(rollouts, parsed, strict=True)}
         return [answers[job] for job in jobs]
+
+
+def _render(item: LadderItem) -> list[Image.Image]:
+    """The pictures of the next level.
+
+    Raises:
+        OSError: one cannot be read; it is named.
+    """
+    shown = []
+    for picture, size in zip(item.row.pictures, item.sizes, strict=True):
+        try:
+            shown.append(load_shown(picture.image, size))
+        except Exception as error:  # Pillow's decoders raise what they like on damaged files
+            raise OSError(f"{picture.image}: {error}") from None
+    return shown
 
 
 @dataclass(frozen=True)
@@ -244,12 +260,13 @@ def answers_header(engine: EngineName, model_dir: Path, settings: AskSettings) -
 
 def as_record(item: LadderItem, answer: str | None) -> Record:
     """An answer at the next level of an item, as a line of a journal."""
-    return {"id": item.row.id, "asked": asked(item.row), "shown": list(item.size), "answer": answer}
+    shown = one_or_all(list(map(list, item.sizes)))
+    return {"id": item.row.id, "asked": asked(item.row), "shown": shown, "answer": answer}
 
 
 def read_answers(
     folder: Path, header: Mapping[str, Any], rows: Sequence[Row]
-) -> dict[tuple[str, Size], str | None]:
+) -> dict[tuple[str, Level], str | None]:
     """What all the journals of a folder say about these rows. The first journal that has an answer decides.
 
     Raises:
@@ -257,7 +274,7 @@ def read_answers(
     """
     by_id = {row.id: row for row in rows}
     digests = {row.id: asked(row) for row in rows}
-    answers: dict[tuple[str, Size], str | None] = {}
+    answers: dict[tuple[str, Level], str | None] = {}
     for path in sorted(folder.glob("*.jsonl")):
         for record in read_journal(path, header):
             name = record["id"]
@@ -268,19 +285,19 @@ def read_answers(
                     f"{by_id[name].name}: its question, choices or picture changed since {path} was written; "
                     "take another --output, or delete that file to ask again"
                 )
-            answers.setdefault((name, (record["shown"][0], record["shown"][1])), record["answer"])
+            answers.setdefault((name, shown_in(record)), record["answer"])
     return answers
 
 
 def open_items(
-    rows: Sequence[Row], ladders: Sequence[tuple[Size, ...]], answers: Answers, same: SameAnswer
+    rows: Sequence[Row], ladders: Sequence[tuple[Level, ...]], answers: Answers, same: SameAnswer
 ) -> dict[str, LadderItem]:
     """The rows that are not decided by these answers, by their ids."""
     items = {}
-    for row, sizes in zip(rows, ladders, strict=True):
-        known = known_answers(row, sizes, answers)
-        if not is_decided(known, len(sizes), row.choices, same):
-            items[row.id] = LadderItem(row, sizes, tuple(known))
+    for row, levels in zip(rows, ladders, strict=True):
+        known = known_answers(row, levels, answers)
+        if not is_decided(known, len(levels), row.choices, same):
+            items[row.id] = LadderItem(row, levels, tuple(known))
     return items
 
 
@@ -298,7 +315,7 @@ class Collector:
         self.answers = dict(answers)
         self.failures: list[Failure] = []
         self.rows = self.steps = 0
-        self._left = {key: len(item.sizes) - len(item.answers) for key, item in items.items()}
+        self._left = {key: len(item.levels) - len(item.answers) for key, item in items.items()}
         self.total = sum(self._left.values())
 
     def take(self, outcome: Outcome) -> None:
@@ -306,8 +323,7 @@ class Collector:
         if isinstance(outcome, Failure):
             self.failures.append(outcome)
             return
-        width, height = outcome.record["shown"]
-        self.answers[outcome.key, (width, height)] = outcome.record["answer"]
+        self.answers[outcome.key, shown_in(outcome.record)] = outcome.record["answer"]
         steps = self._left[outcome.key] if outcome.last else 1
         self._left[outcome.key] -= steps
         self.steps += steps
@@ -367,7 +383,9 @@ def select_resolution(
     side = factor_of(processor)
     limit = int(processor.image_processor.size["longest_edge"]) // side**2
     ladder = Ladder(finest, coarsest)
-    ladders = [ladder.sizes(row.size, factor=side, limit=limit) for row in rows]
+    ladders = [
+        ladder.levels([picture.size for picture in row.pictures], factor=side, limit=limit) for row in rows
+    ]
     if method != "answer":
         if progress is not None:
             progress(len(rows))

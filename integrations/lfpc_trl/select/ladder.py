@@ -1,6 +1,8 @@
 """The rules of resolution selection: from what a model answered at each size to the size of each row.
 
-Every row has a ladder of sizes, finest first. Method `answer` (the paper's) selects the first level at which
+Every row has a ladder of levels, finest first. A level is a budget of visual tokens for each picture of the
+row: one level for all of them, since the answer that decides is about all of them, and a level for each would
+be asked at every combination (our choice). Method `answer` (the paper's) selects the first level at which
 the model's answer is no longer the one it gave at the finest: there the picture has lost what the question
 needs, and only a crop can bring it back. The steps of the ladder, what counts as the same answer, and what
 happens to the rows described under `select_by_answers` are our choices; the paper does not state them.
@@ -25,8 +27,10 @@ from lfpc_trl.data.rows import Row
 from lfpc_trl.errors import UserError, one_line
 from lfpc_trl.pictures.sizes import Size, budget_ladder, shown_size, tokens_of
 
-Answers = Mapping[tuple[str, Size], str | None]
-"""What the model answered, by the id of the row and the size at which its picture was shown."""
+Level = tuple[Size, ...]
+"""The size of each picture of a row at one level."""
+Answers = Mapping[tuple[str, Level], str | None]
+"""What the model answered, by the id of the row and the sizes at which its pictures were shown."""
 SameAnswer = Callable[[str | None, str | None, Sequence[str] | None], bool]
 """Whether an answer is the same as the one at the finest level, given the row's choices."""
 
@@ -68,10 +72,16 @@ class Ladder:
         return cls(budgets[0], budgets[-1], tuple(budgets))
 
     def sizes(self, original_size: Size, *, factor: int, limit: int) -> tuple[Size, ...]:
-        """The sizes at which a picture may be shown, finest first, each once.
+        """The sizes at which a picture may be shown, finest first, each once; see `levels`."""
+        return tuple(size for (size,) in self.levels([original_size], factor=factor, limit=limit))
+
+    def levels(self, pictures: Sequence[Size], *, factor: int, limit: int) -> tuple[Level, ...]:
+        """The levels of a row, finest first, each once.
+
+        Budgets fall from what the largest picture has; a smaller one follows when they reach it.
 
         Args:
-            original_size: (width, height) in pixels.
+            pictures: (width, height) in pixels of each picture of the row.
             factor: pixels per side of one visual token.
             limit: visual tokens that the processor lets through; finer levels are shown with so many.
         """
@@ -79,9 +89,16 @@ class Ladder:
         if not budgets:
             finest = limit if self.finest is None else min(self.finest, limit)
             coarsest = min(self.coarsest, finest)
-            budgets = budget_ladder(original_size, factor=factor, finest=finest, coarsest=coarsest)
+            budgets = max(
+                (budget_ladder(size, factor=factor, finest=finest, coarsest=coarsest) for size in pictures),
+                key=lambda ladder: ladder[0],
+            )
         # A small picture is its own finest level for many budgets, and a long strip cannot follow every one.
-        return tuple(dict.fromkeys(shown_size(original_size, budget, factor=factor) for budget in budgets))
+        return tuple(
+            dict.fromkeys(
+                tuple(shown_size(size, budget, factor=factor) for size in pictures) for budget in budgets
+            )
+        )
 
 
 # --- answers -----------------------------------------------------------------------------------------
@@ -139,10 +156,10 @@ def first_change(
     return next(changes, None)
 
 
-def known_answers(row: Row, sizes: Sequence[Size], answers: Answers) -> list[str | None]:
+def known_answers(row: Row, levels: Sequence[Level], answers: Answers) -> list[str | None]:
     """What was answered at the first levels, up to the first that was not asked."""
-    known = itertools.takewhile(lambda size: (row.id, size) in answers, sizes)
-    return [answers[row.id, size] for size in known]
+    known = itertools.takewhile(lambda level: (row.id, level) in answers, levels)
+    return [answers[row.id, level] for level in known]
 
 
 def is_decided(
@@ -173,7 +190,7 @@ class Selection:
 
 def select_by_answers(
     rows: Sequence[Row],
-    ladders: Sequence[Sequence[Size]],
+    ladders: Sequence[Sequence[Level]],
     answers: Answers,
     *,
     factor: int,
@@ -186,7 +203,7 @@ def select_by_answers(
 
     Args:
         rows: rows; a `shown_size` they may have is replaced.
-        ladders: sizes of each row, finest first.
+        ladders: levels of each row, finest first.
         answers: at least those that decide; others do no harm.
         factor: pixels per side of one visual token.
         same: what counts as the same answer.
@@ -218,7 +235,7 @@ def select_by_answers(
 
 def select_by_rule(
     rows: Sequence[Row],
-    ladders: Sequence[Sequence[Size]],
+    ladders: Sequence[Sequence[Level]],
     *,
     method: Literal["hard", "random"],
     factor: int,
@@ -228,7 +245,7 @@ def select_by_rule(
 
     Args:
         rows: rows; a `shown_size` they may have is replaced.
-        ladders: sizes of each row, finest first.
+        ladders: levels of each row, finest first.
         method: "hard" takes the coarsest level of each row; "random" one drawn uniformly, from the seed and
             the row's id.
         factor: pixels per side of one visual token.
@@ -246,7 +263,7 @@ def select_by_rule(
 
 def _selection(
     rows: Sequence[Row],
-    ladders: Sequence[Sequence[Size]],
+    ladders: Sequence[Sequence[Level]],
     levels: Sequence[int],
     extras: Sequence[Mapping[str, Any]],
     *,
@@ -255,10 +272,10 @@ def _selection(
 ) -> Selection:
     sizes = [ladder[level] for ladder, level in zip(ladders, levels, strict=True)]
     selected = [
-        dataclasses.replace(row, shown_size=size, extras=row.extras | {"selected_level": level} | dict(extra))
-        for row, size, level, extra in zip(rows, sizes, levels, extras, strict=True)
+        dataclasses.replace(row.shown_at(shown), extras=row.extras | {"selected_level": level} | dict(extra))
+        for row, shown, level, extra in zip(rows, sizes, levels, extras, strict=True)
     ]
-    tokens = [tokens_of(size, factor) for size in sizes]
+    tokens = [sum(tokens_of(size, factor) for size in shown) for shown in sizes]
     summary = {
         "rows": len(rows),
         "method": method,

@@ -7,7 +7,6 @@ LOCUS is answered with its own box.
 """
 
 import contextlib
-import dataclasses
 import functools
 import hashlib
 import itertools
@@ -23,21 +22,21 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lfpc_rewards import Frame, answers_match, convert_frame, grounding_reward
+from lfpc_rewards import Frame, answers_match, convert_frame, grounding_parts
 from lfpc_trl.data.boxes import Sample
 from lfpc_trl.data.choices import split_choices
 from lfpc_trl.data.columns import IMAGE_TOKEN, Columns
 from lfpc_trl.data.frames import frame_warning
-from lfpc_trl.data.rows import Boxes, Problem, Row, scan_rows, with_shown_tokens
+from lfpc_trl.data.rows import Boxes, Picture, Problem, Row, scan_rows, with_shown_tokens
 from lfpc_trl.errors import DataError
 from lfpc_trl.locus.cues import check_cue, cue_box
 from lfpc_trl.locus.task import CuePrompt, score_cues
-from lfpc_trl.pictures.crops import BoxError, crop_box
+from lfpc_trl.pictures.crops import BoxError
 from lfpc_trl.pictures.lazy import file_bytes
 from lfpc_trl.pictures.opening import opened
 from lfpc_trl.pictures.originals import read_header
 from lfpc_trl.pictures.sizes import Size, tokens_of
-from lfpc_trl.rollouts.crop_tool import CropEnvironment, CropSettings
+from lfpc_trl.rollouts.crop_tool import CropSettings, cut_box, environment_for
 from lfpc_trl.rollouts.prompts import Message
 from lfpc_trl.rollouts.transcript import GroundingSettings, ScoredRollout, score_transcripts
 from lfpc_trl.train.preflight import (
@@ -48,6 +47,7 @@ from lfpc_trl.train.preflight import (
     native_size,
     preflight,
     unreadable,
+    which_image,
     whole_picture,
 )
 
@@ -129,7 +129,7 @@ def check_data(
         key, asked = functools.partial(_play_cue, frame=crops.frame), cue_box
         cues = CuePrompt(crops.frame, crops.factor, crops.crop_tokens)
     # Without a size the rollouts are played at the picture's own.
-    shown = [dataclasses.replace(row, shown_size=row.shown_size or row.size) for row in rows]
+    shown = [row.shown_at([each.shown_size or each.size for each in row.pictures]) for row in rows]
     played = list(_play(shown, key, progress))
     problems += [problem for each in played for problem in each.problems]
     report = None
@@ -225,15 +225,19 @@ def _gold_turns(row: Row, crops: CropSettings, grounding: GroundingSettings) -> 
     problem = unreadable(row)
     if problem is not None:
         return problem
-    environment = CropEnvironment(crops)
+    environment = environment_for(row, crops)
     environment.reset(row=row)
     turns: list[Message] = []
     try:
-        boxes = [best_box(row, region, crops, grounding) for region in row.regions or ()]
-        for box in boxes[: crops.max_crops] or [whole_picture(row, crops.frame)]:
-            reply = environment.image_zoom_in_tool(box)
+        boxes = [
+            (target.image, best_box(row.pictures[target.image - 1], target.boxes, crops, grounding))
+            for target in row.targets
+        ]
+        for number, box in boxes[: crops.max_crops] or [(1, whole_picture(row.pictures[0], crops.frame))]:
+            which = which_image(row, number)
+            reply = environment.image_zoom_in_tool(box, **which)
             # The scores ask whether a picture came back; thousands of them would not fit into memory.
-            turns += crop_turns(box, [{"type": block["type"]} for block in reply])
+            turns += crop_turns(box, [{"type": block["type"]} for block in reply], **which)
     except BoxError as error:
         return Problem(row.name, f"the crop tool must be able to cut its targets, got: {error}")
     return turns
@@ -283,14 +287,16 @@ def _missing_marks(row: Row, answer: str, scored: ScoredRollout, crops: CropSett
     return None
 
 
-def best_box(row: Row, region: Boxes, crops: CropSettings, grounding: GroundingSettings) -> list[float]:
+def best_box(
+    row: Row | Picture, region: Boxes, crops: CropSettings, grounding: GroundingSettings
+) -> list[float]:
     """The box, in whole numbers of the model's frame, whose crop earns most for one region of targets.
 
     Tried are all nested boxes, each side rounded both ways; a box smaller than the tool cuts is widened
     around its middle first.
 
     Args:
-        row: the row; without a `shown_size` it is shown at its own size.
+        row: the picture, or the row that has one; without a `shown_size` it is shown at its own size.
         region: (n, 4) nested boxes, pixels of the original.
         crops: how crops are cut.
         grounding: how crops are compared with the targets.
@@ -298,6 +304,7 @@ def best_box(row: Row, region: Boxes, crops: CropSettings, grounding: GroundingS
     Raises:
         BoxError: no such box can be cut.
     """
+    picture = Picture(row.image, row.size, row.shown_size)
     shown = row.shown_size or row.size
     wide = _at_least(region, row.size, crops.min_side)
     moved = convert_frame(wide, Frame.ORIGINAL, crops.frame, original_size=row.size, shown_size=shown)
@@ -305,24 +312,17 @@ def best_box(row: Row, region: Boxes, crops: CropSettings, grounding: GroundingS
     cut, refusal = {}, BoxError("thin")
     for box in sorted(choices):
         try:
-            cut[box] = crop_box(
-                list(box),
-                frame=crops.frame,
-                shown_size=shown,
-                original_size=row.size,
-                min_side=crops.min_side,
-            )
+            cut[box] = cut_box(list(box), picture, crops)
         except BoxError as error:
             refusal = error
     if not cut:
         raise refusal
-    parts = grounding_reward(
+    parts = grounding_parts(
         [[box] for box in cut.values()],
         [region] * len(cut),
         [row.size] * len(cut),
         overlap_threshold=grounding.overlap_threshold,
         iou_weight=grounding.iou_weight,
-        return_parts=True,
     )
     # A crop that covers the whole target comes first: one that does not is no perfect crop.
     best = max(range(len(cut)), key=lambda index: (parts.overlap[index] >= 1, parts.total[index]))
@@ -380,9 +380,14 @@ def _gold_letter(row: Row) -> str | None:
 
 def _picture_keys(rows: Sequence[Row]) -> dict[Path, object]:
     """What is equal for equal pictures, also under two names. Only files of one length are read."""
-    lengths = {image: file_bytes(image) for image in dict.fromkeys(row.image for row in rows)}
+    lengths = {image: file_bytes(image) for image in _images(rows)}
     shared = Counter(lengths.values())
     return {image: _digest(image) if shared[length] > 1 else length for image, length in lengths.items()}
+
+
+def _images(rows: Iterable[Row]) -> list[Path]:
+    """The pictures of all rows, each once."""
+    return list(dict.fromkeys(picture.image for row in rows for picture in row.pictures))
 
 
 def _digest(image: Path) -> bytes:
@@ -398,7 +403,8 @@ def _duplicates(rows: Sequence[Row], asked: Callable[[Row], Hashable]) -> list[P
     keys, found = _picture_keys(rows), []
     first: dict[tuple[object, Hashable], Row] = {}
     for row in rows:
-        before = first.setdefault((keys[row.image], asked(row)), row)
+        pictures = tuple(keys[picture.image] for picture in row.pictures)
+        before = first.setdefault((pictures, asked(row)), row)
         if before is not row:
             other = "" if _gold_texts(before) & _gold_texts(row) else ", but another answer"
             found.append(Problem(row.name, f"same picture and question as {before.name}{other}"))
@@ -497,9 +503,11 @@ def _letters(rows: Sequence[Row]) -> tuple[Counter[str], float]:
 
 def _statistics(rows: Sequence[Row], earned: Sequence[float], crops: CropSettings) -> dict[str, Any]:
     letters, chance = _letters(rows)
-    pixels = sorted({row.image: row.size for row in rows}.values(), key=lambda size: size[0] * size[1])
-    shown = [row for row in rows if row.shown_size is not None]
-    regions = [(region, row.size) for row in rows for region in row.regions or ()]
+    sizes = {picture.image: picture.size for row in rows for picture in row.pictures}
+    pixels = sorted(sizes.values(), key=lambda size: size[0] * size[1])
+    shown = [(row, row.shown_sizes) for row in rows if row.shown_sizes is not None]
+    regions = [(target.boxes, row.pictures[target.image - 1].size) for row in rows for target in row.targets]
+    several = _counts(len(row.pictures) for row in rows if len(row.pictures) > 1)
     return {
         "well_formed_rows": len(rows),
         "pictures": len(pixels),
@@ -508,8 +516,8 @@ def _statistics(rows: Sequence[Row], earned: Sequence[float], crops: CropSetting
         "largest_picture": list(pixels[-1]) if pixels else None,
         "converted_pictures": _converted(rows),
         "rows_with_shown_size": len(shown),
-        "rows_shown_in_full": sum(_is_shown_in_full(row, crops.factor) for row in shown),
-        "shown_tokens": _counts(tokens_of(row.shown_size or (0, 0), crops.factor) for row in shown),
+        "rows_shown_in_full": sum(_is_shown_in_full(row, crops.factor) for row, _ in shown),
+        "shown_tokens": _counts(sum(tokens_of(size, crops.factor) for size in each) for _, each in shown),
         "rows_with_choices": sum(row.choices is not None for row in rows),
         "letters": dict(sorted(letters.items())),
         "right_by_guessing": chance if letters else None,
@@ -518,13 +526,14 @@ def _statistics(rows: Sequence[Row], earned: Sequence[float], crops: CropSetting
         "boxes_per_region": _counts(len(region) for region, _ in regions),
         "innermost_share_of_picture": _spread([_share(region[0], size) for region, size in regions]),
         "perfect_crop_earns": _spread([each for each in earned if not math.isnan(each)]),
+        **({"rows_with_several_pictures": several} if several else {}),
     }
 
 
 def _converted(rows: Sequence[Row]) -> dict[str, int]:
     """How many pictures are shown otherwise than their files hold them, by what is done to them."""
     found: Counter[str] = Counter()
-    for path in dict.fromkeys(row.image for row in rows):
+    for path in _images(rows):
         with contextlib.suppress(OSError):  # a picture that is gone has a problem of its own
             found.update(read_header(path).conversions)
     return dict(sorted(found.items()))
@@ -536,7 +545,7 @@ def _share(box: Any, size: Size) -> float:
 
 def _is_shown_in_full(row: Row, factor: int) -> bool:
     """Whether a crop could show nothing that the overview does not."""
-    return row.shown_size == native_size(row.size, factor)
+    return all(picture.shown_size == native_size(picture.size, factor) for picture in row.pictures)
 
 
 def _counts(values: Iterable[int]) -> dict[int, int]:

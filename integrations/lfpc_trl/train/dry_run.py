@@ -22,7 +22,7 @@ from lfpc_trl.models import processors
 from lfpc_trl.models.families import LoraTargets
 from lfpc_trl.models.families.family import ATTENTION_AND_MLP
 from lfpc_trl.pictures.sizes import tokens_of
-from lfpc_trl.rollouts.crop_tool import CropEnvironment, CropSettings
+from lfpc_trl.rollouts.crop_tool import CropSettings, environment_for
 from lfpc_trl.rollouts.prompts import Message, build_prompt
 from lfpc_trl.train.preflight import PreflightReport
 from lfpc_trl.train.recipe import Recipe
@@ -148,7 +148,7 @@ def memory(
         recipe: the recipe.
         size: of `model_size`.
         longest_prompt: tokens of the longest prompt.
-        picture: visual tokens of the largest overview.
+        picture: visual tokens of the largest overview, of all its pictures together.
         processes: how many processes train.
         lora: where an adapter goes that the recipe does not place; None for the usual seven projections.
     """
@@ -227,7 +227,7 @@ def describe(recipe: Recipe, model_dir: Path, rows: Sequence[Row], processes: in
     report = preflight_of(recipe, model_dir, processor, rows)
     report.check()
     method = recipe.stage.method
-    picture = max(tokens_of(row.shown_size or (0, 0), factor) for row in rows)
+    picture = max(sum(tokens_of(size, factor) for size in row.shown_sizes or ()) for row in rows)
     size, lora = model_size(model_dir), processor.family.lora
     needs = memory(recipe, size, report.longest_prompt, picture, processes, lora)
     sections = {
@@ -291,9 +291,10 @@ def first_prompt(processor: Any, row: Row, crops: CropSettings, method: str = "l
     """A prompt as the model will see it; for each picture, what stands there."""
     messages, tools = _opening(row, crops, method)
     first, *parts = _render(processor, messages, tools).split(processor.image_token)
-    for (width, height), part in zip(_picture_sizes(messages), parts, strict=True):
+    originals = [row.size] * len(parts) if method == "locus" else [each.size for each in row.pictures]
+    for (width, height), original, part in zip(_picture_sizes(messages), originals, parts, strict=True):
         tokens = tokens_of((width, height), crops.factor)
-        size = f"{width} x {height} pixels of {row.size[0]} x {row.size[1]}"
+        size = f"{width} x {height} pixels of {original[0]} x {original[1]}"
         first += f"{processor.image_token} x {tokens} ({size}){part}"
     return first
 
@@ -304,8 +305,8 @@ def _opening(row: Row, crops: CropSettings, method: str) -> tuple[list[Message],
         return CuePrompt(crops.frame, crops.factor, crops.crop_tokens)(row), None
     from transformers.utils import get_json_schema
 
-    environment = CropEnvironment(crops)
-    messages = build_prompt(crops.frame, environment.reset(row=row))
+    environment = environment_for(row, crops)
+    messages = build_prompt(crops.frame, environment.reset(row=row), pictures=len(row.pictures))
     return messages, [get_json_schema(environment.image_zoom_in_tool)]
 
 

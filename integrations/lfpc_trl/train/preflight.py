@@ -14,13 +14,13 @@ import numpy as np
 
 from lfpc_rewards import Frame, convert_frame
 from lfpc_rewards.parsing import is_image
-from lfpc_trl.data.rows import Problem, Row, in_one_line
+from lfpc_trl.data.rows import Picture, Problem, Row, in_one_line
 from lfpc_trl.errors import UserError, one_line
 from lfpc_trl.locus.task import CuePrompt
 from lfpc_trl.pictures.crops import MAX_CROP_ASPECT, BoxError
 from lfpc_trl.pictures.originals import load_original
 from lfpc_trl.pictures.sizes import Size, shown_size, tokens_of
-from lfpc_trl.rollouts.crop_tool import TOOL_NAME, CropEnvironment, CropSettings
+from lfpc_trl.rollouts.crop_tool import TOOL_NAME, CropSettings, environment_for
 from lfpc_trl.rollouts.prompts import Message, build_prompt, question_text
 
 SAMPLE = 64
@@ -106,17 +106,18 @@ def preflight(
     if not fitting:
         return PreflightReport(len(rows), 0, 0, "", 0, problems)
     lengths = _own_lengths(processor, fitting, cues)
-    chosen = _sampled(lengths, sample)
-    constant = 0  # of a prompt: what all rows have in it
+    counts = [len(row.pictures) for row in fitting]
+    chosen = _sampled(lengths, counts, sample)
+    constants = dict.fromkeys(counts, 0)  # of a prompt: what all rows with so many pictures have in it
     for index in chosen:
         prompt, problem = _decode(processor, fitting[index], crops, cues)
         if problem is not None:
             problems.append(problem)
         else:
-            constant = max(constant, prompt - lengths[index])
+            constants[counts[index]] = max(constants[counts[index]], prompt - lengths[index])
         if progress is not None:
             progress(1)
-    prompts = [constant + length for length in lengths]
+    prompts = [constants[count] + length for count, length in zip(counts, lengths, strict=True)]
     overhead = _rollout_overhead(processor, cues)
     largest = [0 if cues is not None else _largest_crop(row, crops) for row in fitting]
     rollouts = [overhead + tokens for tokens in largest]
@@ -142,10 +143,12 @@ def preflight(
     )
 
 
-def _sampled(lengths: Sequence[int], sample: int | None) -> list[int]:
-    """Places of the rows to decode: evenly spread, and the longest."""
-    count = len(lengths) if sample is None else min(sample, len(lengths))
-    return sorted({int(np.argmax(lengths)), *np.linspace(0, len(lengths) - 1, count).astype(int).tolist()})
+def _sampled(lengths: Sequence[int], counts: Sequence[int], sample: int | None) -> list[int]:
+    """Places of the rows to decode: evenly spread, and the longest of each number of pictures."""
+    number = len(lengths) if sample is None else min(sample, len(lengths))
+    spread = np.linspace(0, len(lengths) - 1, number).astype(int).tolist()
+    longest = [int(np.argmax(np.where(np.equal(counts, count), lengths, -1))) for count in set(counts)]
+    return sorted({*longest, *spread})
 
 
 # --- without a picture -------------------------------------------------------------------------------
@@ -176,16 +179,17 @@ def _row_problem(processor: Any, row: Row) -> Problem | None:
     from lfpc_trl.models import processors
 
     side, limit = processors.factor(processor), processors.token_limit(processor)
-    if row.shown_size is None:
+    if row.shown_sizes is None:
         rule = "no shown_size; choose it with 'lfpc select-resolution' or with --shown-tokens"
         return Problem(row.name, rule)
-    if any(length % side for length in row.shown_size):
-        rule = f"shown_size must be multiples of {side} (this model), got {list(row.shown_size)}"
-        return Problem(row.name, rule)
-    tokens = tokens_of(row.shown_size, side)
-    if tokens > limit:
-        rule = f"shown_size must have at most {limit} visual tokens, got {tokens} ({list(row.shown_size)})"
-        return Problem(row.name, rule)
+    for size in row.shown_sizes:
+        if any(length % side for length in size):
+            rule = f"shown_size must be multiples of {side} (this model), got {list(size)}"
+            return Problem(row.name, rule)
+        tokens = tokens_of(size, side)
+        if tokens > limit:
+            rule = f"shown_size must have at most {limit} visual tokens, got {tokens} ({list(size)})"
+            return Problem(row.name, rule)
     text = question_text(row)
     spelled = [token for token in processor.special_tokens if token in text]
     if spelled:
@@ -194,7 +198,7 @@ def _row_problem(processor: Any, row: Row) -> Problem | None:
 
 
 def _own_lengths(processor: Any, rows: Sequence[Row], cues: CuePrompt | None) -> list[int]:
-    """Tokens of each row's own part of the prompt: its picture, and its question or its cue."""
+    """Tokens of each row's own part of the prompt: its pictures, and its question or its cue."""
     from lfpc_trl.models import processors
 
     if cues is not None:
@@ -203,13 +207,15 @@ def _own_lengths(processor: Any, rows: Sequence[Row], cues: CuePrompt | None) ->
     ids = processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
     side = processors.factor(processor)
     return [
-        len(each) + tokens_of(row.shown_size or (0, 0), side) for each, row in zip(ids, rows, strict=True)
+        len(each) + sum(tokens_of(size, side) for size in row.shown_sizes or ())
+        for each, row in zip(ids, rows, strict=True)
     ]
 
 
 def _largest_crop(row: Row, crops: CropSettings) -> int:
-    """Visual tokens of the largest crop that a rollout can get: the whole picture, or the bound on crops."""
-    return min(crops.crop_tokens, tokens_of(native_size(row.size, crops.factor), crops.factor))
+    """Visual tokens of the largest crop that a rollout can get: a whole picture, or the bound on crops."""
+    whole = (native_size(picture.size, crops.factor) for picture in row.pictures)
+    return min(crops.crop_tokens, max(tokens_of(size, crops.factor) for size in whole))
 
 
 def native_size(size: Size, factor: int) -> Size:
@@ -237,14 +243,16 @@ def _rollout_overhead(processor: Any, cues: CuePrompt | None) -> int:
     return len(ids) - (cues is None)  # the placeholder of the crop
 
 
-def crop_turns(box: Sequence[float], reply: Any) -> list[Message]:
+def crop_turns(box: Sequence[float], reply: Any, image: int | None = None) -> list[Message]:
     """A turn that calls the tool and does nothing else, and what the tool sends back.
 
     Args:
         box: the box that is asked for, in the model's frame.
         reply: content of the tool's message.
+        image: the number of the picture; None where there is one.
     """
-    call = {"name": TOOL_NAME, "arguments": {"bbox_2d": list(box)}}
+    arguments: dict[str, Any] = {"bbox_2d": list(box)} | ({} if image is None else {"image": image})
+    call = {"name": TOOL_NAME, "arguments": arguments}
     turn = {
         "role": "assistant",
         "content": "<think></think>",
@@ -270,11 +278,14 @@ def _decode(
         return 0, problem
     if cues is not None:
         return _tokenise(processor, cues(row), cues.sizes(row), None, row)
-    environment = CropEnvironment(crops)
-    prompt = build_prompt(crops.frame, environment.reset(row=row))
-    box = whole_picture(row, crops.frame)
+    environment = environment_for(row, crops)
+    prompt = build_prompt(crops.frame, environment.reset(row=row), pictures=len(row.pictures))
+    number, largest = max(
+        enumerate(row.pictures, start=1), key=lambda numbered: numbered[1].size[0] * numbered[1].size[1]
+    )
+    box, which = whole_picture(largest, crops.frame), which_image(row, number)
     try:
-        rollout = [*prompt, *crop_turns(box, environment.image_zoom_in_tool(box))]
+        rollout = [*prompt, *crop_turns(box, environment.image_zoom_in_tool(box, **which), **which)]
     except BoxError as error:
         return 0, Problem(row.name, f"no crop of its picture is possible: {error}")
     length = 0
@@ -288,10 +299,12 @@ def _decode(
 
 def unreadable(row: Row) -> Problem | None:
     """A picture whose header is good and whose pixels are not: only decoding it can tell."""
-    try:
-        load_original(row.image)
-    except Exception as error:  # Pillow's decoders raise what they like on damaged files
-        return Problem(row.name, f"image must be readable, got {str(row.image)!r} ({one_line(error)})")
+    for picture in row.pictures:
+        try:
+            load_original(picture.image)
+        except Exception as error:  # Pillow's decoders raise what they like on damaged files
+            rule = f"image must be readable, got {str(picture.image)!r} ({one_line(error)})"
+            return Problem(row.name, rule)
     return None
 
 
@@ -331,11 +344,17 @@ def _pictures(message: Message) -> list[Any]:
     return [block for block in content if is_image(block)] if isinstance(content, list) else []
 
 
-def whole_picture(row: Row, frame: Frame) -> list[float]:
-    """The box of the whole picture, in whole numbers of `frame`; of a long strip as much as may be cut."""
-    longest = MAX_CROP_ASPECT * min(row.size)
-    box = [0.0, 0.0, min(row.size[0], longest), min(row.size[1], longest)]
+def which_image(row: Row, number: int) -> dict[str, Any]:
+    """The argument of the tool that says of which picture a crop is, where the tool has one."""
+    return {"image": number} if len(row.pictures) > 1 else {}
+
+
+def whole_picture(picture: Picture, frame: Frame) -> list[float]:
+    """The box of a whole picture, in whole numbers of `frame`; of a long strip as much as may be cut."""
+    size = picture.size
+    longest = MAX_CROP_ASPECT * min(size)
+    box = [0.0, 0.0, min(size[0], longest), min(size[1], longest)]
     moved = convert_frame(
-        box, Frame.ORIGINAL, frame, original_size=row.size, shown_size=row.shown_size or row.size
+        box, Frame.ORIGINAL, frame, original_size=size, shown_size=picture.shown_size or size
     )
     return [float(np.floor(value)) for value in moved]

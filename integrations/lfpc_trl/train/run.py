@@ -32,9 +32,9 @@ from lfpc_trl.models import families, processors, weights
 from lfpc_trl.models.engines import check_vllm
 from lfpc_trl.models.prepare import planned_changes
 from lfpc_trl.models.vllm_failures import vllm_failures
-from lfpc_trl.rollouts.crop_tool import environment_factory
+from lfpc_trl.rollouts.crop_tool import environment_factories, environment_name
 from lfpc_trl.rollouts.prompts import Message, build_prompt
-from lfpc_trl.rollouts.rewards import METRICS
+from lfpc_trl.rollouts.rewards import METRICS, SEVERAL_METRICS
 from lfpc_trl.rollouts.transcript import ENDINGS
 from lfpc_trl.runs import directory as run_directory
 from lfpc_trl.runs.directory import MANIFEST
@@ -218,7 +218,7 @@ def check(
         _check_packages(recipe)
     _check_start(recipe, model_dir)
     for row in rows:
-        if row.shown_size is None:
+        if row.shown_sizes is None:
             raise UserError(
                 f"{row.name}: no shown_size; choose it per row with 'lfpc select-resolution' "
                 "or one for all rows with --shown_tokens"
@@ -324,6 +324,7 @@ class _StepLog(TrainerCallback):  # type: ignore[misc]
             return  # the summary at the end of a run holds no reward
         step = state.global_step // self.stage.updates_per_step()
         line = {"step": step} | {ours: _number(logs.get(trl)) for ours, trl in _TRL_NAMES.items()}
+        line |= {name: _number(logs[name]) for name in SEVERAL_METRICS if name in logs}
         if ALERT in logs:
             line[ALERT] = logs[ALERT]
         run_directory.append_metrics(self.output_dir, line)
@@ -350,6 +351,8 @@ class _Prompts:
         return {
             "prompt": [self.prompt(self.rows[number]) for number in batch["number"]],
             "row": [self.rows[number] for number in batch["number"]],
+            # TRL's: by which of its environments a row is cropped.
+            "environment": [environment_name(self.rows[number]) for number in batch["number"]],
         }
 
 
@@ -359,8 +362,8 @@ class _ToolPrompt:
 
     frame: Frame
 
-    def __call__(self, row: Row) -> list[Message]:  # noqa: ARG002
-        return build_prompt(self.frame)
+    def __call__(self, row: Row) -> list[Message]:
+        return build_prompt(self.frame, pictures=len(row.pictures))
 
 
 class ResumableTrainer(RolloutTrainer):
@@ -441,7 +444,7 @@ def _trainer(
         processing_class=processor,
         crops=crops,
         grounding=None if locus else recipe.stage.grounding_settings(),
-        environment_factory=None if locus else environment_factory(crops),
+        environment_factory=None if locus else environment_factories(crops, rows),
         mask_endings=recipe.stage.mask_endings,
         trajectories=_trajectory_log(recipe, output_dir),
         share_prompts=recipe.stage.share_prompts,

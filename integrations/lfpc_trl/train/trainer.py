@@ -55,7 +55,8 @@ class RolloutTrainer(LockstepTrainer):
         grounding: how crops are compared with targets. The rollouts of a batch are scored once, and each
             reward function gets the column `scored` (`transcript.ScoredRollout`). None for tasks with
             scores of their own: there is no such column then.
-        environment_factory: of the crop tool; None for rollouts of one turn without a tool.
+        environment_factory: of the crop tool, or one for each number of pictures that rows have
+            (`crop_tool.environment_factories`); None for rollouts of one turn without a tool.
         mask_endings: rollouts that ended so (`transcript.ENDINGS`) get no loss. Their reward still counts in
             the mean and the deviation of their group, as in the code of Mini-o3 (arXiv 2509.07969), which
             masks what we call "over_turn" and "over_long".
@@ -75,7 +76,7 @@ class RolloutTrainer(LockstepTrainer):
         *args: Any,
         crops: CropSettings,
         grounding: GroundingSettings | None = GroundingSettings(),  # noqa: B008 - frozen
-        environment_factory: EnvironmentFactory | None = None,
+        environment_factory: EnvironmentFactory | dict[str, EnvironmentFactory] | None = None,
         mask_endings: Collection[str] = (),
         trajectories: TrajectoryLog | None = None,
         share_prompts: bool = True,

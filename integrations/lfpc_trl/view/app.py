@@ -1,5 +1,6 @@
 """What the page of `lfpc view` asks its server for."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from lfpc_trl.data.rows import Row
 from lfpc_trl.errors import DataError
 from lfpc_trl.html.server import Access, Answer, make_app
 from lfpc_trl.html.tiles import tile_route
-from lfpc_trl.runs.reading import Filter, Run, conversation, crop_scores
+from lfpc_trl.runs.reading import Filter, Run, conversation, crop_scores, pictures_of
 
 STATIC = Path(__file__).parent / "static"
 PAGE = 100
@@ -35,6 +36,11 @@ def make_viewer(runs: Sequence[Run], access: Access, *, rows: Sequence[Row] = ()
     return _Viewer(runs, rows, {row.id: number for number, row in enumerate(rows)}).app(access)
 
 
+def _first_tiles(rows: Sequence[Row]) -> list[int]:
+    """Where the pictures of each row start among those of all."""
+    return [0, *itertools.accumulate(len(row.pictures) for row in rows)]
+
+
 @dataclass(frozen=True)
 class _Viewer:
     runs: Sequence[Run]
@@ -49,7 +55,7 @@ class _Viewer:
             Route("/api/runs/{run:int}/match", self.match),
             Route("/api/runs/{run:int}/trajectories/{position:int}", self.trajectory),
             Route("/thumbnails/{run:int}/{position:int}/{number:int}", self.thumbnail),
-            tile_route([row.image for row in self.rows]),
+            tile_route([picture.image for row in self.rows for picture in row.pictures]),
         ]
         return make_app(access, STATIC, routes)
 
@@ -96,7 +102,9 @@ class _Viewer:
     def trajectory(self, request: Request) -> Response:
         """One trajectory, without its pictures."""
         run, position, columns = self._columns(request)
-        size = columns.get("image_size")
+        size, pictures = columns.get("image_size"), pictures_of(columns)
+        boxes = columns.get("boxes") or []
+        originals = self._originals(columns["row_id"], pictures.sizes)
         return Answer(
             {
                 **run.summary(position),
@@ -104,10 +112,18 @@ class _Viewer:
                 "accepted": columns.get("accepted") or [],
                 "image": Path(columns.get("image") or "").name,
                 "size": size,
-                "original": self._original(columns["row_id"], size),
+                "original": originals[0],
+                "pictures": [
+                    {"name": Path(image).name, "size": size, "original": original}
+                    for image, size, original in zip(pictures.images, pictures.sizes, originals, strict=True)
+                ],
+                "box_images": [
+                    image for image, box in zip(pictures.box_images, boxes, strict=True) if _is_finite(box)
+                ],
+                "target_images": pictures.target_images,
                 "messages": conversation(columns["messages"]),
                 "thumbnails": len(columns.get("thumbnails") or ()),
-                "boxes": _finite_boxes(columns.get("boxes") or []),
+                "boxes": _finite_boxes(boxes),
                 "box_scores": crop_scores(columns),
                 "targets": None
                 if columns.get("targets") is None
@@ -121,13 +137,20 @@ class _Viewer:
             }
         )
 
-    def _original(self, row_id: str, size: list[int] | None) -> dict[str, Any] | None:
-        """How to ask for the tiles of the original, if the user gave its row."""
+    def _originals(self, row_id: str, sizes: Sequence[list[int] | None]) -> list[dict[str, Any] | None]:
+        """How to ask for the tiles of each original, if the user gave the row."""
         number = self.numbers.get(row_id)
-        if number is None or size is None or list(self.rows[number].size) != list(size):
-            return None
-        image = self.rows[number].image
-        return {"number": number, "size": size, "state": image.stat().st_mtime_ns if image.exists() else 0}
+        if number is None or [list(each.size) for each in self.rows[number].pictures] != list(sizes):
+            return [None] * len(sizes)
+        first = _first_tiles(self.rows)[number]
+        return [
+            {
+                "number": first + place,
+                "size": list(picture.size),
+                "state": picture.image.stat().st_mtime_ns if picture.image.exists() else 0,
+            }
+            for place, picture in enumerate(self.rows[number].pictures)
+        ]
 
     def thumbnail(self, request: Request) -> Response:
         """A picture of a conversation, as it was logged."""
@@ -172,7 +195,11 @@ def _series(run: Run) -> dict[str, Any]:
 
 def _finite_boxes(boxes: Sequence[Sequence[float]]) -> list[list[float]]:
     """The boxes that a page can draw."""
-    return [list(box) for box in boxes if all(map(math.isfinite, box))]
+    return [list(box) for box in boxes if _is_finite(box)]
+
+
+def _is_finite(box: Sequence[float]) -> bool:
+    return all(map(math.isfinite, box))
 
 
 def _finite(value: Any) -> float | None:

@@ -1,7 +1,7 @@
 """Chain-of-Focus: an answer that a judge accepts, well formed; its repository holds three bonuses for a tool.
 
-The text that is scored is the whole response, observations included. Each observation repeats an
-instruction that holds tags itself, so the original removes that sentence first.
+The whole response is scored, observations included. Each observation repeats an instruction that contains
+tags, so the original removes that sentence first.
 """
 
 from __future__ import annotations
@@ -11,17 +11,12 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from lfpc_rewards._tags import Flags, Tags, both, lengths_of
+from lfpc_rewards._checks import same_length
+from lfpc_rewards._tags import Flags, Tags, both
 from lfpc_rewards._typing import Scores
-from lfpc_rewards.presets._completions import Transcript, same_length, transcripts
-from lfpc_rewards.presets._judging import (
-    BatchJudge,
-    ask,
-    read_equivalence,
-    read_judgement,
-    strict_accuracy,
-)
-from lfpc_rewards.presets._math import MathLibrary, math_equal, needed
+from lfpc_rewards.presets._completions import Transcript, transcripts
+from lfpc_rewards.presets._judging import BatchJudge, ask, read_judgement, strict_accuracy
+from lfpc_rewards.presets._math import MathLibrary, math_or_judge, needed
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
@@ -33,7 +28,7 @@ INSTRUCTION = (
     "answer. Format strictly as: <think>...</think> <tool_call>...</tool_call> <tool_call>...</tool_call> "
     "(if any tools needed) OR <answer>...</answer> (if no tools needed)."
 )
-"""The sentence that ends every question and every observation; its wording is part of the reward."""
+"""The sentence that ends every question and every observation; the reward depends on its wording."""
 
 _TAGS = both("think", "answer", "tool_call")
 _MOST_WORDS = 1000
@@ -172,15 +167,15 @@ def chain_of_focus_math(
 ) -> ChainOfFocusParts:
     """Chain-of-Focus' reward for mathematics: as `chain_of_focus`, with a library before the judge.
 
-    The instruction is not removed here. No answer is wrong and is not judged.
+    The instruction is not removed here. A missing answer is wrong and not judged.
 
     Args:
         completions: As in `chain_of_focus`.
         answers: As in `chain_of_focus`.
         math: As in `deepeyes_math`.
         questions: As in `chain_of_focus`.
-        judge: Asked where the library sees no equality, read as in `deepeyes_math`. None: what the
-            library does not find equal is wrong.
+        judge: Asked where the library finds no equality, read as in `deepeyes_math`. None: such answers
+            are wrong.
         mode: As in `chain_of_focus`, in "strict" the same.
 
     Returns:
@@ -206,19 +201,17 @@ def chain_of_focus_math(
         return chain_of_focus(completions, answers, questions=questions, judge=judge, mode=mode)
     tags = Tags(transcripts(completions), both("think", "answer"))
     given = tags.stripped(*tags.last_pair("answer"))
-    accuracy = math_equal(answers, [answer or None for answer in given], needed(math))
-    doubtful = np.flatnonzero((accuracy == 0) & (lengths_of(given) > 0))
-    if judge is not None and doubtful.size:
-        asked = ask(judge, questions, given, answers, read_equivalence, doubtful, unreadable=0.0)
-        accuracy[doubtful] = asked[doubtful]
+    said = [answer or None for answer in given]
+    accuracy = math_or_judge(answers, said, needed(math), questions, judge)
     return _weigh(accuracy, _format(tags, given), np.zeros(len(given), np.bool_), "none")
 
 
 def _format(tags: Tags, given: Sequence[str]) -> Scores:
     good: Flags = (tags.count("<think>") > 0) & (tags.count("<answer>") > 0)
     good &= ~tags.unbalanced("think") & ~tags.unbalanced("answer")
-    for row in np.flatnonzero(lengths_of(given) > _MOST_WORDS).tolist():
-        good[row] &= len(given[row].split()) <= _MOST_WORDS
+    # A text cannot have more words than characters.
+    short = [len(text) <= _MOST_WORDS or len(text.split()) <= _MOST_WORDS for text in given]
+    good &= np.array(short, np.bool_)
     return good.astype(np.float64)
 
 

@@ -1,7 +1,6 @@
 """DeepEyes: an answer that a judge accepts, well formed, and a bonus if it came with a zoom.
 
-The text that is scored is the whole response, observations included, because the sign of a zoom that
-worked is an image in it.
+The whole response is scored, observations included, because an image in it shows that a zoom worked.
 """
 
 from __future__ import annotations
@@ -12,10 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lfpc_rewards._checks import same_length
 from lfpc_rewards._tags import Flags, Places, Tags, both, lengths_of
 from lfpc_rewards._typing import Scores
 from lfpc_rewards.parsing import read_columns
-from lfpc_rewards.presets._completions import Transcript, same_length, transcripts
+from lfpc_rewards.presets._completions import Transcript, transcripts
 from lfpc_rewards.presets._judging import (
     BatchJudge,
     ask,
@@ -23,11 +23,11 @@ from lfpc_rewards.presets._judging import (
     read_judgement,
     strict_accuracy,
 )
-from lfpc_rewards.presets._math import MathLibrary, math_equal, needed
+from lfpc_rewards.presets._math import MathLibrary, math_or_judge, needed
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
 LONGEST_ANSWER = 1000
-"""Characters from which on an answer is wrong: long answers fool judges. In the original's code."""
+"""Answers of this many characters are wrong: long answers fool judges. In the original's code."""
 
 _IMAGE_START, _IMAGE_END = "<|vision_start|><|image_pad|>", "<|image_pad|><|vision_end|>"
 _TAGS = (*both("think", "answer"), _IMAGE_START, _IMAGE_END)
@@ -145,7 +145,7 @@ def deepeyes(
     start = tags.after_last("<answer>")
     given = tags.stripped(np.maximum(start, 0), tags.first("</answer>", start))
     accuracy = ask(judge, questions, given, answers, read_judgement)
-    return response.score(lengths_of(given), accuracy)
+    return response.score(given, accuracy)
 
 
 def deepeyes_reasoning(
@@ -190,10 +190,9 @@ def deepeyes_reasoning(
         return _strict(completions, answers, questions, judge)
     response = _Response(completions)
     given = response.tags.stripped(*response.tags.pair("answer", response.tail))
-    lengths = lengths_of(given)
-    rows = np.flatnonzero((lengths > 0) & (lengths < LONGEST_ANSWER))
-    accuracy = ask(judge, questions, given, answers, read_equivalence, rows, tries=8, unreadable=0.0)
-    return response.score(lengths, accuracy, lengths == 0)
+    asked = [answer if 0 < len(answer) < LONGEST_ANSWER else None for answer in given]
+    accuracy = ask(judge, questions, asked, answers, read_equivalence, tries=8, unreadable=0.0)
+    return response.score(given, accuracy, answer_needed=True)
 
 
 def deepeyes_math(
@@ -208,7 +207,7 @@ def deepeyes_math(
     r"""DeepEyes' reward for mathematics: ``1.2 accuracy + 0.4 format``, no tool.
 
     The answer is the last ``\boxed{..}`` after the last ``</think>``, cut at the first closing brace; there
-    should be exactly one. A library for mathematics compares it with the gold answer; where that sees no
+    should be exactly one. A library for mathematics compares it with the gold answer; where it finds no
     equality, a judge is asked.
 
     Args:
@@ -250,31 +249,26 @@ def deepeyes_math(
         given = [answer if one else None for answer, one in zip(given, count == 1, strict=True)]
         accuracy = strict_accuracy(given, answers, questions, judge)
     else:
-        accuracy = math_equal(answers, given, needed(math))
-        doubtful = np.flatnonzero((accuracy == 0) & (count > 0))
-        if judge is not None and doubtful.size:
-            said = [answer or "" for answer in given]
-            asked = ask(judge, questions, said, answers, read_equivalence, doubtful, unreadable=0.0)
-            accuracy[doubtful] = asked[doubtful]
+        accuracy = math_or_judge(answers, given, needed(math), questions, judge)
     layout = -((count != 1) | tags.unbalanced("think")).astype(np.float64)
     return DeepEyesParts(accuracy, layout, np.zeros(len(given)), 1.2 * accuracy + 0.4 * layout)
 
 
 class _Response:
-    """What both rewards for questions read in a response."""
+    """A batch as both rewards for questions read it."""
 
     def __init__(self, completions: Sequence[Transcript]) -> None:
         self.tags = Tags(transcripts(completions), _TAGS)
         self.tail: Places = np.maximum(self.tags.after_last("</think>"), 0)
 
-    def score(self, lengths: Places, accuracy: Scores, missing: Flags | None = None) -> DeepEyesParts:
-        tags = self.tags
+    def score(self, given: Sequence[str], accuracy: Scores, *, answer_needed: bool = False) -> DeepEyesParts:
+        tags, lengths = self.tags, lengths_of(given)
         long = lengths >= LONGEST_ANSWER
         images = tags.count(_IMAGE_START)
         wrong: Flags = long | tags.unbalanced("think") | tags.unbalanced("answer", self.tail)
         wrong |= images != tags.count(_IMAGE_END)
-        if missing is not None:
-            wrong |= missing
+        if answer_needed:
+            wrong |= lengths == 0
         return weigh(np.where(long & ~np.isnan(accuracy), 0.0, accuracy), wrong, images > 0)
 
 

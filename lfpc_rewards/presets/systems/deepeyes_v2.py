@@ -8,19 +8,20 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lfpc_rewards._checks import same_length
 from lfpc_rewards._tags import Flags, Places, Tags, both, lengths_of
 from lfpc_rewards._typing import Scores
-from lfpc_rewards.presets._completions import Transcript, same_length, transcripts
+from lfpc_rewards.presets._completions import Transcript, transcripts
 from lfpc_rewards.presets._final_answer import tidy_final_answer
 from lfpc_rewards.presets._judging import BatchJudge, ask, read_equivalence, strict_accuracy
 from lfpc_rewards.presets._strict import StrictTurns, read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
 LONGEST_ANSWER = 300
-"""Characters from which on an answer is wrong. In the original's code."""
+"""Answers of this many characters are wrong. In the original's code."""
 
 _NO_ANSWER = "None"
-"""What the original's judge reads where there is no answer."""
+"""What the original sends to its judge if there is no answer."""
 
 _BOXED = re.compile(r"boxed\{")
 
@@ -88,14 +89,13 @@ def deepeyes_v2(
     * A ``<think>`` is put before a response that does not begin with one.
     * The answer is the first ``<answer>..</answer>`` after the last ``</think>``.
     * The format needs thinking, balanced; balanced ``<code>``; an answer that is not empty, with balanced
-      tags. An answer of 300 characters or more is wrong and ill formed, and is not judged.
+      tags. An answer of 300 characters or more is wrong, badly formed and not judged.
 
     Args:
         completions: (B,) decoded responses, or lists of messages.
         answers: (B,) right answers.
         questions: (B,) questions for the judge; None gives it empty texts.
-        judge: Answers a whole batch. What stands in the last "boxed{..}" of a reply is right if it has
-            "Yes" in it.
+        judge: Answers a whole batch. A reply is right if its last "boxed{..}" contains "Yes".
         mode: "exact", or "strict" with the loopholes of `SYSTEM` closed.
 
     Returns:
@@ -179,8 +179,8 @@ def deepeyes_v2_math(
 ) -> DeepEyesV2Parts:
     """DeepEyesV2's reward for mathematics: as `deepeyes_v2`, but the judge gets a tidied answer.
 
-    Units, wrappers and what stands before the last "=" go; there is no longest answer. Without an answer
-    the judge is not asked. A reply is read as in `deepeyes_reasoning`; one that says neither is wrong.
+    Units, wrappers and anything before the last "=" are removed; answers may have any length. Without an
+    answer the judge is not asked. A reply is read as in `deepeyes_reasoning`; one that says neither is wrong.
 
     Args:
         completions: As in `deepeyes_v2`.
@@ -209,10 +209,9 @@ def deepeyes_v2_math(
     if is_strict(mode):
         return deepeyes_v2(completions, answers, questions=questions, judge=judge, mode=mode)
     response = _Response(completions, "code")
-    given = [tidy_final_answer(answer) for answer in response.given]
-    known = [bool(answer and gold) for answer, gold in zip(given, answers, strict=True)]
-    rows = np.flatnonzero(known)
-    accuracy = ask(judge, questions, given, answers, read_equivalence, rows, unreadable=0.0)
+    given = map(tidy_final_answer, response.given)
+    asked = [answer if answer and gold else None for answer, gold in zip(given, answers, strict=True)]
+    accuracy = ask(judge, questions, asked, answers, read_equivalence, unreadable=0.0)
     return _weigh(accuracy, response.format(longest=None))
 
 
@@ -227,7 +226,7 @@ def read_yes(reply: str) -> float:
 
 
 class _Response:
-    """What all three rewards read in a response."""
+    """A batch as all three rewards read it."""
 
     def __init__(self, completions: Sequence[Transcript], *calls: str) -> None:
         texts = transcripts(completions)
@@ -242,11 +241,11 @@ class _Response:
     def judged(
         self, answers: Sequence[str], questions: Sequence[str] | None, judge: BatchJudge | None
     ) -> Scores:
-        given = list(self.given)
-        for row in np.flatnonzero(~self.found).tolist():
-            given[row] = _NO_ANSWER
-        rows = np.flatnonzero(self.lengths < LONGEST_ANSWER)
-        return ask(judge, questions, given, answers, read_yes, rows)
+        asked = [
+            (answer if found else _NO_ANSWER) if len(answer) < LONGEST_ANSWER else None
+            for answer, found in zip(self.given, self.found.tolist(), strict=True)
+        ]
+        return ask(judge, questions, asked, answers, read_yes)
 
     def format(self, longest: int | None = LONGEST_ANSWER) -> Scores:
         tags = self.tags

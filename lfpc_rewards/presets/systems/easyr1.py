@@ -12,9 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lfpc_rewards._checks import same_length
 from lfpc_rewards._tags import Tags, both
 from lfpc_rewards._typing import Message, Scores
-from lfpc_rewards.presets._completions import first_texts, same_length
+from lfpc_rewards.presets._completions import first_texts
 from lfpc_rewards.presets._final_answer import same_answer_line
 from lfpc_rewards.presets._judging import strict_accuracy
 from lfpc_rewards.presets._layout import thought_and_answer
@@ -109,7 +110,7 @@ def easyr1_r1v(
         answers: (B,) right answers.
         grader: The module `mathruler.grader`, or anything with its `grade_answer`; where it raises, the
             answer is wrong. "strict" compares with the rules of `answers_match` and does not need it.
-        format_weight: Weight of the format, from that of the accuracy.
+        format_weight: Weight of the format; the accuracy has the rest.
         mode: "exact", or "strict" with the loopholes of `SYSTEM` closed.
 
     Returns:

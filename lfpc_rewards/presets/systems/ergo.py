@@ -14,13 +14,13 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from lfpc_rewards._checks import as_positive_sizes
+from lfpc_rewards._checks import as_positive_sizes, same_length
+from lfpc_rewards._packing import NO_BOX
 from lfpc_rewards._tags import Flags
 from lfpc_rewards._typing import Boxes, Floats, Scores, SizesLike
-from lfpc_rewards.presets._boxes import INTEGER_BOX, NO_BOX, numbers_in
-from lfpc_rewards.presets._completions import TurnList, same_length, turns_of
-from lfpc_rewards.presets._judging import BatchJudge, ask, strict_accuracy
-from lfpc_rewards.presets._judging import read_strictly as read_verdict
+from lfpc_rewards.presets._boxes import INTEGER_BOX, numbers_in
+from lfpc_rewards.presets._completions import TurnList, turns_of
+from lfpc_rewards.presets._judging import BatchJudge, ask, read_verdict, strict_accuracy
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 from lfpc_rewards.presets.tools import ergo as tool
@@ -28,9 +28,9 @@ from lfpc_rewards.presets.tools import ergo as tool
 CropReader: TypeAlias = Callable[
     [Sequence[Any], Sequence[tuple[int, int, int, int]], Sequence[str]], Sequence[str | None]
 ]
-"""``reward_model(images, boxes, questions)``: what a frozen model answers that sees of each image only the
-box, in pixels of the original; one text per crop, in order, or None if it failed. It gets no gold answer.
-The prompt, the network, retries and the cache are its own business."""
+"""``reward_model(images, boxes, questions)``: the answers of a frozen model that sees only the box of each
+image, in pixels of the original; one text per crop, in order, or None if it failed. It gets no gold answer.
+It does its own prompting, networking, retries and caching."""
 
 _PAIRS = [re.compile(f"<{name}>(.*?)</{name}>", re.DOTALL) for name in ("zoom", "think", "answer")]
 _ZOOM = _PAIRS[0]
@@ -179,7 +179,7 @@ def ergo(
             whatever stands in it: the first zoom and the first answer count.
         answers: (B,) right answers; letters of the alphabet only, in mode "exact" without a judge.
         questions: (B,) what the second model is asked, options included.
-        images: (B,) whatever `reward_model` finds the image by: handed over as it is.
+        images: (B,) passed to `reward_model` as they are: paths, pictures or keys.
         image_sizes: (B, 2) width and height of the original images, or one (2,) for all.
         shown_sizes: The same of the images as shown: ``image_grid_thw * 14``, width first.
         reward_model: Answers a whole batch of crops (`CropReader`), those alone that it can decide on.
@@ -246,7 +246,7 @@ def ergo(
     return ErgoParts(region, box, accuracy, read.format, total)
 
 
-class _Rollouts(NamedTuple):
+class _Parsed(NamedTuple):
     """A batch as one of the modes reads it.
 
     Attributes:
@@ -260,27 +260,27 @@ class _Rollouts(NamedTuple):
     boxes: Boxes
 
 
-def _read(completions: Sequence[TurnList], original: Floats, shown: Floats) -> _Rollouts:
+def _read(completions: Sequence[TurnList], original: Floats, shown: Floats) -> _Parsed:
     turns = [each or ("",) for each in turns_of(completions)]
     layout = [all(any(map(pair.search, each)) for pair in _PAIRS) for each in turns]
     boxes, asked = _cut_boxes([each[0] for each in turns], original, shown)
     whole = np.concatenate((np.zeros_like(original), original), axis=1)
     answers = [_answer(each[-1]) for each in turns]
-    return _Rollouts(answers, np.array(layout, np.float64), np.where(asked, boxes, whole))
+    return _Parsed(answers, np.array(layout, np.float64), np.where(asked, boxes, whole))
 
 
-def _read_strict(completions: Sequence[TurnList], original: Floats, shown: Floats) -> _Rollouts:
+def _read_strict(completions: Sequence[TurnList], original: Floats, shown: Floats) -> _Parsed:
     read, turns = read_strictly(completions, "zoom"), turns_of(completions)
     zooming = [[turn for turn in each if "<zoom>" in turn] for each in turns]
     once = [len(each) == 1 and each[0].count("<zoom>") == 1 for each in zooming]
-    # The zoom must follow the thinking, and have come back.
+    # The zoom must follow the thinking, and its image must have been delivered.
     seen = [
         each[0] if one and images == 1 and not _THINKING.search(each[0].partition("<zoom>")[2]) else ""
         for each, one, images in zip(zooming, once, read.images.tolist(), strict=True)
     ]
     boxes, asked = _cut_boxes(seen, original, shown)
     layout = np.logical_and(read.well_formed, once).astype(np.float64)
-    return _Rollouts(read.answers, layout, np.where(asked, boxes, np.nan))
+    return _Parsed(read.answers, layout, np.where(asked, boxes, np.nan))
 
 
 def _cut_boxes(texts: Sequence[str], original: Floats, shown: Floats) -> tuple[Boxes, Flags]:
@@ -297,7 +297,7 @@ def _cut_boxes(texts: Sequence[str], original: Floats, shown: Floats) -> tuple[B
         scaled = numbers.reshape(-1, 4) * np.tile(original / shown, 2)
         boxes = np.trunc(np.clip(scaled, 0, np.tile(original, 2)))
         width, height = _sides(boxes)
-        # What has a usual shape, and so an area, is cut; about all else the tool itself is asked.
+        # For odd shapes, such as boxes without area, the tool itself decides.
         usual = (width < 1000 * height) & (height < 1000 * width)
     for k in np.flatnonzero(asked & ~usual).tolist():
         size, shown_size = ((int(each[k, 0]), int(each[k, 1])) for each in (original, shown))

@@ -1,42 +1,36 @@
 """GUI-R1: the right action with the right argument, and a format that the original evaluates as Python.
 
-Accuracy is searched for with patterns, the format is the value of the answer. Here a parser for literals
-takes the place of the evaluator.
+The original finds the action with patterns and evaluates the answer for its format. Here the answer is read
+as a literal, so nothing that a model writes runs.
 """
 
 from __future__ import annotations
 
+import ast
 import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lfpc_rewards._checks import same_length
+from lfpc_rewards._json import json_or_none
 from lfpc_rewards._tags import Tags, both
 from lfpc_rewards._typing import Message, Scores
-from lfpc_rewards.presets._boxes import NO_BOX, as_number, as_numbers, json_or_none, read_golds
-from lfpc_rewards.presets._completions import first_texts, same_length
+from lfpc_rewards.presets._boxes import as_number, as_numbers, read_golds
+from lfpc_rewards.presets._completions import first_texts
 from lfpc_rewards.presets._layout import thought_and_answer
-from lfpc_rewards.presets._literals import NotLiteralError, python_literal
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
 NEAR = 140.0
 """Pixels within which a click at a point counts. In the original's code."""
 
-_WHOLE = r"(0|[1-9]\d{0,14})"
-_PLAIN = re.compile(
-    rf"\[\{{'action': ?'(\w+)', ?'point': ?\[{_WHOLE}, ?{_WHOLE}\], ?"
-    r"'input_text': ?'([^'\\\x00-\x1f\[\]]*)'\}\]",
-    re.ASCII,
-)
-"""An action as models write it: here patterns and parser agree."""
-
 _ACTION = re.compile(r"'action':\s*'(\w+)'")
 _INPUT = re.compile(r"'input_text':\s*'(.*?)'")
 _POINT = re.compile(r"\{.*\[(\d+),\s*(\d+)]\s*.*\}")
+_BACKSLASH = re.compile(r"\\([\n\\'\"abfnrtvxuUN0-7])?")
 _NO_TEXT = "no input text"
 _WITH_TEXT = ("type", "select", "scroll")
 _DIRECTIONS = ("left", "right", "up", "down")
@@ -102,20 +96,17 @@ class GuiR1Parts(NamedTuple):
 
 
 class _Action(NamedTuple):
-    """What the patterns read in an answer."""
+    """One action, the model's or the gold one.
 
-    name: str = "no action"
-    point: tuple[float, float] = (0.0, 0.0)
-    text: str = _NO_TEXT
+    Attributes:
+        name: What it is, such as "click".
+        target: Of the model a point; of the gold action a point or a box.
+        text: What it types, or where it scrolls.
+    """
 
-
-class _Actions(NamedTuple):
-    """The same of a batch, and whether each answer is complete; of gold actions, places are targets."""
-
-    names: list[str]
-    places: NDArray[np.float64]
-    texts: list[str]
-    complete: NDArray[np.bool_] = np.ones(0, np.bool_)
+    name: str
+    target: tuple[float, ...]
+    text: str
 
 
 def gui_r1(
@@ -159,7 +150,8 @@ def gui_r1(
         array([1. , 0.2, 0. ])
     """
     same_length(len(completions), answers=answers)
-    golds = _golds(answers)
+    numbered = enumerate(read_golds(answers))
+    golds = [_gold(gold, f"answers[{row}]", answers[row]) for row, gold in numbered]
     strict = is_strict(mode)
     if strict:
         read = read_strictly(completions, "tool_call")
@@ -167,20 +159,18 @@ def gui_r1(
     else:
         tags = Tags(first_texts(completions), both("think", "answer"))
         texts, framed = tags.stripped(*tags.pair("answer")), thought_and_answer(tags)
-    given = _read(texts, strict)
-    accuracy = _is_right(given, golds, strict).astype(np.float64)
-    layout = framed * given.complete
+    known = {text: (_strict_action if strict else _exact_action)(text) for text in set(texts)}
+    given = [known[text] for text in texts]
+    right = [
+        action is not None and _is_right(action, gold, strict)
+        for (action, _), gold in zip(given, golds, strict=True)
+    ]
+    accuracy = np.array(right, np.float64)
+    layout = framed * np.array([complete for _, complete in given], np.float64)
     return GuiR1Parts(accuracy, layout, 0.8 * accuracy + 0.2 * layout)
 
 
-def _golds(answers: Sequence[Any]) -> _Actions:
-    """The gold actions; places are boxes, or (x, y, NaN, NaN) for a point."""
-    golds = [_gold(gold, f"answers[{row}]", answers[row]) for row, gold in enumerate(read_golds(answers))]
-    names, places, texts = zip(*golds, strict=True) if golds else ((), (), ())
-    return _Actions(list(names), np.array(places, np.float64).reshape(-1, 4), list(texts))
-
-
-def _gold(gold: Any, where: str, answer: Any) -> tuple[str, tuple[float, ...], Any]:
+def _gold(gold: Any, where: str, answer: Any) -> _Action:
     action, target, text = (
         gold.get(name) if isinstance(gold, Mapping) else None for name in ("action", "gt_bbox", "input_text")
     )
@@ -191,72 +181,49 @@ def _gold(gold: Any, where: str, answer: Any) -> tuple[str, tuple[float, ...], A
         raise ValueError(f"{where} must have an input_text, got {answer!r}")
     if action.lower() == "click" and len(numbers) not in (2, 4):
         raise ValueError(f"{where} must have a gt_bbox of two or four numbers, got {answer!r}")
-    is_box = len(numbers) == 4
-    return action.lower(), as_numbers(target, 4) if is_box else as_numbers(target, 2) + NO_BOX[:2], text
+    return _Action(action.lower(), as_numbers(numbers, len(numbers)), text or "")
 
 
-def _read(texts: Sequence[str], strict: bool) -> _Actions:
-    """What each answer says."""
-    known = {text: _plain(text) or _odd(text, strict) for text in set(texts)}
-    actions = [known[text] for text in texts]
-    names, places, words = zip(*(action for action, _ in actions), strict=True) if actions else ((), (), ())
-    complete = np.array([whole for _, whole in actions], np.bool_)
-    return _Actions(list(names), np.array(places, np.float64).reshape(-1, 2), list(words), complete)
-
-
-def _plain(text: str) -> tuple[_Action, bool] | None:
-    found = _PLAIN.fullmatch(text)
-    if not found:
-        return None
-    name, x, y, words = found.groups()
-    return _Action(name, (float(x), float(y)), words), _has_argument(name, words)
-
-
-def _odd(text: str, strict: bool) -> tuple[_Action, bool]:
-    value = _value(text, strict)
-    return _strict_action(value) if strict else _searched(text), _is_complete(value, strict)
-
-
-def _searched(text: str) -> _Action:
-    """What the patterns of the original find."""
+def _exact_action(text: str) -> tuple[_Action, bool]:
+    """What the patterns of the original find, and whether its evaluator would see complete actions."""
     name, words, point = _ACTION.search(text), _INPUT.search(text), _POINT.search(text)
     try:
-        place = (as_number(int(point[1])), as_number(int(point[2]))) if point else (0.0, 0.0)
+        target = (as_number(int(point[1])), as_number(int(point[2]))) if point else (0.0, 0.0)
     except ValueError:  # digits beyond Python's limit
-        place = (0.0, 0.0)
-    return _Action(name[1] if name else "no action", place, words[1] if words else _NO_TEXT)
+        target = (0.0, 0.0)
+    action = _Action(name[1] if name else "no action", target, words[1] if words else _NO_TEXT)
+    value = _literal(text)
+    return action, isinstance(value, list) and all(map(_is_action, value))
 
 
-def _value(text: str, strict: bool) -> Any:
+def _strict_action(text: str) -> tuple[_Action | None, bool]:
+    """The one complete action of the text, in Python or JSON; None if it is anything else."""
+    value = _literal(text) or json_or_none(text)
+    if not isinstance(value, list) or len(value) != 1 or not _is_action(value[0]):
+        return None, False
+    [action] = value
+    point = action["point"]
+    if not isinstance(point, list | tuple) or len(point) != 2 or bool in map(type, point):
+        return None, False
+    return _Action(action["action"], tuple(map(as_number, point)), action["input_text"]), True
+
+
+def _literal(text: str) -> Any:
+    """The value of a Python literal, None for any other text; nothing runs."""
     try:
-        return python_literal(text)
-    except NotLiteralError:
-        return json_or_none(text) if strict else None
+        # Python warns about unknown escapes and keeps their backslash; doubled, it does not warn.
+        return ast.literal_eval(_BACKSLASH.sub(lambda found: found[0] if found[1] else "\\\\", text))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None
 
 
-def _strict_action(value: Any) -> _Action:
-    if not _is_complete(value, True):
-        return _Action(point=(np.nan, np.nan))
-    action = value[0]
-    x, y = map(as_number, action["point"])
-    return _Action(action["action"], (x, y), action["input_text"])
-
-
-def _is_complete(value: Any, strict: bool) -> bool:
-    if not isinstance(value, list) or (strict and len(value) != 1):
-        return False
-    return all(_is_action(item, strict) for item in value)
-
-
-def _is_action(item: Any, strict: bool) -> bool:
+def _is_action(item: Any) -> bool:
     if not isinstance(item, dict) or not {"action", "point", "input_text"} <= item.keys():
         return False
     name, point, words = item["action"], item["point"], item["input_text"]
     try:
         whole = isinstance(point[0], int) and isinstance(point[1], int)
     except (TypeError, LookupError):
-        return False
-    if strict and not (isinstance(point, list | tuple) and len(point) == 2 and bool not in map(type, point)):
         return False
     return whole and isinstance(name, str) and isinstance(words, str) and _has_argument(name, words)
 
@@ -267,19 +234,17 @@ def _has_argument(name: str, words: str) -> bool:
     return name != "scroll" or words in _DIRECTIONS
 
 
-def _is_right(given: _Actions, golds: _Actions, strict: bool) -> NDArray[np.bool_]:
-    """(B,) whether each action is the gold one, with the right argument."""
-    right = np.array([a.lower() == b for a, b in zip(given.names, golds.names, strict=True)], np.bool_)
-    clicks = np.array([name == "click" for name in golds.names], np.bool_)
-    with np.errstate(all="ignore"):
-        (x, y), (x0, y0, x1, y1) = given.places.T, golds.places.T
-        inside = (x0 < x) & (x < x1) & (y0 < y) & (y < y1)
-        near = np.isnan(x1) & ((x - x0) * (x - x0) + (y - y0) * (y - y0) < NEAR**2)
-    for row in np.flatnonzero(right & ~clicks).tolist():
-        if golds.names[row] in _WITH_TEXT:
-            right[row] = _says(given.texts[row], golds.texts[row], strict)
-    right &= inside | near | ~clicks
-    return right
+def _is_right(action: _Action, gold: _Action, strict: bool) -> bool:
+    if action.name.lower() != gold.name:
+        return False
+    if gold.name in _WITH_TEXT:
+        return _says(action.text, gold.text, strict)
+    if gold.name != "click":
+        return True
+    (x, y), (x0, y0, *corner) = action.target, gold.target
+    if corner:
+        return x0 < x < corner[0] and y0 < y < corner[1]
+    return (x - x0) * (x - x0) + (y - y0) * (y - y0) < NEAR**2
 
 
 def _says(text: str, gold: str, strict: bool) -> bool:

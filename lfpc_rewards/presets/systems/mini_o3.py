@@ -1,7 +1,7 @@
 """Mini-o3: an answer that a judge accepts, after any number of zooms.
 
-The reward sees the texts of the assistant turns. The published recipe switches format, penalty and tool
-reward off, so that only the answer pays; the code has them all.
+The reward sees the texts of the assistant turns. The published recipe turns format, penalty and tool
+reward off, so that only the answer counts; the code has them all.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from lfpc_rewards._checks import same_length
+from lfpc_rewards._tags import Tags, both
 from lfpc_rewards._typing import Scores
-from lfpc_rewards.presets._completions import TurnList, same_length, turns_of
-from lfpc_rewards.presets._groups import number_groups
+from lfpc_rewards.presets._completions import TurnList, turns_of
+from lfpc_rewards.presets._groups import drop_groups
 from lfpc_rewards.presets._judging import BatchJudge, ask, strict_accuracy
-from lfpc_rewards.presets._layout import AnswerFrom, Turns
+from lfpc_rewards.presets._layout import AnswerFrom, answers_in, layout_and_calls
 from lfpc_rewards.presets._once import once_each
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
@@ -140,15 +142,11 @@ def mini_o3(
         read = read_strictly(completions, "grounding")
         accuracy = strict_accuracy(read.answers, answers, questions, judge)
         return weights.combine(accuracy, read.well_formed, read.images)
-    turns = Turns(turns_of(completions), "grounding")
-    given, found = turns.answers(answer_from)
-    accuracy = ask(judge, questions, given, answers, read_score, np.flatnonzero(found), tries=5)
-    accuracy[turns.empty] = np.nan
-    if groups is not None:
-        numbers, count = number_groups(groups)
-        dropped = np.bincount(numbers, np.isnan(accuracy), count) > 0
-        accuracy[dropped[numbers]] = np.nan
-    return weights.combine(accuracy, *turns.format())
+    turns = turns_of(completions)
+    accuracy = ask(judge, questions, answers_in(turns, answer_from), answers, read_score, tries=5)
+    accuracy[[not each for each in turns]] = np.nan
+    accuracy = drop_groups(accuracy, groups)
+    return weights.combine(accuracy, *layout_and_calls(turns, "grounding"))
 
 
 def mini_o3_choice(
@@ -198,11 +196,11 @@ def mini_o3_choice(
         read = read_strictly(completions, "grounding")
         accuracy = strict_accuracy(read.answers, answers, None, None)
         return weights.combine(accuracy, read.well_formed, read.images)
-    turns = Turns(turns_of(completions), "grounding")
-    said, found = turns.last_answers()
-    accuracy = np.where(found, once_each(_is_option, said, answers), 0.0)
-    accuracy[turns.empty] = np.nan
-    return weights.combine(accuracy, *turns.format())
+    turns = turns_of(completions)
+    tags = Tags([each[-1] if each else "" for each in turns], both("answer"))
+    start, stop = tags.last_pair("answer")
+    accuracy = np.where(start >= 0, once_each(_is_option, tags.cut(start, stop), answers), 0.0)
+    return weights.combine(accuracy, *layout_and_calls(turns, "grounding"))
 
 
 class MiniO3Format(NamedTuple):
@@ -244,7 +242,7 @@ def mini_o3_format(
         >>> mini_o3_format([turns])
         MiniO3Format(format=array([1.]), calls=array([1.]))
     """
-    return MiniO3Format(*Turns(turns_of(completions), call).format())
+    return MiniO3Format(*layout_and_calls(turns_of(completions), call))
 
 
 class _Weights(NamedTuple):

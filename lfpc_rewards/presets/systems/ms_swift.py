@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lfpc_rewards._checks import same_length
 from lfpc_rewards._tags import Tags, both
 from lfpc_rewards._typing import Message, Scores
-from lfpc_rewards.presets._completions import Transcript, last_contents, same_length
-from lfpc_rewards.presets._groups import as_scores
+from lfpc_rewards.presets._completions import Transcript, last_contents
 from lfpc_rewards.presets._layout import thought_and_answer
 from lfpc_rewards.presets._shaping import as_lengths, cosine_between, repeated_word_share
 from lfpc_rewards.presets._strict import read_strictly
@@ -103,7 +103,7 @@ def ms_swift_cosine(
         >>> ms_swift_cosine([1, 1, 0], [50, 200, 0], longest=100, mode="strict")
         array([ 0.75,  0.5 , -0.5 ])
     """
-    scores, progress = as_scores(accuracy), as_lengths(lengths) / longest
+    scores, progress = np.asarray(accuracy, np.float64), as_lengths(lengths) / longest
     same_length(len(scores), lengths=progress)
     if is_strict(mode):
         progress = np.minimum(progress, 1.0)

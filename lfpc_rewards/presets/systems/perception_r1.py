@@ -1,7 +1,7 @@
 """Perception-R1: the square of the IoU of one box.
 
-Boxes are in thousandths of the image. A text without Qwen2-VL's box token is taken for one in fractions, and
-its numbers are multiplied by 1000.
+Boxes are in thousandths of the image. In a text without Qwen2-VL's box token they are read as fractions and
+multiplied by 1000.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lfpc_rewards._checks import same_length
+from lfpc_rewards._json import json_or_none
 from lfpc_rewards._tags import Flags, Tags
 from lfpc_rewards._typing import Boxes, BoxesLike, Message, Scores
 from lfpc_rewards.geometry import iou
-from lfpc_rewards.presets._boxes import gold_boxes, json_or_none, proper
-from lfpc_rewards.presets._completions import first_texts, last_texts, refuse_one, same_length
+from lfpc_rewards.presets._boxes import gold_boxes, proper
+from lfpc_rewards.presets._completions import first_texts, last_texts, refuse_one
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
@@ -27,7 +29,7 @@ _BOXES = (
     ("(", re.compile(rf"\(\s*{_FOUR}\s*\)")),
     ("(", re.compile(rf"\(\s*{_NUMBER},\s*{_NUMBER}\),\s*\(\s*{_NUMBER},\s*{_NUMBER}\)")),
 )
-"""How each form of a box begins, which is quickly looked for, and the form."""
+"""The first character of each form of a box, for a quick check, and its pattern."""
 
 _STRICT = re.compile(
     r"\s*<\|object_ref_start\|>[^<]*<\|object_ref_end\|><\|box_start\|>\s*"
@@ -167,7 +169,7 @@ def perception_r1_think_format(
     refuse_one(completions)
     if is_strict(mode):
         return read_strictly(completions, "tool_call").well_formed
-    # ``^<think>.*?</think><answer>.*?</answer>$``, where a newline may follow but none stand before.
+    # ``^<think>.*?</think><answer>.*?</answer>$``, which may be followed by a newline but contains none.
     tags = Tags(first_texts(completions), ("<think>", "</think><answer>", "</answer>"))
     ends = tags.lengths - np.array([text.endswith("\n") for text in tags.texts], np.int64)
     good: Flags = (tags.first("<think>") == 0) & (tags.last("</answer>") == ends - len("</answer>"))
@@ -212,5 +214,5 @@ def _iou_as_written(boxes: Boxes, others: Boxes) -> Scores:
         sides = np.minimum(boxes[:, 2:], others[:, 2:]) - np.maximum(boxes[:, :2], others[:, :2])
         shared = np.maximum(sides, 0).prod(1)
         union = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (others[:, 2:] - others[:, :2]).prod(1) - shared
-        overlap: Scores = shared / union
-    return np.where(np.isfinite(overlap), overlap, np.nan)
+        ious: Scores = shared / union
+    return np.where(np.isfinite(ious), ious, np.nan)

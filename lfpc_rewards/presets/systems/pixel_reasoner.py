@@ -1,7 +1,7 @@
 """Pixel-Reasoner: an answer that a library for mathematics accepts, and curiosity about the tool.
 
-Curiosity is paid in a group: to those who look while few rollouts of the prompt do. The code and the
-paper compute it differently; both are here.
+Curiosity rewards rollouts that use the tool while few others of the prompt do. The code and the paper compute
+it differently; both are here.
 """
 
 from __future__ import annotations
@@ -15,16 +15,10 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lfpc_rewards._checks import same_length
 from lfpc_rewards._typing import Scores
 from lfpc_rewards.parsing import has_image
-from lfpc_rewards.presets._completions import (
-    TURN_END,
-    Transcript,
-    messages_of,
-    same_length,
-    transcripts,
-    words,
-)
+from lfpc_rewards.presets._completions import TURN_END, Transcript, last_texts, transcripts, words
 from lfpc_rewards.presets._groups import group_mean, number_groups, places_in_groups
 from lfpc_rewards.presets._judging import BatchJudge, strict_accuracy
 from lfpc_rewards.presets._math import MathLibrary, needed
@@ -139,7 +133,7 @@ def pixel_reasoner(
     """
     same_length(len(completions), answers=answers, groups=groups, videos=videos, questions=questions)
     if is_strict(mode):
-        given = [_boxed_or_tagged(each) for each in _last_turns(completions)]
+        given = [_boxed_or_tagged(each) for each in last_texts(completions)]
         accuracy = strict_accuracy(given, [_unboxed(gold) for gold in answers], questions, judge)
         unrepaired = np.array([_calls(each)[1] for each in completions], np.bool_)
         accuracy = np.where(unrepaired & (accuracy > 0.5), 0.0, accuracy)
@@ -172,8 +166,8 @@ def pixel_reasoner_accuracy(
         texts: (B,) responses.
         answers: (B,) right answers, or lists of them, of which any is right.
         math: The module math_verify, or anything with its `parse` and `verify`.
-        requires_box: Take the answer from the last "boxed" only; in the published code this is meant
-            and, by an argument in the wrong place, not done.
+        requires_box: Take the answer from the last "boxed" only; the published code intends this
+            but does not do it, because of a misplaced argument.
 
     Returns:
         (B,) 1.0, 0.0 or -1.0; NaN where the original raises: without "boxed" although it is required.
@@ -275,7 +269,7 @@ def _accepted(gold: Any) -> tuple[str, ...]:
 
 
 def _candidates(text: str) -> Iterator[str]:
-    """What follows the last box, then what the first answer tag on one line holds, as a box."""
+    """The text from the last box on, then the first answer tag on one line, as a box."""
     _, found, tail = text.rpartition("\\boxed")
     if found:
         yield ("\\boxed" + tail).strip()
@@ -284,7 +278,7 @@ def _candidates(text: str) -> Iterator[str]:
 
 
 class _Rule:
-    """The rule of a batch: each gold answer is read once, each part of an answer compared once with it."""
+    """Compares the answers of a batch; each gold answer is parsed once, each comparison made once."""
 
     def __init__(self, math: MathLibrary, requires_box: bool) -> None:
         self._math, self._requires_box = math, requires_box
@@ -350,17 +344,6 @@ def _calls(completion: Any) -> tuple[int, bool]:
     return calls, failed
 
 
-def _last_turns(completions: Sequence[Any]) -> list[str]:
-    texts = []
-    for row, each in enumerate(completions):
-        if isinstance(each, str):
-            texts.append(each)
-            continue
-        spoken = [m for m in messages_of(each, f"completions[{row}]") if m.get("role") == "assistant"]
-        texts.append(words(spoken[-1]) if spoken else "")
-    return texts
-
-
 def _boxed_or_tagged(text: str) -> str | None:
     """The only box or, without one, the only answer tag after the thinking of a turn that calls no tool."""
     text = text.rpartition("</think>")[2]
@@ -374,7 +357,7 @@ def _boxed_or_tagged(text: str) -> str | None:
 
 
 def _boxes(text: str) -> list[str]:
-    """What stands in each box whose braces close."""
+    """The content of each box whose braces close."""
     boxes = []
     for piece in text.split("\\boxed{")[1:]:
         depth = 1

@@ -1,4 +1,4 @@
-"""SE-GUI: a click, paid for hitting the target and for being near its centre.
+"""SE-GUI: a click that hits the target, and is near its centre.
 
 The click is the ``coordinate`` of the first tool call. Point, target and image are in pixels of the shown
 image.
@@ -14,15 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lfpc_rewards._checks import as_positive_sizes, raise_bad_row
+from lfpc_rewards._checks import as_positive_sizes, raise_bad_row, same_length
+from lfpc_rewards._json import json_or_none
 from lfpc_rewards._tags import Places, Tags, both
 from lfpc_rewards._typing import BoxesLike, Message, Scores, SizesLike
-from lfpc_rewards.presets._boxes import (
-    as_number,
-    gold_boxes,
-    json_or_none,
-)
-from lfpc_rewards.presets._completions import first_texts, last_texts, same_length
+from lfpc_rewards.presets._boxes import as_number, gold_boxes
+from lfpc_rewards.presets._completions import first_texts, last_texts
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
 _POINT = re.compile(r"\{.*\[\d+,\s*\d+\].*\}", re.DOTALL)

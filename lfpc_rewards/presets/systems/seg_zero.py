@@ -1,7 +1,7 @@
 """Seg-Zero and VisionReasoner: a box and points for a segmentation model, scored by thresholds.
 
 Seg-Zero asks for one object with two points, VisionReasoner for a list of objects with one point each. Every
-term is a yes or no, so that a segmentation model need not run during training.
+term is 0 or 1, so no segmentation model has to run during training.
 """
 
 from __future__ import annotations
@@ -12,28 +12,21 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lfpc_rewards._packing import four_numbers, starts_of
+from lfpc_rewards._checks import same_length
+from lfpc_rewards._json import json_or_none
+from lfpc_rewards._packing import four_numbers
 from lfpc_rewards._tags import Tags, both
 from lfpc_rewards._typing import Message, Scores
 from lfpc_rewards.presets._assignment import assign
-from lfpc_rewards.presets._boxes import (
-    as_numbers,
-    json_or_none,
-    numbers_in,
-    pairs_of,
-    pixel_inclusive_iou,
-    proper,
-    read_golds,
-)
-from lfpc_rewards.presets._completions import first_texts, last_texts, same_length
+from lfpc_rewards.presets._boxes import Numbers, as_numbers, numbers_in, pixel_inclusive_iou, read_golds
+from lfpc_rewards.presets._completions import first_texts, last_texts
 from lfpc_rewards.presets._layout import thought_and_answer
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
 MOST_OBJECTS = 120
-"""Objects of VisionReasoner beyond this many are not looked at. In the original's code."""
+"""VisionReasoner ignores further objects. In the original's code."""
 
 _NAMES = ("bbox", "points_1", "points_2")
 _OBJECT = re.compile(r"{[^}]+}")
@@ -182,18 +175,17 @@ def seg_zero(
     golds = _gold_objects(answers)
     if is_strict(mode):
         read = read_strictly(completions, "tool_call")
-        found, sound = _objects(read.texts(), True)
-        good = proper(found[:, :4]) & np.isfinite(found).all(1)
-        found[~good] = np.nan
-        think, sound = read.well_formed, sound * good
+        think = read.well_formed
+        objects = [_object(text, restricted=True) for text in read.texts()]
+        objects = [(found, sound) if _is_proper(found) else (_NOTHING, False) for found, sound in objects]
     else:
         tags = Tags(first_texts(completions), both("think", "answer"))
-        objects = [match[0] if (match := _OBJECT.search(text)) else "" for text in tags.texts]
-        found, sound = _objects(objects, restricted)
         think = thought_and_answer(tags)
-    overlap, distances, points = object_terms(found, golds)
-    total = think + sound + overlap + distances + points
-    return SegZeroParts(think, sound, overlap, distances, points, total)
+        texts = [match[0] if (match := _OBJECT.search(text)) else "" for text in tags.texts]
+        objects = [_object(text, restricted) for text in texts]
+    rows = [(sound, *object_terms(found, gold)) for (found, sound), gold in zip(objects, golds, strict=True)]
+    sound, ious, distances, points = np.array(rows, np.float64).reshape(-1, 4).T
+    return SegZeroParts(think, sound, ious, distances, points, think + sound + ious + distances + points)
 
 
 def vision_reasoner(
@@ -205,8 +197,8 @@ def vision_reasoner(
     """VisionReasoner's reward: ``format + accuracy + non_repeat``.
 
     The answer is the first ``<answer>..</answer>``, a JSON list of ``{"bbox_2d": [..], "point_2d": [..]}``.
-    Objects are assigned to gold objects so that their scores sum to the most. Boxes are compared with their
-    last pixels included.
+    Objects are assigned to gold objects so that the sum of their scores is largest. Boxes are compared with
+    their last pixels included.
 
     Args:
         completions: (B,) texts, or lists of messages, of which the first is read.
@@ -230,21 +222,21 @@ def vision_reasoner(
         array([2., 1.])
     """
     same_length(len(completions), answers=answers)
-    golds, gold_starts = _gold_lists(answers)
+    golds = _gold_lists(answers)
     strict = is_strict(mode)
     if strict:
         read = read_strictly(completions, "tool_call")
-        found, starts, sound = _object_lists(read.texts(), True)
-        think, varied = (
-            read.well_formed,
-            [_varied(_SENTENCE_END.split(text)) for text in last_texts(completions)],
-        )
+        texts, think = read.texts(), read.well_formed
+        varied = [_varied(_SENTENCE_END.split(text)) for text in last_texts(completions)]
     else:
         tags = Tags(first_texts(completions), both("think", "answer"))
-        found, starts, sound = _object_lists(tags.stripped(*tags.pair("answer")), False)
-        think, varied = thought_and_answer(tags), [_varied(text.split(".")) for text in tags.texts]
-    accuracy = assigned_terms(found, starts, golds, gold_starts)
-    layout, fresh = think + sound, np.array(varied, np.float64)
+        texts, think = tags.stripped(*tags.pair("answer")), thought_and_answer(tags)
+        varied = [_varied(text.split(".")) for text in tags.texts]
+    lists = [_object_list(text, strict) for text in texts]
+    rows = zip(lists, golds, strict=True)
+    accuracy = np.array([assigned_terms(found, gold) for (found, _), gold in rows], np.float64)
+    layout = think + np.array([sound for _, sound in lists], np.float64)
+    fresh = np.array(varied, np.float64)
     return VisionReasonerParts(layout, accuracy, fresh, layout + accuracy + fresh)
 
 
@@ -253,24 +245,19 @@ def _varied(sentences: Sequence[str]) -> bool:
     return len(said) - len(set(said)) < 2
 
 
-def _gold_objects(answers: Sequence[str]) -> NDArray[np.float64]:
-    pairs = [(_GOLD_BOX.search(text), _GOLD_POINTS.search(text)) for text in answers]
-    golds = np.array([(*numbers_in(box, 4), *numbers_in(points, 4)) for box, points in pairs]).reshape(-1, 8)
-    for row in np.flatnonzero(np.isnan(golds).any(1)).tolist():
-        raise ValueError(
-            f"answers[{row}] must hold <box>..</box> and <points>..</points>, got {answers[row]!r}"
-        )
+def _gold_objects(answers: Sequence[str]) -> list[Numbers]:
+    golds = []
+    for row, text in enumerate(answers):
+        golds.append((*numbers_in(_GOLD_BOX.search(text), 4), *numbers_in(_GOLD_POINTS.search(text), 4)))
+        if any(map(math.isnan, golds[row])):
+            raise ValueError(
+                f"answers[{row}] must hold <box>..</box> and <points>..</points>, got {answers[row]!r}"
+            )
     return golds
 
 
-def _objects(texts: Sequence[str], restricted: bool) -> tuple[NDArray[np.float64], Scores]:
-    """(B, 8) box and two points of each object, NaN for what it lacks, and whether it is well formed."""
-    read = [_object(text, restricted) for text in texts]
-    found = np.array([numbers for numbers, _ in read], np.float64).reshape(-1, 8)
-    return found, np.array([sound for _, sound in read], np.float64)
-
-
-def _object(text: str, restricted: bool) -> tuple[tuple[float, ...], bool]:
+def _object(text: str, restricted: bool) -> tuple[Numbers, bool]:
+    """Box and two points of an object, NaN for what it lacks, and whether it is well formed."""
     item = json_or_none(text)
     if not isinstance(item, dict):
         return _NOTHING, False
@@ -300,27 +287,25 @@ def _point(value: Any) -> tuple[float, float]:
         return np.nan, np.nan
 
 
-def _gold_lists(answers: Sequence[Any]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    rows = read_golds(answers)
-    for row, items in enumerate(rows):
+def _gold_lists(answers: Sequence[Any]) -> list[list[Numbers]]:
+    golds = []
+    for row, items in enumerate(read_golds(answers)):
         if not isinstance(items, list | tuple):
             raise ValueError(f"answers[{row}] must be a list of objects, got {answers[row]!r}")
-    rows = [items[:MOST_OBJECTS] for items in rows]
-    golds = [_gold_numbers(items) for items in rows]
-    for row, numbers in enumerate(golds):
+        numbers = _gold_numbers(items[:MOST_OBJECTS])
         if numbers is None:
             raise ValueError(
                 f"answers[{row}] must hold objects with a bbox_2d of four and a point_2d of two finite "
                 f"numbers, got {answers[row]!r}"
             )
-    flat = [numbers for row in golds for numbers in row or ()]
-    return np.array(flat, np.float64).reshape(-1, 6), starts_of(list(map(len, rows)))
+        golds.append(numbers)
+    return golds
 
 
-def _gold_numbers(items: Sequence[Any]) -> list[tuple[float, ...]] | None:
+def _gold_numbers(items: Sequence[Any]) -> list[Numbers] | None:
     """Box and point of gold objects; None where one lacks them."""
     try:
-        rows = [
+        rows: list[Numbers] = [
             (*four_numbers(item["bbox_2d"]), *four_numbers((*item["point_2d"], 0, 0))[:2]) for item in items
         ]
     except (TypeError, LookupError):
@@ -328,23 +313,16 @@ def _gold_numbers(items: Sequence[Any]) -> list[tuple[float, ...]] | None:
     return rows if all(math.isfinite(number) for row in rows for number in row) else None
 
 
-def _object_lists(
-    texts: Sequence[str], strict: bool
-) -> tuple[NDArray[np.float64], NDArray[np.int64], Scores]:
-    """(n, 6) box and point of all objects, where those of each text start, and (B,) its format."""
-    lists = [json_or_none(text) for text in texts]
-    sound = np.array([_format_of(items) for items in lists], np.float64)
-    rows = [(_rows_of(items) if isinstance(items, list) else None) or [] for items in lists]
+def _object_list(text: str, strict: bool) -> tuple[list[Numbers], float]:
+    """Box and point of each object of a list, and the list's format."""
+    items = json_or_none(text)
+    sound = _format_of(items)
+    rows = (_rows_of(items) if isinstance(items, list) else None) or []
     if not strict:
-        rows = [row[:MOST_OBJECTS] for row in rows]
-    starts = starts_of(list(map(len, rows)))
-    found = np.array([numbers for row in rows for numbers in row], np.float64).reshape(-1, 6)
-    if strict:
-        good = proper(found[:, :4]) & np.isfinite(found).all(1)
-        found[~good] = np.nan
-        owners = np.repeat(np.arange(len(rows)), np.diff(starts))
-        sound *= (np.diff(starts) > 0) & (np.bincount(owners, ~good, len(rows)) == 0)
-    return found, starts, sound
+        return rows[:MOST_OBJECTS], sound
+    good = [_is_proper(row) for row in rows]
+    rows = [row if proper else _NOTHING for row, proper in zip(rows, good, strict=True)]
+    return rows, sound if rows and all(good) else 0.0
 
 
 def _format_of(items: Any) -> float:
@@ -361,7 +339,7 @@ def _format_of(items: Any) -> float:
     return total
 
 
-def _rows_of(items: list[Any]) -> list[tuple[float, ...]] | None:
+def _rows_of(items: list[Any]) -> list[Numbers] | None:
     """(n, 6) numbers of a list of objects; None where the original stops at one of them."""
     rows = []
     for place, item in enumerate(items):
@@ -384,62 +362,50 @@ def _all_numbers(values: Any, count: int) -> bool:
     )
 
 
-def object_terms(found: NDArray[np.float64], golds: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(3, B) IoU, distance and points of one box with two points (NaN where there are none)."""
-    box, gold = found[:, :4], golds[:, :4]
-    points, gold_points = found[:, 4:].reshape(-1, 2, 2), golds[:, 4:].reshape(-1, 2, 2)
-    inside = _inside(points[:, 0], box) & _inside(points[:, 1], box)
-    with np.errstate(all="ignore"):
-        straight = _distance(points, gold_points).sum(1)
-        crossed = _distance(points, gold_points[:, ::-1]).sum(1)
-        near = np.fmin(straight, crossed) / 2 < 100
-    terms = [pixel_inclusive_iou(box, gold, False) > 0.5, _mean_distance(box, gold) < 10, inside & near]
-    return np.array(terms, np.float64)
+def _is_proper(numbers: Numbers) -> bool:
+    """Whether all numbers are finite and the first four make a box with an area."""
+    x0, y0, x1, y1 = numbers[:4]
+    width, height = x1 - x0, y1 - y0
+    return all(map(math.isfinite, numbers)) and width > 0 and height > 0 and width * height * 4 < math.inf
 
 
-def assigned_terms(
-    found: NDArray[np.float64],
-    starts: NDArray[np.int64],
-    golds: NDArray[np.float64],
-    gold_starts: NDArray[np.int64],
-) -> Scores:
-    """(B,) the sum of the terms over the best assignment, over the larger number of objects."""
-    rows, mine, its = pairs_of(starts, gold_starts)
-    box, point, gold, gold_point = found[mine, :4], found[mine, 4:], golds[its, :4], golds[its, 4:]
-    terms = (pixel_inclusive_iou(box, gold, True) > 0.5).astype(np.float64)
-    with np.errstate(all="ignore"):
-        terms += _mean_distance(box, gold) < 10
-        terms += _inside(point, box) & (_distance(point, gold_point) < 30)
-    pairs = np.searchsorted(rows, np.arange(len(starts))).tolist()
-    counts, gold_counts = np.diff(starts), np.diff(gold_starts)
-    scores = np.zeros(len(counts))
-    for row in np.flatnonzero((counts > 0) & (gold_counts > 0)).tolist():
-        scores[row] = _most(terms[pairs[row] : pairs[row + 1]].reshape(counts[row], gold_counts[row]))
-    return scores / np.maximum(np.maximum(counts, gold_counts), 1)
+def object_terms(found: Numbers, gold: Numbers) -> tuple[bool, bool, bool]:
+    """IoU, distance and points of one box with two points, NaN where there are none."""
+    points, gold_points = (found[4:6], found[6:8]), (gold[4:6], gold[6:8])
+    straight = _distance(points[0], gold_points[0]) + _distance(points[1], gold_points[1])
+    crossed = _distance(points[0], gold_points[1]) + _distance(points[1], gold_points[0])
+    return (
+        pixel_inclusive_iou(found, gold, touching=False) > 0.5,
+        _mean_distance(found, gold) < 10,
+        all(_inside(point, found) for point in points) and min(straight, crossed) / 2 < 100,
+    )
 
 
-def _most(terms: NDArray[np.float64]) -> float:
-    """The largest sum of terms of an assignment."""
-    if terms.size == 1:
-        return float(terms[0, 0])
+def pair_terms(found: Numbers, gold: Numbers) -> int:
+    """How many of its three terms a box with one point earns."""
+    near = _inside(found[4:], found) and _distance(found[4:], gold[4:]) < 30
+    return (pixel_inclusive_iou(found, gold, touching=True) > 0.5) + (_mean_distance(found, gold) < 10) + near
+
+
+def assigned_terms(found: Sequence[Numbers], golds: Sequence[Numbers]) -> float:
+    """The sum of the terms over the best assignment, over the larger number of objects."""
+    if not found or not golds:
+        return 0.0
+    terms = np.array([[pair_terms(each, gold) for gold in golds] for each in found], np.float64)
     partners = np.empty(len(terms), np.int64)
     assign(3.0 - terms, partners)
     matched = partners >= 0
-    return float(terms[matched, partners[matched]].sum())
+    return float(terms[matched, partners[matched]].sum()) / max(len(found), len(golds))
 
 
-def _inside(point: NDArray[np.float64], box: NDArray[np.float64]) -> NDArray[np.bool_]:
-    inside = (box[:, :2] <= point) & (point <= box[:, 2:])
-    within: NDArray[np.bool_] = inside[:, 0] & inside[:, 1]
-    return within
+def _inside(point: Numbers, box: Numbers) -> bool:
+    return box[0] <= point[0] <= box[2] and box[1] <= point[1] <= box[3]
 
 
-def _mean_distance(box: NDArray[np.float64], other: NDArray[np.float64]) -> Scores:
-    with np.errstate(all="ignore"):
-        mean: Scores = abs(box - other).sum(1) / 4
-    return mean
+def _mean_distance(box: Numbers, gold: Numbers) -> float:
+    return sum(abs(box[k] - gold[k]) for k in range(4)) / 4
 
 
-def _distance(point: NDArray[np.float64], other: NDArray[np.float64]) -> Scores:
-    distance: Scores = np.sqrt(((point - other) ** 2).sum(-1))
-    return distance
+def _distance(point: Numbers, gold: Numbers) -> float:
+    width, height = point[0] - gold[0], point[1] - gold[1]
+    return math.sqrt(width * width + height * height)

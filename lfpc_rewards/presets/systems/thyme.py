@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lfpc_rewards._checks import same_length
+from lfpc_rewards._json import json_or_none
 from lfpc_rewards._tags import Flags, Tags, both
 from lfpc_rewards._typing import Scores
-from lfpc_rewards.presets._boxes import json_or_none
-from lfpc_rewards.presets._completions import Transcript, same_length, transcripts, written
-from lfpc_rewards.presets._judging import BatchJudge, Reader, ask, strict_accuracy
-from lfpc_rewards.presets._judging import read_strictly as read_verdict
+from lfpc_rewards.presets._completions import Transcript, transcripts, written
+from lfpc_rewards.presets._judging import BatchJudge, Reader, ask, read_verdict, strict_accuracy
 from lfpc_rewards.presets._math import Grader, MathLibrary, graded, math_equal, needed
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
@@ -30,10 +30,10 @@ _THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 _THEN_ANSWER = re.compile(r"\s<answer>")
 _SANDBOX = re.compile(r"<sandbox_output>(.*?)</sandbox_output>", re.DOTALL)
 _ASIDE = ("<image>", "</sandbox_output>", "<sandbox_output>")
-"""Tags that are no part of the thinking."""
+"""Tags that are removed from the thinking."""
 
 _FAILED = "sandbox for"
-"""What an error message of the sandbox holds."""
+"""Part of every error message of the sandbox."""
 
 _PREFIXES = (
     *("The best answer is", "The correct answer is", "The answer is", "The answer: ", "Answer: "),
@@ -120,8 +120,8 @@ def thyme(
         completions: (B,) decoded responses with the sandbox's outputs, or lists of messages.
         answers: (B,) right answers.
         questions: (B,) questions for the judges; None gives them empty texts.
-        judge: Answers a whole batch, with JSON such as ``{"Correctness": 1}``; a reply without is asked for
-            again, three times in all, and then scores 0.
+        judge: Answers a whole batch, with JSON such as ``{"Correctness": 1}``; if it gives none it is asked
+            again, three times in all, and then the answer scores 0.
         consistency_judge: The same for consistency, ``{"Consistency": 1}``; as gold answer it is given the
             last 500 characters of the thinking. Needed if its weight is not 0.
         math: The module math_verify. Unused in "strict".
@@ -171,8 +171,9 @@ def thyme(
     consistency = np.zeros(len(given))
     if consistency_weight:
         ends = [thinking_of(text)[-LONGEST_THINKING:] for text in tags.texts]
-        rows, said = np.flatnonzero(answered), [answer or "" for answer in given]
-        consistency = ask(consistency_judge, questions, said, ends, reader, rows, tries, unreadable)
+        consistency = ask(
+            consistency_judge, questions, given, ends, reader, tries=tries, unreadable=unreadable
+        )
     parts = (
         accuracy,
         format_weight * layout,
@@ -208,7 +209,7 @@ def thinking_of(text: str) -> str:
 
 
 def bare_answer(text: str) -> str:
-    """An answer without the phrases that lead to it."""
+    """An answer without introductions such as "The answer is"."""
     text = text.strip()
     for prefix in _PREFIXES:
         text = text.replace(prefix, "")
@@ -243,10 +244,9 @@ def _accuracy(
     right = np.zeros(len(bare)) if grader is None else graded(golds, bare, grader, failed=0.0)
     # The original hands the library the answer as the gold one, and the gold answer as the answer.
     right = np.maximum(right, math_equal(bare, golds, math))
-    rows = np.array([row for row, answer in enumerate(given) if answer and not right[row]], np.int64)
-    said = [answer or "" for answer in given]
-    asked = ask(judge, questions, said, golds, read_json("Correctness"), rows, _TRIES, unreadable=0.5)
-    right[rows] = asked[rows]
+    doubtful = [None if equal else answer for answer, equal in zip(given, right, strict=True)]
+    reader = read_json("Correctness")
+    right += ask(judge, questions, doubtful, golds, reader, tries=_TRIES, unreadable=0.5)
     return np.where([answer is None for answer in given], 0.0, 2.0 * right - 1.0)
 
 

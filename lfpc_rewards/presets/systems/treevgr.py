@@ -1,8 +1,8 @@
 """TreeVGR: how well the boxes that a model names while it thinks cover the gold boxes.
 
 Its authors published the metric of their benchmark, which is what `exact` gives. The reward of their training
-is in no public code; by the paper it is the mean of this and its counterpart for precision. A mean still pays
-half of what a text gets that tiles the image, so `strict` takes the harmonic mean.
+is not in public code; in the paper it is the mean of this and its counterpart for precision. With a mean, a
+text that tiles the image with boxes still gets half, so `strict` takes the harmonic mean.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lfpc_rewards._packing import starts_of
-from lfpc_rewards._typing import Boxes, Message, Scores
-from lfpc_rewards.presets._boxes import numbers_in, pack_golds, pairs_of, plain_iou
-from lfpc_rewards.presets._completions import first_texts, last_texts, same_length
+from lfpc_rewards._checks import same_length
+from lfpc_rewards._typing import Message, Scores
+from lfpc_rewards.presets._boxes import Numbers, gold_box_lists, numbers_in, plain_iou
+from lfpc_rewards.presets._completions import first_texts, last_texts
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
 _BOX = re.compile("<box>(.*?)</box>", re.DOTALL)
@@ -77,13 +76,11 @@ def treevgr(
         [[0.5], [0.3333333333333333]]
     """
     same_length(len(completions), answers=answers)
-    golds, gold_starts = pack_golds(answers, "answers")
+    golds = gold_box_lists(answers, "answers")
     strict = is_strict(mode)
     texts = [_thinking(text) for text in last_texts(completions)] if strict else first_texts(completions)
     found = [[box for inside in _BOX.findall(text) if (box := _sides(inside))] for text in texts]
-    boxes = np.array([box for each in found for box in each], np.float64).reshape(-1, 4)
-    starts = starts_of(list(map(len, found)))
-    return best_overlaps(boxes, starts, golds, gold_starts, strict)
+    return np.array([best_iou(*row, strict) for row in zip(found, golds, strict=True)], np.float64)
 
 
 def _thinking(text: str) -> str:
@@ -96,21 +93,13 @@ def _sides(inside: str) -> tuple[float, ...] | None:
     return box if box[0] < box[2] and box[1] < box[3] else None
 
 
-def best_overlaps(
-    boxes: Boxes, starts: NDArray[np.int64], golds: Boxes, gold_starts: NDArray[np.int64], both_ways: bool
-) -> Scores:
-    """(B,) mean over the gold boxes of the best IoU; `both_ways`: its harmonic mean with the counterpart."""
-    _, box, gold = pairs_of(starts, gold_starts)
-    overlaps = plain_iou(golds[gold], boxes[box])
-    recall, precision = _mean_of_best(overlaps, gold, gold_starts), _mean_of_best(overlaps, box, starts)
-    if not both_ways:
+def best_iou(boxes: Sequence[Numbers], golds: Sequence[Numbers], both_ways: bool) -> float:
+    """Mean over the gold boxes of the best IoU; `both_ways`: its harmonic mean with the counterpart."""
+    if not boxes or not golds:
+        return 0.0
+    table = [[plain_iou(box, gold) for gold in golds] for box in boxes]
+    recall: float = sum(map(max, zip(*table, strict=True))) / len(golds)
+    if not both_ways or not recall:
         return recall
-    return np.where(recall > 0, 2 * recall * precision / np.where(recall > 0, recall + precision, 1.0), 0.0)
-
-
-def _mean_of_best(overlaps: Scores, owners: NDArray[np.int64], starts: NDArray[np.int64]) -> Scores:
-    """(B,) the mean over the boxes of a row of the best of their overlaps; 0 for a row without boxes."""
-    best, counts = np.zeros(starts[-1]), np.diff(starts)
-    np.maximum.at(best, owners, overlaps)
-    rows = np.repeat(np.arange(len(counts)), counts)
-    return np.bincount(rows, best, len(counts)) / np.maximum(counts, 1)
+    precision: float = sum(map(max, table)) / len(boxes)
+    return 2 * recall * precision / (recall + precision)

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lfpc_rewards._checks import same_length
 from lfpc_rewards._tags import Flags, Tags, both
 from lfpc_rewards._typing import Message, Scores
-from lfpc_rewards.presets._completions import first_texts, same_length
-from lfpc_rewards.presets._groups import as_scores
+from lfpc_rewards.presets._completions import first_texts
 from lfpc_rewards.presets._math import MathLibrary, needed
 from lfpc_rewards.presets._once import once_each
 from lfpc_rewards.presets._shaping import as_lengths, cosine_between, repeated_share, soft_overlong
@@ -205,7 +205,7 @@ def trl_cosine(
         >>> trl_cosine([1, 0, 1], [50, 50, 200], longest=100)
         array([ 0.75, -0.75,  0.5 ])
     """
-    scores, counts = as_scores(accuracy), as_lengths(lengths)
+    scores, counts = np.asarray(accuracy, np.float64), as_lengths(lengths)
     same_length(len(scores), lengths=counts)
     start, end = (np.where(scores != 0, right[k], wrong[k]) for k in range(2))
     scaled = cosine_between(np.minimum(counts / longest, 1.0), start, end)

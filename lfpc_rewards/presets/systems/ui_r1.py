@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lfpc_rewards._checks import as_sizes
+from lfpc_rewards._checks import as_sizes, same_length
 from lfpc_rewards._tags import Tags, both
 from lfpc_rewards._typing import Message, Scores, SizesLike
 from lfpc_rewards.presets._boxes import INTEGER_BOX, INTEGER_POINT, numbers_in
-from lfpc_rewards.presets._completions import first_texts, same_length
+from lfpc_rewards.presets._completions import first_texts
 from lfpc_rewards.presets._layout import thought_and_answer
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict

@@ -14,13 +14,14 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from lfpc_rewards._checks import ORDERED, as_positive_sizes, raise_bad_row
+from lfpc_rewards._checks import ORDERED, as_positive_sizes, raise_bad_row, same_length
 from lfpc_rewards._jit import kernel
+from lfpc_rewards._json import json_or_none
 from lfpc_rewards._packing import starts_of
 from lfpc_rewards._typing import Message, Scores, SizesLike
 from lfpc_rewards.presets._assignment import assign
-from lfpc_rewards.presets._boxes import as_number, json_or_none, pack_golds, read_golds
-from lfpc_rewards.presets._completions import first_texts, last_texts, same_length
+from lfpc_rewards.presets._boxes import as_number, gold_box_lists, read_golds
+from lfpc_rewards.presets._completions import first_texts, last_texts
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
 Labelled: TypeAlias = tuple[str, Sequence[float]]
@@ -147,7 +148,9 @@ def vision_r1(
     """
     same_length(len(completions), answers=answers)
     gold_rows = _gold_rows(answers)
-    golds, gold_starts = pack_golds([[box for _, box in row] for row in gold_rows], "answers")
+    gold_lists = gold_box_lists([[box for _, box in row] for row in gold_rows], "answers")
+    golds = np.array([box for row in gold_lists for box in row], np.float64).reshape(-1, 4)
+    gold_starts = starts_of(list(map(len, gold_lists)))
     ordered = (golds[:, 2:] >= golds[:, :2]).all(1)
     if not ordered.all():
         raise_bad_row("answers, box", golds, ordered, ORDERED)

@@ -12,11 +12,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lfpc_rewards._checks import same_length
 from lfpc_rewards._typing import Scores
-from lfpc_rewards.presets._completions import TurnList, same_length, turns_of
-from lfpc_rewards.presets._groups import as_scores, number_groups
+from lfpc_rewards.presets._completions import TurnList, turns_of
+from lfpc_rewards.presets._groups import drop_groups, number_groups
 from lfpc_rewards.presets._judging import BatchJudge, ask, strict_accuracy
-from lfpc_rewards.presets._layout import Turns
+from lfpc_rewards.presets._layout import answers_in, layout_and_calls
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
@@ -144,13 +145,10 @@ def visionthink(
         right = strict_accuracy(read.answers, answers, questions, judge)
         layout, calls = read.well_formed, read.images
     else:
-        turns = Turns(turns_of(completions), "tool_call")
-        given, found = turns.answers(answer_from)
-        right = ask(judge, questions, given, answers, read_digit, np.flatnonzero(found), tries=3)
-        layout, calls = turns.format()
-    if groups is not None:
-        numbers, count = number_groups(groups)
-        right = np.where((np.bincount(numbers, np.isnan(right), count) > 0)[numbers], np.nan, right)
+        turns = turns_of(completions)
+        right = ask(judge, questions, answers_in(turns, answer_from), answers, read_digit, tries=3)
+        layout, calls = layout_and_calls(turns, "tool_call")
+    right = drop_groups(right, groups)
     called = calls > 0
     fined = called if wanted is None else called != np.asarray(wanted, np.bool_)
     accuracy, layout = accuracy_weight * right, format_weight * layout
@@ -204,7 +202,7 @@ def visionthink_shaping(
         >>> visionthink_shaping([1.5, 1.5, 1.4, 1.4], [0.5] * 4, groups=[0] * 4).round(3)
         array([1.5, 1.5, 1.4, 1.4])
     """
-    total, layout = (as_scores(column).astype(np.float32) for column in (totals, formats))
+    total, layout = (np.asarray(column, np.float64).astype(np.float32) for column in (totals, formats))
     same_length(len(total), formats=layout, groups=groups)
     numbers, count = number_groups(groups)
     paid = total - layout

@@ -12,25 +12,24 @@ from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lfpc_rewards._packing import starts_of
+from lfpc_rewards._checks import same_length
+from lfpc_rewards._json import json_or_none
+from lfpc_rewards._packing import NO_BOX
 from lfpc_rewards._tags import Tags, both
 from lfpc_rewards._typing import Boxes, Message, Scores
 from lfpc_rewards.geometry import giou
 from lfpc_rewards.presets._boxes import (
-    NO_BOX,
+    Numbers,
     as_numbers,
     giou_as_written,
+    gold_box_lists,
     gold_boxes,
-    json_or_none,
-    pack_golds,
-    pairs_of,
     plain_iou,
     proper,
     read_golds,
 )
-from lfpc_rewards.presets._completions import first_texts, same_length
+from lfpc_rewards.presets._completions import first_texts
 from lfpc_rewards.presets._layout import thought_and_answer
 from lfpc_rewards.presets._math import MathLibrary, math_equal, needed
 from lfpc_rewards.presets._strict import read_strictly
@@ -165,22 +164,22 @@ def visual_rft(
         (array([0.9]), array([0.8]), array([1.]))
     """
     same_length(len(completions), answers=answers)
-    golds, gold_starts = pack_golds(_gold_rows(answers), "answers")
+    golds = gold_box_lists(_gold_rows(answers), "answers")
     if is_strict(mode):
         read = read_strictly(completions, "tool_call")
         found = [_boxes_of(text) for text in read.texts()]
-        overlap, confidence = detection_scores(found, golds, gold_starts, True)
-        return VisualRftParts(overlap, confidence, read.well_formed, overlap + confidence + read.well_formed)
+        ious, confidence = detection_scores(found, golds, strict=True)
+        return VisualRftParts(ious, confidence, read.well_formed, ious + confidence + read.well_formed)
     texts = first_texts(completions)
     tags = Tags(texts, both("think", "answer"))
     start, stop = tags.line_pair("answer")
     found = [_boxes_of(_repaired(text)) for text in tags.stripped(np.maximum(start, 0), stop)]
-    overlap, confidence = detection_scores(found, golds, gold_starts, False)
+    ious, confidence = detection_scores(found, golds, strict=False)
     gold_texts = [gold if isinstance(gold, str) else "" for gold in answers]
     same = math_equal(texts, gold_texts, needed(math)) > 0
-    overlap, confidence = np.where(same, 1.0, overlap), np.where(same, 1.0, confidence)
+    ious, confidence = np.where(same, 1.0, ious), np.where(same, 1.0, confidence)
     layout = thought_and_answer(tags)
-    return VisualRftParts(overlap, confidence, layout, overlap + confidence + layout)
+    return VisualRftParts(ious, confidence, layout, ious + confidence + layout)
 
 
 def visual_rft_lisa(
@@ -238,7 +237,7 @@ def visual_rft_lisa(
 
 
 def _repaired(inside: str) -> str:
-    """What the original hands to its JSON parser, but for the quotes: an answer's list, repaired."""
+    """The answer's list, repaired as in the original; only quotes are replaced later."""
     inside = inside.replace("[[", "[").replace("]]", "]").replace("\n", "")
     return _completed(inside[: inside.find("</answer>")] if "</answer>" in inside else inside)
 
@@ -264,7 +263,7 @@ def _boxes_of(text: str) -> Found:
 
 
 def _is_broken(place: tuple[Any, ...]) -> bool:
-    """Whether the original stops when it comes to compare this place."""
+    """Whether the original fails at comparing this place."""
     return len(place) != 4 or not all(isinstance(side, int | float) for side in place)
 
 
@@ -314,37 +313,31 @@ def _only_corners(text: str) -> tuple[float, ...]:
 
 
 def detection_scores(
-    found: Sequence[Found], golds: Boxes, gold_starts: NDArray[np.int64], strict: bool
+    found: Sequence[Found], golds: Sequence[Sequence[Numbers]], *, strict: bool
 ) -> tuple[Scores, Scores]:
     """(B,) IoU and confidence: each box takes the best free gold box, the surest box first."""
-    starts = starts_of(list(map(len, found)))
-    boxes = np.array([as_numbers(place, 4) for each in found for place, _ in each], np.float64).reshape(-1, 4)
-    rows, mine, its = pairs_of(starts, gold_starts)
-    overlaps = plain_iou(golds[its], boxes[mine])
-    overlaps = np.where(overlaps > _MATCHED, overlaps, 0.0)
-    pairs = np.searchsorted(rows, np.arange(len(starts))).tolist()
-    scores = np.zeros((2, len(found)))
-    for row, gold_count in enumerate(np.diff(gold_starts).tolist()):
-        if found[row]:
-            table = overlaps[pairs[row] : pairs[row + 1]].reshape(len(found[row]), gold_count)
-            scores[:, row] = _matched(found[row], table.tolist(), strict)
-    return scores[0], scores[1]
+    rows = [_matched(*row, strict) for row in zip(found, golds, strict=True)]
+    ious, confidences = np.array(rows, np.float64).reshape(-1, 2).T
+    return ious, confidences
 
 
-def _matched(found: Found, overlaps: Sequence[Sequence[float]], strict: bool) -> tuple[float, float]:
-    """IoU and confidence of one row; `overlaps` are 0 where they are too small to match."""
-    free = list(range(len(overlaps[0])))
-    most = max(len(found), len(free))
-    overlap, confidence = 0.0, 0.0
-    for k, (place, sure) in enumerate(found):
+def _matched(found: Found, golds: Sequence[Numbers], strict: bool) -> tuple[float, float]:
+    if not found:
+        return 0.0, 0.0
+    free = list(golds)
+    iou, confidence = 0.0, 0.0
+    for place, sure in found:
         if free and _is_broken(place):
             return 0.0, 0.0
-        partner = max(free, key=overlaps[k].__getitem__) if free else -1
-        if free and overlaps[k][partner] > 0:
-            free.remove(partner)
-            overlap += overlaps[k][partner]
+        box = as_numbers(place, 4)
+        ious = [plain_iou(box, gold) for gold in free]
+        best = max(ious, default=0.0)
+        if best > _MATCHED:
+            del free[ious.index(best)]
+            iou += best
             confidence += sure if not strict or 0 <= sure <= 1 else 0.0
         elif not strict:
             confidence += 1 - sure
+    most = max(len(found), len(golds))
     mean = confidence / (most if strict else len(found))
-    return overlap / most, 1.0 if mean > 1 else 0.0 if mean < 0 else mean
+    return iou / most, 1.0 if mean > 1 else 0.0 if mean < 0 else mean

@@ -14,24 +14,25 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from lfpc_rewards._checks import as_sizes
+from lfpc_rewards._checks import as_sizes, same_length
+from lfpc_rewards._json import json_or_none
 from lfpc_rewards._tags import Tags, both
 from lfpc_rewards._typing import Boxes, Message, Scores, SizesLike
 from lfpc_rewards.geometry import iou
 from lfpc_rewards.presets._boxes import (
     INTEGER_BOX,
     gold_boxes,
-    json_or_none,
     numbers_in,
     only_boxes,
     pixel_iou,
     proper,
     read_golds,
 )
-from lfpc_rewards.presets._completions import first_texts, refuse_one, same_length
+from lfpc_rewards.presets._completions import first_texts, refuse_one
 from lfpc_rewards.presets._judging import strict_accuracy
 from lfpc_rewards.presets._layout import thought_and_answer
 from lfpc_rewards.presets._math import MathLibrary, needed
+from lfpc_rewards.presets._once import once_each
 from lfpc_rewards.presets._shaping import repeated_word_share
 from lfpc_rewards.presets._similarity import similarity
 from lfpc_rewards.presets._strict import read_strictly
@@ -177,18 +178,18 @@ def vlm_r1(
         read = read_strictly(completions, "tool_call")
         boxes = only_boxes(read.answers) * scale
         good = proper(boxes)
-        overlap = np.zeros(len(boxes))
-        overlap[good] = iou(boxes[good], golds[good])
-        return VlmR1Parts(overlap, read.well_formed, overlap + read.well_formed)
+        ious = np.zeros(len(boxes))
+        ious[good] = iou(boxes[good], golds[good])
+        return VlmR1Parts(ious, read.well_formed, ious + read.well_formed)
     tags = Tags(first_texts(completions), both("think", "answer"))
     start, stop = tags.pair("answer")
     found = [INTEGER_BOX.search(inside) for inside in tags.cut(start, stop)]
     written_boxes = np.array([numbers_in(box, 4) for box in found], np.float64).reshape(-1, 4)
     with np.errstate(over="ignore"):
         boxes = written_boxes * scale
-    overlap = np.where(np.isnan(written_boxes[:, 0]), 0.0, pixel_iou(boxes, golds))
+    ious = np.where(np.isnan(written_boxes[:, 0]), 0.0, pixel_iou(boxes, golds))
     layout = _rec_format(tags)
-    return VlmR1Parts(overlap, layout, overlap + layout)
+    return VlmR1Parts(ious, layout, ious + layout)
 
 
 def vlm_r1_format(completions: Sequence[str | Sequence[Message]], *, mode: Mode = "exact") -> Scores:
@@ -278,11 +279,7 @@ def vlm_r1_accuracy(
         return np.array([one == other for one, other in zip(*sides, strict=True)], np.float64)
     said = _last_answers(tags)
     compare = _default(needed(math)) if method == "default" else _detection
-    known: dict[tuple[str, str], float] = {}  # the rollouts of one prompt often say the same
-    for pair in zip(said, answers, strict=True):
-        if pair not in known:
-            known[pair] = compare(*pair)
-    return np.array([known[pair] for pair in zip(said, answers, strict=True)], np.float64)
+    return once_each(compare, said, answers)
 
 
 def vlm_r1_repetition(
@@ -321,7 +318,7 @@ def named_option(text: str) -> str | None:
     """The option that VLM-R1 reads in a text, as one capital letter."""
     text = text.upper()
     letters = _lone_letters(text)
-    if len(letters) > 1 or text[-1:].isspace():  # else it makes no difference to them
+    if len(letters) > 1 or text[-1:].isspace():  # otherwise the result is the same
         text = re.sub(r"\s+", " ", text)
         letters = _lone_letters(text)
     if len(letters) < 2:
@@ -337,7 +334,7 @@ def named_option(text: str) -> str | None:
 
 
 def _lone_letters(text: str) -> list[str]:
-    """What ``(?<![A-Z])([A-Z])(?=[.,?!:;]|$)`` finds: its ends are rarer than letters, so they come first."""
+    """What ``(?<![A-Z])([A-Z])(?=[.,?!:;]|$)`` finds: found by its ends, which are rarer."""
     ends = (found.start() for found in _OPTION_END.finditer(text))
     pairs = [(text[end - 1 : end], text[max(end - 2, 0) : end - 1]) for end in ends if end]
     return [letter for letter, before in pairs if "A" <= letter <= "Z" and not "A" <= before <= "Z"]
@@ -377,7 +374,7 @@ def _first_line_answer(text: str) -> str:
 
 
 def _each(read: Callable[[str], Any], texts: Sequence[str]) -> list[Any]:
-    """What is read in each text; once for those that are the same."""
+    """`read` of each text, called once for equal texts."""
     known = {text: read(text) for text in set(texts)}
     return [known[text] for text in texts]
 
@@ -425,7 +422,7 @@ _READ: dict[str, tuple[Callable[[Tags], list[Any]], Callable[[str], Any]]] = {
     ),
     "all_match": (lambda tags: _each(_tidy, _last_answers(tags)), _tidy_gold),
 }
-"""What is read in the texts and in a gold text: where both are the same, the answer is right."""
+"""How texts and gold texts are read: an answer is right where both give the same."""
 
 
 def _default(math: MathLibrary) -> Callable[[str, str], float]:
@@ -466,12 +463,12 @@ def _detection_score(found: list[_Item], golds: list[_Item], *, same_label_only:
     if not golds or not found:
         return float(not golds and not found)
     pairs = [(i, j) for i in range(len(found)) for j in range(len(golds))]
-    overlaps = [(_pixel_iou(found[i], golds[j]), i, j) for i, j in pairs]
+    ious = [(_pixel_iou(found[i], golds[j]), i, j) for i, j in pairs]
     free_found, free_golds = set(range(len(found))), set(range(len(golds)))
     position = 0.0
     label: str | None = None  # as in the original, an item without a label takes that of the match before
-    for overlap, i, j in sorted(overlaps, key=lambda each: -each[0]):
-        if overlap < 0.5 or i not in free_found or j not in free_golds:
+    for score, i, j in sorted(ious, key=lambda each: -each[0]):
+        if score < 0.5 or i not in free_found or j not in free_golds:
             continue
         said, right = _label(found[i]), _label(golds[j]) or ""
         if same_label_only and said != right:
@@ -479,7 +476,7 @@ def _detection_score(found: list[_Item], golds: list[_Item], *, same_label_only:
         label = label if said is None else said
         if label is None:
             return np.nan
-        position += overlap if label == right else 0.0
+        position += score if label == right else 0.0
         free_found.remove(i)
         free_golds.remove(j)
     missing, adding = len(free_golds) / len(golds), len(free_found) / len(found)
@@ -498,8 +495,8 @@ def _pixel_iou(item: _Item, gold: _Item) -> float:
         u0, v0, u1, v1 = gold["bbox_2d"][:4]
         width, height = min(x1, u1) - max(x0, u0), min(y1, v1) - max(y0, v0)
         shared = width * height if width > 1 and height > 1 else 0.0
-        overlap = shared / ((x1 - x0) * (y1 - y0) + (u1 - u0) * (v1 - v0) - shared)
-        return overlap if overlap == overlap else 0.0
+        score: float = shared / ((x1 - x0) * (y1 - y0) + (u1 - u0) * (v1 - v0) - shared)
+        return score if score == score else 0.0
     except (TypeError, ValueError, KeyError, ZeroDivisionError, OverflowError):
         return 0.0
 

@@ -8,18 +8,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lfpc_rewards._tags import Tags, both, lengths_of
+from lfpc_rewards._checks import same_length
+from lfpc_rewards._tags import Tags, both
 from lfpc_rewards._typing import Message, Scores
-from lfpc_rewards.presets._completions import first_texts, same_length
+from lfpc_rewards.presets._completions import first_texts
 from lfpc_rewards.presets._final_answer import same_answer_line
 from lfpc_rewards.presets._judging import BatchJudge, ask, read_equivalence, strict_accuracy
-from lfpc_rewards.presets._math import Grader, graded, grader_needed
+from lfpc_rewards.presets._math import Grader, grade, grader_needed
 from lfpc_rewards.presets._once import once_each
 from lfpc_rewards.presets._strict import read_strictly
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
 LONGEST_ANSWER = 300
-"""Characters from which on an answer is wrong. In the original's code."""
+"""Answers of this many characters are wrong. In the original's code."""
 
 _GOLD_OPTION = re.compile(r"[ (\[]*([A-F])(?:$|[.)\]]|[:-]\s+)")
 _OPTIONS = tuple(map(re.compile, (r"\(([A-Z])\)", r"([A-Z])[.)\s]", r"([A-Z])")))
@@ -91,7 +92,7 @@ def zwz(
     r"""ZwZ's reward for perception: right by a cascade of comparisons.
 
     The answer is the first ``<answer>..</answer>`` on one line, else the whole response. An empty one is
-    wrong and ill formed, one of 300 characters or more is wrong. Then the first that agrees decides:
+    wrong and badly formed, one of 300 characters or more is wrong. Then the first that agrees decides:
 
     1. the last line "Answer: ..", tidied, is the gold answer, tidied;
     2. for a gold letter and a question with an "A" and two line breaks, the first option named: "(A)", else
@@ -141,21 +142,24 @@ def zwz(
     tags = Tags(texts, both("answer"))
     start, stop = tags.line_pair("answer")
     said = tags.stripped(np.maximum(start, 0), stop)  # without an answer: the whole text
-    lengths = lengths_of(said)
-    asked = questions or [""] * len(said)
-    rows = np.flatnonzero((lengths > 0) & (lengths < LONGEST_ANSWER))
-    accuracy = np.zeros(len(said))
-    accuracy[rows] = once_each(
-        _by_rules, *([column[row] for row in rows.tolist()] for column in (said, answers, asked))
-    )
-    rows = rows[accuracy[rows] == 0]
-    golds, doubtful = ([column[row] for row in rows.tolist()] for column in (answers, said))
-    accuracy[rows] = graded(golds, doubtful, grader_needed(grader), failed=np.nan)
-    thinks = np.zeros(len(said), np.bool_) if reasoning is None else np.asarray(reasoning, np.bool_)
+    library = grader_needed(grader)
+
+    def by_rules(answer: str, gold: str, question: str) -> float:
+        if not 0 < len(answer) < LONGEST_ANSWER:
+            return 0.0
+        return _by_rules(answer, gold, question) or grade(answer, gold, library, np.nan)
+
+    accuracy = once_each(by_rules, said, answers, questions or [""] * len(said))
+    asked = [
+        answer if not right and 0 < len(answer) < LONGEST_ANSWER else None
+        for answer, right in zip(said, accuracy, strict=True)
+    ]
+    kinds = [False] * len(said) if reasoning is None else np.asarray(reasoning, np.bool_).tolist()
     for kind, read in ((False, read_first_yes), (True, read_equivalence)):
-        todo = rows[(accuracy[rows] == 0) & (thinks[rows] == kind)]
-        accuracy[todo] = ask(judge, questions, said, answers, read, todo, unreadable=0.0)[todo]
-    return _weigh(accuracy, ((lengths > 0) & (tags.pair("answer")[0] >= 0)).astype(np.float64), format_weight)
+        mine = [answer if thinks == kind else None for answer, thinks in zip(asked, kinds, strict=True)]
+        accuracy += ask(judge, questions, mine, answers, read, unreadable=0.0)
+    layout = np.array([text != "" for text in said], np.bool_) & (tags.pair("answer")[0] >= 0)
+    return _weigh(accuracy, layout.astype(np.float64), format_weight)
 
 
 def read_first_yes(reply: str) -> float:

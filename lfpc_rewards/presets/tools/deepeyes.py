@@ -10,7 +10,7 @@ import re
 from math import ceil, floor
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from lfpc_rewards.presets._boxes import json_or_none
+from lfpc_rewards._json import json_or_none
 
 Version: TypeAlias = Literal["v2", "v5", "verl", "ms_swift"]
 """Whose rules: DeepEyes' `visual_toolbox_v2` (ms-swift has the same) or `_v5`, or verl's."""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from lfpc_rewards.presets._boxes import json_or_none
+from lfpc_rewards._json import json_or_none
 
 _REQUEST = re.compile(
     r".*<grounding>{\"bbox_2d\": (.*),.*\"source\": [\',\"](.*)[\',\"]}</grounding>", re.DOTALL

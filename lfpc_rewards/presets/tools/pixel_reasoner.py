@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lfpc_rewards.presets._boxes import json_or_none
+from lfpc_rewards._json import json_or_none
 
 _SMALLEST_SIDE = 28
 _LARGEST_PADDING = 600.0

@@ -60,9 +60,9 @@ export function showLeftOut(files) {
 
 /**
  * The overview and the crops of one region as the model would get them.
- * @param {{number: number, overview: object, question: string, region: number[][]}} row
+ * @param {{number: number, image: number, overview: object, question: string, region: number[][]}} row
  */
-export function showModelView({ number, overview, question, region }) {
+export function showModelView({ number, image, overview, question, region }) {
   const dialog = byId("model-dialog");
   const [width, height] = overview.size;
   put(
@@ -80,7 +80,7 @@ export function showModelView({ number, overview, question, region }) {
       el(
         "figure",
         {},
-        el("img", { src: `/api/items/${number}/overview`, width, height, alt: "The overview" }),
+        el("img", { src: `/api/items/${number}/overview?image=${image}`, width, height, alt: "The overview" }),
         el("figcaption", {}, "Overview"),
       ),
       el(
@@ -90,7 +90,7 @@ export function showModelView({ number, overview, question, region }) {
           el(
             "figure",
             {},
-            el("img", { src: `/api/items/${number}/crop?box=${box.join()}`, alt: `Crop of B${index + 1}` }),
+            el("img", { src: `/api/items/${number}/crop?box=${box.join()}&image=${image}`, alt: `Crop of B${index + 1}` }),
             el("figcaption", {}, `Crop of B${index + 1}`),
           ),
         ),
@@ -102,11 +102,11 @@ export function showModelView({ number, overview, question, region }) {
 }
 
 function inWords(version) {
-  const boxes = version.targets.flatMap((region, number) =>
-    region.map(
-      (box, index) => `${version.targets.length > 1 ? `${number + 1}·` : ""}B${index + 1}  ${box.join(", ")}`,
-    ),
-  );
+  const boxes = version.targets.flatMap((region, number) => {
+    const image = version.target_images ? `Image ${version.target_images[number]}  ` : "";
+    const place = version.targets.length > 1 ? `${number + 1}·` : "";
+    return region.map((box, index) => `${image}${place}B${index + 1}  ${box.join(", ")}`);
+  });
   return {
     Question: version.question,
     Choices: (version.choices ?? []).join(" / "),

@@ -68,6 +68,7 @@ export const KEYS = [
     [
       ["Enter", "done, go to the next open row; from a field Ctrl + Enter", "done", ["Enter", "Ctrl+Enter"]],
       ["J and K", "next and previous row", "stepRow", ["J", "K"]],
+      ["P, Shift + P", "next and previous picture of a row about several", "stepPicture", ["P", "Shift+P"]],
       ["S", "skip", "skip", ["S"]],
       ["F", "flag for another look, and back", "toggleFlag", ["F"]],
       ["/ and T", "search; which rows are listed", "toList", ["/", "T"]],

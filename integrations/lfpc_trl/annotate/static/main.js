@@ -19,7 +19,7 @@ const TEXTS = ["question", "choices", "answer", "note"];
 
 let project = null;
 let rows = null;
-let current = null; // {number, row, saver, status, problems, history, textTimer}
+let current = null; // {number, row, saver, status, problems, history, textTimer, at, regions}
 const savers = new Map(); // row id: Saver, while it has something to save
 const histories = new Map(); // row id: History, as long as the page is open
 const clock = new Clock();
@@ -58,50 +58,113 @@ async function open(number) {
     if (draft) restore(saver, draft[1]);
   }
   const content = saver.wanted ?? row.content;
-  const samePicture = current?.row.picture === row.picture && current.row.state === row.state;
+  const before = current && shownPicture();
   current = {
     number,
     row,
     saver,
     status: content.status,
     problems: row.problems,
-    history: historyOf(row.id, content),
+    history: historyOf(row, content),
     textTimer: 0,
+    at: 0, // which picture is shown
+    regions: [], // of each picture; those of the shown one are with the editor
   };
   clock.take(); // what went before belongs to the row before
   history.replaceState(null, "", `#${encodeURIComponent(row.id)}`);
   document.title = `${row.id} · lfpc annotate`;
-  fillFields(asTyped(content));
-  editor.edit(new Boxes(content.targets, row.size), row.suggestions);
+  show(asTyped(content, row), (content.target_images?.[0] ?? 1) - 1);
   rows.refresh();
   rows.reveal(number);
   showAll();
-  if (!samePicture) await showPicture(row, mine); // another question of a picture is asked in the same view
-  if (mine === opening && saver.state === "conflict") settleConflict(saver);
+  const now = shownPicture();
+  // Another question about a picture is asked in the same view.
+  const isSame = before?.number === now.number && before.state === now.state;
+  if (!isSame && (await openPicture(mine))) prefetch(rows.nextOpen);
+  if (current.saver === saver && saver.state === "conflict") settleConflict(saver);
 }
 
-const pictureOf = (row) => ({ number: row.picture, size: row.size, state: row.state });
+const shownPicture = () => current.row.pictures[current.at];
 
-async function showPicture(row, mine) {
+/** Opens the picture that is worked on; whether it can be read. */
+async function openPicture(mine) {
+  const shown = shownPicture();
   byId("stage-message").hidden = true;
   try {
-    await picture.open(pictureOf(row));
-    if (mine !== opening) return;
+    await picture.open(shown);
+    if (mine !== opening) return false;
     editor.draw();
     // A picture that cannot be read fails tile by tile: ask for one to learn why.
-    const tile = await fetch(coarsestTile(pictureOf(row)));
+    const tile = await fetch(coarsestTile(shown));
     if (mine === opening && !tile.ok) showMessage(await tile.text());
-    else prefetch(rows.nextOpen);
+    return tile.ok;
   } catch (error) {
     if (mine === opening) showMessage(error.message);
+    return false;
   }
 }
+
+/** Shows a state of the row, with the boxes of the picture `at` to edit. */
+function show(state, at) {
+  fillFields(state);
+  current.regions = state.regions;
+  current.at = at in state.regions ? at : 0;
+  editShown();
+}
+
+function editShown() {
+  const { row, at, regions } = current;
+  const suggestions = row.pictures.length > 1 ? [] : row.suggestions;
+  editor.edit(new Boxes(regions[at], shownPicture().size), suggestions);
+}
+
+/** Goes on with another picture of the row. */
+async function turnTo(at) {
+  if (at === current.at) return;
+  current.regions = allRegions();
+  current.at = at;
+  opening += 1;
+  editShown();
+  showAll();
+  await openPicture(opening);
+}
+
+function stepPicture(by) {
+  const count = current.row.pictures.length;
+  turnTo((current.at + by + count) % count);
+}
+
+function showTabs() {
+  const { pictures } = current.row;
+  byId("tabs").hidden = pictures.length < 2;
+  put(
+    byId("tabs"),
+    pictures.map((_, at) =>
+      el(
+        "button",
+        {
+          type: "button",
+          role: "tab",
+          title: "P",
+          "aria-selected": at === current.at ? "true" : "false",
+          onclick: () => turnTo(at),
+        },
+        `Image ${at + 1}`,
+      ),
+    ),
+  );
+}
+
+/** The regions of each picture. */
+const allRegions = () =>
+  current.regions.map((regions, at) => (at === current.at ? editor.boxes.regions : regions));
 
 /** Makes the server read the picture that probably comes next. */
 async function prefetch(number) {
   if (number === null) return;
   try {
-    await fetch(coarsestTile(pictureOf(await getJSON(`/api/items/${number}`))));
+    const row = await getJSON(`/api/items/${number}`);
+    await fetch(coarsestTile(row.pictures[0]));
   } catch {
     // it is only a little slower then
   }
@@ -117,16 +180,18 @@ function showMessage(text) {
 /** The state of the fields and the boxes. */
 function typed() {
   const texts = Object.fromEntries(TEXTS.map((name) => [name, byId(name).value]));
-  return { ...texts, targets: editor.boxes.regions, withoutBoxes: byId("without-boxes").checked };
+  return { ...texts, regions: allRegions(), withoutBoxes: byId("without-boxes").checked };
 }
 
-/** The state that shows a content. */
-const asTyped = (content) => ({
+/** The state that shows a content of a row. */
+const asTyped = (content, row) => ({
   question: content.question,
   choices: (content.choices ?? []).join("\n"),
   answer: content.answer.join("\n"),
   note: content.note,
-  targets: content.targets,
+  regions: row.pictures.map((_, at) =>
+    content.targets.filter((_, index) => (content.target_images?.[index] ?? 1) === at + 1),
+  ),
   withoutBoxes: content.without_boxes,
 });
 
@@ -140,14 +205,16 @@ function lines(text) {
 /** The content of a state. The order of the keys is that of the server. */
 function asContent(state, status) {
   const choices = lines(state.choices);
+  const images = state.regions.flatMap((own, at) => own.map(() => at + 1));
   return {
     question: state.question.trim(),
     answer: lines(state.answer),
     choices: choices.length ? choices : null,
-    targets: state.targets,
+    targets: state.regions.flat(),
     status,
     note: state.note.trim(),
     without_boxes: state.withoutBoxes,
+    ...(state.regions.length > 1 && images.length ? { target_images: images } : {}),
   };
 }
 
@@ -160,11 +227,11 @@ function fillFields(state) {
 }
 
 /** The history of a row: the one from before, unless somebody else has changed the row since. */
-function historyOf(id, content) {
-  const known = histories.get(id);
+function historyOf(row, content) {
+  const known = histories.get(row.id);
   const isSame = (state) => JSON.stringify(asContent(state, content.status)) === JSON.stringify(content);
-  if (!known || !isSame(known.now)) histories.set(id, new History(asTyped(content)));
-  return histories.get(id);
+  if (!known || !isSame(known.now)) histories.set(row.id, new History(asTyped(content, row)));
+  return histories.get(row.id);
 }
 
 // --- saving --------------------------------------------------------------------------------------------
@@ -201,7 +268,7 @@ function restore(saver, draft) {
 /** After an edit; `field` names the field that it was typed into. */
 function changed(field = null) {
   if (!current) return;
-  if (editor.boxes.regions.length) byId("without-boxes").checked = false;
+  if (allRegions().flat().length) byId("without-boxes").checked = false;
   current.history.record(typed(), field);
   edited(field);
 }
@@ -298,9 +365,8 @@ async function reload() {
   if (current.number !== number) return;
   const now = saver.wanted ?? row.content;
   if (saver.wanted === null) saver.base = row.revision;
-  Object.assign(current, { row, status: now.status, problems: row.problems, history: historyOf(row.id, now) });
-  fillFields(asTyped(now));
-  editor.edit(new Boxes(now.targets, row.size), row.suggestions);
+  Object.assign(current, { row, status: now.status, problems: row.problems, history: historyOf(row, now) });
+  show(asTyped(now, row), current.at);
   summarise(number, now, row.revision);
   showAll();
 }
@@ -338,6 +404,7 @@ async function poll() {
 
 function showAll() {
   byId("row-name").textContent = current.row.id;
+  showTabs();
   showFacts();
   showQuestions();
   showSteps();
@@ -351,7 +418,7 @@ function showFacts() {
   put(
     byId("row-facts"),
     el("span", { class: `chip ${current.status}` }, current.status),
-    ` ${row.image === row.id ? "" : `${row.image} · `}${row.size[0]} × ${row.size[1]} px · ${by}`,
+    ` ${row.image === row.id ? "" : `${row.image} · `}${shownPicture().size.join(" × ")} px · ${by}`,
   );
 }
 
@@ -485,7 +552,17 @@ function showRegions() {
     );
   }
   put(byId("regions"), parts);
-  byId("without-boxes").disabled = boxes.regions.length > 0;
+  byId("without-boxes").disabled = allRegions().flat().length > 0;
+}
+
+/** What a problem of a region begins with; the server counts the regions of all pictures. */
+function regionName(region) {
+  const regions = allRegions();
+  if (region === null || regions.flat().length < 2) return "";
+  if (regions.length === 1) return `Region ${region + 1}: `;
+  let at = 0;
+  for (; at < regions.length - 1 && region >= regions[at].length; at += 1) region -= regions[at].length;
+  return `Image ${at + 1}, region ${region + 1}: `;
 }
 
 function showProblems() {
@@ -498,7 +575,7 @@ function showProblems() {
       el(
         "li",
         {},
-        region === null || editor.boxes.regions.length < 2 ? sentence : `Region ${region + 1}: ${sentence}`,
+        `${regionName(region)}${sentence}`,
       ),
     ),
     nested &&
@@ -532,7 +609,7 @@ async function loadPreview() {
   previewing = new AbortController();
   try {
     const { blob, headers } = await getPicture(
-      `/api/items/${current.number}/crop?box=${box.join()}`,
+      `/api/items/${current.number}/crop?box=${box.join()}&image=${current.at + 1}`,
       previewing.signal,
     );
     URL.revokeObjectURL(previewUrl);
@@ -561,7 +638,8 @@ function showModel() {
   const region = editor.boxes.regions[editor.boxes.region] ?? [];
   showModelView({
     number: current.number,
-    overview: current.row.overview,
+    image: current.at + 1,
+    overview: shownPicture().overview,
     question: byId("question").value,
     region,
   });
@@ -613,14 +691,20 @@ function edit(act) {
 
 const remove = () => edit(() => editor.boxes.remove());
 const growBoxes = () => edit(() => editor.boxes.grow());
-const undo = () => travel(current.history.undo());
-const redo = () => travel(current.history.redo());
+const undo = () => travel("undo");
+const redo = () => travel("redo");
 
-/** Shows a state of the history. */
-function travel(state) {
+/** Goes a step through the history of the row, to the picture on which boxes change by it. */
+function travel(step) {
+  const before = current.history.now;
+  const state = current.history[step]();
   if (!state) return;
+  const isOther = (own, at) => JSON.stringify(own) !== JSON.stringify(before.regions[at]);
+  const at = state.regions.findIndex(isOther);
   fillFields(state);
-  editor.boxes.put(state.targets);
+  current.regions = state.regions;
+  editor.boxes.put(state.regions[current.at]);
+  if (at >= 0) turnTo(at);
   edited();
 }
 
@@ -794,6 +878,7 @@ const ACTIONS = {
   toList: (event) => byId(LIST_FIELDS[low(event)]).focus(),
   addQuestion,
   stepQuestion: (event) => stepQuestion(event.key === "." ? 1 : -1),
+  stepPicture: (event) => stepPicture(event.shiftKey ? -1 : 1),
   toggleDeleted,
   zoom: (event) => picture.zoomBy(ZOOMS[event.key]),
   toggleHand,

@@ -34,12 +34,13 @@ export class Rows {
     return this.items.flatMap((item, number) => (item.after ? [] : [number, ...(added.get(item.id) ?? [])]));
   }
 
-  /** The numbers of the questions about the picture of a row, without deleted ones. */
+  /** The numbers of the questions about the picture of a row, or about the same pictures, without deleted ones. */
   questionsOf(number) {
-    const { picture } = this.items[number];
+    const pictures = this.items[number].pictures.join();
     return this.order.filter(
       (each) =>
-        this.items[each].picture === picture && (this.items[each].status !== "deleted" || each === number),
+        this.items[each].pictures.join() === pictures &&
+        (this.items[each].status !== "deleted" || each === number),
     );
   }
 

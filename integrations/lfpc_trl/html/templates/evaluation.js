@@ -98,23 +98,26 @@ function pane(rollout) {
     rollout.choices.length > 0 && el("p", {}, rollout.choices.join(" | ")),
     el("p", {}, where.filter(Boolean).join(" · ")),
     el("p", {}, verdict, " · ", scores.filter(Boolean).join(" · ")),
-    picture(rollout),
+    rollout.sizes.map((size, at) => picture(rollout, size, at)),
     el("ol", { class: "turns" }, rollout.messages.map((message) => turn(message, rollout))),
   ];
 }
 
 const address = (rollout, place) => `data:image/jpeg;base64,${data.pictures[rollout.pictures[place]]}`;
 
-/** The shown picture in pixels of the original, with targets dashed and crops numbered. */
-function picture(rollout) {
-  if (!rollout.size || !rollout.pictures.length) return null;
-  const [width, height] = rollout.size;
+/** A picture as it was shown, in pixels of the original, with targets dashed and crops numbered. */
+function picture(rollout, size, at) {
+  if (!size || rollout.pictures.length <= at) return null;
+  const [width, height] = size;
+  const targets = rollout.targets.filter((_, index) => rollout.target_images[index] === at + 1);
+  const crops = [...rollout.boxes.entries()].filter(([index]) => rollout.box_images[index] === at + 1);
+  const name = rollout.sizes.length > 1 ? `Image ${at + 1}` : "The picture";
   const unit = Math.max(width, height) / 40;
   const box = (kind, [left, top, right, bottom]) => {
     const place = { x: left, y: top, width: Math.max(right - left, 0), height: Math.max(bottom - top, 0) };
     return [svg("rect", { class: "halo", ...place }), svg("rect", { class: kind, ...place })];
   };
-  const crop = (place, index) => [
+  const crop = ([index, place]) => [
     box("crop", place),
     svg("rect", {
       class: "tag",
@@ -134,11 +137,11 @@ function picture(rollout) {
     {
       viewBox: `0 0 ${width} ${height}`,
       role: "img",
-      "aria-label": `The picture as it was shown, with ${rollout.boxes.length} crops and ${rollout.targets.length} target regions`,
+      "aria-label": `${name} as it was shown, with ${crops.length} crops and ${targets.length} target regions`,
     },
-    svg("image", { href: address(rollout, 0), width, height, preserveAspectRatio: "none" }),
-    rollout.targets.flat().map((target) => box("target", target)),
-    rollout.boxes.map(crop),
+    svg("image", { href: address(rollout, at), width, height, preserveAspectRatio: "none" }),
+    targets.flat().map((target) => box("target", target)),
+    crops.map(crop),
   );
 }
 
@@ -154,7 +157,10 @@ function turn(message, rollout) {
 function part(each, rollout) {
   if ("thumbnail" in each) {
     if (!(each.thumbnail in rollout.pictures)) return el("p", {}, "The file does not hold this picture.");
-    const name = each.thumbnail ? `crop ${each.thumbnail}` : "the picture as it was shown";
+    const behind = each.thumbnail - rollout.sizes.length + 1;
+    const shown =
+      rollout.sizes.length > 1 ? `image ${each.thumbnail + 1} as it was shown` : "the picture as it was shown";
+    const name = behind > 0 ? `crop ${behind}` : shown;
     const image = el("img", { src: address(rollout, each.thumbnail), alt: name });
     return el("figure", {}, image, el("figcaption", {}, name));
   }

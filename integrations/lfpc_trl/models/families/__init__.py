@@ -7,6 +7,7 @@ from lfpc_trl.json_values import read_json
 from lfpc_trl.models.families.calls import JSON, Calls
 from lfpc_trl.models.families.family import LoraTargets, ModelFamily
 from lfpc_trl.models.families.glm46v import GLM46V
+from lfpc_trl.models.families.lfm3_vl import LFM3_VL
 from lfpc_trl.models.families.qwen2_5_vl import QWEN2_5_VL
 from lfpc_trl.models.families.qwen3_5 import QWEN3_5, QWEN3_5_MOE
 from lfpc_trl.models.families.qwen3_vl import QWEN3_VL, QWEN3_VL_MOE
@@ -23,7 +24,7 @@ __all__ = [
     "family_of",
 ]
 
-FAMILIES = (QWEN2_5_VL, QWEN3_VL, QWEN3_VL_MOE, QWEN3_5, QWEN3_5_MOE, QWEN4_EXP, GLM46V)
+FAMILIES = (QWEN2_5_VL, QWEN3_VL, QWEN3_VL_MOE, QWEN3_5, QWEN3_5_MOE, QWEN4_EXP, GLM46V, LFM3_VL)
 RESPONSE_TEMPLATE = JSON.response_template
 """How the calls of the demo's small model are found."""
 

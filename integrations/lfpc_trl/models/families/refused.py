@@ -13,9 +13,9 @@ _TOOL_PICTURES = (
 _TILES = f"{_TOOL_PICTURES}; a picture becomes tiles, whose number does not follow from its size alone"
 _BEFORE = "TRL 1.16 fails with it before the first rollout, and what that takes has not been looked into"
 MISSING = {
-    "gemma4": _TOOL_PICTURES,
+    "gemma4": "its processor shows every picture scaled up or down to one budget, so that an overview cannot "
+    f"be coarser than a crop; {_TOOL_PICTURES}",
     "lfm2_vl": _TILES,
-    "lfm3_vl": _TILES,
     "internvl": _TILES,
     "smolvlm": _TILES,
     "kimi_k25": _TOOL_PICTURES,

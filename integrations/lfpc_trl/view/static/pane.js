@@ -20,13 +20,16 @@ export class Pane {
     this.onstep = onstep;
     this.asked = 0;
     this.off = new Set(); // what the legend has switched off
+    this.at = 0; // which of its pictures is shown
     this.host = el("div", { class: "picture" });
+    this.tabs = el("div", { class: "tabs", role: "tablist", "aria-label": "Pictures", hidden: true });
     this.legend = el("div", { class: "legend" });
     this.note = el("p", { class: "note", hidden: true });
     this.stage = el(
       "section",
       { class: "stage", "aria-label": "Picture" },
       this.host,
+      this.tabs,
       this.legend,
       this.note,
     );
@@ -62,18 +65,58 @@ export class Pane {
     const before = this.data;
     this.data = data;
     this.#fill();
-    const same =
+    const sameRow =
       before &&
       before.row_id === data.row_id &&
-      JSON.stringify(before.size) === JSON.stringify(data.size) &&
-      this.picture.item;
-    if (!same) await this.#openPicture(mine);
+      JSON.stringify(before.pictures) === JSON.stringify(data.pictures);
+    // What the model looked at, else what it should have looked at.
+    if (!sameRow) this.at = (data.box_images[0] ?? data.target_images[0] ?? 1) - 1;
+    this.#drawTabs();
+    if (!sameRow || !this.picture.item) await this.#openPicture(mine);
     if (mine === this.asked) this.#draw();
+  }
+
+  /** Shows another picture of the same question. */
+  async #turnTo(at) {
+    if (at === this.at) return;
+    this.at = at;
+    this.asked += 1;
+    const mine = this.asked;
+    this.#drawTabs();
+    await this.#openPicture(mine);
+    if (mine === this.asked) this.#draw();
+  }
+
+  #drawTabs() {
+    const { pictures } = this.data;
+    this.tabs.hidden = pictures.length < 2;
+    put(
+      this.tabs,
+      pictures.map((picture, at) =>
+        el(
+          "button",
+          {
+            type: "button",
+            role: "tab",
+            "aria-selected": at === this.at ? "true" : "false",
+            title: picture.name,
+            onclick: () => this.#turnTo(at),
+          },
+          `Image ${at + 1}`,
+        ),
+      ),
+    );
+  }
+
+  /** Whether a crop or a region, by its number, is on the picture that is shown. */
+  #isHere(numbers, index) {
+    return (numbers[index] ?? 1) === this.at + 1;
   }
 
   #empty(text) {
     this.data = null;
     this.picture.close();
+    this.tabs.hidden = true;
     put(this.legend);
     this.note.hidden = true;
     put(this.text, el("p", { class: "empty" }, text));
@@ -81,18 +124,19 @@ export class Pane {
 
   async #openPicture(mine) {
     const { data } = this;
+    const shown = data.pictures[this.at];
     this.note.hidden = true;
-    const size = data.size ?? [1000, 1000];
+    const size = shown.size ?? [1000, 1000];
     try {
-      if (data.original) {
-        await this.picture.open(data.original);
+      if (shown.original) {
+        await this.picture.open(shown.original);
         // A picture that cannot be read fails tile by tile: ask for one to learn why.
-        const probe = await fetch(coarsestTile(data.original));
+        const probe = await fetch(coarsestTile(shown.original));
         if (probe.ok || mine !== this.asked) return;
         throw new Error(await probe.text());
       }
-      if (!data.thumbnails) throw new Error("The file holds no picture of this trajectory.");
-      await this.picture.openFile(`/thumbnails/${this.run}/${data.position}/0`, size);
+      if (data.thumbnails <= this.at) throw new Error("The file holds no picture of this trajectory.");
+      await this.picture.openFile(`/thumbnails/${this.run}/${data.position}/${this.at}`, size);
       if (mine === this.asked) this.#tell("Thumbnail. Start with --data to see the original.");
     } catch (error) {
       if (mine !== this.asked) return;
@@ -111,7 +155,7 @@ export class Pane {
     const shapes = [];
     if (!this.off.has("targets")) {
       (data.targets ?? []).forEach((region, number) =>
-        [...region.entries()]
+        (this.#isHere(data.target_images, number) ? [...region.entries()] : [])
           .reverse()
           .forEach(([index, box]) =>
             shapes.push({
@@ -124,7 +168,7 @@ export class Pane {
       );
     }
     data.boxes.forEach((box, index) => {
-      if (!this.off.has(index))
+      if (!this.off.has(index) && this.#isHere(data.box_images, index))
         shapes.push({ box, kind: `crop ${CLASSES[index % CLASSES.length]}`, label: `crop ${index + 1}` });
     });
     this.picture.draw(shapes);
@@ -160,7 +204,11 @@ export class Pane {
 
   /** Zooms to all boxes of the trajectory. */
   zoom() {
-    const boxes = [...(this.data?.targets ?? []).flat(), ...(this.data?.boxes ?? [])];
+    const { targets, boxes: crops, target_images, box_images } = this.data ?? {};
+    const boxes = [
+      ...(targets ?? []).filter((_, index) => this.#isHere(target_images, index)).flat(),
+      ...(crops ?? []).filter((_, index) => this.#isHere(box_images, index)),
+    ];
     if (!boxes.length || !this.picture.item) return;
     const side = (at, pick) => pick(...boxes.map((box) => box[at]));
     this.picture.show([side(0, Math.min), side(1, Math.min), side(2, Math.max), side(3, Math.max)]);
@@ -289,9 +337,14 @@ export class Pane {
             el(
               "tr",
               {},
-              ["crop", "box in the original", "size", "overlap", "IoU"].map((name) =>
-                el("th", { scope: "col" }, name),
-              ),
+              [
+                "crop",
+                ...(data.pictures.length > 1 ? ["image"] : []),
+                "box in the original",
+                "size",
+                "overlap",
+                "IoU",
+              ].map((name) => el("th", { scope: "col" }, name)),
             ),
           ),
           el(
@@ -307,6 +360,7 @@ export class Pane {
                   el("span", { class: "swatch" }),
                   String(index + 1),
                 ),
+                data.pictures.length > 1 && el("td", {}, String(data.box_images[index] ?? 1)),
                 el(
                   "td",
                   {},
@@ -316,7 +370,10 @@ export class Pane {
                       type: "button",
                       class: "plain mono",
                       title: "Zoom to it",
-                      onclick: () => this.picture.item && this.picture.show(box),
+                      onclick: async () => {
+                        await this.#turnTo((data.box_images[index] ?? 1) - 1);
+                        if (this.picture.item) this.picture.show(box);
+                      },
                     },
                     box.join(", "),
                   ),
@@ -355,14 +412,12 @@ export class Pane {
     const { data } = this;
     if (part.thumbnail < 0 || part.thumbnail >= data.thumbnails)
       return el("p", { class: "quiet" }, "The file does not hold this picture.");
-    // The first picture is the overview; the crops follow in order, unless the file does not say which is which.
-    const linked = data.thumbnails === data.boxes.length + 1;
-    const name =
-      part.thumbnail === 0
-        ? "the picture as it was shown"
-        : linked
-          ? `crop ${part.thumbnail}`
-          : `picture ${part.thumbnail}`;
+    // First come the overviews; the crops follow in order, unless the file does not say which is which.
+    const overviews = data.pictures.length;
+    const linked = data.thumbnails === data.boxes.length + overviews;
+    const behind = part.thumbnail - overviews + 1;
+    const shown = overviews > 1 ? `image ${part.thumbnail + 1} as it was shown` : "the picture as it was shown";
+    const name = behind < 1 ? shown : linked ? `crop ${behind}` : `picture ${behind}`;
     return el(
       "figure",
       {},
