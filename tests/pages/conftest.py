@@ -17,6 +17,7 @@ from pyarrow import parquet
 from starlette.testclient import TestClient
 
 from lfpc_trl.html.server import Access
+from tests.pages.driving import Page
 
 ROOT = Path(__file__).parents[2]
 # Of a process of its own: the package need not be installed.
@@ -194,3 +195,16 @@ def chromium():
         browser = driver.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def opened(chromium):
+    pages = []
+
+    def open_page(url, **options):
+        pages.append(Page(chromium, url, **options))
+        return pages[-1]
+
+    yield open_page
+    for page in pages:
+        page.close()

@@ -53,7 +53,8 @@ def test_a_saved_change_is_there_after_a_restart(client, annotator_of, rows_file
     assert (answer.json()["revision"], answer.json()["problems"]) == (1, [])
     again = annotator_of(rows_file).get("/api/items/0").json()
     assert again["content"]["targets"] == [SIGN]
-    assert (again["revision"], again["annotator"], again["size"]) == (1, "ann", [640, 480])
+    assert (again["revision"], again["annotator"]) == (1, "ann")
+    assert again["pictures"][0]["size"] == [640, 480]
 
 
 def test_a_draft_is_saved_with_its_problems(client):
@@ -82,8 +83,37 @@ def test_the_page_learns_what_others_changed(annotator_of, rows_file):
     ben.post("/api/items/1", json=change(annotator="ben", status="done"))
     news = ann.get("/api/changes", params={"seen": 0}).json()
     assert news["seen"] == 1
-    assert news["items"] == {"1": {"status": "done", "question": "What is 0?", "revision": 1, "boxes": 2}}
-    assert ann.get("/api/changes", params={"seen": 1}).json() == {"seen": 1, "items": {}}
+    place = {"id": "q1", "after": None, "pictures": [1]}
+    assert news["items"] == {
+        "1": place | {"status": "done", "question": "What is 0?", "revision": 1, "boxes": 2}
+    }
+    assert ann.get("/api/changes", params={"seen": 1}).json()["items"] == {}
+
+
+def test_a_question_is_added_to_a_picture_and_known_to_all(annotator_of, rows_file):
+    ann, ben = annotator_of(rows_file), annotator_of(rows_file)
+    added = ann.post("/api/items/1/questions", json={"annotator": "ann"}).json()
+    assert (added["number"], added["item"]["id"], added["item"]["after"]) == (3, "q1#2", "q1")
+    # Ben's server, and one that starts later, have it too; a second one gets another id.
+    assert ben.get("/api/changes", params={"seen": 0}).json()["items"]["3"]["id"] == "q1#2"
+    assert ben.post("/api/items/3/questions", json={"annotator": "ben"}).json()["item"]["id"] == "q1#3"
+    later = annotator_of(rows_file)
+    assert [item["id"] for item in later.get("/api/project").json()["items"]][3:] == ["q1#2", "q1#3"]
+    row = later.get("/api/items/3").json()
+    assert (row["image"], row["content"]["question"]) == ("picture-1.png", "")
+    assert [picture["number"] for picture in row["pictures"]] == [1]
+    assert later.get("/api/items/3/overview").status_code == 200
+    assert later.post("/api/items/3/questions", json={}).status_code == 422
+
+
+def test_the_time_that_rows_took_is_told_as_a_median(client):
+    assert client.get("/api/project").json()["median_seconds"] is None
+    for number, seconds in enumerate((10, 50, 30)):
+        client.post(f"/api/items/{number}", json=change() | {"seconds": 2.5})
+        client.post(f"/api/items/{number}", json=change(1, status="done") | {"seconds": seconds})
+    assert client.get("/api/project").json()["median_seconds"] == 32.5
+    client.post("/api/items/2", json=change(2))  # open again
+    assert client.get("/api/changes").json()["median_seconds"] == 32.5  # of 12.5 and 52.5
 
 
 BAD = [
@@ -96,7 +126,11 @@ BAD = [
         {"base": True, "annotator": "ann", "content": {}},
         "a change needs a whole number",
     ),
-    ("nobody", {"base": 0, "annotator": " ", "content": {}}, "a change needs a whole number"),
+    ("nobody", {"base": 0, "annotator": " ", "content": {}}, "a change needs the name of its 'annotator'"),
+    ("no seconds", change() | {"seconds": "7"}, "seconds must be a number from 0 to 86400, got '7'"),
+    ("a row of the file that is to go", change(status="deleted"), "a row of rows.jsonl can be skipped, not"),
+    ("a box of one pixel", change(targets=[[[9, 9, 10, 10]]], status="done"), "targets must be boxes that"),
+    ("boxes where none are needed", change(without_boxes=True, status="done"), "the row is marked as one"),
     ("no content", {"base": 0, "annotator": "ann"}, "a change must be a JSON object"),
     ("done too early", change(targets=[], status="done"), "targets are needed for stage 2, got none"),
 ]
@@ -152,13 +186,14 @@ def test_the_sentence_of_the_tool_comes_in_place_of_a_crop_it_refuses(client):
 
 def test_the_overview_has_the_size_that_the_row_is_shown_at(annotator_of, tmp_path):
     shown = annotator_of(write_rows_file(tmp_path, shown_size=[84, 56]))
-    assert shown.get("/api/items/0").json()["overview"] == {"size": [84, 56], "tokens": 6}
+    [original] = shown.get("/api/items/0").json()["pictures"]
+    assert original["overview"] == {"size": [84, 56], "tokens": 6}
     assert picture(shown.get("/api/items/0/overview")).shape == (56, 84, 3)
 
 
 def test_without_a_shown_size_the_overview_has_a_budget(annotator_of, rows_file):
     client = annotator_of(rows_file, view=ModelView(factor=32, shown_tokens=50))
-    overview = client.get("/api/items/0").json()["overview"]
+    overview = client.get("/api/items/0").json()["pictures"][0]["overview"]
     assert overview["tokens"] <= 50
     assert [side % 32 for side in overview["size"]] == [0, 0]
 
@@ -178,9 +213,12 @@ def test_a_picture_that_vanished_is_told(client, rows_file):
 
 
 def test_a_picture_that_changed_gets_other_addresses(client, rows_file):
-    before = client.get("/api/items/0").json()["state"]
+    def state():
+        return client.get("/api/items/0").json()["pictures"][0]["state"]
+
+    before = state()
     noise(seed=9).save(rows_file.parent / "picture-0.png")
-    assert client.get("/api/items/0").json()["state"] != before
+    assert state() != before
 
 
 HOSTILE = [

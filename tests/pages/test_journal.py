@@ -41,10 +41,11 @@ contents = st.builds(
     ),
     status=st.sampled_from(STATUSES),
     note=texts,
+    without_boxes=st.booleans(),
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
 @given(st.lists(contents, min_size=1, max_size=4))
 def test_what_was_saved_is_read_again(tmp_path_factory, saved):
     path = tmp_path_factory.mktemp("journal") / "j.jsonl"
@@ -62,7 +63,7 @@ BAD = [
     (
         "a status of its own",
         {"status": "great"},
-        "status must be one of open, done, skipped, flagged, got 'great'",
+        "status must be one of open, done, skipped, flagged, deleted, got 'great'",
     ),
     ("a status that is no text", {"status": ["open"]}, "status must be one of"),
     ("a number as question", {"question": 7}, "question must be a text, got 7"),
@@ -72,6 +73,7 @@ BAD = [
     ("three sides", {"targets": [[[1, 2, 3]]]}, "targets must be lists of boxes"),
     ("a box without a region", {"targets": [[1, 2, 3, 4]]}, "targets must be a list, got 1"),
     ("a truth value", {"targets": [[[1, 2, True, 4]]]}, "targets must be lists of boxes"),
+    ("a word for a truth value", {"without_boxes": "no"}, "without_boxes must be true or false, got 'no'"),
     ("NaN", {"targets": [[[1, 2, float("nan"), 4]]]}, "targets must be lists of boxes"),
     ("infinity", {"targets": [[[1, 2, float("inf"), 4]]]}, "targets must be lists of boxes"),
     ("a number longer than a float", {"targets": [[[1, 2, 10**400, 4]]]}, "targets must be lists of boxes"),
@@ -82,6 +84,29 @@ BAD = [
 def test_a_change_of_another_type_is_refused(_, record, message):
     with pytest.raises(DataError, match=f"^{message}"):
         Content.parse(record)
+
+
+OLD_LINE = (
+    '{"row": "q0", "image": "p.png", "revision": 1, "annotator": "ann", '
+    '"time": "2026-01-01T00:00:00.000+00:00", "question": "What?", "answer": ["KR"], "choices": null, '
+    '"targets": [[[1, 2, 30, 40]]], "status": "done", "note": ""}\n'
+)
+
+
+def test_a_journal_from_before_added_questions_is_read_as_before(path):
+    path.write_text(OLD_LINE)
+    [change] = Journal(path).changes
+    assert change.content == Content("What?", ("KR",), None, (((1, 2, 30, 40),),), "done")
+    assert (change.after, change.seconds, change.content.without_boxes) == (None, 0.0, False)
+
+
+def test_an_added_question_and_the_seconds_of_work_are_read_again(path):
+    journal = Journal(path)
+    for base, seconds in enumerate((1.5, 0.0, 4.0)):
+        journal.append("q0#2", "p.png", base, "ann", Content(), after="q0", seconds=seconds)
+    again = Journal(path)
+    assert [change.after for change in again.changes] == ["q0"] * 3
+    assert again.seconds == {"q0#2": 5.5}
 
 
 def test_half_a_surrogate_pair_can_be_saved(path):

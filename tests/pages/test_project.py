@@ -97,40 +97,122 @@ def test_a_folder_of_pictures_is_a_start(folder, tmp_path):
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"holds no pictures \(.jpg, "):
+    with pytest.raises(UserError, match=r"holds no pictures that can be read \(.jpg, "):
         Project(tmp_path)
 
 
-def test_what_is_left_out_of_a_folder_is_said_in_one_line(folder, capsys):
+def test_what_is_left_out_of_a_folder_is_listed_with_its_reason(folder, capsys):
     noise().save(folder / "d.gif")
     (folder / "drawing.svg").write_text("<svg/>")
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    (folder / "cut.jpg").write_bytes((folder / "a.jpg").read_bytes()[:2000])
     project = Project(folder)
-    assert "d.gif" in [item.id for item in project.items]
-    assert project.left_out == (
-        f"{folder}: left out 2 files: drawing.svg (not the suffix of a picture that is read), "
-        "notes.txt (not the suffix of a picture that is read)"
-    )
+    assert [item.id for item in project.items] == ["a.jpg", "b.PNG", "d.gif", "night/c.webp"]
+    assert project.left_out_lines() == [
+        f"{folder}: left out 4 files",
+        *(f"  {name}: {reason}" for name, reason in project.left_out),
+    ]
+    reasons = dict(project.left_out)
+    assert list(reasons) == ["broken.jpg", "cut.jpg", "drawing.svg", "notes.txt"]
+    assert reasons["notes.txt"] == "not the suffix of a picture that is read"
+    assert reasons["broken.jpg"].startswith("image must be readable, got ")
+    assert project.left_out_lines(at_most=1)[2:] == ["  and 3 more"]
     with pytest.raises(UserError, match="no row is done"):
         main([str(folder), "--export", str(folder / "out.jsonl")])
-    assert project.left_out in capsys.readouterr().err.splitlines()
+    assert capsys.readouterr().err.splitlines()[:5] == project.left_out_lines()
 
 
 def test_a_folder_of_which_everything_is_left_out_says_so(tmp_path):
     (tmp_path / "labels.txt").touch()
-    with pytest.raises(UserError, match=r"holds no pictures \(.*\); .* left out 1 file: labels.txt \("):
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    with pytest.raises(
+        UserError, match=r"(?s)holds no pictures .* left out 2 files.*broken.jpg: .*labels.txt: "
+    ):
         Project(tmp_path)
-
-
-def test_broken_pictures_of_a_folder_are_named(folder):
-    (folder / "broken.jpg").write_bytes(b"no picture")
-    (folder / "cut.jpg").write_bytes((folder / "a.jpg").read_bytes()[:2000])
-    with pytest.raises(DataError, match=r"broken.jpg: image must be readable, got .* \(and 1 more\)$"):
-        Project(folder)
 
 
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(DataError, match="no such file"):
         Project(tmp_path / "rows.jsonl")
+
+
+# --- several questions about a picture ---------------------------------------------------------------
+
+
+def write_about(project, item, **changes):
+    content = Content(**vars(Content("What?", ("KR",), None, NESTED, "done")) | changes)
+    return project.save(item, project.revision(item), "ann", content)
+
+
+def test_every_question_of_a_picture_becomes_a_row_behind_the_first_one(rows_file, tmp_path):
+    project = Project(rows_file)
+    second = project.add_question(project.items[0], "ann")
+    third = project.add_question(second, "ann")
+    assert [second.id, third.id] == ["q0#2", "q0#3"]
+    for item in (project.items[0], project.items[2], second, third):
+        write_about(project, item)
+    project = Project(rows_file)
+    assert [item.id for item in project.in_order()] == ["q0", "q0#2", "q0#3", "q1", "q2"]
+    write_rows(project.finished(), tmp_path / "boxes.jsonl")
+    rows = read_rows(tmp_path / "boxes.jsonl", require_targets=True)
+    assert [row.id for row in rows] == ["q0", "q0#2", "q0#3", "q2"]
+    assert rows[0].image == rows[1].image
+
+
+def test_a_deleted_question_is_in_no_list_and_can_be_brought_back(rows_file):
+    project = Project(rows_file)
+    added = project.add_question(project.items[0], "ann")
+    write_about(project, added, status="deleted")
+    project = Project(rows_file)
+    assert project.exported() == ([], [])
+    assert [line.split(":")[0] for line in project.unfinished()] == ["row q0", "row q1", "row q2"]
+    assert project.add_question(project.items[0], "ann").id == "q0#3"  # an id is used once
+    write_about(project, project.items[project.number["q0#2"]])
+    assert [row.id for row in project.finished()] == ["q0#2"]
+
+
+def test_an_id_that_the_file_has_is_not_given_again(tmp_path):
+    path = write_rows_file(tmp_path, 2)
+    path.write_text(path.read_text().replace('"q1"', '"q0#2"'))
+    project = Project(path)
+    assert project.add_question(project.items[0], "ann").id == "q0#3"
+
+
+def test_two_servers_that_add_a_question_at_once_add_two(rows_file):
+    ann, ben = Project(rows_file), Project(rows_file)
+    assert ann.add_question(ann.items[0], "ann").id == "q0#2"
+    assert ben.add_question(ben.items[0], "ben").id == "q0#3"
+    ann.refresh()
+    assert sorted(ann.number) == sorted(ben.number)
+
+
+def test_an_added_question_whose_row_is_gone_is_named(rows_file):
+    project = Project(rows_file)
+    write_about(project, project.add_question(project.items[0], "ann"))
+    rows_file.write_text("".join(rows_file.read_text().splitlines(keepends=True)[1:]))
+    rows, [line] = Project(rows_file).exported()
+    assert rows == []
+    assert line.startswith("row q0#2: done, but it cannot be exported")
+
+
+# --- stage 1 -----------------------------------------------------------------------------------------
+
+
+def test_a_row_without_boxes_is_done_where_somebody_says_that_it_needs_none(rows_file):
+    project = Project(rows_file)
+    write_about(project, project.items[0], targets=(), without_boxes=True)
+    write_about(project, project.items[1])
+    assert [row.id for row in project.finished()] == ["q1"]
+    assert project.unfinished()[0] == "row q0: done, without boxes, so for stage 1 alone"
+    for_stage_1 = Project(rows_file, stage=1)
+    assert [row.id for row in for_stage_1.finished()] == ["q0", "q1"]
+    assert for_stage_1.unfinished() == ["row q2: open, not marked as done"]
+
+
+def test_for_stage_1_no_row_needs_boxes(rows_file):
+    project = Project(rows_file, stage=1)
+    write_about(project, project.items[0], targets=())
+    assert Project(rows_file).unfinished()[0] == "row q0: done, without boxes, so for stage 1 alone"
 
 
 # --- rules -------------------------------------------------------------------------------------------
@@ -155,6 +237,24 @@ def test_the_page_and_the_file_refuse_in_the_same_words(rows_file, _, targets):
     with pytest.raises(DataError) as refusal:
         read_rows(rows_file)
     assert str(refusal.value) == f"{rows_file} row 1: {problem.sentence}"
+
+
+def test_boxes_too_small_to_be_cut_are_refused_but_not_those_of_the_file(tmp_path):
+    path = write_rows_file(tmp_path, 2, targets=[[200, 200, 205, 300]])
+    project = Project(path)
+    assert len(project.finished()) == 2  # a training takes them
+    item = project.items[0]
+    with pytest.raises(
+        DataError, match=r"boxes that the crop tool cuts, got \[200, 200, 205, 300\]: The box is"
+    ):
+        project.save(item, 0, "ann", item.start)
+    # What an older page let through is not exported.
+    project.journal.append(
+        "q1", "picture-1.png", 0, "ann", Content("?", ("KR",), None, (((9, 9, 10, 10),),), "done")
+    )
+    rows, [line] = project.exported()
+    assert [row.id for row in rows] == ["q0"]
+    assert line.startswith("row q1: targets must be boxes that the crop tool cuts, got [9, 9, 10, 10]")
 
 
 def test_every_broken_region_is_named(rows_file):

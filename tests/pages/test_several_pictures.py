@@ -68,6 +68,27 @@ def test_targets_on_any_picture_are_saved_and_exported(client, source):
     assert changed.shown_sizes == ((112, 84), (56, 56), (84, 112))
 
 
+def test_a_question_is_added_about_all_pictures_of_a_row(client, source):
+    added = client.post("/api/items/1/questions", json={"annotator": "ann"}).json()
+    assert added["item"]["pictures"] == [1, 2, 3]
+    answer = client.post(f"/api/items/{added['number']}", json=change(target_images=[2]) | {"base": 1})
+    assert answer.status_code == 200, answer.text
+    first, second, third = Project(source).finished()[1:]
+    assert [row.id for row in (first, second, third)] == ["q0", "q0#2", "q1"]
+    assert [picture.image for picture in second.pictures] == [picture.image for picture in first.pictures]
+    assert [target.image for target in second.targets] == [2]
+    assert second.shown_sizes is None
+
+
+def test_a_box_is_cut_from_the_picture_that_it_is_on(client):
+    thin = change(targets=[[[10, 10, 15, 60]]], target_images=[3])
+    answer = client.post("/api/items/1", json=thin)
+    assert answer.status_code == 422
+    assert "targets must be boxes that the crop tool cuts" in answer.text
+    on_third = change(targets=[[[150, 200, 190, 250]]], target_images=[3])  # outside the other two
+    assert client.post("/api/items/1", json=on_third).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,14 +36,25 @@ def steps_of(page: str) -> list[Step]:
     return steps
 
 
-def follow(page: str, capsys) -> list[list[str]]:
+def follow(
+    page: str, capsys, served: Mapping[tuple[str, ...], Callable[[], None]] | None = None
+) -> list[list[str]]:
     """Run a page in the current folder; every line that it shows must be printed, an error as the only one.
+
+    Args:
+        page: below `docs`.
+        capsys: the fixture.
+        served: commands that serve until they are stopped, and what is done in place of each: it starts a
+            server, does the work of a person, and stops it.
 
     Returns:
         The words of the commands that were run.
     """
     steps = steps_of(page)
     for words, shown in steps:
+        if served and tuple(words) in served:
+            served[tuple(words)]()
+            continue
         fails = any(line.startswith("lfpc: error:") for line in shown)
         status = cli.main(words)
         told = capsys.readouterr()

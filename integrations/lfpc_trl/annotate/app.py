@@ -1,5 +1,6 @@
 """What the page of `lfpc annotate` asks its server for."""
 
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from lfpc_rewards import Frame
-from lfpc_trl.annotate.journal import Change, Conflict, Content, writable
+from lfpc_trl.annotate.journal import Change, Conflict, Content, is_duration, writable
 from lfpc_trl.annotate.project import Item, Problem, Project
 from lfpc_trl.data.rows import Picture
 from lfpc_trl.errors import DataError
@@ -73,22 +74,28 @@ class _Annotator:
     view: ModelView
     suggestions: Mapping[str, Sequence[PixelBox]]
 
+    @functools.cached_property
+    def picture_number(self) -> dict[Path, int]:
+        """The numbers by which tiles are asked for."""
+        return {image: number for number, image in enumerate(self.project.pictures)}
+
     def app(self, access: Access) -> Starlette:
         routes = [
             Route("/api/project", self.overall),
             Route("/api/changes", self.changes),
             Route("/api/items/{number:int}", self.item),
             Route("/api/items/{number:int}", self.save, methods=["POST"]),
+            Route("/api/items/{number:int}/questions", self.add, methods=["POST"]),
             Route("/api/items/{number:int}/overview", self.overview),
             Route("/api/items/{number:int}/crop", self.crop),
-            tile_route([picture.image for item in self.project.items for picture in item.pictures]),
+            tile_route(self.project.pictures),
         ]
         return make_app(access, STATIC, routes)
 
     def overall(self, request: Request) -> Response:  # noqa: ARG002 - Starlette passes it
         """Everything that the list of rows shows."""
         project = self.project
-        project.journal.refresh()
+        project.refresh()
         seen = len(project.journal.changes)
         return Answer(
             {
@@ -97,16 +104,22 @@ class _Annotator:
                 # Drafts that a browser keeps belong to this journal, not to another of the same name.
                 "key": hashlib.sha256(str(project.journal.path.absolute()).encode()).hexdigest()[:16],
                 "annotator": self.annotator,
+                "stage": project.stage,
                 "factor": self.view.factor,
                 "crop_tokens": self.view.crop_tokens,
+                "left_out": project.left_out,
                 "seen": seen,
-                "items": [{"id": item.id, **self._summary(item)} for item in project.items],
+                "median_seconds": project.median_seconds(),
+                "items": [self._summary(item) for item in project.items],
             }
         )
 
     def _summary(self, item: Item) -> dict[str, Any]:
         content = self.project.content(item)
         return {
+            "id": item.id,
+            "after": item.after,
+            "pictures": [self.picture_number[picture.image] for picture in item.pictures],
             "status": content.status,
             "question": content.question,
             "revision": self.project.revision(item),
@@ -114,14 +127,15 @@ class _Annotator:
         }
 
     def changes(self, request: Request) -> Response:
-        """The rows that changed since the page has `seen` so many changes."""
+        """The rows that changed, and those that were added, since the page has `seen` so many changes."""
         project = self.project
-        project.journal.refresh()
+        project.refresh()
         seen = request.query_params.get("seen", "")
         fresh = project.journal.changes[int(seen) if seen.isdecimal() else 0 :]
         numbers = sorted({project.number[change.row] for change in fresh if change.row in project.number})
         summaries = {number: self._summary(project.items[number]) for number in numbers}
-        return Answer({"seen": len(project.journal.changes), "items": summaries})
+        told = {"seen": len(project.journal.changes), "median_seconds": project.median_seconds()}
+        return Answer(told | {"items": summaries})
 
     def _find(self, request: Request) -> Item:
         return numbered(self.project.items, request.path_params["number"])
@@ -129,28 +143,25 @@ class _Annotator:
     def item(self, request: Request) -> Response:
         """One row with all that is shown beside its picture."""
         project, item = self.project, self._find(request)
-        project.journal.refresh()
+        project.refresh()
         content = project.content(item)
-        before = project.items[: request.path_params["number"]]
-        first = sum(len(each.pictures) for each in before)
-        pictures = [self._picture(each, first + place) for place, each in enumerate(item.pictures)]
         return Answer(
             {
                 "id": item.id,
                 "image": item.name,
-                **{name: pictures[0][name] for name in ("size", "state", "overview")},
-                "pictures": pictures,
+                "after": item.after,
+                "pictures": list(map(self._picture, item.pictures)),
                 "suggestions": self.suggestions.get(item.id, ()),
                 **_state(project.journal.latest.get(item.id), content),
                 "problems": _problems(project.problems(item, content)),
             }
         )
 
-    def _picture(self, picture: Picture, number: int) -> dict[str, Any]:
-        """A picture as the page shows it; `number` is that of its tiles."""
+    def _picture(self, picture: Picture) -> dict[str, Any]:
+        """A picture as the page shows it."""
         size = self.view.overview_size(picture)
         return {
-            "number": number,
+            "number": self.picture_number[picture.image],
             "size": picture.size,
             "state": picture.image.stat().st_mtime_ns if picture.image.exists() else 0,
             "overview": {"size": size, "tokens": tokens_of(size, self.view.factor)},
@@ -164,21 +175,17 @@ class _Annotator:
     async def save(self, request: Request) -> Response:
         """Save a change; 409 with the other version where somebody else was first."""
         item = self._find(request)
-        try:
-            body = parse_json(await request.body())
-        except ValueError:
-            raise DataError("a change must be JSON") from None
-        return await run_in_threadpool(self._save, item, body)
+        return await run_in_threadpool(self._save, item, await _json_object(request))
 
-    def _save(self, item: Item, body: object) -> Response:
-        if not isinstance(body, dict):
-            raise DataError("a change must be a JSON object")
-        base, annotator = body.get("base"), body.get("annotator")
-        if type(base) is not int or not isinstance(annotator, str) or not annotator.strip():
-            raise DataError("a change needs a whole number 'base' and the name of its 'annotator'")
+    def _save(self, item: Item, body: dict[str, Any]) -> Response:
+        base, annotator, seconds = body.get("base"), _annotator(body), body.get("seconds", 0.0)
+        if type(base) is not int:
+            raise DataError(f"a change needs a whole number 'base', got {base!r}")
+        if not is_duration(seconds):
+            raise DataError(f"seconds must be a number from 0 to 86400, got {seconds!r}")
         content = Content.parse(body.get("content"))
         try:
-            change, problems = self.project.save(item, base, writable(annotator.strip()), content)
+            change, problems = self.project.save(item, base, annotator, content, seconds=seconds)
         except Conflict as conflict:
             latest = conflict.latest
             problems = self.project.problems(item, latest.content)
@@ -186,6 +193,13 @@ class _Annotator:
                 {**_state(latest, latest.content), "problems": _problems(problems)}, status_code=409
             )
         return Answer({**_state(change, content), "problems": _problems(problems)})
+
+    async def add(self, request: Request) -> Response:
+        """Add a question about the picture of a row: its number and what the list shows of it."""
+        item = self._find(request)
+        annotator = _annotator(await _json_object(request))
+        added = await run_in_threadpool(self.project.add_question, item, annotator)
+        return Answer({"number": self.project.number[added.id], "item": self._summary(added)})
 
     def overview(self, request: Request) -> Response:
         """The picture as the model sees it first."""
@@ -206,6 +220,23 @@ class _Annotator:
         answer = _png(picture)
         answer.headers["x-tokens"] = str(tokens_of(picture.size, self.view.factor))
         return answer
+
+
+async def _json_object(request: Request) -> dict[str, Any]:
+    try:
+        body = parse_json(await request.body())
+    except ValueError:
+        raise DataError("a change must be JSON") from None
+    if not isinstance(body, dict):
+        raise DataError("a change must be a JSON object")
+    return body
+
+
+def _annotator(body: dict[str, Any]) -> str:
+    name = body.get("annotator")
+    if not isinstance(name, str) or not name.strip():
+        raise DataError(f"a change needs the name of its 'annotator', got {name!r}")
+    return writable(name.strip())
 
 
 def _png(picture: Image.Image) -> Response:

@@ -20,7 +20,7 @@ from lfpc_trl.errors import DataError
 from lfpc_trl.files import sync_folder
 from lfpc_trl.json_values import json_line, parse_json
 
-Status = Literal["open", "done", "skipped", "flagged"]
+Status = Literal["open", "done", "skipped", "flagged", "deleted"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 _AGAIN = "nothing is saved any more; put the file back in its place and start again"
 _REMEMBERED = 4096
@@ -36,8 +36,9 @@ class Content:
         answer: accepted answers.
         choices: the options, None for an open question.
         targets: boxes `(x1, y1, x2, y2)` per region, inner to outer, pixels of the original.
-        status: "open", "done", "skipped" or "flagged" for another look.
+        status: "open", "done", "skipped", "flagged" for another look, or "deleted" (added questions alone).
         note: a remark of the annotator.
+        without_boxes: whether the annotator says that the row is for stage 1 alone, which needs no boxes.
         target_images: the number of the picture that each region is on, from 1; empty where there is one.
     """
 
@@ -47,6 +48,7 @@ class Content:
     targets: tuple[tuple[tuple[float, ...], ...], ...] = ()
     status: Status = "open"
     note: str = ""
+    without_boxes: bool = False
     target_images: tuple[int, ...] = ()
 
     @classmethod
@@ -62,6 +64,9 @@ class Content:
         status = record.get("status", "open")
         if status not in STATUSES:
             raise DataError(f"status must be one of {', '.join(STATUSES)}, got {status!r}")
+        without_boxes = record.get("without_boxes", False)
+        if not isinstance(without_boxes, bool):
+            raise DataError(f"without_boxes must be true or false, got {without_boxes!r}")
         return cls(
             question=_text(record.get("question", ""), "question"),
             answer=_texts(record.get("answer", []), "answer"),
@@ -69,9 +74,8 @@ class Content:
             targets=tuple(_region(region) for region in _list(record.get("targets", []), "targets")),
             status=cast("Status", status),
             note=_text(record.get("note", ""), "note"),
-            target_images=tuple(
-                map(_number, _list(record.get("target_images", []), "target_images")),
-            ),
+            without_boxes=without_boxes,
+            target_images=tuple(map(_number, _list(record.get("target_images", []), "target_images"))),
         )
 
     def as_record(self) -> dict[str, Any]:
@@ -138,6 +142,8 @@ class Change:
         annotator: who made it.
         time: when, UTC, ISO 8601.
         content: the row after the change.
+        after: for a question that was added to a picture: the row of the data file that it follows.
+        seconds: of work on the row since its last change, as the page measured them.
     """
 
     row: str
@@ -146,6 +152,8 @@ class Change:
     annotator: str
     time: str
     content: Content
+    after: str | None = None
+    seconds: float = 0.0
 
 
 class Conflict(Exception):  # noqa: N818 - not a failure
@@ -163,6 +171,7 @@ class Journal:
         path: the file; made by the first change.
         changes: every change read so far, in the order of the file.
         latest: the newest change per row.
+        seconds: of work per row, over all its changes.
         skipped: lines that hold no change.
     """
 
@@ -170,6 +179,7 @@ class Journal:
         self.path = path
         self.changes: list[Change] = []
         self.latest: dict[str, Change] = {}
+        self.seconds: dict[str, float] = {}
         self.skipped = 0
         self._offset = 0
         self._file: tuple[int, int] | None = None
@@ -187,7 +197,17 @@ class Journal:
         with self._thread_lock:
             self._read()
 
-    def append(self, row: str, image: str, base: int, annotator: str, content: Content) -> Change:
+    def append(
+        self,
+        row: str,
+        image: str,
+        base: int,
+        annotator: str,
+        content: Content,
+        *,
+        after: str | None = None,
+        seconds: float = 0.0,
+    ) -> Change:
         """Save a change.
 
         Args:
@@ -196,6 +216,8 @@ class Journal:
             base: revision of the row on which the change was made, 0 for none.
             annotator: who made it.
             content: the row after it.
+            after: for an added question, the row that it follows.
+            seconds: of work since the last change.
 
         Returns:
             The change, on the disk.
@@ -206,18 +228,19 @@ class Journal:
         """
         try:
             with self._thread_lock, self._file_lock:
-                return self._append(row, image, base, annotator, content)
+                return self._append(Change(row, image, base, annotator, "", content, after, seconds))
         except OSError as error:
             raise DataError(f"{self.path} cannot be written ({error.strerror or error})") from None
 
-    def _append(self, row: str, image: str, base: int, annotator: str, content: Content) -> Change:
+    def _append(self, wanted: Change) -> Change:
+        """Write a change, given with the revision on which it was made."""
         torn = self._read()
-        before = self.latest.get(row)
-        if before is not None and before.revision != base:
+        before = self.latest.get(wanted.row)
+        if before is not None and before.revision != wanted.revision:
             raise Conflict(before)
         time = datetime.now(UTC).isoformat(timespec="milliseconds")
         revision = 1 if before is None else before.revision + 1
-        change = Change(row, image, revision, annotator, time, content)
+        change = dataclasses.replace(wanted, revision=revision, time=time)
         is_new = not self.path.exists()
         with self.path.open("ab") as file:
             # A write cut short by a kill left no end of line; what follows it must start a new one.
@@ -254,6 +277,7 @@ class Journal:
             if change is not None:
                 self.changes.append(change)
                 self.latest[change.row] = change
+                self.seconds[change.row] = self.seconds.get(change.row, 0.0) + change.seconds
             elif line.strip():
                 self.skipped += 1
         self._offset += end
@@ -264,6 +288,10 @@ class Journal:
 
 def _as_line(change: Change) -> bytes:
     record = {name: getattr(change, name) for name in ("row", "image", "revision", "annotator", "time")}
+    if change.after is not None:
+        record["after"] = change.after
+    if change.seconds:
+        record["seconds"] = change.seconds
     return json_line(record | change.content.as_record())
 
 
@@ -271,8 +299,18 @@ def _of_line(line: bytes) -> Change | None:
     try:
         record = parse_json(line)
         place = {name: record[name] for name in ("row", "image", "annotator", "time")}
-        if not all(isinstance(value, str) for value in place.values()):
+        after, seconds = record.get("after"), record.get("seconds", 0.0)
+        texts = [*place.values(), "" if after is None else after]
+        if not all(isinstance(value, str) for value in texts) or not is_duration(seconds):
             return None
-        return Change(**place, revision=int(record["revision"]), content=Content.parse(record))
+        content = Content.parse(record)
+        return Change(
+            **place, revision=int(record["revision"]), content=content, after=after, seconds=seconds
+        )
     except (ValueError, TypeError, KeyError, DataError):
         return None
+
+
+def is_duration(value: object) -> bool:
+    """Whether a value is seconds of work between two changes: a number from 0 to the seconds of a day."""
+    return type(value) in (int, float) and 0 <= cast("float", value) <= 86_400

@@ -20,6 +20,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("source", type=Path, metavar="FILE", help="rows, or a folder of pictures")
     parser.add_argument("--export", type=Path, metavar="OUT", help="write the finished rows to OUT and stop")
     parser.add_argument(
+        "--stage",
+        type=int,
+        choices=(1, 2),
+        default=2,
+        help="what the rows are for: 1 lets rows without boxes be finished and exported; default: 2",
+    )
+    parser.add_argument(
         "--annotator", metavar="NAME", help="written beside every change; default: your login"
     )
     parser.add_argument("--prefill", type=Path, metavar="RUN", help="trajectories whose crops are proposed")
@@ -45,9 +52,9 @@ def main(arguments: Sequence[str]) -> None:
     from lfpc_trl.annotate.project import Project
     from lfpc_trl.data.frames import tell
 
-    project = Project(args.source, leave_out=args.export is not None)
-    if project.left_out:
-        print(project.left_out, file=sys.stderr)
+    project = Project(args.source, stage=args.stage, leave_out=args.export is not None)
+    for line in project.left_out_lines(at_most=None if args.export else 20):
+        print(line, file=sys.stderr)
     tell(project.warning)
     if project.journal.skipped:
         print(

@@ -1,7 +1,8 @@
 // The boxes of one row while they are edited: regions of nested boxes, inner to outer, in whole pixels of the original.
-// The server judges; what is checked here only colours the boxes while the mouse still moves.
+// What is checked here colours the boxes while the mouse still moves. The server has the last word, and refuses at least as much.
 
 export const MIN_SIDE = 8; // pixels; the crop tool refuses smaller boxes
+const MAX_ASPECT = 100; // and longer ones
 
 const area = ([x1, y1, x2, y2]) => (x2 - x1) * (y2 - y1);
 
@@ -23,27 +24,39 @@ export function moved([x1, y1, x2, y2], dx, dy, [width, height]) {
   return [x1 + x, y1 + y, x2 + x, y2 + y];
 }
 
-/** A box with some of its edges moved; `edges` is a set of "left", "top", "right", "bottom". It keeps a pixel each way. */
+/**
+ * A box with some of its edges moved; `edges` is a set of "left", "top", "right", "bottom".
+ * No edge comes nearer to its opposite than the crop tool allows; where it is nearer already, it may only move away.
+ */
 export function resized([x1, y1, x2, y2], edges, dx, dy, [width, height]) {
   const within = (value, low, high) => Math.min(Math.max(Math.round(value), low), high);
   return [
-    edges.has("left") ? within(x1 + dx, 0, x2 - 1) : x1,
-    edges.has("top") ? within(y1 + dy, 0, y2 - 1) : y1,
-    edges.has("right") ? within(x2 + dx, x1 + 1, width) : x2,
-    edges.has("bottom") ? within(y2 + dy, y1 + 1, height) : y2,
+    edges.has("left") ? within(x1 + dx, 0, Math.max(0, x2 - MIN_SIDE)) : x1,
+    edges.has("top") ? within(y1 + dy, 0, Math.max(0, y2 - MIN_SIDE)) : y1,
+    edges.has("right") ? within(x2 + dx, Math.min(width, x1 + MIN_SIDE), width) : x2,
+    edges.has("bottom") ? within(y2 + dy, Math.min(height, y1 + MIN_SIDE), height) : y2,
   ];
+}
+
+/** What is wrong with a box by itself, in a few words, or null. */
+export function fault([x1, y1, x2, y2]) {
+  if (x1 >= x2 || y1 >= y2) return "empty";
+  // The crop tool rounds outwards.
+  const cut = [Math.ceil(x2) - Math.floor(x1), Math.ceil(y2) - Math.floor(y1)];
+  if (Math.min(...cut) < MIN_SIDE) return `thinner than ${MIN_SIDE} px`;
+  const isLong = (sides) => Math.max(...sides) > MAX_ASPECT * Math.min(...sides);
+  if (isLong(cut) || isLong([x2 - x1, y2 - y1])) return `longer than ${MAX_ASPECT} times its width`;
+  return null;
 }
 
 /** What a box breaks beside its neighbours in the region, in a few words, or null. */
 export function hint(region, index) {
   const box = region[index];
-  if (box[0] >= box[2] || box[1] >= box[3]) return "empty";
   const order = inOrder(region);
   const at = order.indexOf(box);
   if (at > 0 && !contains(box, order[at - 1])) return `does not contain B${at}`;
   if (at + 1 < order.length && !contains(order[at + 1], box)) return `is not inside B${at + 2}`;
-  if (Math.min(box[2] - box[0], box[3] - box[1]) < MIN_SIDE) return `thinner than ${MIN_SIDE} px`;
-  return null;
+  return fault(box);
 }
 
 /** Inner to outer. Nested boxes have one order only, that of their areas. */
@@ -51,15 +64,33 @@ export function inOrder(region) {
   return [...region].sort((a, b) => area(a) - area(b));
 }
 
-/** The regions of one row, what is selected, and the way back. */
+/** The regions of one row, and what is selected. */
 export class Boxes {
   constructor(regions, size) {
     this.size = size;
     this.regions = regions.map(inOrder);
     this.region = Math.max(0, this.regions.length - 1); // where the next box goes; may be one past the last
     this.selected = null; // {region, index}
-    this.past = [];
-    this.future = [];
+  }
+
+  /** Other regions in place of these. The selected box stays selected; if it is another one now, the one in its place. */
+  put(regions) {
+    const { selected, selectedBox } = this;
+    const isSame = (box) => box.join() === selectedBox?.join();
+    const isAsMany = regions.flat().length === this.regions.flat().length;
+    const inPlace = isAsMany ? regions[selected?.region]?.[selected?.index] : null;
+    this.#take(regions, regions.flat().find(isSame) ?? inPlace);
+  }
+
+  /** The first thing that is wrong with any box, in a few words, or null. */
+  get fault() {
+    for (const region of this.regions) {
+      for (const index of region.keys()) {
+        const wrong = hint(region, index);
+        if (wrong) return `B${index + 1} ${/^(does|is) /.test(wrong) ? wrong : `is ${wrong}`}`;
+      }
+    }
+    return null;
   }
 
   get selectedBox() {
@@ -71,13 +102,10 @@ export class Boxes {
     if (this.selected) this.region = region;
   }
 
-  /** Makes a change that undo takes back: `edit` gets a copy of the regions and the index of the current one. */
+  /** Makes a change: `edit` gets a copy of the regions, and may name the box that is selected afterwards. */
   change(edit) {
-    this.past.push(this.regions);
-    this.future = [];
     const regions = this.regions.map((region) => [...region]);
-    const box = edit(regions); // the box to be selected afterwards, if any
-    this.#take(regions, box);
+    this.#take(regions, edit(regions));
   }
 
   #take(regions, box) {
@@ -144,21 +172,6 @@ export class Boxes {
     const kept = this.selected;
     this.change((copy) => void copy.splice(0, copy.length, ...regions));
     if (kept) this.select(kept.region, kept.index);
-  }
-
-  undo() {
-    return this.#travel(this.past, this.future);
-  }
-
-  redo() {
-    return this.#travel(this.future, this.past);
-  }
-
-  #travel(from, to) {
-    if (!from.length) return false;
-    to.push(this.regions);
-    this.#take(from.pop(), null);
-    return true;
   }
 
   /** The boxes around a point, innermost first, as {region, index}. */

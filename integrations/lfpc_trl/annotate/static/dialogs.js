@@ -1,6 +1,7 @@
-// The dialogs: keys, the model's view, a choice between two versions.
+// The dialogs: keys, files that were left out, the model's view, a choice between two versions.
 
 import { byId, el, put } from "/static/shared/dom.js";
+import { KEYS } from "./keys.js";
 
 function closing(dialog) {
   return el(
@@ -9,57 +10,6 @@ function closing(dialog) {
     el("button", { type: "button", class: "main", onclick: () => dialog.close() }, "Close"),
   );
 }
-
-const KEYS = [
-  [
-    "Draw",
-    [
-      ["drag", "draw a box, also inside another"],
-      ["click", "select a box; again: the one around it"],
-      ["B", "select the next box, with Shift the one before"],
-      ["drag an edge, drag the label", "resize, move the selected box"],
-      ["arrows", "move it by one pixel of the original, with Shift by ten"],
-      ["Ctrl + arrows", "move its right or bottom edge, with Shift its left or top edge"],
-      ["Delete", "delete it"],
-      ["Ctrl + Z, Ctrl + Y", "undo, redo"],
-      ["G", "grow outer boxes around inner ones"],
-    ],
-  ],
-  [
-    "Regions",
-    [
-      ["R", "the next box starts a new region (another object)"],
-      ["1 to 9", "go on in that region"],
-      ["M", "move the selected box into a region of its own"],
-    ],
-  ],
-  [
-    "Model's boxes",
-    [
-      ["A", "accept the highlighted box"],
-      ["[ and ]", "highlight another one"],
-    ],
-  ],
-  [
-    "View",
-    [
-      ["wheel, + and −", "zoom"],
-      ["space + drag, right drag", "move the picture"],
-      ["0, O, Z", "fit, 1:1, zoom to the selected box"],
-      ["V", "as the model sees it"],
-    ],
-  ],
-  [
-    "Rows",
-    [
-      ["Enter", "done, go to the next open row"],
-      ["J and K", "next and previous row"],
-      ["S and F", "skip; flag for another look"],
-      ["Q and W", "to the question, to the answer; Escape leaves the field"],
-      ["?", "this list"],
-    ],
-  ],
-];
 
 /** All keys. */
 export function showHelp() {
@@ -81,6 +31,26 @@ export function showHelp() {
             rows.map(([key, what]) => [el("dt", {}, key), el("dd", {}, what)]),
           ),
         ),
+      ),
+    ),
+    closing(dialog),
+  );
+  dialog.showModal();
+}
+
+/** The files of the folder that are not annotated, `[name, reason]` each. */
+export function showLeftOut(files) {
+  const dialog = byId("left-out-dialog");
+  put(
+    dialog,
+    el("h2", { id: "left-out-title" }, "Left out of the folder"),
+    el(
+      "div",
+      { class: "left-out" },
+      el(
+        "dl",
+        {},
+        files.map(([name, reason]) => [el("dt", {}, name), el("dd", {}, reason)]),
       ),
     ),
     closing(dialog),
@@ -132,16 +102,16 @@ export function showModelView({ number, image, overview, question, region }) {
 }
 
 function inWords(version) {
-  const boxes = version.targets.flatMap((region, number) =>
-    region.map(
-      (box, index) => `${version.targets.length > 1 ? `${number + 1}·` : ""}B${index + 1}  ${box.join(", ")}`,
-    ),
-  );
+  const boxes = version.targets.flatMap((region, number) => {
+    const image = version.target_images ? `Image ${version.target_images[number]}  ` : "";
+    const place = version.targets.length > 1 ? `${number + 1}·` : "";
+    return region.map((box, index) => `${image}${place}B${index + 1}  ${box.join(", ")}`);
+  });
   return {
     Question: version.question,
     Choices: (version.choices ?? []).join(" / "),
     Answer: version.answer.join(" / "),
-    Boxes: boxes.join("\n"),
+    Boxes: version.without_boxes ? "none needed" : boxes.join("\n"),
     Status: version.status,
     Note: version.note,
   };

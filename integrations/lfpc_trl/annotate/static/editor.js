@@ -1,19 +1,23 @@
-// Drawing with the mouse: from its events to changes of `Boxes`.
+// Drawing with mouse, pen and fingers: from their events to changes of `Boxes`.
 //
 // Drag draws, whatever lies below: the inner box of a sign is drawn inside the outer one. A click selects, again for the next
-// box outwards. Edges and corners of the selected box resize it, its label moves it. Space or another button moves the picture.
+// box outwards. The rim of the selected box, on its inner side, resizes it, its label moves it: outside a box, drawing wins.
+// Space, another button or the hand moves the picture; so do two fingers, which zoom too.
 
-import { boxBetween, hint, moved, resized } from "./boxes.js";
+import { MIN_SIDE, boxBetween, fault, hint, moved, resized } from "./boxes.js";
 
-const GRIP = 7; // how near to an edge the mouse takes it, in CSS pixels
-const CLICK = 4; // how far a click may wander
+const GRIP = { mouse: 7, pen: 7, touch: 16 }; // how far the rim reaches into a box, in CSS pixels
+const CLICK = 4; // how far a click may wander, in CSS pixels
+
+const placeOf = ({ clientX, clientY }) => ({ clientX, clientY });
 
 export const HUES = 6; // regions have colours of their own, again after so many
 
 export class Editor {
   /**
    * @param {import("/static/shared/picture.js").Picture} picture
-   * @param {{onchange: () => void, onselect: () => void, onpoint: (point: number[] | null, box: number[] | null) => void}} events
+   * @param {{onchange: () => void, onselect: () => void, onrefuse: (reason: string) => void,
+   *   onpoint: (point: number[] | null, box: number[] | null) => void}} events
    */
   constructor(picture, events) {
     this.picture = picture;
@@ -22,12 +26,16 @@ export class Editor {
     this.suggestions = [];
     this.suggestion = -1;
     this.drag = null;
+    this.fingers = new Map(); // pointer: where it is
     this.space = false;
+    this.hand = false;
+    this.frame = 0;
     const layer = picture.layer;
     layer.addEventListener("pointerdown", (event) => this.#down(event));
     layer.addEventListener("pointermove", (event) => this.#move(event));
     layer.addEventListener("pointerup", (event) => this.#up(event));
-    layer.addEventListener("pointercancel", () => this.#stop());
+    layer.addEventListener("pointercancel", (event) => this.#lost(event));
+    layer.addEventListener("lostpointercapture", (event) => this.#lost(event));
     layer.addEventListener("pointerleave", () => events.onpoint(null, null));
     layer.addEventListener("contextmenu", (event) => event.preventDefault());
   }
@@ -53,7 +61,7 @@ export class Editor {
     const { selected } = this.boxes;
     const live = this.drag?.box;
     this.boxes.regions.forEach((region, number) => {
-      const changed = live && this.drag.kind !== "draw" && selected.region === number ? selected.index : -1;
+      const changed = live && this.drag.kind !== "draw" && selected?.region === number ? selected.index : -1;
       const shown = region.map((box, index) => (index === changed ? live : box));
       // Outer boxes first: the inner one's line stays on top.
       [...shown.keys()].reverse().forEach((index) => {
@@ -75,17 +83,33 @@ export class Editor {
     this.picture.draw(shapes);
   }
 
+  /** Draws with the next frame: a mouse moves more often than a screen shows. */
+  #drawSoon() {
+    this.frame ||= requestAnimationFrame(() => {
+      this.frame = 0;
+      this.draw();
+    });
+  }
+
   #down(event) {
-    if (!this.boxes || event.pointerType === "touch") return; // two fingers zoom and pan: OpenSeadragon's
+    if (!this.boxes || !this.picture.item) return;
     event.stopPropagation();
     event.preventDefault();
+    if (event.pointerType === "touch") {
+      this.fingers.set(event.pointerId, placeOf(event));
+      if (this.fingers.size > 1) {
+        this.cancel(); // the first of two fingers draws nothing
+        return;
+      }
+    }
+    if (this.drag) return; // a second button
     document.activeElement?.blur();
     this.picture.layer.setPointerCapture(event.pointerId);
     const start = this.picture.toImage(event);
-    this.drag = { start, x: event.clientX, y: event.clientY, far: false, box: null };
+    this.drag = { pointer: event.pointerId, start, x: event.clientX, y: event.clientY, far: false, box: null };
     const tag = event.target.closest?.("[data-shape]");
     const edges = this.#edgesAt(event);
-    if (event.button !== 0 || this.space) this.drag.kind = "pan";
+    if (event.button !== 0 || this.space || this.hand) this.drag.kind = "pan";
     else if (edges) Object.assign(this.drag, { kind: "resize", edges, before: this.boxes.selectedBox });
     else if (tag && this.picture.shapes[tag.dataset.shape]?.place) {
       const { region, index } = this.picture.shapes[tag.dataset.shape].place;
@@ -98,14 +122,21 @@ export class Editor {
 
   #move(event) {
     if (!this.boxes || !this.picture.item) return;
-    const point = this.picture.toImage(event);
     const { drag } = this;
+    if (this.fingers.has(event.pointerId)) {
+      event.stopPropagation();
+      const before = [...this.fingers.values()];
+      this.fingers.set(event.pointerId, placeOf(event));
+      if (this.fingers.size === 2) this.picture.pinch(before, [...this.fingers.values()]);
+    }
+    const point = this.picture.toImage(event);
     if (!drag) {
       this.#cursor(event);
       this.events.onpoint(point, null);
       return;
     }
     event.stopPropagation();
+    if (event.pointerId !== drag.pointer) return;
     if (drag.kind === "pan") {
       this.picture.panBy(event.clientX - drag.x, event.clientY - drag.y);
       [drag.x, drag.y] = [event.clientX, event.clientY];
@@ -118,26 +149,56 @@ export class Editor {
     if (drag.kind === "draw") drag.box = boxBetween(drag.start, point, size);
     else if (drag.kind === "move") drag.box = moved(drag.before, dx, dy, size);
     else drag.box = resized(drag.before, drag.edges, dx, dy, size);
-    this.draw();
+    this.#drawSoon();
     this.events.onpoint(point, drag.box);
   }
 
   #up(event) {
+    this.fingers.delete(event.pointerId);
     const { drag } = this;
-    if (!drag) return;
+    if (!drag || drag.pointer !== event.pointerId) return;
     event.stopPropagation();
     this.drag = null;
-    if (drag.kind === "draw" && !drag.far) this.#click(event);
-    else if (drag.box && drag.box[0] < drag.box[2] && drag.box[1] < drag.box[3]) {
-      if (drag.kind === "draw") this.boxes.add(drag.box);
-      else this.boxes.replace(drag.box);
+    if (drag.kind === "pan") return;
+    if (!drag.far) {
+      if (drag.kind !== "move") this.#click(event); // on its label a box is selected already
+    } else if (drag.kind === "draw") this.#add(drag.box);
+    else if (drag.box.join() !== drag.before.join()) {
+      this.boxes.replace(drag.box);
       this.events.onchange();
     }
     this.draw();
   }
 
-  #stop() {
+  #add(box) {
+    const wrong = fault(box);
+    if (wrong) {
+      this.events.onrefuse(`Not drawn: the box is ${wrong}.`);
+      return;
+    }
+    this.boxes.add(box);
+    this.events.onchange();
+  }
+
+  #lost(event) {
+    this.fingers.delete(event.pointerId);
+    if (this.drag?.pointer === event.pointerId) this.cancel();
+  }
+
+  /** Forgets what is being drawn, moved or resized. */
+  cancel() {
     this.drag = null;
+    this.draw();
+  }
+
+  /** Draws a box in the middle of the view, a quarter of it wide: for the keyboard. */
+  drawHere() {
+    if (!this.boxes || !this.picture.item) return;
+    const { left, top, right, bottom } = this.picture.layer.getBoundingClientRect();
+    const centre = { clientX: (left + right) / 2, clientY: (top + bottom) / 2 };
+    const [x, y] = this.picture.toImage(centre);
+    const reach = Math.max(MIN_SIDE, (right - left) / this.picture.scale / 4) / 2;
+    this.#add(boxBetween([x - reach, y - reach], [x + reach, y + reach], this.boxes.size));
     this.draw();
   }
 
@@ -153,19 +214,20 @@ export class Editor {
     this.events.onselect();
   }
 
-  /** The edges of the selected box that are under the mouse, or null. */
+  /** The edges of the selected box whose rim is under the mouse, or null. */
   #edgesAt(event) {
     const box = this.boxes.selectedBox;
     if (!box) return null;
     const [left, top] = this.picture.toScreen([box[0], box[1]]);
     const [right, bottom] = this.picture.toScreen([box[2], box[3]]);
     const { clientX: x, clientY: y } = event;
-    if (x < left - GRIP || x > right + GRIP || y < top - GRIP || y > bottom + GRIP) return null;
+    if (x < left || x > right || y < top || y > bottom) return null;
     const edges = new Set();
-    // In a box smaller than two grips the nearer edge is meant.
     const side = (value, low, high, first, second) => {
-      const [near, far] = [Math.abs(value - low), Math.abs(value - high)];
-      if (Math.min(near, far) <= GRIP) edges.add(near < far ? first : second);
+      // The middle half of a small box stays free for drawing.
+      const rim = Math.min(GRIP[event.pointerType] ?? GRIP.mouse, (high - low) / 4);
+      if (value - low <= rim) edges.add(first);
+      else if (high - value <= rim) edges.add(second);
     };
     side(x, left, right, "left", "right");
     side(y, top, bottom, "top", "bottom");
@@ -173,9 +235,10 @@ export class Editor {
   }
 
   #cursor(event) {
-    let cursor = this.space ? "grab" : "crosshair";
-    const edges = this.space ? null : this.#edgesAt(event);
-    if (event.target.closest?.("[data-shape]") && !edges) cursor = "move";
+    const pans = this.space || this.hand;
+    let cursor = pans ? "grab" : "crosshair";
+    const edges = pans ? null : this.#edgesAt(event);
+    if (event.target.closest?.("[data-shape]") && !edges && !pans) cursor = "move";
     if (edges) {
       const horizontal = edges.has("left") || edges.has("right");
       const vertical = edges.has("top") || edges.has("bottom");

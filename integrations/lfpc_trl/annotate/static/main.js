@@ -1,104 +1,36 @@
-// The page of `lfpc annotate`: the list of rows, the fields of one row, keys and dialogs.
+// The page of `lfpc annotate`: the fields of one row, how they are saved, what keys and buttons do.
 
-import { Refusal, getJSON, getPicture } from "/static/shared/api.js";
-import { LongList, byId, el, isTyping, put } from "/static/shared/dom.js";
+import { Refusal, getJSON, getPicture, postJSON } from "/static/shared/api.js";
+import { byId, el, isTyping, put } from "/static/shared/dom.js";
 import { Picture, coarsestTile } from "/static/shared/picture.js";
 import { Boxes, hint } from "./boxes.js";
-import { askAboutConflict, showHelp, showModelView } from "./dialogs.js";
+import { Clock } from "./clock.js";
+import { askAboutConflict, showHelp, showLeftOut, showModelView } from "./dialogs.js";
 import { Editor, HUES } from "./editor.js";
+import { History } from "./history.js";
+import { actionOf } from "./keys.js";
+import { Rows } from "./rows.js";
 import { Saver, drafts } from "./saver.js";
 
 const POLL = 2500; // milliseconds between questions for what others changed
 const TYPING = 300; // milliseconds after the last key before a text is saved
 
+const TEXTS = ["question", "choices", "answer", "note"];
+
 let project = null;
-let shown = []; // numbers of the rows in the list
-let current = null; // {number, row, saver, status}
+let rows = null;
+let current = null; // {number, row, saver, status, problems, history, textTimer, at, regions}
 const savers = new Map(); // row id: Saver, while it has something to save
+const histories = new Map(); // row id: History, as long as the page is open
+const clock = new Clock();
 
 const picture = new Picture(byId("picture"), { onmove: showScale, pan: false });
-const editor = new Editor(picture, { onchange: changed, onselect: selectionChanged, onpoint: showPoint });
-const list = new LongList(byId("rows"), 54, rowOf);
-
-// --- the list ------------------------------------------------------------------------------------------
-
-const SYMBOLS = { open: "○", done: "●", skipped: "–", flagged: "⚑" };
-
-function rowOf(index) {
-  const number = shown[index];
-  const item = project.items[number];
-  const saver = savers.get(item.id);
-  return el(
-    "button",
-    {
-      type: "button",
-      class: `row ${item.status}${current?.number === number ? " current" : ""}`,
-      role: "option",
-      "aria-selected": current?.number === number ? "true" : "false",
-      onclick: () => open(number),
-    },
-    el("span", { class: "status", title: item.status, "aria-label": item.status }, SYMBOLS[item.status]),
-    el("span", { class: "row-id" }, item.id),
-    el(
-      "span",
-      { class: "row-extra" },
-      saver?.state === "conflict"
-        ? "conflict"
-        : item.boxes
-          ? `${item.boxes} box${item.boxes > 1 ? "es" : ""}`
-          : "",
-    ),
-    el("span", { class: "row-question" }, item.question || "no question yet"),
-  );
-}
-
-function filtered() {
-  const wanted = byId("filter").value;
-  const words = byId("search").value.trim().toLowerCase();
-  return project.items
-    .map((item, number) => ({ item, number }))
-    .filter(({ item, number }) => {
-      // The row that is open stays in sight when it is done.
-      const status =
-        wanted === "all" ||
-        item.status === wanted ||
-        (wanted === "unfinished" && (item.status === "open" || item.status === "flagged")) ||
-        number === current?.number;
-      return (
-        status &&
-        (!words || item.id.toLowerCase().includes(words) || item.question.toLowerCase().includes(words))
-      );
-    })
-    .map(({ number }) => number);
-}
-
-function refreshList() {
-  shown = filtered();
-  list.show(shown.length);
-  const total = project.items.length;
-  const done = project.items.filter((item) => item.status === "done").length;
-  const settled = project.items.filter((item) => item.status === "done" || item.status === "skipped").length;
-  byId("progress-fill").style.width = `${(100 * settled) / total}%`;
-  byId("progress").setAttribute("aria-valuemax", total);
-  byId("progress").setAttribute("aria-valuenow", settled);
-  const skipped = settled - done ? `, ${settled - done} skipped` : "";
-  byId("progress-text").textContent = `${done} of ${total} done${skipped}`;
-}
-
-function step(by) {
-  const at = shown.indexOf(current?.number);
-  const next = shown[at + by];
-  if (next !== undefined) open(next);
-}
-
-function nextUnfinished() {
-  const { items } = project;
-  for (let by = 1; by <= items.length; by += 1) {
-    const number = (current.number + by) % items.length;
-    if (items[number].status === "open" && number !== current.number) return number;
-  }
-  return null;
-}
+const editor = new Editor(picture, {
+  onchange: changed,
+  onselect: selectionChanged,
+  onpoint: showPoint,
+  onrefuse: toast,
+});
 
 // --- one row -------------------------------------------------------------------------------------------
 
@@ -112,7 +44,7 @@ async function open(number) {
   try {
     // What was saved while the answer was under way is newer than the answer.
     do row = await getJSON(`/api/items/${number}`);
-    while (row.revision < project.items[number].revision);
+    while (row.revision < rows.items[number].revision);
   } catch (refusal) {
     toast(refusal.message);
     return;
@@ -126,21 +58,37 @@ async function open(number) {
     if (draft) restore(saver, draft[1]);
   }
   const content = saver.wanted ?? row.content;
-  current = { number, row, saver, status: content.status, problems: row.problems, textTimer: 0 };
+  const before = current && shownPicture();
+  current = {
+    number,
+    row,
+    saver,
+    status: content.status,
+    problems: row.problems,
+    history: historyOf(row, content),
+    textTimer: 0,
+    at: 0, // which picture is shown
+    regions: [], // of each picture; those of the shown one are with the editor
+  };
+  clock.take(); // what went before belongs to the row before
   history.replaceState(null, "", `#${encodeURIComponent(row.id)}`);
   document.title = `${row.id} · lfpc annotate`;
-  fillFields(content);
-  take(content, (content.target_images?.[0] ?? 1) - 1);
-  refreshList();
-  list.reveal(shown.indexOf(number));
+  show(asTyped(content, row), (content.target_images?.[0] ?? 1) - 1);
+  rows.refresh();
+  rows.reveal(number);
   showAll();
-  if (await openPicture(mine)) prefetch(nextUnfinished());
-  if (saver.state === "conflict") settleConflict(saver);
+  const now = shownPicture();
+  // Another question about a picture is asked in the same view.
+  const isSame = before?.number === now.number && before.state === now.state;
+  if (!isSame && (await openPicture(mine))) prefetch(rows.nextOpen);
+  if (current.saver === saver && saver.state === "conflict") settleConflict(saver);
 }
+
+const shownPicture = () => current.row.pictures[current.at];
 
 /** Opens the picture that is worked on; whether it can be read. */
 async function openPicture(mine) {
-  const shown = current.row.pictures[current.at];
+  const shown = shownPicture();
   byId("stage-message").hidden = true;
   try {
     await picture.open(shown);
@@ -156,31 +104,34 @@ async function openPicture(mine) {
   }
 }
 
-/** Takes the boxes of a row's content; those on the picture `at` are edited. */
-function take(content, at) {
-  const { row } = current;
-  current.regions = row.pictures.map((_, place) =>
-    content.targets.filter((_, index) => (content.target_images?.[index] ?? 1) === place + 1),
-  );
-  current.at = at < row.pictures.length ? at : 0;
+/** Shows a state of the row, with the boxes of the picture `at` to edit. */
+function show(state, at) {
+  fillFields(state);
+  current.regions = state.regions;
+  current.at = at in state.regions ? at : 0;
   editShown();
 }
 
 function editShown() {
-  const { row, at } = current;
+  const { row, at, regions } = current;
   const suggestions = row.pictures.length > 1 ? [] : row.suggestions;
-  editor.edit(new Boxes(current.regions[at], row.pictures[at].size), suggestions);
+  editor.edit(new Boxes(regions[at], shownPicture().size), suggestions);
 }
 
-/** Goes on with another picture of the row. What was done on this one can no longer be undone. */
+/** Goes on with another picture of the row. */
 async function turnTo(at) {
   if (at === current.at) return;
-  current.regions[current.at] = editor.boxes.regions;
+  current.regions = allRegions();
   current.at = at;
   opening += 1;
   editShown();
   showAll();
   await openPicture(opening);
+}
+
+function stepPicture(by) {
+  const count = current.row.pictures.length;
+  turnTo((current.at + by + count) % count);
 }
 
 function showTabs() {
@@ -194,6 +145,7 @@ function showTabs() {
         {
           type: "button",
           role: "tab",
+          title: "P",
           "aria-selected": at === current.at ? "true" : "false",
           onclick: () => turnTo(at),
         },
@@ -223,34 +175,63 @@ function showMessage(text) {
   byId("stage-message").hidden = false;
 }
 
-function fillFields(content) {
-  byId("question").value = content.question;
-  byId("answer").value = content.answer.join("\n");
-  byId("choices").value = (content.choices ?? []).join("\n");
-  byId("note").value = content.note;
-  ["question", "answer", "choices", "note"].forEach((name) => grow(byId(name)));
+// What is edited, as it stands in the fields; undo goes back to such a state. It becomes the content of a row when it is saved.
+
+/** The state of the fields and the boxes. */
+function typed() {
+  const texts = Object.fromEntries(TEXTS.map((name) => [name, byId(name).value]));
+  return { ...texts, regions: allRegions(), withoutBoxes: byId("without-boxes").checked };
 }
 
-const lines = (id) =>
-  byId(id)
-    .value.split("\n")
+/** The state that shows a content of a row. */
+const asTyped = (content, row) => ({
+  question: content.question,
+  choices: (content.choices ?? []).join("\n"),
+  answer: content.answer.join("\n"),
+  note: content.note,
+  regions: row.pictures.map((_, at) =>
+    content.targets.filter((_, index) => (content.target_images?.[index] ?? 1) === at + 1),
+  ),
+  withoutBoxes: content.without_boxes,
+});
+
+function lines(text) {
+  return text
+    .split("\n")
     .map((line) => line.trim())
     .filter(Boolean);
+}
 
-/** The row as the page shows it. The order of the keys is that of the server. */
-function content() {
-  const choices = lines("choices");
-  const regions = allRegions();
-  const images = regions.flatMap((own, at) => own.map(() => at + 1));
+/** The content of a state. The order of the keys is that of the server. */
+function asContent(state, status) {
+  const choices = lines(state.choices);
+  const images = state.regions.flatMap((own, at) => own.map(() => at + 1));
   return {
-    question: byId("question").value.trim(),
-    answer: lines("answer"),
+    question: state.question.trim(),
+    answer: lines(state.answer),
     choices: choices.length ? choices : null,
-    targets: regions.flat(),
-    status: current.status,
-    note: byId("note").value.trim(),
-    ...(regions.length > 1 && images.length ? { target_images: images } : {}),
+    targets: state.regions.flat(),
+    status,
+    note: state.note.trim(),
+    without_boxes: state.withoutBoxes,
+    ...(state.regions.length > 1 && images.length ? { target_images: images } : {}),
   };
+}
+
+function fillFields(state) {
+  for (const name of TEXTS) {
+    if (byId(name).value !== state[name]) byId(name).value = state[name]; // leaves the cursor where it is
+    grow(byId(name));
+  }
+  byId("without-boxes").checked = state.withoutBoxes;
+}
+
+/** The history of a row: the one from before, unless somebody else has changed the row since. */
+function historyOf(row, content) {
+  const known = histories.get(row.id);
+  const isSame = (state) => JSON.stringify(asContent(state, content.status)) === JSON.stringify(content);
+  if (!known || !isSame(known.now)) histories.set(row.id, new History(asTyped(content, row)));
+  return histories.get(row.id);
 }
 
 // --- saving --------------------------------------------------------------------------------------------
@@ -261,13 +242,13 @@ function newSaver(id, number, base) {
     row: id,
     number,
     base,
-    annotator: () => byId("annotator").value.trim() || project.annotator,
+    annotator,
     onsaved: (answer) => saved(saver, answer),
     onconflict: (theirs) => {
       saver.theirs = theirs;
       if (current?.saver === saver) settleConflict(saver);
       else toast(`${id}: ${theirs.annotator} changed this row too. Open it to choose.`);
-      refreshList();
+      rows.refresh();
     },
     onstate: () => {
       if (saver.state === "saved" && current?.saver !== saver) savers.delete(id);
@@ -284,33 +265,48 @@ function restore(saver, draft) {
   saver.change(draft.content);
 }
 
-function changed() {
+/** After an edit; `field` names the field that it was typed into. */
+function changed(field = null) {
   if (!current) return;
+  if (allRegions().flat().length) byId("without-boxes").checked = false;
+  current.history.record(typed(), field);
+  edited(field);
+}
+
+/** After any change of the state, also by undo and redo. */
+function edited(field = null) {
   // A finished row that is changed is looked at again.
-  if (current.status === "done") current.status = "open";
-  save();
-  selectionChanged();
+  if (field !== "note" && current.status === "done") current.status = "open";
+  showSteps();
+  if (field === null) {
+    save();
+    selectionChanged();
+  } else {
+    clearTimeout(current.textTimer);
+    current.textTimer = setTimeout(save, TYPING);
+  }
 }
 
 function save() {
   clearTimeout(current.textTimer);
   current.textTimer = 0;
-  const now = content();
-  current.saver.change(now);
+  const now = asContent(typed(), current.status);
+  current.saver.change(now, clock.take());
   summarise(current.number, now);
 }
 
 function summarise(number, now, revision) {
-  const item = project.items[number];
+  const item = rows.items[number];
   item.status = now.status;
   item.question = now.question;
   item.boxes = now.targets.reduce((sum, region) => sum + region.length, 0);
   if (revision !== undefined) item.revision = revision;
-  refreshList();
+  rows.refresh();
+  if (current?.number === number) showQuestions();
 }
 
 function saved(saver, answer) {
-  const item = project.items[saver.number];
+  const item = rows.items[saver.number];
   item.revision = answer.revision;
   if (current?.saver !== saver) return;
   current.problems = answer.problems;
@@ -369,15 +365,14 @@ async function reload() {
   if (current.number !== number) return;
   const now = saver.wanted ?? row.content;
   if (saver.wanted === null) saver.base = row.revision;
-  Object.assign(current, { row, status: now.status, problems: row.problems });
-  fillFields(now);
-  take(now, current.at);
+  Object.assign(current, { row, status: now.status, problems: row.problems, history: historyOf(row, now) });
+  show(asTyped(now, row), current.at);
   summarise(number, now, row.revision);
   showAll();
 }
 
+/** Asks for what others changed. */
 async function poll() {
-  if (document.hidden) return;
   let news;
   try {
     news = await getJSON(`/api/changes?seen=${project.seen}`);
@@ -385,20 +380,24 @@ async function poll() {
     return; // a change that cannot be saved will say so
   }
   project.seen = news.seen;
-  let listed = false;
+  rows.medianSeconds = news.median_seconds;
   for (const [key, summary] of Object.entries(news.items)) {
     const number = Number(key);
-    const item = project.items[number];
+    const item = rows.items[number];
+    if (!item) {
+      rows.items[number] = summary; // a question that was added
+      continue;
+    }
     const busy = savers.get(item.id)?.wanted != null;
     if (busy || summary.revision <= item.revision) continue;
     Object.assign(item, summary);
-    listed = true;
     if (current?.number === number && !current.textTimer && !editor.drag) {
       await reload();
       toast(`${current.row.annotator} changed this row.`);
     }
   }
-  if (listed) refreshList();
+  rows.refresh();
+  if (current) showQuestions();
 }
 
 // --- what is shown -------------------------------------------------------------------------------------
@@ -407,6 +406,8 @@ function showAll() {
   byId("row-name").textContent = current.row.id;
   showTabs();
   showFacts();
+  showQuestions();
+  showSteps();
   selectionChanged();
   showSaveState();
 }
@@ -417,8 +418,42 @@ function showFacts() {
   put(
     byId("row-facts"),
     el("span", { class: `chip ${current.status}` }, current.status),
-    ` ${row.image === row.id ? "" : `${row.image} · `}${row.pictures[current.at].size.join(" × ")} px · ${by}`,
+    ` ${row.image === row.id ? "" : `${row.image} · `}${shownPicture().size.join(" × ")} px · ${by}`,
   );
+}
+
+/** The questions about this picture, one of which is open. */
+function showQuestions() {
+  const numbers = rows.questionsOf(current.number);
+  put(
+    byId("questions"),
+    numbers.map((number, index) => {
+      const item = rows.items[number];
+      const isOpen = number === current.number;
+      return el(
+        "button",
+        {
+          type: "button",
+          role: "tab",
+          class: item.status,
+          title: item.question || "no question yet",
+          "aria-label": `Question ${index + 1}`,
+          "aria-selected": isOpen ? "true" : "false",
+          onclick: () => isOpen || open(number),
+        },
+        `${index + 1}`,
+      );
+    }),
+  );
+  byId("questions").hidden = numbers.length < 2;
+  byId("delete-question").hidden = !current.row.after;
+  byId("delete-question").textContent = current.status === "deleted" ? "Bring back" : "Delete";
+}
+
+/** Whether there is something to undo and to redo. */
+function showSteps() {
+  byId("undo").disabled = !current.history.canUndo;
+  byId("redo").disabled = !current.history.canRedo;
 }
 
 function selectionChanged() {
@@ -431,7 +466,7 @@ function selectionChanged() {
 
 function showRegions() {
   const { boxes } = editor;
-  const rows = boxes.regions.map((region, number) =>
+  const parts = boxes.regions.map((region, number) =>
     el(
       "div",
       { class: `region hue-${number % HUES}${number === boxes.region ? " current" : ""}` },
@@ -483,7 +518,7 @@ function showRegions() {
     ),
   );
   if (boxes.region >= boxes.regions.length && boxes.regions.length) {
-    rows.push(
+    parts.push(
       el(
         "div",
         { class: `region current hue-${boxes.region % HUES}` },
@@ -492,8 +527,8 @@ function showRegions() {
       ),
     );
   }
-  if (!rows.length)
-    rows.push(
+  if (!parts.length)
+    parts.push(
       el(
         "p",
         { class: "quiet" },
@@ -501,7 +536,7 @@ function showRegions() {
       ),
     );
   if (editor.suggestions.length) {
-    rows.push(
+    parts.push(
       el(
         "p",
         { class: "suggestions" },
@@ -516,7 +551,8 @@ function showRegions() {
       ),
     );
   }
-  put(byId("regions"), rows);
+  put(byId("regions"), parts);
+  byId("without-boxes").disabled = allRegions().flat().length > 0;
 }
 
 /** What a problem of a region begins with; the server counts the regions of all pictures. */
@@ -603,7 +639,7 @@ function showModel() {
   showModelView({
     number: current.number,
     image: current.at + 1,
-    overview: current.row.pictures[current.at].overview,
+    overview: shownPicture().overview,
     question: byId("question").value,
     region,
   });
@@ -655,8 +691,32 @@ function edit(act) {
 
 const remove = () => edit(() => editor.boxes.remove());
 const growBoxes = () => edit(() => editor.boxes.grow());
-const undo = () => edit(() => editor.boxes.undo());
-const redo = () => edit(() => editor.boxes.redo());
+const undo = () => travel("undo");
+const redo = () => travel("redo");
+
+/** Goes a step through the history of the row, to the picture on which boxes change by it. */
+function travel(step) {
+  const before = current.history.now;
+  const state = current.history[step]();
+  if (!state) return;
+  const isOther = (own, at) => JSON.stringify(own) !== JSON.stringify(before.regions[at]);
+  const at = state.regions.findIndex(isOther);
+  fillFields(state);
+  current.regions = state.regions;
+  editor.boxes.put(state.regions[current.at]);
+  if (at >= 0) turnTo(at);
+  edited();
+}
+
+function toggleWithoutBoxes() {
+  const box = byId("without-boxes");
+  if (box.disabled) {
+    toast("This row has boxes.");
+    return;
+  }
+  box.checked = !box.checked;
+  changed();
+}
 
 function splitBox() {
   const { boxes } = editor;
@@ -667,32 +727,69 @@ function splitBox() {
   edit(() => boxes.split());
 }
 
+/** Waits until the server has what is on the page; whether it has. */
 async function settled() {
   flushTexts();
   const { saver } = current;
   for (let tries = 0; saver.state === "saving" && tries < 100; tries += 1) {
     await new Promise((wake) => setTimeout(wake, 30));
   }
-  return saver.state !== "conflict" && saver.state !== "offline";
+  return saver.state === "saved";
 }
 
 async function done() {
-  if (!(await settled())) return;
-  if (current.problems.length) {
-    toast(`Not finished: ${current.problems[0].sentence}`);
-    return;
-  }
-  mark("done");
+  const mine = current;
+  const isSaved = await settled();
+  if (current !== mine) return;
+  // What the page marks red, and what the server says of it: either is enough.
+  const wrong = current.problems[0]?.sentence ?? editor.boxes.fault;
+  if (!isSaved) toast(`Not finished: ${byId("save-state").textContent}`);
+  else if (wrong) toast(`Not finished: ${wrong}`);
+  else mark("done");
 }
 
 function mark(status) {
   current.status = status;
   save();
-  const next = nextUnfinished();
+  const next = rows.nextOpen;
   if (next === null) {
     toast("No open row is left.");
     showFacts();
   } else open(next);
+}
+
+// --- the questions of a picture ------------------------------------------------------------------------
+
+async function addQuestion() {
+  flushTexts();
+  try {
+    const { answer } = await postJSON(`/api/items/${current.number}/questions`, { annotator: annotator() });
+    await poll(); // this question, and those that others added before it
+    await open(answer.number);
+    byId("question").focus();
+  } catch (refusal) {
+    toast(refusal.message);
+  }
+}
+
+function stepQuestion(by) {
+  const numbers = rows.questionsOf(current.number);
+  const next = numbers[numbers.indexOf(current.number) + by];
+  if (next !== undefined) open(next);
+}
+
+function toggleDeleted() {
+  if (!current.row.after) {
+    toast("The first question of a picture can be skipped, not deleted.");
+    return;
+  }
+  const isBack = current.status === "deleted";
+  current.status = isBack ? "open" : "deleted";
+  save();
+  showFacts();
+  if (isBack) return;
+  toast("Deleted. The list of deleted questions has it, and X brings it back.");
+  open(rows.questionsOf(current.number)[0]);
 }
 
 function toggleFlag() {
@@ -710,16 +807,33 @@ function toggleFlag() {
 }
 
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+const PAN = 60; // CSS pixels by which an arrow moves the picture
 
 function arrow(event) {
   const [dx, dy] = ARROWS[event.key];
-  if (event.ctrlKey || event.metaKey) {
-    const edges = event.shiftKey ? [dx ? "left" : "top"] : [dx ? "right" : "bottom"];
-    editor.nudge(dx, dy, new Set(edges));
-  } else {
+  if (editor.boxes.selected) {
     const far = event.shiftKey ? 10 : 1;
     editor.nudge(dx * far, dy * far);
+  } else {
+    const far = event.shiftKey ? 5 * PAN : PAN;
+    picture.panBy(-dx * far, -dy * far);
   }
+}
+
+function arrowEdge(event) {
+  const [dx, dy] = ARROWS[event.key];
+  const edge = event.shiftKey ? (dx ? "left" : "top") : dx ? "right" : "bottom";
+  editor.nudge(dx, dy, new Set([edge]));
+}
+
+function toggleHand() {
+  editor.hand = !editor.hand;
+  byId("hand").setAttribute("aria-pressed", editor.hand ? "true" : "false");
+}
+
+function stepRow(by) {
+  const number = rows.beside(by);
+  if (number !== undefined) open(number);
 }
 
 function zoomToBox() {
@@ -727,59 +841,77 @@ function zoomToBox() {
   if (box) picture.show(box);
 }
 
+const FIELDS = { q: "question", c: "choices", w: "answer", e: "note" };
+const LIST_FIELDS = { "/": "search", t: "filter" };
+const ZOOMS = { "+": 1.4, "=": 1.4, "-": 1 / 1.4 };
+const LOOKS = { 0: () => picture.fit(), o: () => picture.actualSize(), z: zoomToBox };
+const low = (event) => event.key.toLowerCase();
+
+/** What the keys of `keys.js` do. */
 const ACTIONS = {
-  Enter: done,
-  j: () => step(1),
-  k: () => step(-1),
-  s: () => mark("skipped"),
-  f: toggleFlag,
-  b: (event) => {
+  drawHere: () => editor.drawHere(),
+  stepBox: (event) => {
     editor.boxes.step(event.shiftKey ? -1 : 1);
     selectionChanged();
   },
-  r: newRegion,
-  m: splitBox,
-  g: growBoxes,
-  a: () => editor.accept(),
-  "]": () => editor.browse(1),
-  "[": () => editor.browse(-1),
-  v: showModel,
-  z: zoomToBox,
-  o: () => picture.actualSize(),
-  0: () => picture.fit(),
-  "+": () => picture.zoomBy(1.4),
-  "=": () => picture.zoomBy(1.4),
-  "-": () => picture.zoomBy(1 / 1.4),
-  Delete: remove,
-  Backspace: remove,
-  q: () => byId("question").focus(),
-  w: () => byId("answer").focus(),
-  Escape: () => {
+  arrow,
+  arrowEdge,
+  remove,
+  escape: () => {
     editor.boxes.select(-1, -1);
     selectionChanged();
   },
+  growBoxes,
+  toggleWithoutBoxes,
+  newRegion,
+  chooseRegion: (event) => choose(Number(event.key) - 1),
+  splitBox,
+  accept: () => editor.accept(),
+  browse: (event) => editor.browse(event.key === "]" ? 1 : -1),
+  undo,
+  redo,
+  toField: (event) => byId(FIELDS[low(event)]).focus(),
+  done,
+  stepRow: (event) => stepRow(low(event) === "j" ? 1 : -1),
+  skip: () => mark("skipped"),
+  toggleFlag,
+  toList: (event) => byId(LIST_FIELDS[low(event)]).focus(),
+  addQuestion,
+  stepQuestion: (event) => stepQuestion(event.key === "." ? 1 : -1),
+  stepPicture: (event) => stepPicture(event.shiftKey ? -1 : 1),
+  toggleDeleted,
+  zoom: (event) => picture.zoomBy(ZOOMS[event.key]),
+  toggleHand,
+  look: (event) => LOOKS[low(event)](),
+  showModel,
+  showLeftOut: () => showLeftOut(project.left_out),
+  help: showHelp,
 };
+const WHILE_TYPING = ["undo", "redo"]; // of the texts of a row, and with Ctrl + Enter done
 
 function onKey(event) {
   if (!current || document.querySelector("dialog[open]")) return;
-  if (isTyping(event.target)) {
-    if (event.key === "Escape") event.target.blur();
+  let action = actionOf(event);
+  if (editor.drag) {
+    // Nothing else may change the boxes while one of them is in the hand.
+    if (event.key === "Escape") editor.cancel();
+    event.preventDefault();
     return;
   }
-  const command = event.ctrlKey || event.metaKey;
-  let act = null;
-  if (event.key === " " && !event.target.matches("button")) act = () => (editor.space = true);
-  else if (event.key in ARROWS && editor.boxes.selected) act = () => arrow(event);
-  else if (command && event.key.toLowerCase() === "z") act = event.shiftKey ? redo : undo;
-  else if (command && event.key.toLowerCase() === "y") act = redo;
-  else if (command || event.altKey) return;
-  else if (event.key === "?") act = showHelp;
-  else if (/^[1-9]$/.test(event.key)) act = () => choose(Number(event.key) - 1);
-  else if (event.key === "Enter" && event.target.matches("button")) return;
-  else act = ACTIONS[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-  if (!act) return;
+  if (isTyping(event.target) && event.target.type !== "checkbox") {
+    if (event.key === "Escape") event.target.blur();
+    const isOfRow = TEXTS.includes(event.target.id);
+    const isCommand = WHILE_TYPING.includes(action) || (action === "done" && (event.ctrlKey || event.metaKey));
+    if (!isOfRow || !isCommand) return;
+  } else if (event.target.matches?.("button, input") && (event.key === "Enter" || event.key === " ")) {
+    return; // of the button itself
+  } else if (event.key === " ") {
+    editor.space = true;
+    action = null;
+  }
+  if (action === undefined) return;
   event.preventDefault();
-  act(event);
+  if (action) ACTIONS[action](event);
 }
 
 // --- start ---------------------------------------------------------------------------------------------
@@ -789,32 +921,38 @@ function grow(field) {
   field.style.height = `${field.scrollHeight + 2}px`;
 }
 
+const annotator = () => byId("annotator").value.trim() || project.annotator;
+
 function listen() {
-  for (const name of ["question", "answer", "choices", "note"]) {
+  for (const name of TEXTS) {
     byId(name).addEventListener("input", () => {
       grow(byId(name));
-      if (!current) return;
-      if (name !== "note" && current.status === "done") current.status = "open";
-      clearTimeout(current.textTimer);
-      current.textTimer = setTimeout(save, TYPING);
+      changed(name);
     });
     byId(name).addEventListener("change", flushTexts);
   }
+  byId("without-boxes").addEventListener("change", () => changed());
   byId("annotator").addEventListener("change", () =>
     localStorage.setItem("lfpc-annotator", byId("annotator").value.trim()),
   );
-  byId("filter").addEventListener("change", refreshList);
-  byId("search").addEventListener("input", refreshList);
+  byId("filter").addEventListener("change", () => rows.refresh());
+  byId("search").addEventListener("input", () => rows.refresh());
   const clicks = {
-    previous: () => step(-1),
-    next: () => step(1),
+    previous: () => stepRow(-1),
+    next: () => stepRow(1),
     help: showHelp,
+    "left-out": ACTIONS.showLeftOut,
     fit: () => picture.fit(),
     actual: () => picture.actualSize(),
     "zoom-in": () => picture.zoomBy(1.4),
     "zoom-out": () => picture.zoomBy(1 / 1.4),
     "zoom-box": zoomToBox,
     "model-view": showModel,
+    hand: toggleHand,
+    undo,
+    redo,
+    "add-question": addQuestion,
+    "delete-question": toggleDeleted,
     "new-region": newRegion,
     skip: () => mark("skipped"),
     flag: toggleFlag,
@@ -823,7 +961,7 @@ function listen() {
   for (const [id, act] of Object.entries(clicks)) {
     byId(id).addEventListener("click", (event) => {
       event.currentTarget.blur(); // the keys belong to the picture
-      if (current || id === "help") act();
+      if (current) act();
     });
   }
   document.addEventListener("keydown", onKey);
@@ -832,7 +970,7 @@ function listen() {
   });
   addEventListener("pagehide", flushTexts);
   addEventListener("blur", () => (editor.space = false));
-  setInterval(poll, POLL);
+  setInterval(() => document.hidden || poll(), POLL);
 }
 
 async function start() {
@@ -842,9 +980,19 @@ async function start() {
     showMessage(refusal.message);
     return;
   }
+  rows = new Rows(project.items, {
+    current: () => current?.number,
+    open,
+    hasConflict: (id) => savers.get(id)?.state === "conflict",
+  });
+  rows.medianSeconds = project.median_seconds;
   byId("source").textContent = project.source;
   byId("annotator").value = localStorage.getItem("lfpc-annotator") || project.annotator;
   byId("save-state").title = project.journal;
+  byId("without-boxes-label").hidden = project.stage === 1; // there no row needs boxes
+  const files = project.left_out.length;
+  byId("left-out").hidden = files === 0;
+  byId("left-out").textContent = `${files} file${files > 1 ? "s" : ""} left out`;
   listen();
   // What a killed browser or server left unconfirmed.
   for (const [id, draft] of drafts(project.key)) {
@@ -853,9 +1001,8 @@ async function start() {
   }
   const asked = decodeURIComponent(location.hash.slice(1));
   const named = project.items.findIndex((item) => item.id === asked);
-  const unfinished = project.items.findIndex((item) => item.status === "open");
-  refreshList();
-  await open(named >= 0 ? named : Math.max(unfinished, 0));
+  rows.refresh();
+  await open(named >= 0 ? named : (rows.nextOpen ?? 0));
 }
 
 start();

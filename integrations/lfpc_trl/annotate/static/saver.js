@@ -35,11 +35,13 @@ export class Saver {
     this.state = "saved"; // saved, saving, offline, conflict, refused
     this.problem = "";
     this.busy = false;
+    this.seconds = 0; // of work that no confirmed change has counted
   }
 
-  /** Takes a change. */
-  change(content) {
+  /** Takes a change, made in so many seconds of work. */
+  change(content, seconds = 0) {
     this.wanted = content;
+    this.seconds += seconds;
     this.#keep();
     if (this.state !== "conflict") this.#send();
   }
@@ -82,12 +84,14 @@ export class Saver {
     this.busy = true;
     this.#enter("saving");
     const content = this.wanted;
+    const seconds = Math.min(Math.round(10 * this.seconds) / 10, 86400);
     try {
-      const body = { base: this.base, annotator: this.annotator(), content };
+      const body = { base: this.base, annotator: this.annotator(), seconds, content };
       const { status, answer } = await postJSON(`/api/items/${this.number}`, body);
       this.busy = false;
       if (status === 409) this.#met(answer, content);
       else {
+        this.seconds -= seconds;
         this.base = answer.revision;
         this.#settle(answer, content);
       }

@@ -4,6 +4,7 @@
 import { svg } from "./dom.js";
 
 const TILE = 512;
+const REST = 120; // milliseconds without movement
 const { OpenSeadragon } = window;
 
 /** Where the tiles of a picture come from: level 0 of the server is the original, OpenSeadragon counts the other way. */
@@ -35,6 +36,8 @@ export class Picture {
     this.onmove = onmove;
     this.shapes = [];
     this.size = [1, 1];
+    this.view = ""; // where the picture was when it moved last
+    this.resting = 0;
     this.viewer = new OpenSeadragon.Viewer({
       element: host,
       drawer: "canvas",
@@ -161,6 +164,20 @@ export class Picture {
     viewport.applyConstraints();
   }
 
+  /** Moves and zooms by two fingers: what lay under them stays under them. Each argument holds two points, `{clientX, clientY}`. */
+  pinch(before, after) {
+    if (!this.item) return;
+    const middle = ([a, b]) => ({ clientX: (a.clientX + b.clientX) / 2, clientY: (a.clientY + b.clientY) / 2 });
+    const apart = ([a, b]) => Math.max(1, Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY));
+    const held = this.toImage(middle(before));
+    const { viewport } = this.viewer;
+    viewport.zoomBy(apart(after) / apart(before), null, true);
+    viewport.applyConstraints(true);
+    const [x, y] = this.toScreen(held);
+    const wanted = middle(after);
+    this.panBy(wanted.clientX - x, wanted.clientY - y);
+  }
+
   /** Moves the picture by screen pixels. */
   panBy(dx, dy) {
     const { viewport } = this.viewer;
@@ -182,9 +199,16 @@ export class Picture {
   #moved() {
     if (!this.item) return;
     this.#redraw();
-    const { scale } = this.#transform();
-    // Above the size of the original its pixels are what counts; below, a smooth picture.
-    this.viewer.drawer.setImageSmoothingEnabled(scale < 2);
+    const { x, y, scale } = this.#transform();
+    const view = `${x} ${y} ${scale}`;
+    if (view !== this.view) {
+      this.view = view;
+      // A smooth picture takes half of a frame where no graphics card draws it, so it waits until the picture is at rest.
+      this.viewer.drawer.setImageSmoothingEnabled(false);
+      clearTimeout(this.resting);
+      // Above the size of the original its pixels are what counts; below, a smooth picture.
+      if (scale < 2) this.resting = setTimeout(() => this.viewer.drawer?.setImageSmoothingEnabled(true), REST);
+    }
     this.onmove(scale);
   }
 
@@ -228,7 +252,9 @@ function tag(label, index, left, top) {
   );
 }
 
+/** Marks on the rim of a box, inside it as the rim is. */
 function handles(left, top, width, height) {
+  const side = Math.min(8, width / 4, height / 4);
   const places = [
     [0, 0],
     [0.5, 0],
@@ -242,10 +268,10 @@ function handles(left, top, width, height) {
   return places.map(([h, v]) =>
     svg("rect", {
       class: "handle",
-      x: left + h * width - 4,
-      y: top + v * height - 4,
-      width: 8,
-      height: 8,
+      x: left + h * (width - side),
+      y: top + v * (height - side),
+      width: side,
+      height: side,
       rx: 1.5,
     }),
   );
