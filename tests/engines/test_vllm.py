@@ -88,7 +88,7 @@ def call(processor, row):
 
 def test_a_selection_is_that_of_transformers(engine, plain, signs):
     ladder = Ladder(216, 54)
-    ladders = {row.id: ladder.sizes(row.size, factor=28, limit=216) for row in signs}
+    ladders = {row.id: ladder.levels([row.size], factor=28, limit=216) for row in signs}
     items = {row.id: LadderItem(row, ladders[row.id]) for row in signs}
     ours, theirs = (
         list(LadderWork(each, AskSettings(batch_size=4, max_new_tokens=16))(iter(items.items())))
@@ -149,9 +149,9 @@ def test_a_picture_reaches_both_models_as_it_was_sized(engine, plain, processor)
     record("pictures as they were sized", "vLLM, offline", equals="transformers, every grid")
 
 
-def test_the_stock_processor_reads_a_prepared_directory_as_the_trainer_does(widened_dir, processor):
+def test_the_stock_processor_reads_a_prepared_directory_as_the_trainer_does(shipped_dir, processor):
     """With torchvision, which it needs for videos; other environments of ours have none."""
-    stock = AutoProcessor.from_pretrained(widened_dir)
+    stock = AutoProcessor.from_pretrained(shipped_dir)
     assert type(stock).__module__.startswith("transformers.")
     image = Image.effect_noise((28 * 9, 28 * 6), 60).convert("RGB")
     content = [{"type": "image", "image": image}, {"type": "text", "text": "What does the red sign say?"}]

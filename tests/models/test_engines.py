@@ -304,7 +304,7 @@ def test_a_refused_prompt_is_named_and_the_others_are_answered(
     others = [found[job].first_turn for job in jobs if job is not jobs[3]]
     assert others == [*wanted[:3], *wanted[4:]]
     work = LadderWork(engine, AskSettings(batch_size=16, max_new_tokens=30))
-    items = {row.id: LadderItem(row, (row.shown_size,)) for row in rows}
+    items = {row.id: LadderItem(row, (row.shown_sizes,)) for row in rows}
     outcomes = list(work(iter(items.items())))
     assert [outcome.keys for outcome in outcomes if isinstance(outcome, Failure)] == [(rows[3].id,)]
     assert len(outcomes) == len(rows)
