@@ -280,7 +280,7 @@ def main(arguments: list[str] | None = None) -> int:
     }
     if record.exists():
         before = json.loads(record.read_text(encoding="utf-8"))
-        began = {name: before[name] for name in began}
+        began = {name: before.get(name, "unknown") for name in began}
         if before["scale"] != dataclasses.asdict(scale):
             parser.error(f"{args.output} holds a run of another size")
     run = began | {

@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     record = args.output / page.RUN
     fixed = {"tiny": args.tiny, "device": args.device}
     if record.exists():
-        before = json.loads(record.read_text(encoding="utf-8"))
+        before = {"checkpoint": "unknown"} | json.loads(record.read_text(encoding="utf-8"))
         for name, value in fixed.items():
             if before[name] != value:
                 parser.error(f"{args.output} holds a run with {name} {before[name]}, not {value}")

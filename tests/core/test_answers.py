@@ -1,7 +1,7 @@
 """Answers without a judge."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lfpc_rewards import answers as module
@@ -271,6 +271,8 @@ def test_no_answer_raises(answer, accepted, choices):
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=12), min_size=1, max_size=5))
+@example(["<ANSWER>"])
+@example(["<br>", "red"])
 def test_an_accepted_text_matches_itself(accepted):
     accepted = [text for text in accepted if any(c.isalnum() for c in text)]
     for text in accepted:

