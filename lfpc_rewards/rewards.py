@@ -341,10 +341,16 @@ def grounding_reward(
         last [0.3]
         mean [0.444]
     """
-    packed = _pack_crops(crops)
-    truth = _ground_truth(targets, image_sizes, target_images)
-    images = _crop_images(crop_images, packed[1], truth)
-    return _grounding(packed, images, truth, overlap_threshold, iou_weight, reduce).total
+    return grounding_parts(
+        crops,
+        targets,
+        image_sizes,
+        crop_images=crop_images,
+        target_images=target_images,
+        overlap_threshold=overlap_threshold,
+        iou_weight=iou_weight,
+        reduce=reduce,
+    ).total
 
 
 def grounding_parts(

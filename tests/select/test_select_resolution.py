@@ -312,8 +312,8 @@ BAD = [  # options, what is said
     (("--temperature", "-1"), "--temperature must be 0 to 2, got -1"),
     (("--temperature", "nan"), "--temperature must be 0 to 2, got nan"),
     (("--same-answer", "nonsense"), "same-answer must be rewards, exact or module:function, got 'nonsense'"),
-    (("--same-answer", "json:nothing"), "same-answer must be"),
-    (("--same-answer", "json:__name__"), "same-answer must be a function, got 'json:__name__'"),
+    (("--same-answer", "json:nothing"), "same-answer json:nothing: json has no function nothing"),
+    (("--same-answer", "json:__name__"), "same-answer json:__name__: json has no function __name__"),
 ]
 
 

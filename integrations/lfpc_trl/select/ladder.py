@@ -12,7 +12,6 @@ which the answers came and whoever asked for them.
 """
 
 import dataclasses
-import importlib
 import itertools
 import zlib
 from collections import Counter
@@ -24,7 +23,8 @@ import numpy as np
 
 from lfpc_rewards import answers_match
 from lfpc_trl.data.rows import Row
-from lfpc_trl.errors import UserError, one_line
+from lfpc_trl.errors import UserError
+from lfpc_trl.own_code import load_code
 from lfpc_trl.pictures.sizes import Size, budget_ladder, shown_size, tokens_of
 
 Level = tuple[Size, ...]
@@ -132,17 +132,9 @@ def comparison(name: str) -> SameAnswer:
     """
     if name in COMPARISONS:
         return COMPARISONS[name]
-    module, _, function = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        known = ", ".join(COMPARISONS)
-        raise UserError(
-            f"same-answer must be {known} or module:function, got {name!r} ({one_line(error)})"
-        ) from None
-    if not callable(found):
-        raise UserError(f"same-answer must be a function, got {name!r}")
-    return found  # type: ignore[no-any-return]
+    if ":" not in name:
+        raise UserError(f"same-answer must be {', '.join(COMPARISONS)} or module:function, got {name!r}")
+    return load_code(name, "same-answer").function
 
 
 COMPARISONS: dict[str, SameAnswer] = {"rewards": same_answer, "exact": exact_answer}
