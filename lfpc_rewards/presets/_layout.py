@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -59,48 +59,53 @@ def layout_and_calls(turns: Sequence[Sequence[str]], call: str) -> tuple[Scores,
     Returns:
         (B,) 0.0 or 1.0 and (B,) the number of calls; NaN for a rollout without turns. See `mini_o3_format`.
     """
-    rows = [_layout_and_calls(each, call) for each in turns]
+    find_tags = re.compile(f"</?(?:think|answer|{call})>").findall
+    rows = [_layout_and_calls(each, call, find_tags) for each in turns]
     layout, calls = np.array(rows, np.float64).reshape(-1, 2).T
     return layout, calls
 
 
-def _layout_and_calls(turns: Sequence[str], call: str) -> tuple[float, float]:
+def _layout_and_calls(
+    turns: Sequence[str], call: str, find_tags: Callable[[str], list[str]]
+) -> tuple[float, float]:
     if not turns:
         return np.nan, np.nan
     # The last of several turns is not stripped: white space after its answer is an error.
     *before, last = [*map(str.strip, turns[:-1]), turns[-1] if len(turns) > 1 else turns[-1].strip()]
-    calls = 0
+    begin, end = both(call)
+    calls, good = 0, True
     for turn in before or [last]:
-        calls += f"</{call}>" in turn.partition(f"<{call}>")[2]
-        if not _is_call(turn, call):  # calls are counted up to the first turn that is not well formed
+        tags = find_tags(turn)
+        calls += begin in tags and end in tags[tags.index(begin) :]
+        if before and not _is_call(turn, tags, begin, end):
+            good = False  # calls are counted up to the first turn that is not well formed
             break
-    return float(_is_answer(last, call) and all(_is_call(turn, call) for turn in before)), calls
+    return float(good and _is_answer(last, find_tags(last), begin, end)), calls
 
 
-def _thinks_once(turn: str) -> bool:
-    return turn.startswith("<think>") and turn.count("<think>") == turn.count("</think>") == 1
+def _thinks_once(turn: str, tags: list[str]) -> bool:
+    return turn.startswith("<think>") and tags.count("<think>") == tags.count("</think>") == 1
 
 
-def _is_answer(turn: str, call: str) -> bool:
+def _is_answer(turn: str, tags: list[str], begin: str, end: str) -> bool:
     """``^<think>.*</think>.*<answer>.*</answer>$`` with each tag once and no call; a newline may end it."""
     return (
         turn.removesuffix("\n").endswith(_CLOSE)
-        and _thinks_once(turn)
-        and _OPEN in turn.partition("</think>")[2]
-        and turn.count(_OPEN) == turn.count(_CLOSE) == 1
-        and f"<{call}>" not in turn
-        and f"</{call}>" not in turn
+        and _thinks_once(turn, tags)
+        and _OPEN in tags[tags.index("</think>") :]
+        and tags.count(_OPEN) == tags.count(_CLOSE) == 1
+        and begin not in tags
+        and end not in tags
     )
 
 
-def _is_call(turn: str, call: str) -> bool:
+def _is_call(turn: str, tags: list[str], begin: str, end: str) -> bool:
     """``^<think>.*</think>.*<call>.*</call>$`` with one thinking, no answer; one call tag may repeat."""
-    begin, end = f"<{call}>", f"</{call}>"
     return (
         turn.endswith(end)
-        and _thinks_once(turn)
-        and begin in turn.partition("</think>")[2]
-        and 1 in (turn.count(begin), turn.count(end))
-        and _OPEN not in turn
-        and _CLOSE not in turn
+        and _thinks_once(turn, tags)
+        and begin in tags[tags.index("</think>") :]
+        and 1 in (tags.count(begin), tags.count(end))
+        and _OPEN not in tags
+        and _CLOSE not in tags
     )
