@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from lfpc_rewards._checks import as_box_list
 from lfpc_rewards._json import json_or_none
-from lfpc_rewards._packing import NO_BOX, four_numbers
+from lfpc_rewards._packing import NO_BOX, four_numbers, pack_rows
 from lfpc_rewards._scan import BOX_IN_TEXT
 from lfpc_rewards._typing import Boxes, Scores
 
@@ -102,14 +103,15 @@ def as_numbers(values: Any, count: int) -> tuple[float, ...]:
 
 def gold_box_lists(rows: Sequence[Any], name: str) -> list[list[Numbers]]:
     """(B,) lists of gold boxes; raises for anything that is not a box."""
-    golds: list[list[Numbers]] = [[four_numbers(box) for box in row] for row in rows]
-    for row, boxes in enumerate(golds):
-        for place, box in enumerate(boxes):
-            if not all(map(math.isfinite, box)):
-                raise ValueError(
-                    f"{name}[{row}] must hold boxes of four finite numbers, got {rows[row][place]!r}"
-                )
-    return golds
+    packed = pack_rows(rows, four_numbers) or pack_rows(list(map(list, rows)), four_numbers)
+    assert packed is not None  # `four_numbers` reads anything
+    boxes, starts = packed[0].reshape(-1, 4), packed[1]
+    for broken in np.flatnonzero(~np.isfinite(boxes).all(1)).tolist():
+        row = int(np.searchsorted(starts, broken, side="right")) - 1
+        box = rows[row][broken - int(starts[row])]
+        raise ValueError(f"{name}[{row}] must hold boxes of four finite numbers, got {box!r}")
+    golds = list(map(tuple, boxes.tolist()))
+    return [golds[begin:end] for begin, end in pairwise(starts.tolist())]
 
 
 def giou_as_written(boxes: Boxes, others: Boxes) -> Scores:
@@ -127,13 +129,24 @@ def giou_as_written(boxes: Boxes, others: Boxes) -> Scores:
         return np.where(hull > 0, ious - (hull - union) / hull, ious)
 
 
+def plain_ious(boxes: Boxes, golds: Boxes) -> Scores:
+    """(B,) IoU of boxes with x0 < x1 and y0 < y1; 0 where they share nothing."""
+    sides = np.minimum(boxes[:, 2:], golds[:, 2:]) - np.maximum(boxes[:, :2], golds[:, :2])
+    shared = np.where((sides > 0).all(1), sides.prod(1), 0.0)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (golds[:, 2:] - golds[:, :2]).prod(1)
+    ious: Scores = np.divide(shared, areas - shared, out=np.zeros(len(boxes)), where=shared > 0)
+    return ious
+
+
 def plain_iou(box: Numbers, gold: Numbers) -> float:
     """IoU of boxes with continuous sides; 0 where they share nothing, also for NaN in `box`."""
-    width, height = _shared_sides(box, gold)
+    (x0, y0, x1, y1), (u0, v0, u1, v1) = box, gold
+    # NaN in `box` comes first, so `min` and `max` keep it.
+    width, height = min(x1, u1) - max(x0, u0), min(y1, v1) - max(y0, v0)
     if not (width > 0 and height > 0):
         return 0.0
     shared = width * height
-    return _ratio(shared, _area(box) + _area(gold) - shared)
+    return _ratio(shared, (x1 - x0) * (y1 - y0) + (u1 - u0) * (v1 - v0) - shared)
 
 
 def pixel_inclusive_iou(box: Numbers, gold: Numbers, touching: bool) -> float:
@@ -141,19 +154,15 @@ def pixel_inclusive_iou(box: Numbers, gold: Numbers, touching: bool) -> float:
 
     `touching`: boxes that share an edge share its pixels (VisionReasoner); else they share nothing.
     """
-    width, height = _shared_sides(box, gold)
+    # NaN in `box` comes first, so `min` and `max` keep it.
+    width, height = min(box[2], gold[2]) - max(box[0], gold[0]), min(box[3], gold[3]) - max(box[1], gold[1])
     least = -1.0 if touching else 0.0
     shared = (width + 1) * (height + 1) if width > least and height > least else 0.0
-    return _ratio(shared, _area(box, 1) + _area(gold, 1) - shared)
+    return _ratio(shared, _pixels(box) + _pixels(gold) - shared)
 
 
-def _shared_sides(box: Numbers, gold: Numbers) -> tuple[float, float]:
-    # NaN in `box` comes first, so `min` and `max` keep it.
-    return min(box[2], gold[2]) - max(box[0], gold[0]), min(box[3], gold[3]) - max(box[1], gold[1])
-
-
-def _area(box: Numbers, pixel: int = 0) -> float:
-    return (box[2] - box[0] + pixel) * (box[3] - box[1] + pixel)
+def _pixels(box: Numbers) -> float:
+    return (box[2] - box[0] + 1) * (box[3] - box[1] + 1)
 
 
 def _ratio(shared: float, union: float) -> float:

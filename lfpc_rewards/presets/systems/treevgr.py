@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lfpc_rewards._checks import same_length
-from lfpc_rewards._typing import Message, Scores
-from lfpc_rewards.presets._boxes import Numbers, gold_box_lists, numbers_in, plain_iou
+from lfpc_rewards._packing import starts_of
+from lfpc_rewards._typing import Boxes, Message, Scores
+from lfpc_rewards.presets._boxes import Numbers, gold_box_lists, numbers_in, plain_ious
 from lfpc_rewards.presets._completions import first_texts, last_texts
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
@@ -80,7 +83,10 @@ def treevgr(
     strict = is_strict(mode)
     texts = [_thinking(text) for text in last_texts(completions)] if strict else first_texts(completions)
     found = [[box for inside in _BOX.findall(text) if (box := _sides(inside))] for text in texts]
-    return np.array([best_iou(*row, strict) for row in zip(found, golds, strict=True)], np.float64)
+    recall, precision = _mean_best_ious(found, golds)
+    if not strict:
+        return recall
+    return 2 * recall * precision / np.where(recall > 0, recall + precision, 1.0)
 
 
 def _thinking(text: str) -> str:
@@ -93,13 +99,30 @@ def _sides(inside: str) -> tuple[float, ...] | None:
     return box if box[0] < box[2] and box[1] < box[3] else None
 
 
-def best_iou(boxes: Sequence[Numbers], golds: Sequence[Numbers], both_ways: bool) -> float:
-    """Mean over the gold boxes of the best IoU; `both_ways`: its harmonic mean with the counterpart."""
-    if not boxes or not golds:
-        return 0.0
-    table = [[plain_iou(box, gold) for gold in golds] for box in boxes]
-    recall: float = sum(map(max, zip(*table, strict=True))) / len(golds)
-    if not both_ways or not recall:
-        return recall
-    precision: float = sum(map(max, table)) / len(boxes)
-    return 2 * recall * precision / (recall + precision)
+def _mean_best_ious(
+    found: Sequence[Sequence[Numbers]], golds: Sequence[Sequence[Numbers]]
+) -> tuple[Scores, Scores]:
+    """(B,) means of the best IoU of each gold box with a found one, and of each found one with a gold box."""
+    boxes, counts = _flat(found)
+    targets, target_counts = _flat(golds)
+    pairs = counts * target_counts
+    rows = np.repeat(np.arange(len(pairs)), pairs)
+    place = np.arange(rows.size) - starts_of(pairs)[rows]
+    box = starts_of(counts)[rows] + place // target_counts[rows]
+    target = starts_of(target_counts)[rows] + place % target_counts[rows]
+    ious = plain_ious(boxes[box], targets[target])
+    best, best_target = np.zeros(len(boxes)), np.zeros(len(targets))
+    np.maximum.at(best, box, ious)
+    np.maximum.at(best_target, target, ious)
+    return _means(best_target, target_counts), _means(best, counts)
+
+
+def _flat(rows: Sequence[Sequence[Numbers]]) -> tuple[Boxes, NDArray[np.int64]]:
+    boxes = np.array(list(chain.from_iterable(rows)), np.float64).reshape(-1, 4)
+    return boxes, np.fromiter(map(len, rows), np.int64, len(rows))
+
+
+def _means(values: Scores, counts: NDArray[np.int64]) -> Scores:
+    """(B,) the mean of the values of each row, 0 for a row without any."""
+    sums = np.bincount(np.repeat(np.arange(counts.size), counts), values, counts.size)
+    return sums / np.maximum(counts, 1)
