@@ -197,19 +197,22 @@ def _read(
     texts: Sequence[str], strict: bool
 ) -> tuple[NDArray[np.float32], list[str | None], NDArray[np.int64], Scores]:
     """Boxes (n, 4), their labels, where those of each text start, and whether each text is well formed."""
-    found = [_boxes_of(text, strict) for text in texts]
-    boxes = np.array([box for boxes, _ in found for box in boxes], np.float64).reshape(-1, 4)
+    parsed = [json_or_none(_unfenced(text.strip())) for text in texts]
+    found = [_boxes_of(*each, strict) for each in zip(texts, parsed, strict=True)]
+    sides = [side for boxes, _ in found for box in boxes for side in box]
+    try:
+        boxes = np.array(sides, np.float64).reshape(-1, 4)
+    except OverflowError:  # an integer beyond float64
+        boxes = np.array(list(map(as_number, sides))).reshape(-1, 4)
     labels = [name.strip().lower() if isinstance(name, str) else None for _, names in found for name in names]
-    sound = np.array([_is_sound(text, strict) for text in texts], np.float64)
+    sound = np.array([_is_sound(*each, strict) for each in zip(texts, parsed, strict=True)], np.float64)
     with np.errstate(over="ignore"):
         return boxes.astype(_F32), labels, starts_of([len(boxes) for boxes, _ in found]), sound
 
 
-def _boxes_of(text: str, strict: bool) -> Found:
-    text = text.strip()
+def _boxes_of(text: str, items: Any, strict: bool) -> Found:
     boxes: list[Any] = []
     labels: list[str | None] = []
-    items = json_or_none(_unfenced(text))
     for item in items if isinstance(items, list) else ():
         box = item.get("bbox_2d") if isinstance(item, dict) else None
         if isinstance(box, list) and len(box) == 4:
@@ -218,7 +221,7 @@ def _boxes_of(text: str, strict: bool) -> Found:
             except (TypeError, ValueError, OverflowError):
                 continue
             if sides[0] < sides[2] and sides[1] < sides[3]:
-                boxes.append(list(map(as_number, sides)))
+                boxes.append(sides)
                 labels.append(item.get("label"))
     if boxes or strict:
         return boxes, labels
@@ -237,10 +240,12 @@ def _unfenced(text: str) -> str:
     return text.split("```")[0]
 
 
-def _is_sound(text: str, strict: bool) -> float:
-    """Whether the answer is well formed; NaN where the original raises."""
+def _is_sound(text: str, parsed: Any, strict: bool) -> float:
+    """Whether the answer is well formed; NaN where the original raises. `parsed`: what is in its fence."""
+    bare = _FENCE.sub("", text).strip()
     try:
-        items = json.loads(_FENCE.sub("", text).strip())
+        same = parsed is not None and _unfenced(text.strip()).strip() == bare
+        items = parsed if same else json.loads(bare)
     except json.JSONDecodeError:
         return 0.0
     except (ValueError, RecursionError):  # digits beyond Python's limit, or nested too deeply

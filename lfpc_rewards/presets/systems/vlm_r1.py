@@ -463,12 +463,12 @@ def _detection_score(found: list[_Item], golds: list[_Item], *, same_label_only:
     if not golds or not found:
         return float(not golds and not found)
     pairs = [(i, j) for i in range(len(found)) for j in range(len(golds))]
-    ious = [(_pixel_iou(found[i], golds[j]), i, j) for i, j in pairs]
+    matches = [(iou, i, j) for i, j in pairs if (iou := _pixel_iou(found[i], golds[j])) >= 0.5]
     free_found, free_golds = set(range(len(found))), set(range(len(golds)))
     position = 0.0
     label: str | None = None  # as in the original, an item without a label takes that of the match before
-    for score, i, j in sorted(ious, key=lambda each: -each[0]):
-        if score < 0.5 or i not in free_found or j not in free_golds:
+    for iou, i, j in sorted(matches, key=lambda each: -each[0]):
+        if i not in free_found or j not in free_golds:
             continue
         said, right = _label(found[i]), _label(golds[j]) or ""
         if same_label_only and said != right:
@@ -476,7 +476,7 @@ def _detection_score(found: list[_Item], golds: list[_Item], *, same_label_only:
         label = label if said is None else said
         if label is None:
             return np.nan
-        position += score if label == right else 0.0
+        position += iou if label == right else 0.0
         free_found.remove(i)
         free_golds.remove(j)
     missing, adding = len(free_golds) / len(golds), len(free_found) / len(found)
@@ -494,7 +494,9 @@ def _pixel_iou(item: _Item, gold: _Item) -> float:
         x0, y0, x1, y1 = item["bbox_2d"][:4]
         u0, v0, u1, v1 = gold["bbox_2d"][:4]
         width, height = min(x1, u1) - max(x0, u0), min(y1, v1) - max(y0, v0)
-        shared = width * height if width > 1 and height > 1 else 0.0
+        if not (width > 1 and height > 1):
+            return 0.0
+        shared = width * height
         score: float = shared / ((x1 - x0) * (y1 - y0) + (u1 - u0) * (v1 - v0) - shared)
         return score if score == score else 0.0
     except (TypeError, ValueError, KeyError, ZeroDivisionError, OverflowError):
