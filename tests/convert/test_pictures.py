@@ -112,7 +112,11 @@ PATHS = [
     ("a link to itself", "loop.jpg", "image must"),
     ("a folder", "sub", "image must exist"),
     ("missing", "gone.jpg", "image must exist, got '.*gone.jpg'"),
-    ("a web address", "https://example.com/a.jpg", "nothing is downloaded, got 'https://example.com/a.jpg'"),
+    (
+        "a web address",
+        "https://example.com/a.jpg",
+        "nothing is downloaded\\), got 'https://example.com/a.jpg'",
+    ),
     ("another scheme", "s3://bucket/a.jpg", "nothing is downloaded"),
     ("empty", " ", "image must be a path"),
     ("a NUL", "a\0.jpg", "image must be a path"),

@@ -115,7 +115,7 @@ MISUSES = [
     (
         "a layout without boxes",
         {"source": "cof", "layout": "xywh"},
-        "--box-layout has no use: cof has no boxes",
+        "--box-layout cannot be used with cof, which has no boxes",
     ),
 ]
 

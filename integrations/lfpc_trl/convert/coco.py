@@ -1,8 +1,8 @@
-"""COCO's `instances` JSON: boxes of categories become the question which of these can be seen.
+"""COCO's `instances` JSON, turned into questions of the form "which of these is in the picture?".
 
-COCO annotates every instance of its categories, so a category without a box is absent from a picture, and
-the question has one right option. A category with one instance gives a row; with several, which one is meant
-would not be certain. What makes a category absent is in `lfpc_trl.data.categories`.
+COCO annotates every instance of its categories, so a category without a box is absent from the picture and
+makes a wrong option. Only categories with exactly one instance give a row; with several, the target would be
+ambiguous. `lfpc_trl.data.categories` decides which categories count as absent.
 """
 
 import contextlib
@@ -91,7 +91,7 @@ def _grouped(classes: Categories, pictures: sqlite3.Connection, boxes: sqlite3.C
 
 
 def from_coco(record: Record) -> Draft:
-    """A picture and one category on it."""
+    """A draft from one picture and one of its categories."""
     if record["category"] is None:
         raise DataError(f"category_id must be among the categories, got {record['id']!r}")
     if len(record["instances"]) > 1:
@@ -100,10 +100,8 @@ def from_coco(record: Record) -> Draft:
     if instance["iscrowd"]:
         raise DataError("an instance must not be a crowd, got iscrowd 1")
     if not record["absent"]:
-        raise DataError(
-            "another category of the file must surely be absent from the picture, got none that is"
-        )
-    # The same options in every run, and others for the next row.
+        raise DataError("another category of the file must be certainly absent from the picture, got none")
+    # The options are the same in every run but differ between rows.
     rng = random.Random(hashlib.sha256(record["id"].encode()).digest())
     options = [record["category"], *rng.sample(record["absent"], min(_OPTIONS - 1, len(record["absent"])))]
     rng.shuffle(options)

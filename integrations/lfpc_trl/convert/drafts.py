@@ -1,4 +1,4 @@
-"""What a format makes of one record, and how it becomes a row. Boxes change their frame here only."""
+"""Drafts: a record as its format reads it, on the way to a row. Boxes change their frame only here."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ from lfpc_trl.pictures.sizes import Size
 
 
 class Place(NamedTuple):
-    """Where the pixels of a record are: exactly one of the three."""
+    """Where the pixels of a record come from: exactly one of the three is set."""
 
     path: str | None = None
     data: bytes | None = None
@@ -28,16 +28,16 @@ class Place(NamedTuple):
 
 @dataclasses.dataclass
 class Draft:
-    """A row as its source writes it.
+    """A row as the source wrote it.
 
     Attributes:
         question: without instructions.
         answer: accepted answers.
-        picture: where the pixels are; of a question about several pictures a list.
-        id: unique in its file; None if the source has none that is sure to be.
+        picture: where the pixels are; a list for a question about several pictures.
+        id: unique in its file; None if the source guarantees no unique id.
         choices: option texts.
         regions: nested boxes per object, inner to outer, in the layout of the format.
-        size: (width, height) of the picture for which the source says its boxes are; not known of several.
+        size: (width, height) of the picture that the boxes refer to, as the source says; None for several.
         upright: the boxes are meant for the picture after its EXIF rotation; before it otherwise.
         shown_size: as in a row, for several pictures `shown_sizes`.
         target_images: as in a row.
@@ -60,11 +60,11 @@ class Draft:
 def as_row(
     draft: Draft, store: PictureStore, folder: Path, *, layout: Layout, name: str, skip: int = 0
 ) -> Row:
-    """Keep the picture of a draft, put its boxes into pixels of the original, and check the whole.
+    """Store the picture of a draft, convert its boxes to pixels of the original, and check the row.
 
     Args:
         draft: from a format.
-        store: keeps the picture.
+        store: stores the picture.
         folder: of the output.
         layout: of the draft's boxes.
         name: the row's id if the draft has none.
@@ -89,7 +89,7 @@ def _kept(place: Place, store: PictureStore, skip: int) -> Picture:
 def as_row_about(
     draft: Draft, pictures: Sequence[Picture], folder: Path, *, layout: Layout, name: str
 ) -> Row:
-    """`as_row` for pictures that are kept already; their paths are relative to `folder`, or absolute."""
+    """`as_row` for pictures that are already stored; their paths are relative to `folder`, or absolute."""
     several = len(pictures) > 1
     record: dict[str, Any] = {
         "id": name if draft.id is None else draft.id,
@@ -129,14 +129,14 @@ def original_boxes(boxes: object, layout: Layout, picture: Picture, *, upright: 
     Args:
         boxes: list of four numbers each, in `layout`.
         layout: what the numbers mean.
-        picture: to which they belong.
-        upright: they count on the rotated picture already.
+        picture: the picture they belong to.
+        upright: whether they already refer to the rotated picture.
 
     Returns:
         (n, 4) boxes [x1, y1, x2, y2].
 
     Raises:
-        DataError: not four finite numbers, or a rotation that only JPEG and PNG tell surely.
+        DataError: not four finite numbers, or a rotation in a format other than JPEG and PNG.
     """
     size = picture.size if upright else picture.header.stored
     pixels = in_pixels(boxes, layout, size)

@@ -1,6 +1,6 @@
-"""The formats that are read: how their records become drafts, and what their boxes count in.
+"""The supported input formats: how their records become drafts, and the frame of their boxes.
 
-Where each layout was seen stands in docs/reference/converters.md.
+docs/reference/converters.md gives the source of each layout.
 """
 
 import ast
@@ -32,13 +32,13 @@ from lfpc_trl.json_values import parse_json, read_json
 
 
 class Format(NamedTuple):
-    """A format that is read.
+    """A supported input format.
 
     Attributes:
         convert: makes a draft of a record.
         layout: what the numbers of its boxes mean; None if it has no boxes.
         read: yields the records of a path.
-        skip: folders that its picture paths name and that may not exist, see `PictureStore.add_path`.
+        skip: leading folders of its picture paths that may be missing, see `PictureStore.add_path`.
     """
 
     convert: Callable[[Record], Draft]
@@ -63,7 +63,7 @@ def _whole(value: object) -> str | None:
 
 
 def from_rows(record: Record) -> Draft:
-    """Our own rows; columns that do not exist are refused with the row."""
+    """Our own rows; a row with unknown columns is rejected."""
     targets = record.get("targets")
     if targets is not None:
         first = targets[0] if isinstance(targets, list) and targets else None
@@ -136,14 +136,14 @@ _BOX_OF = re.compile(
     re.IGNORECASE,
 )
 LOOK = "Find this in the picture: {}. Answer with the word seen once you see it clearly."
-"""What a referring expression becomes. It has a box and no answer in words, so every rollout can answer it,
-and the grounding reward alone tells them apart."""
+"""The question made from a referring expression. It has a box but no answer in words, so every rollout can
+answer it and only the grounding reward separates them."""
 _SEEN = "Answer with the word seen once you see it clearly."
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 _ABOUT_THE_FORM = re.compile(
     r"\b(?:json|coordinates?|bounding box(?:es)?|bbox(?:_2d)?|output|format|report)\b", re.IGNORECASE
 )
-"""Words of a sentence that says how boxes are to be written."""
+"""Words of a sentence that only describes the output format."""
 
 
 def from_vlm_r1(record: Record) -> Draft:
@@ -176,10 +176,10 @@ def _question_and_answer(talk: object) -> tuple[object, object]:
 
 
 def _look(question: str, caption: str | None) -> str:
-    """What asks for a look: at what a caption or a referring prompt names, else the prompt's own words.
+    """The question that makes the model look: made from a caption or referring prompt, else the prompt.
 
     Raises:
-        DataError: the prompt says only how a box is to be written.
+        DataError: the prompt only describes the output format.
     """
     found = _REFERRED.search(question) or _BOX_OF.search(question)
     caption = caption or (found[1] if found else None)
@@ -200,13 +200,13 @@ _BOX_WORDS = re.compile(r"bbox|<box>|box_start|bounding box", re.IGNORECASE)
 
 
 def boxes_in(solution: object) -> list[Any] | None:
-    """The boxes that a solution consists of; None if it is an answer in words.
+    """The boxes in a solution; None if the solution is an answer in words.
 
     Read are `[x1, y1, x2, y2]`, lists of such boxes, `{"bbox_2d": box}` and lists of these, as values or as
     text, between `<answer>` tags or in a fenced block, and two points `(x1, y1), (x2, y2)`.
 
     Raises:
-        DataError: it looks like boxes and is none of these.
+        DataError: it looks like boxes but has none of these forms.
     """
     refused = DataError(
         f"solution must be an answer in words, or boxes [x1, y1, x2, y2], got {short(solution)}"
@@ -238,12 +238,12 @@ def boxes_in(solution: object) -> list[Any] | None:
             return boxes
         raise refused
     if (written and value) or (value and all(isinstance(each, str) for each in value)):
-        return None  # such as an interval that is written out, or several accepted answers
+        return None  # such as an interval, or several accepted answers
     raise refused
 
 
 def _value_in(text: str) -> Any:
-    """The JSON or Python value that a text is; None for anything else."""
+    """The value of a JSON or Python literal; None for any other text."""
     for read in (parse_json, ast.literal_eval):
         try:
             return read(text) if len(text) <= MAX_LISTED and text[:1] in "[{" else None
@@ -287,7 +287,7 @@ def from_vstar(record: Record, key: str | None = None) -> Draft:
 
     Args:
         record: with its `id`, `category` and `image`.
-        key: decides on the order of the options; the id by default.
+        key: determines the order of the options; the id by default.
     """
     options = record.get("options")
     if not isinstance(options, list) or not 2 <= len(options) <= 26:
@@ -315,8 +315,8 @@ def from_treebench(record: Record) -> Draft:
 def from_choice_table(record: Record, picture: Place | list[Place]) -> Draft:
     """A table of multiple choice as VLMEvalKit reads it; TreeBench adds `target_instances`.
 
-    Where the columns A, B, ... are empty, the options are looked for in TreeBench's column
-    `multi-choice options` and in the question. Options that stand in both are taken out of the question.
+    Where the columns A, B, ... are empty, options are read from TreeBench's column `multi-choice options` and
+    from the question. Options found in both are removed from the question.
     """
     answers = plain_answers(record.get("answer"))
     question = _text(record.get("question"), "question").strip()
@@ -354,4 +354,4 @@ FORMATS = {
     "vstar": Format(from_vstar, "xywh", read_vstar),
     "treebench": Format(from_treebench, "xyxy"),
 }
-"""The formats by their names on the command line."""
+"""The formats, by their names on the command line."""

@@ -1,10 +1,10 @@
 """Label Studio's tasks: rectangles in percent, read from exports and written as pre-annotations.
 
 An export is the JSON of whole tasks, or JSON-MIN, in which a task is flat and each control tag is a field. A
-task holds `image`, `question`, `answer` and `choices` in `data`. Nesting comes from the boxes: a box
-without another one inside is the innermost box of a region, and every box around it belongs to that region.
-Exported rectangles are named `r1b1` (region 1, innermost box), `r1b2`, ...; where all names still have that
-form, they decide.
+task holds `image`, `question`, `answer` and `choices` in `data`. Nesting is inferred from the boxes: a
+box with no other box inside is the innermost box of a region, and every box around it belongs to that
+region. Rectangles that we export are named `r1b1` (region 1, innermost box), `r1b2`, ...; if all names still
+have that form, the names decide instead.
 """
 
 import json
@@ -30,22 +30,22 @@ CONFIG = """<View>
   </RectangleLabels>
   <TextArea name="answer" toName="image" maxSubmissions="0" editable="true"/>
 </View>"""
-"""The labelling interface for the tasks that are written: B1 is the innermost box."""
+"""The labeling interface for the exported tasks: B1 is the innermost box."""
 CONFIG_OF_SEVERAL = CONFIG.replace('value="$image"', 'valueList="$images"')
-"""The same for questions about several pictures, which are turned over like pages."""
+"""The same for questions about several pictures, shown one per page."""
 
 _LOCAL = re.compile(r"^/data/(?:local-files/\?d=|upload/)")
 _NAME = re.compile(r"r(\d+)b(\d+)")
 _SLACK = 1e-3
-"""Percent by which a box may stick out of the one around it and still counts as inside: hands are not exact.
-The outer box grows to hold it. Our choice: 0.04 pixels at 4K, so it forgives rounding and nothing else."""
+"""Percent by which a box may stick out of the one around it and still count as inside. The outer box is
+enlarged to hold it. Our choice: 0.04 pixels at 4K, which only absorbs rounding."""
 
 
 # --- reading -----------------------------------------------------------------------------------------
 
 
 def from_label_studio(record: Record) -> Draft:
-    """A task with its last annotation that was not cancelled; its last prediction if it has none.
+    """A task with its last annotation that was not canceled; without one, its last prediction.
 
     A task without `data` is one of JSON-MIN.
     """
@@ -71,7 +71,7 @@ def from_label_studio(record: Record) -> Draft:
         id=None if number is None else str(number),
         choices=data.get("choices") or None,
         regions=regions,
-        upright=True,  # browsers turn a picture by its EXIF tag before anybody draws on it
+        upright=True,  # browsers apply the EXIF rotation before anyone draws
         shown_size=data.get("shown_sizes" if several else "shown_size"),
         target_images=on if several else None,
         extras={name: value for name, value in data.items() if name in METADATA or name.startswith("x_")},
@@ -79,7 +79,7 @@ def from_label_studio(record: Record) -> Draft:
 
 
 def _whole_task(flat: Record) -> Record:
-    """A task of JSON-MIN as the other export has it: rectangles and text areas are fields by their names."""
+    """A JSON-MIN task in the form of the full export. Rectangles and text areas are fields, named by tags."""
     results: list[Record] = []
     data: Record = {}
     for name, value in flat.items():
@@ -158,10 +158,10 @@ def _regions(rectangles: list[Record]) -> tuple[list[list[list[float]]], list[in
 
 
 def _item(rectangle: Record) -> int:
-    """The number of the picture that a rectangle is on. Label Studio counts from 0, and a single one not."""
+    """The number of the rectangle's picture. Label Studio counts from 0 and omits it for a single picture."""
     index = rectangle.get("item_index") or 0
     if not isinstance(index, int) or isinstance(index, bool) or index < 0:
-        raise DataError(f"item_index must be the place of an image, got {short(index)}")
+        raise DataError(f"item_index must be the index of an image, got {short(index)}")
     return index + 1
 
 
@@ -204,7 +204,7 @@ def _by_containment(boxes: list[list[float]], rectangles: list[Record]) -> list[
 
 
 class LabelStudioWriter:
-    """Writes rows as a JSON array of tasks; targets become pre-annotations that a person corrects.
+    """Writes rows as a JSON array of tasks; targets become pre-annotations for a person to correct.
 
     `data.image` is the picture's path behind `/data/local-files/?d=`, percent-encoded and relative to the
     folder of the output: serve that folder with Label Studio's local storage.
@@ -240,7 +240,7 @@ class LabelStudioWriter:
         self._first = False
 
     def close(self) -> None:
-        """End the array."""
+        """Close the JSON array."""
         self._file.write("\n]\n")
         self._file.close()
 

@@ -1,4 +1,4 @@
-"""Pictures of a data set: from bytes, base64 or paths, checked, and kept once each beside the output."""
+"""Pictures of a data set, from bytes, base64 or paths: checked, deduplicated and stored beside the output."""
 
 import base64
 import binascii
@@ -20,7 +20,7 @@ from lfpc_trl.pictures.originals import Header, check_picture, read_header
 from lfpc_trl.pictures.sizes import Size
 
 SUFFIXES = {kind: FORMATS[kind][0] for kind in readable_formats()} | {"MPO": ".jpg"}
-"""The formats that are kept, whatever a file is called, and the suffix it gets."""
+"""The formats that are stored, whatever the file is called, and the suffix each gets."""
 _REMEMBERED = 4096
 _NEW = "new"
 
@@ -40,12 +40,12 @@ class Picture(NamedTuple):
 
 
 class PictureStore:
-    """Keeps pictures in a folder beside the output, named by the SHA-256 of their bytes.
+    """Stores pictures in a folder beside the output, named by the SHA-256 of their bytes.
 
     Args:
         folder: the folder of the output.
-        root: where paths start. A path that leads outside is refused.
-        below: name of the folder for pictures in `folder`.
+        root: paths are relative to it. A path that leads outside is refused.
+        below: name of the picture folder inside `folder`.
     """
 
     def __init__(self, folder: Path, root: Path, below: str = "images") -> None:
@@ -57,7 +57,7 @@ class PictureStore:
             clear_scratch(each, _NEW)
 
     def add_bytes(self, data: bytes) -> Picture:
-        """Keep a picture that came as bytes.
+        """Store a picture given as bytes.
 
         Raises:
             DataError: it is not a complete picture.
@@ -70,14 +70,14 @@ class PictureStore:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
             new = Path(name)
-            new.chmod(0o644)  # mkstemp gives a file for its owner alone
+            new.chmod(0o644)  # mkstemp makes the file readable by its owner only
             found = self._adopt(new, target, "the bytes of the picture")
         return found
 
     def add_base64(self, text: str) -> Picture:
-        """Keep a picture that came as base64, with or without `data:image/...;base64,` before it."""
+        """Store a picture given as base64, with or without a `data:image/...;base64,` prefix."""
         try:
-            # Strictly: otherwise the first of several pictures between commas would be taken for all of them.
+            # Strict, or the first of several comma-separated pictures would be read alone.
             data = base64.b64decode(
                 "".join((text.partition(",")[2] if text.startswith("data:") else text).split()), validate=True
             )
@@ -86,15 +86,15 @@ class PictureStore:
         return self.add_bytes(data)
 
     def add_path(self, text: str, *, skip: int = 0) -> Picture:
-        """Keep the picture at a path: as a hard link where the file system can, as a copy elsewhere.
+        """Store the picture at a path: as a hard link where the file system supports it, else as a copy.
 
         Args:
-            text: the path, absolute or relative to the root; `file://` before it is dropped. Where no such
-                file is, percent-encoding (`%20`), as addresses have it, is undone.
-            skip: try without this many of the first folders too, for data whose paths name their own folder.
+            text: the path, absolute or relative to the root; a `file://` prefix is dropped. If there is no
+                such file, percent-encoding (`%20`) is decoded.
+            skip: also try the path without this many leading folders: the data's own folder may be in them.
         """
         if "://" in text and not text.startswith("file://"):
-            raise DataError(f"image must be a file, nothing is downloaded, got {short(text)}")
+            raise DataError(f"image must be a local file (nothing is downloaded), got {short(text)}")
         if text in self._seen:
             self._seen.move_to_end(text)
             return self._seen[text]
@@ -130,7 +130,7 @@ class PictureStore:
         tries += [Path(unquote(str(path))) for path in tries if "%" in text and "%00" not in text]
         for path in tries:
             try:
-                found = (self._root / path).resolve()  # links are followed before the comparison
+                found = (self._root / path).resolve()  # resolve links before comparing
                 holder = holder_of(found)
                 exists = holder.exists() and not holder.is_dir()
             except (OSError, RuntimeError) as error:  # a name too long, a loop of links
@@ -144,19 +144,19 @@ class PictureStore:
         raise DataError(f"image must exist, got {short(text)} in {str(self._root)!r}")
 
     def _place(self, digest: str) -> Path:
-        """Where a picture goes, without its suffix; in one of 256 folders, as a million files are many."""
+        """Where a picture is stored, without its suffix; spread over 256 folders for large data sets."""
         return self._folder / self._below / digest[:2] / digest[:40]
 
     def _known(self, target: Path) -> Picture | None:
         for suffix in dict.fromkeys(SUFFIXES.values()):
             path = target.with_name(target.name + suffix)
             if path.is_file():
-                with contextlib.suppress(Exception):  # somebody damaged it: it is written again
+                with contextlib.suppress(Exception):  # damaged since: write it again
                     return self._picture(path, check_picture(path))
         return None
 
     def _adopt(self, new: Path, target: Path, what: str) -> Picture:
-        """Check a file and give it its name."""
+        """Check a file and move it to its name in the store."""
         try:
             header = read_header(new)
             size = check_picture(new)

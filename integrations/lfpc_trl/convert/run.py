@@ -1,4 +1,4 @@
-"""One conversion: records in, rows (or what others read) out, and a reason for every record left out."""
+"""One conversion: records in, rows (or another format) out, and a reason for every rejected record."""
 
 import collections
 import contextlib
@@ -26,17 +26,17 @@ from lfpc_trl.errors import DataError, InterruptedRun, UserError, not_found
 from lfpc_trl.files import clear_scratch, publish, scratch_prefix
 
 TARGETS = {"rows": ".jsonl", "verl": ".parquet", "label-studio": ".json"}
-"""What is written, and the suffix of its file."""
+"""The output formats and their file suffixes."""
 
 
 @dataclasses.dataclass
 class Summary:
-    """What became of the records.
+    """The outcome of a conversion.
 
     Attributes:
         converted: rows written.
-        rejected: records that did not become rows; the rejects file says why.
-        reasons: how often each rule was broken.
+        rejected: records that did not become rows; the rejects file gives the reasons.
+        reasons: how often each rule was violated.
         need_judge: rows whose answer is a formula or a sentence.
     """
 
@@ -53,7 +53,7 @@ class Writer(Protocol):
         """Add a row."""
 
     def close(self) -> None:
-        """Finish the file."""
+        """Close the file."""
 
 
 class _RowsWriter:
@@ -69,7 +69,7 @@ class _RowsWriter:
 
 
 class _Rejects:
-    """The part of the rejects file; it exists only if something was rejected."""
+    """The draft of the rejects file; it exists only if something was rejected."""
 
     def __init__(self, path: Path) -> None:
         self._path = _part(path)
@@ -87,7 +87,7 @@ class _Rejects:
 
 
 class _Ids:
-    """Every id and where it was first used, on disk: a million of them would not stay small in memory."""
+    """Every id and where it was first used, kept on disk: millions of them would not fit in memory."""
 
     def __init__(self) -> None:
         self._table = scratch_table("id TEXT PRIMARY KEY, place TEXT", "WITHOUT ROWID")
@@ -104,7 +104,7 @@ class _Ids:
 
 
 def _part(path: Path) -> Path:
-    """Where a file is written before it gets its name. One that is there is of a run that was stopped."""
+    """The draft that is renamed to `path` when complete; an existing one is left from an interrupted run."""
     return path.with_name(path.name + ".part")
 
 
@@ -130,26 +130,26 @@ def convert(
         to: a name from `TARGETS`; rows on one side at least.
         images: where picture paths start; the folder of the input by default. No path may lead outside.
         rejects: a new file, JSON lines of file, row, id and reason; beside the output by default.
-        layout: what the boxes' numbers mean, where that differs from the format's own.
-        columns: where the columns of rows are, if they have other names.
-        data_source: the column of verl's files.
+        layout: what the boxes' numbers mean, if it differs from the format's default.
+        columns: a mapping for rows whose columns have other names.
+        data_source: value of that column in verl's files.
         progress: called with the number of records read, now and then.
 
     Raises:
-        UserError: an argument cannot be used, before anything is written; or an input breaks off, after
-            everything before that place was written.
+        UserError: an argument is invalid, before anything is written; or an input is truncated, after all
+            records before that point were written.
     """
     rejects = rejects or output.with_suffix(".rejects.jsonl")
     _check(inputs, output, rejects, source=source, to=to, images=images, layout=layout)
     if columns is not None and source != "rows":
-        raise UserError(f"--columns has no use: {source} has columns of its own, use --from rows")
+        raise UserError(f"--columns cannot be used with {source}, which has fixed columns; use --from rows")
     output.parent.mkdir(parents=True, exist_ok=True)
     part = _part(output)
-    rejects.unlink(missing_ok=True)  # of a run that was killed while it gave its files their names
+    rejects.unlink(missing_ok=True)  # left by a run that was killed while it renamed its files
     summary, broken = Summary(), []
     with contextlib.ExitStack() as stack:
         folder = output.parent
-        if to == "verl":  # its pictures are inside the file
+        if to == "verl":  # pictures are inside the file
             clear_scratch(folder, "pictures")
             scratch = tempfile.TemporaryDirectory(dir=folder, prefix=scratch_prefix("pictures"))
             folder = Path(stack.enter_context(scratch))
@@ -188,7 +188,7 @@ def _take(
     refused: _Rejects,
     summary: Summary,
 ) -> None:
-    """Write one record as a row, or why not."""
+    """Write one record as a row, or its rejection."""
     name = f"{path.stem}-{number}"
     try:
         if isinstance(record, DataError):
@@ -223,7 +223,7 @@ def _make_row(
 
 
 def _id_of(record: Record | DataError, name: str) -> str:
-    """How the source calls a record, if it does."""
+    """The id that the source gives a record, if any."""
     found = record if isinstance(record, dict) else {}
     value = next((found[key] for key in ("id", "qid", "doc_id", "index") if found.get(key) is not None), name)
     return str(value)[:200]
@@ -257,4 +257,4 @@ def _check(
     if images is not None and not images.is_dir():
         raise UserError(f"{images}: no such folder")
     if layout is not None and FORMATS[source].layout is None:
-        raise UserError(f"--box-layout has no use: {source} has no boxes")
+        raise UserError(f"--box-layout cannot be used with {source}, which has no boxes")

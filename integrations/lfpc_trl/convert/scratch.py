@@ -1,10 +1,10 @@
-"""A table on disk for what must be remembered of every record."""
+"""A table on disk for state about every record."""
 
 import sqlite3
 
 
 def scratch_table(columns: str, options: str = "") -> sqlite3.Connection:
-    """A table `t` in a temporary file that vanishes with its connection: a million entries stay off the heap.
+    """A table `t` in a temporary file, deleted with its connection: millions of entries stay off the heap.
 
     Args:
         columns: in SQL.

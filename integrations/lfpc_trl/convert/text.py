@@ -24,7 +24,7 @@ _CUTS = re.compile(
     r").*",
     re.DOTALL,
 )
-"""What systems append to a question so that their own model knows the form of an answer."""
+"""Instructions that systems append to a question to fix the form of the answer."""
 _SENTENCES = re.compile(
     r"\s*(?:Answer with the option's letter from the given choices directly\."
     r"|Answer the question using a single word or phrase\.)"
@@ -45,7 +45,7 @@ def plain_question(text: object, pictures: int = 1) -> str:
 
 
 def question_with_choices(text: str, answer: Sequence[str]) -> tuple[str, list[str] | None]:
-    """Split the options out of a question if the answer names exactly one of them; else leave the text alone.
+    """Split the options out of a question if the answer names exactly one; else return the text unchanged.
 
     Raises:
         DataError: the answer names several options at once; a row has one right option.
@@ -99,7 +99,7 @@ def plain_answers(value: object) -> list[str]:
 
 
 def _unboxed(text: str) -> str:
-    r"""What stands inside the last `\boxed{...}`, its braces balanced; the text itself without one."""
+    r"""The content of the last `\boxed{...}`, with balanced braces; the whole text without one."""
     _, box, rest = text.rpartition("\\boxed{")
     if not box:
         return text
@@ -112,11 +112,11 @@ def _unboxed(text: str) -> str:
 
 
 _MOST_LISTED = 1000
-"""Items of a list that stands in a text: `ast.literal_eval` builds a tree of them. Our choice."""
+"""Most items of a list written as text; `ast.literal_eval` builds a tree of them. Our choice."""
 
 
 def listed_texts(text: str) -> list[str] | None:
-    """The items of a list of texts that is written as one text, in Python or JSON; None for anything else."""
+    """The items of a list of texts written as a Python or JSON literal; None for anything else."""
     if not text.lstrip().startswith("[") or text.count(",") >= _MOST_LISTED:
         return None
     try:
@@ -129,14 +129,14 @@ def listed_texts(text: str) -> list[str] | None:
 
 
 def needs_judge(answer: Sequence[str]) -> bool:
-    """Whether rules will hardly compare an answer: a formula, or more than six words (our choice)."""
+    """Whether rules compare an answer badly: a formula, or more than six words (our choice)."""
     return all("\\" in each or "$" in each or len(each.split()) > 6 for each in answer)
 
 
 # --- tables ------------------------------------------------------------------------------------------
 
 MAX_LISTED = 100_000
-"""Characters of a list that stands in a cell: `ast.literal_eval` builds a tree of it. Our choice."""
+"""Most characters of a list in a cell; `ast.literal_eval` builds a tree of it. Our choice."""
 _LEAD_LETTER = r"(?:\({0}\)|{0}[.):])\s*(?=\S)"
 
 
@@ -147,7 +147,7 @@ def cell(record: Mapping[str, Any], name: str) -> str | None:
         DataError: it is neither text nor a number.
     """
     value = record.get(name)
-    if isinstance(value, float) and value.is_integer():  # pandas: whole numbers with an empty cell among them
+    if isinstance(value, float) and value.is_integer():  # pandas: an empty cell makes whole numbers floats
         value = int(value)
     if value is None or value != value:
         return None
@@ -162,7 +162,7 @@ def option_columns(record: Mapping[str, Any]) -> list[str]:
     Letters before the options are dropped ("(A) red", "A. red") if every option begins with its own.
 
     Raises:
-        DataError: an option is empty and a later one is not: leaving it out would move the letters.
+        DataError: an option is empty and a later one is not; dropping it would shift the letters.
     """
     options = [cell(record, letter) for letter in ascii_uppercase]
     while options and options[-1] is None:
@@ -181,7 +181,7 @@ def listed_boxes(record: Mapping[str, Any], name: str) -> list[Any] | None:
     """The boxes in a cell such as "[[10, 20, 110, 220]]", or in a list; None if there are none.
 
     Raises:
-        DataError: it is no list, or longer than any list of boxes.
+        DataError: it is not a list, or too long for a list of boxes.
     """
     boxes = record.get(name)
     if not isinstance(boxes, list):
@@ -196,7 +196,7 @@ def listed_boxes(record: Mapping[str, Any], name: str) -> list[Any] | None:
 
 
 def shuffle_options(options: Sequence[str], key: str) -> tuple[list[str], str]:
-    """Options in an order that depends on `key` alone, and the letter of the one that stood first.
+    """Shuffle options by `key` alone; returns them with the letter of the option that was first.
 
     Example:
         >>> shuffle_options(["right", "wrong", "not it"], "sa_1")

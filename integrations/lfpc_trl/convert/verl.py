@@ -1,8 +1,8 @@
 """verl's Parquet: `data_source, prompt, images, ability, reward_model, extra_info`, read and written.
 
-DeepEyes and Chain-of-Focus publish the same columns. What rows know and verl does not (several accepted
-answers, options, targets, the id, the shown size, further columns) travels in `extra_info`, so that rows
-come back unchanged.
+DeepEyes and Chain-of-Focus publish the same columns. Columns that verl has no place for (several
+accepted answers, options, targets, the id, the shown size, extra columns) are stored in `extra_info`, so rows
+round-trip unchanged.
 """
 
 import json
@@ -19,14 +19,14 @@ from lfpc_trl.pictures.opening import opened
 from lfpc_trl.rollouts.prompts import question_text
 
 _GROUP = 16
-"""Rows per row group: each holds its pictures."""
+"""Rows per row group; small, since each row holds its pictures."""
 
 
 # --- reading -----------------------------------------------------------------------------------------
 
 
 def from_verl(record: Record) -> Draft:
-    """A record with verl's columns; `extra_info` of our own writing gives everything back."""
+    """A draft from verl's columns; `extra_info` written by us restores everything."""
     extra = record.get("extra_info") or {}
     if not isinstance(extra, dict):
         raise DataError(f"extra_info must be an object, got {short(extra)}")
@@ -85,17 +85,17 @@ def _question(record: Record, extra: Record, pictures: int) -> str:
 
 
 def all_pictures(images: object) -> Place | list[Place]:
-    """The pictures of a record, each as for `only_picture`; of a list of one the picture itself.
+    """The pictures of a record, each as in `only_picture`; for a list of one, that picture itself.
 
     Raises:
-        DataError: one of them is none.
+        DataError: one of them is not a picture.
     """
     found = items_of(images)
     return [only_picture(image) for image in found] if len(found) > 1 else only_picture(images)
 
 
 def items_of(images: object) -> list[object]:
-    """The items of a list, also of one that is written as text, as in VLMEvalKit's cells; else the thing."""
+    """The items of a list, also of one written as text as in VLMEvalKit's cells; else the argument."""
     if isinstance(images, str) and images.lstrip().startswith("["):
         listed = listed_texts(images)
         images = images if listed is None else listed
@@ -103,7 +103,7 @@ def items_of(images: object) -> list[object]:
 
 
 def count_of(picture: Place | list[Place]) -> int:
-    """How many pictures there are."""
+    """The number of pictures."""
     return 1 if isinstance(picture, Place) else len(picture)
 
 
@@ -111,7 +111,7 @@ def only_picture(images: object) -> Place:
     """The one picture of a record: bytes, `{bytes, path}`, `{image: path}`, a path, or a list of one of them.
 
     Raises:
-        DataError: there is none, or more than one: a row is one question about one picture.
+        DataError: there is no picture, or more than one.
     """
     images = only_of_list(images)
     if isinstance(images, dict):
@@ -125,10 +125,10 @@ def only_picture(images: object) -> Place:
 
 
 def only_of_list(images: object) -> object:
-    """The item of a list of one, also of a list that is written as text, as in the cells of VLMEvalKit.
+    """The item of a list of one, also one written as text as in VLMEvalKit's cells.
 
     Raises:
-        DataError: a list of none, or of several: reading its first picture would change the question.
+        DataError: an empty list, or several items; reading only the first picture would change the question.
     """
     found = items_of(images)
     if len(found) != 1:
@@ -140,7 +140,7 @@ def only_of_list(images: object) -> object:
 
 
 class VerlWriter:
-    """Writes rows as verl's Parquet, a few at a time, pictures inside.
+    """Writes rows as verl's Parquet in small batches, with the pictures inside.
 
     Args:
         path: of the new file.
@@ -203,6 +203,6 @@ class VerlWriter:
             self._group.clear()
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write the last batch and close the file."""
         self._flush()
         self._writer.close()
