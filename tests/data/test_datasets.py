@@ -119,7 +119,7 @@ def test_a_folder_of_save_to_disk(tmp_path):
     assert (row.answer, row.size) == (("7",), (WIDTH + 3, 80))
     assert load_original(row.image).size == row.size
     (tmp_path / "state.json").write_text(json.dumps({"_data_files": [{"filename": "../secret.arrow"}]}))
-    with pytest.raises(DataError, match="there is no such file"):
+    with pytest.raises(DataError, match="which does not exist"):
         read_rows(tmp_path)
 
 

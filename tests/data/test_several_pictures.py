@@ -140,7 +140,7 @@ def test_columns_of_other_names_give_several_pictures(folder):
 def test_a_mapping_to_one_picture_of_several_names_the_other(folder):
     found = {"problem": "?", "solution": "yes", "images": record(folder)["images"]}
     columns = columns_of(["question=problem", "answer=solution", "image=images"])
-    with pytest.raises(DataError, match=r"image must be one picture, got 3 of them.* mapped as images"):
+    with pytest.raises(DataError, match=r"image must be one picture, got 3 of them.* map several to images"):
         read_rows(write(folder, found), columns=columns)
     first = columns_of(["question=problem", "answer=solution", "image=images.1"])
     [row] = read_rows(write(folder, found), columns=first)

@@ -204,7 +204,7 @@ def test_a_group_larger_than_a_block_is_one_group(photos, tmp_path, monkeypatch)
     rows = read_rows(write(tmp_path / "rows.jsonl", [photos / f"{name}.png" for name in NAMES[:7]]))
     flips = np.arange(7)[:, None] * 30 > np.arange(256)[None, :]
     prints = {row.image: Fingerprint(bytes([i]), flips[6 - i]) for i, row in enumerate(rows)}
-    with pytest.raises(UserError, match="test would be empty: the 7 rows are about 1 pictures that differ"):
+    with pytest.raises(UserError, match="test would be empty: the 7 rows are about 1 distinct pictures"):
         split(rows, {"train": 0.5, "test": 0.5}, prints, distance=30)
 
 
@@ -268,7 +268,7 @@ def test_without_an_output_it_only_tells(photos, tmp_path, capsys):
         (["--parts", "train=0.5", "test=0.4"], "--parts must sum to 1, got 0.9"),
         (["--distance", "128"], "--distance must be 0 to 127, got 128"),
         (["--against", "rows.jsonl"], "rows.jsonl: every row is about a picture of rows.jsonl"),
-        (["--parts", "train=0.999", "test=0.001"], "test would be empty: the 10 rows are about 10 pictures"),
+        (["--parts", "train=0.999", "test=0.001"], "test would be empty: the 10 rows are about 10 distinct pictures"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(photos, tmp_path, monkeypatch, capsys, options, rule):

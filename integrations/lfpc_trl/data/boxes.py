@@ -1,8 +1,8 @@
-"""What the four numbers of a box mean: told by the user, put into pixels, and guessed from many boxes.
+"""What the four numbers of a box mean: as the user says, converted to pixels, or guessed from many boxes.
 
-A box of 0 to 1, of 0 to 1000 or of [x, y, width, height] is often a valid box in pixels, too: of another
-place. So boxes are judged all together. The numbers are our choice: targets that lie evenly on their pictures
-are taken for something else in less than one file of a thousand, and a warning stops nothing.
+A box in 0 to 1, in 0 to 1000 or as [x, y, width, height] is often a valid pixel box too, only in another
+place, so a file's boxes are judged together. The thresholds are our choice: evenly placed pixel boxes are
+misjudged in fewer than one file in a thousand, and a warning never stops a command.
 """
 
 import itertools
@@ -28,11 +28,11 @@ Layout = Literal[
 ]
 # fmt: on
 """What the four numbers of a box mean: two corners, corner and size, or middle and size; in pixels of the
-picture, or as a part of its width and height out of 1, 100 (percent) or 1000."""
+picture, or as a share of its width and height in units of 1, 1/100 (percent) or 1/1000."""
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 DIGITS = 6
-"""Decimals of a pixel that are kept, so that a box which went through percent and back is the same."""
+"""Decimals of a pixel to keep, so that a box survives a round trip through percent."""
 _ROUNDING = 3 * 10.0**-DIGITS
 
 
@@ -45,7 +45,7 @@ def in_pixels(boxes: object, layout: Layout, size: Size) -> NDArray[np.float64]:
         size: (width, height) of the picture.
 
     Returns:
-        (n, 4) boxes [x1, y1, x2, y2]. What sticks out by a rounding is clipped.
+        (n, 4) boxes [x1, y1, x2, y2]. What sticks out by a rounding error is clipped.
 
     Raises:
         DataError: not four finite numbers.
@@ -67,7 +67,7 @@ def in_pixels(boxes: object, layout: Layout, size: Size) -> NDArray[np.float64]:
 
 
 def four_numbers(box: object) -> list[float]:
-    """A box as it came, as four finite numbers.
+    """A box of any source as four finite numbers.
 
     Raises:
         DataError: it is anything else.
@@ -86,7 +86,7 @@ def four_numbers(box: object) -> list[float]:
 
 
 class Sample(NamedTuple):
-    """A target as its file has it, before it is checked.
+    """An unchecked target, as written in its file.
 
     Attributes:
         box: four numbers; the innermost of its region.
@@ -98,20 +98,20 @@ class Sample(NamedTuple):
 
 
 _CHANCE = 1e-3
-"""How rarely boxes in pixels, evenly placed, would look as they do."""
+"""Probability below which evenly placed pixel boxes are ruled out."""
 _INVERTED = 1 / 3
-"""Share of the boxes that no corners can have, from which on they are corner and size."""
+"""Share of boxes that are impossible as corners, above which they are read as corner and size."""
 _FEW, _MANY = 3, 8
-"""Different boxes that are needed where some cannot be pixels, and where all could be: one box of four has
-its middle in the upper left quarter, eight in a row have it once in 65,000 files."""
+"""Distinct boxes needed for a guess, if some cannot be pixels and if all could be: one box in four has its
+center in the upper left quarter, eight in a row do in one file of 65,000."""
 
 
 class Guess(NamedTuple):
-    """What boxes seem to be.
+    """What the boxes of a file seem to be.
 
     Attributes:
         layout: what their numbers mean.
-        why: what gives them away.
+        why: the evidence.
     """
 
     layout: Layout
@@ -119,7 +119,7 @@ class Guess(NamedTuple):
 
 
 def likely_layout(samples: Iterable[Sample]) -> Guess | None:
-    """What the boxes of a file seem to be, or None: corners in pixels, or too few to tell.
+    """What the boxes of a file seem to be; None for corners in pixels, or too few boxes to tell.
 
     Example:
         >>> likely_layout([Sample((0.1, 0.2, 0.4, 0.5), (640, 480))])
@@ -150,18 +150,18 @@ def _thousandths(boxes: _Numbers, sizes: _Numbers, inverted: float, ends: _Numbe
         return None
     reach = np.maximum(boxes[:, :2], boxes[:, 2:]).max(axis=0)
     outside = float((boxes[:, 2:] > sizes + 1).any(axis=1).mean())
-    chance = float(np.minimum(1, 1000 / sizes).prod())  # that evenly placed boxes end before 1000
+    chance = float(np.minimum(1, 1000 / sizes).prod())  # that they all end before 1000
     if outside >= _INVERTED and reach.min() >= 750:
         why = f"none is above 1000, and {outside:.0%} of the boxes leave their picture"
     elif chance <= _CHANCE and reach.min() >= 500 and sizes.max(axis=0).min() > 1000:
-        # Reach tells boxes all over the picture from, say, a menu that is always in its corner.
+        # The reach separates boxes all over the picture from, say, a menu that is always in its corner.
         why = "none is above 1000, in pictures that are larger"
     else:
         return None
     if ends.max() <= 1000 and inverted >= _INVERTED:
         return Guess("xywh-1000", why)
     if ends.max() <= 1000 and len(boxes) >= _MANY:
-        return None  # none on the right or below: corner and size
+        return None  # none on the right or at the bottom: corner and size
     return Guess("xyxy-1000", why)
 
 
@@ -170,7 +170,7 @@ def _corner_and_size(sizes: _Numbers, inverted: float, ends: _Numbers) -> Guess 
         return None
     if inverted >= _INVERTED and len(ends) >= _FEW:
         return Guess("xywh", f"{inverted:.0%} of the boxes have x1 >= x2 or y1 >= y2")
-    # Boxes in one corner of all pictures end, read so, before a third of them.
+    # Boxes in one corner of every picture would, read this way, end before a third of it.
     if len(ends) >= _MANY and ((ends / sizes).max(axis=0) >= 1 / 3).all():
-        return Guess("xywh", "as corners, all boxes would have their middle in the upper left quarter")
+        return Guess("xywh", "as corners, all boxes would have their center in the upper left quarter")
     return None

@@ -1,4 +1,4 @@
-"""The categories of a COCO file: which of them are surely not on a picture, and so may be a wrong option."""
+"""The categories of a COCO file; those certainly absent from a picture can be wrong options."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
@@ -32,15 +32,15 @@ def _plain(name: str) -> str:
 
 
 class Categories:
-    """What is known of the categories of a file.
+    """The categories of a file.
 
-    A category is absent from a picture if it is annotated on another one (a root that nothing is annotated
-    with, as Roboflow writes it, is no class), if it is neither above nor below a category on the picture
-    (whoever shows a car shows a vehicle) and if it has another name.
+    A category counts as absent from a picture if it is annotated on another one (Roboflow's root category,
+    which annotates nothing, is not a class), if it is neither an ancestor nor a descendant of a category on
+    the picture (a picture of a car shows a vehicle), and if it has a different name.
 
     Args:
         categories: by id.
-        annotated: ids of those that any annotation has.
+        annotated: ids of the categories that have an annotation.
     """
 
     def __init__(self, categories: Mapping[int, Category], annotated: Collection[int]) -> None:
@@ -65,24 +65,24 @@ class Categories:
     def _parents(
         self, number: int, categories: Mapping[int, Category], by_name: Mapping[str, list[int]]
     ) -> set[int]:
-        """What a supercategory may mean: of equal names the one that is no class, if there is one."""
+        """The categories a supercategory may name: among equal names the one that is not a class, if any."""
         parent = categories[number].parent
         named = set() if parent is None else set(by_name.get(_plain(parent), ())) - {number}
         return named - set(self._annotated) or named
 
     def key(self, number: int) -> int | str:
-        """Equal for categories of one name."""
+        """A key that is equal for categories of the same name."""
         return _plain(self.names[number]) if number in self.names else number
 
     def below(self, number: int, others: Collection[int]) -> list[int]:
-        """Those of `others` that are kinds of a category."""
+        """The categories in `others` that are descendants of a category."""
         return [other for other in others if number in self._above.get(other, ())]
 
     def absent_from(self, present: Collection[int]) -> list[str]:
-        """Names of the categories that are surely not on a picture, each once, in its first spelling."""
+        """Names of the categories certainly absent from a picture, each once, in its first spelling."""
         above = set().union(*(self._above.get(number, ()) for number in present))
         maybe = {self.key(number) for number in present}
-        # By name: where one of two categories of a name may be there, the name may be true.
+        # By name: if one of two categories of the same name may be present, the name may be right.
         maybe |= {
             self.key(number)
             for number in self._annotated
@@ -91,9 +91,9 @@ class Categories:
         return [name for key, name in self._spelled.items() if key not in maybe]
 
     def spelling(self, number: int) -> str:
-        """The name of a category as `absent_from` spells it: that of the first annotated one of its name.
+        """The name of a category as `absent_from` spells it: as the first annotated category of that name.
 
         Raises:
-            KeyError: it is not annotated, or no category.
+            KeyError: it is not annotated, or not a category.
         """
         return self._spelled[self.key(number)]

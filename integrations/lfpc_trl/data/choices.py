@@ -1,4 +1,4 @@
-"""Options that a question lists as text."""
+"""Answer options written inside the question."""
 
 import re
 from string import ascii_uppercase
@@ -9,9 +9,9 @@ _IN_BRACKETS = re.compile(r"(?<!\S)\(([A-Z])\)[ \t]*(?=[^\s(])")
 
 
 def split_choices(text: str) -> tuple[str, list[str]] | None:
-    r"""(question, options) of a text that lists its options as A, B, ...; None if it does not, clearly.
+    r"""Split a text into (question, options), if it clearly lists options as A, B, ...; else None.
 
-    Options stand at the starts of lines (`A. red`, `A) red`, `A: red`, `(A) red`) or, in brackets, anywhere.
+    Options are at the start of a line (`A. red`, `A) red`, `A: red`, `(A) red`) or, in brackets, anywhere.
 
     Example:
         >>> split_choices("Which colour?\nOptions:\nA. red\nB. dark blue")
@@ -28,7 +28,7 @@ def split_choices(text: str) -> tuple[str, list[str]] | None:
         ends = [mark.start() for mark in marks[1:]] + [len(text)]
         options = [text[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)]
         question = _HEADING.sub("", text[: marks[0].start()]).strip()
-        # A line behind the last option may be anything: then the text stays as it is.
+        # A line after the last option may be anything, so the text is left unchanged.
         if question and all(options) and not any("\n" in option for option in options):
             return question, options
     return None

@@ -1,7 +1,7 @@
-"""Columns by other names: where a data set has what our rows call question, answer, image.
+"""Column mappings: where a data set keeps what our rows call question, answer, image.
 
-A mapping is written as `question=problem answer=solution image=images.0 targets=bbox:xywh`. Behind `=` stands
-where a value is: a column and, behind dots, what is inside it, by name or by number from 0 (`objects.bbox`,
+A mapping is written as `question=problem answer=solution image=images.0 targets=bbox:xywh`. After `=` comes
+the path of the value: a column and, after dots, keys or indices inside it (`objects.bbox`,
 `conversations.1.value`).
 """
 
@@ -23,29 +23,29 @@ COLUMNS = (
     *("question", "answer", "image", "images", "choices", "targets", "target_images"),
     *("id", "shown_size", "shown_sizes"),
 )
-"""The columns of a row that a training reads."""
+"""The columns of a row that training reads."""
 NEEDED = ("question", "answer", "image", "images")
-"""Columns that a row cannot do without; of the last two it has one."""
+"""Required columns; of the last two, one."""
 IMAGE_TOKEN = "<image>"
-"""Where many data sets write that the picture stands."""
+"""The placeholder of a picture in many data sets."""
 INDEX = "index"
-"""What `answer=label:index` says: the answer is the number of an option, from 0."""
+"""As in `answer=label:index`: the answer is the index of an option, from 0."""
 _PANDAS = re.compile(r"|Unnamed: \d+(?:\.\d+)*|__index_level_\d+__")
-"""Columns that pandas adds for the numbers of its rows; a table of text leaves the name empty."""
+"""Index columns that pandas adds; in a CSV file the name is empty."""
 _ANSWER_TAG = re.compile(r".*<answer>(.*)</answer>\s*", re.DOTALL)
 _MAX_LISTED = 100_000
-"""Characters of a list that stands in a cell: reading it builds a tree. Our choice."""
+"""Most characters of a list in a cell: parsing it builds a tree. Our choice."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-    """Where the columns of a row are in the records of a data set.
+    """A mapping from the columns of a row to paths in the records of a data set.
 
     Attributes:
-        places: by the row's column; several only for `choices` that are columns of their own.
-        layout: what the numbers of `targets` mean, where the mapping says so: then each box of a list is an
-            object of its own. Otherwise the column is read as `targets` is.
-        by_index: whether the answer is the number of an option, from 0.
+        places: paths by the row's column; several only for `choices` spread over columns.
+        layout: what the numbers of `targets` mean, if the mapping says so; each box of a list is then an
+            object of its own. Otherwise the column is read like `targets`.
+        by_index: whether the answer is the index of an option, from 0.
     """
 
     places: Mapping[str, tuple[str, ...]]
@@ -53,13 +53,13 @@ class Columns:
     by_index: bool = False
 
     def record(self, found: Record) -> Record:
-        """A record with the columns of a row. Those that are neither mapped nor of a row are left out.
+        """A record with the columns of a row; columns that are neither mapped nor a row's are dropped.
 
         Raises:
-            DataError: a column that a row needs is not there, or cannot be read as it is mapped.
+            DataError: a required column is missing, or cannot be read as mapped.
         """
         kept = {name: value for name, value in found.items() if name in COLUMNS or name.startswith("x_")}
-        if {"image", "images"} & set(self.places):  # what is mapped takes the place of both
+        if {"image", "images"} & set(self.places):  # a mapped column replaces both
             kept = {name: value for name, value in kept.items() if name not in ("image", "images")}
         row = kept | {name: self._value(name, found) for name in self.places}
         if "question" in self.places and isinstance(row["question"], str):
@@ -82,7 +82,7 @@ class Columns:
             if len(value) != 1:
                 raise DataError(
                     f"image must be one picture, got {len(value)} of them in {short(value)}; "
-                    "several are mapped as images"
+                    "map several to images"
                 )
             return value[0]
         if name == "answer":
@@ -103,13 +103,13 @@ class Columns:
 
 
 def columns_of(mapping: Iterable[str] | Mapping[str, str] | None) -> Columns | None:
-    """The mapping that an option or a recipe holds; None for none.
+    """Parse the mapping of an option or a recipe; None without one.
 
     Args:
         mapping: `["question=problem", ...]`, or the same as names and values.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: it is malformed.
 
     Example:
         >>> columns_of(["targets=objects.bbox:xywh-1"])
@@ -151,12 +151,12 @@ def _pair(word: str) -> tuple[str, str]:
 
 
 def without_index(record: Record) -> Record:
-    """A record without the numbers of the rows that pandas writes as a column."""
+    """A record without pandas' index column."""
     return {name: value for name, value in record.items() if not _PANDAS.fullmatch(name)}
 
 
 def value_at(record: Any, place: str) -> Any:
-    """What stands at a place of a record; None if nothing does.
+    """The value at a path of a record; None if there is none.
 
     Example:
         >>> value_at({"objects": {"bbox": [[1, 2, 3, 4]]}}, "objects.bbox.0")
@@ -178,7 +178,7 @@ def value_at(record: Any, place: str) -> Any:
 
 
 def listed(value: Any) -> Any:
-    """The list that a text is, in JSON or as Python writes it, as tables of text have it; else the value.
+    """The list in a text, written as JSON or a Python literal as in CSV files; else the value itself.
 
     Example:
         >>> listed("['red', 'blue']"), listed("[[1, 2], [3, 4]]"), listed("[sic]")
@@ -197,7 +197,7 @@ def listed(value: Any) -> Any:
 
 
 def image_name(number: int) -> str:
-    """What a picture is called in a question about several.
+    """The name of a picture in a question about several.
 
     Args:
         number: its number, from 1.
@@ -206,16 +206,16 @@ def image_name(number: int) -> str:
 
 
 def without_marks(text: str, pictures: int) -> str:
-    """A question without the marks for its pictures, which are no words of it.
+    """A question without the placeholders of its pictures.
 
-    A mark between the words of a question about several pictures becomes the name of its picture.
+    In a question about several pictures, a placeholder between words becomes the name of its picture.
 
     Args:
         text: the question.
-        pictures: how many it is about.
+        pictures: the number of its pictures.
 
     Raises:
-        DataError: there are more marks than pictures.
+        DataError: there are more placeholders than pictures.
 
     Example:
         >>> without_marks("<image><image>Is the sign of <image> in another?", 3)
@@ -238,7 +238,7 @@ _MARKS_BEHIND = re.compile(rf"(?:{IMAGE_TOKEN}\s*)+\Z")
 
 
 def _answer(value: Any) -> Any:
-    """What stands between the tags of an answer, where a data set writes them, alone or behind a thought."""
+    """The text inside the answer tags, if a data set writes them, alone or after a thought."""
     if isinstance(value, list):
         return [_answer(each) for each in value]
     found = _ANSWER_TAG.fullmatch(value) if isinstance(value, str) else None
@@ -250,12 +250,12 @@ def _option_at(value: Any) -> str:
     if isinstance(value, str | float) and str(value).removesuffix(".0").isdigit():
         number = int(float(value))
     if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < len(ascii_uppercase):
-        raise DataError(f"answer must be the number of an option, from 0, got {short(value)}")
+        raise DataError(f"answer must be the index of an option, from 0, got {short(value)}")
     return ascii_uppercase[number]
 
 
 def _options(values: list[Any] | dict[str, Any]) -> list[Any]:
-    """The options of several columns, or of an object with their letters: up to the last that there is."""
+    """The options of several columns, or of an object keyed by letters, up to the last non-empty one."""
     if isinstance(values, dict):
         values = [values[letter] for letter in sorted(values)]
     while values and values[-1] in (None, ""):
@@ -269,26 +269,26 @@ def _box_of(item: Any) -> Any:
     return item
 
 
-# --- what others call them ---------------------------------------------------------------------------
+# --- common names ------------------------------------------------------------------------------------
 
 OTHER_NAMES = {
     "question": ("query", "problem", "instruction", "text", "question_text"),
     "answer": ("solution", "label", "gt", "ground_truth", "groundtruth", "response", "answers"),
     "image": (
         *("images", "image_path", "img", "file", "file_name", "picture", "image_file"),
-        *("jpg", "jpeg", "png", "webp"),  # the members of WebDataset
+        *("jpg", "jpeg", "png", "webp"),  # members of a WebDataset sample
     ),
     "choices": ("options", "candidates"),
     "targets": ("bbox", "bboxes", "box", "boxes", "regions", "objects.bbox"),
     "id": ("qid", "question_id", "idx", "index", "uid"),
 }
-"""Columns as other data sets call them."""
+"""Common names of the columns in other data sets."""
 _TALKS = ("conversations", "conversation", "messages")
 _ASKING, _ANSWERING = ("human", "user"), ("gpt", "assistant")
 
 
 def recognised(record: Record) -> dict[str, str]:
-    """Where a record seems to have the columns of a row, by their usual names.
+    """Guess a mapping from the common names of columns.
 
     Example:
         >>> recognised({"problem": "What?", "solution": "KR", "images": ["a.png"], "bbox": [1, 2, 3, 4]})
@@ -296,7 +296,7 @@ def recognised(record: Record) -> dict[str, str]:
     """
     found = _in_talk(record)
     for name, others in OTHER_NAMES.items():
-        inside = [f"json.{each}" for each in (name, *others)]  # the member of WebDataset
+        inside = [f"json.{each}" for each in (name, *others)]  # member of a WebDataset sample
         for place in (name, *others, *inside):
             value = listed(value_at(record, place))
             if value is None or name in found or (name == "id" and place != name):
@@ -311,13 +311,13 @@ def recognised(record: Record) -> dict[str, str]:
 
 
 def has_needed(found: Mapping[str, Any]) -> bool:
-    """Whether nothing is missing that a row cannot do without."""
+    """Whether all required columns are there."""
     there = {name for name in NEEDED if found.get(name) is not None}
     return {"question", "answer"} <= there and len(there) > 2
 
 
 def _in_talk(record: Record) -> dict[str, str]:
-    """Question and answer of a conversation: the first turn of either side."""
+    """Paths of question and answer in a conversation: the first turn of each side."""
     found: dict[str, str] = {}
     name = next((each for each in _TALKS if isinstance(record.get(each), list)), None)
     for number, turn in enumerate(record[name] if name is not None else ()):
@@ -332,7 +332,7 @@ def _in_talk(record: Record) -> dict[str, str]:
 
 
 def as_option(places: Mapping[str, str], layout: str | None) -> str:
-    """The option `--columns` with a mapping, ready for a shell."""
+    """The option `--columns` for a mapping, quoted for a shell."""
     words = [
         f"{name}={place}" + (f":{layout}" if name == "targets" and layout is not None else "")
         for name, place in places.items()

@@ -1,6 +1,6 @@
-"""Which files a data set consists of: one, several of a pattern, or those of a folder as libraries write it.
+"""The files of a data set: one file, the matches of a pattern, or a folder as written by libraries.
 
-Nothing of a folder is executed and nothing is downloaded.
+No code of a folder is executed and nothing is downloaded.
 """
 
 import glob
@@ -15,28 +15,28 @@ SUFFIXES = (".jsonl", ".json", ".parquet", ".arrow", ".csv", ".tsv", ".tar")
 _METADATA = tuple(f"metadata{suffix}" for suffix in (".jsonl", ".csv", ".parquet"))
 """The file beside the pictures of an `imagefolder`."""
 _OWN_FILES = ("dataset_info.json", "state.json", "dataset_dict.json", "dataset_infos.json")
-"""Files of a folder that say something about its data and hold none."""
+"""Metadata files of a folder, which hold no rows."""
 _PART = re.compile(r"([-_.]?)\d+(?:-of-\d+)?$")
-"""The end of the name of a file that is one of several, such as `train-00000-of-00003`."""
+"""The suffix of a shard's name, such as `train-00000-of-00003`."""
 
 
 def data_files(path: str | Path) -> list[Path]:
     """The files of a data set, in order.
 
     Args:
-        path: a file; a pattern such as `data/train-*.parquet`; or a folder: of `save_to_disk`, of a data set
-            downloaded from the hub, of pictures with a `metadata` file (`imagefolder`), of shards.
+        path: a file; a pattern such as `data/train-*.parquet`; or a folder: written by `save_to_disk`,
+            downloaded from the hub, of pictures with a `metadata` file (`imagefolder`), or of shards.
 
     Raises:
-        DataError: there is none, or there are several splits or several kinds: then one has to be named.
+        DataError: there is none, or several splits or kinds, of which one must be named.
     """
     path = Path(path)
     if path.is_dir():
         return _of_folder(path)
     if not path.exists() and glob.has_magic(str(path)):
-        found = [Path(each) for each in sorted(glob.glob(str(path)))]  # noqa: PTH207 - it may be absolute
+        found = [Path(each) for each in sorted(glob.glob(str(path)))]  # noqa: PTH207 - the pattern may be absolute
         if not found:
-            raise DataError(f"{path}: no file has such a name")
+            raise DataError(f"{path}: no file matches")
         return [each for file in found for each in data_files(file)]
     if not path.exists():
         raise DataError(f"{path}: no such file{did_you_mean(path)}")
@@ -56,11 +56,11 @@ def _of_folder(folder: Path) -> list[Path]:
             return [folder / name]
     files = [each for each in _visible(folder) if each.suffix in SUFFIXES and each.name not in _OWN_FILES]
     metadata = [each for each in files if each.name in _METADATA]
-    if metadata:  # an imagefolder with a folder for each split
+    if metadata:  # an imagefolder with a folder per split
         return _one_of(folder, {str(each.parent.relative_to(folder)): [each] for each in metadata})
     if not files:
         raise DataError(
-            f"{folder}: holds no data ({', '.join(SUFFIXES)}), nor a metadata file beside pictures"
+            f"{folder}: no data files ({', '.join(SUFFIXES)}), and no metadata file beside pictures"
         )
     groups: dict[str, list[Path]] = {}
     for file in files:
@@ -69,7 +69,7 @@ def _of_folder(folder: Path) -> list[Path]:
 
 
 def _visible(folder: Path) -> Iterator[Path]:
-    """The files of a folder and its folders by name, without hidden ones: caches of downloads."""
+    """Files of a folder and its subfolders by name, without hidden ones such as download caches."""
     for each in sorted(folder.rglob("*")):
         if each.is_file() and not any(part.startswith(".") for part in each.relative_to(folder).parts):
             yield each
@@ -83,12 +83,12 @@ def _saved_to_disk(folder: Path) -> list[Path]:
     files = [folder / str(name) for name in names]
     for file in files:
         if file.parent != folder or not file.is_file():
-            raise DataError(f"{folder}: state.json names {str(file)!r}, and there is no such file")
+            raise DataError(f"{folder}: state.json names {str(file)!r}, which does not exist")
     return files
 
 
 def _group(folder: Path, file: Path) -> str:
-    """The pattern of the files that are parts of one set of rows: their names end with another number."""
+    """The pattern of the shards of one set of rows, whose names differ in their number."""
     part = _PART.search(file.stem)
     name = file.name if part is None else f"{file.stem[: part.start()]}{part[1]}*{file.suffix}"
     return str(file.parent.relative_to(folder) / name)

@@ -1,4 +1,4 @@
-"""Rows as commands read them: with a warning where the boxes of a file do not seem to count in pixels."""
+"""Reading rows with a warning if the boxes of a file do not seem to be in pixels."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ _WORDS = {
     "xywh-1000": "thousandths of the picture (0 to 1000), as [x, y, width, height]",
     "xywh": "[x, y, width, height]",
 }
-"""What each layout of `lfpc convert --box-layout` is called here."""
+"""Each layout of `lfpc convert --box-layout` in words."""
 
 
 def samples_of(rows: Iterable[Row]) -> list[Sample]:
@@ -31,19 +31,19 @@ def samples_of(rows: Iterable[Row]) -> list[Sample]:
 def frame_warning(
     path: str | Path, samples: Iterable[Sample], *, rows: bool = True, columns: Columns | None = None
 ) -> Problem | None:
-    """A warning, with what puts it right, where boxes seem to count in something else than pixels.
+    """A warning with the remedy, if boxes do not seem to be in pixels.
 
     Args:
         path: of the data file.
-        samples: its boxes, of `samples_of` or of `scan_rows`.
-        rows: whether the file holds rows, which `lfpc convert` reads; otherwise no command is named.
-        columns: how it was read; then the mapping says what the boxes are.
+        samples: its boxes, from `samples_of` or `scan_rows`.
+        rows: whether the file holds rows, which `lfpc convert` can read; otherwise no command is suggested.
+        columns: the mapping it was read with, which may state what the boxes are.
     """
     guess = likely_layout(samples)
     if guess is None:
         return None
     if columns is not None and columns.layout is not None:
-        return None  # somebody has said it, and in_pixels has been there
+        return None  # the mapping stated it, and in_pixels has converted the boxes
     convert = f"lfpc convert --from rows --input {path} --output NEW.jsonl --box-layout {guess.layout}"
     how = f"convert them: {convert}"
     if columns is not None:
@@ -57,14 +57,14 @@ def frame_warning(
 
 
 def warning_of(rows: Sequence[Row]) -> Problem | None:
-    """`frame_warning` for rows that were read from a file."""
+    """`frame_warning` for rows read from a file."""
     return frame_warning(rows[0].name.rpartition(" row ")[0], samples_of(rows)) if rows else None
 
 
 def read_with_warning(
     path: str | Path, *, require_targets: bool = False, columns: Columns | None = None
 ) -> tuple[list[Row], Problem | None]:
-    """The rows of a file as commands read them: with `frame_warning`.
+    """Read the rows of a file, printing `frame_warning` if there is one.
 
     Args:
         path: as for `read_rows`.
@@ -72,8 +72,8 @@ def read_with_warning(
         columns: as for `read_rows`.
 
     Raises:
-        DataError: as for `read_rows`. Boxes that count in something else are often refused as pixels: then
-            the line ends with the warning.
+        DataError: as for `read_rows`. Boxes in another frame are often invalid as pixels; the error then ends
+            with the warning.
     """
     samples: list[Sample] = []
     rows, problems = scan_rows(path, require_targets=require_targets, columns=columns, samples=samples)
@@ -84,6 +84,6 @@ def read_with_warning(
 
 
 def tell(warning: Problem | str | None) -> None:
-    """Print a warning, if there is one, on standard error."""
+    """Print a warning, if any, to standard error."""
     if warning is not None:
         print(f"warning: {warning}", file=sys.stderr)

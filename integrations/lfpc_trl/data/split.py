@@ -1,4 +1,4 @@
-"""Parts of a data set such as train and test, with no picture in two of them, nor a near-duplicate of one."""
+"""Splits such as train and test that share no picture and no near-duplicate of one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ Fingerprints = Mapping[Path, Fingerprint]
 
 
 class Leak(NamedTuple):
-    """A row of which a picture, or a near-duplicate of it, is in another data set.
+    """A row with a picture that, or a near-duplicate of which, is in another data set.
 
     Attributes:
         row: the row.
-        image: its picture; of several the one that is nearest to one there.
-        other: the picture there; of several the nearest.
-        distance: bits in which the two differ.
+        image: its picture; of several the nearest one.
+        other: the picture in the other data set; of several the nearest.
+        distance: number of differing bits of the two hashes.
     """
 
     row: Row
@@ -34,11 +34,11 @@ class Leak(NamedTuple):
 
 @dataclass(frozen=True)
 class Parts:
-    """A data set in parts.
+    """A data set divided into parts.
 
     Attributes:
-        rows: of each part, in the order in which they came.
-        alike: pictures that are near-duplicates of each other, group by group.
+        rows: rows of each part, in their original order.
+        alike: groups of pictures that are near-duplicates of each other.
     """
 
     rows: dict[str, list[Row]]
@@ -48,13 +48,13 @@ class Parts:
 def find_leaks(
     rows: Sequence[Row], others: Sequence[Row], prints: Fingerprints, *, distance: int = DISTANCE
 ) -> list[Leak]:
-    """The rows that would leak from one data set into another.
+    """Find the rows that would leak from one data set into another.
 
     Args:
-        rows: of the data set that is to be clean.
-        others: of the other, such as a benchmark.
-        prints: the fingerprint of every picture of both.
-        distance: bits in which near-duplicates differ at most.
+        rows: rows of the data set that must not leak.
+        others: rows of the other data set, such as a benchmark.
+        prints: fingerprints of all pictures of both.
+        distance: most bits in which the hashes of near-duplicates differ.
     """
     mine, theirs = _pictures(rows), _pictures(others)
     nearest: dict[Path, tuple[int, Path]] = {}
@@ -83,17 +83,18 @@ def split(
 ) -> Parts:
     """Divide rows by picture: all rows of a picture and of its near-duplicates stay together.
 
-    So do the pictures of one row. Groups are dealt in random order, each to the part that lacks most rows.
+    All pictures of a row stay together too. Groups are assigned in random order, each to the part that lacks
+    the most rows.
 
     Args:
-        rows: of a data set.
-        shares: of the rows, by the part's name; their sum is 1.
-        prints: the fingerprint of every picture.
-        seed: of the order.
-        distance: bits in which near-duplicates differ at most.
+        rows: rows of a data set.
+        shares: share of the rows by name of the part; they sum to 1.
+        prints: fingerprints of all pictures.
+        seed: seed of the random order.
+        distance: most bits in which the hashes of near-duplicates differ.
 
     Raises:
-        UserError: the shares are not positive numbers whose sum is 1, or a part would be empty.
+        UserError: the shares are not positive numbers that sum to 1, or a part would be empty.
     """
     if not shares or min(shares.values()) <= 0 or not isclose(sum(shares.values()), 1):
         told = ", ".join(f"{name} {share:g}" for name, share in shares.items())
@@ -117,7 +118,7 @@ def split(
     for name, found in parts.items():
         if not found:
             raise UserError(
-                f"{name} would be empty: the {len(rows)} rows are about {len(sizes)} pictures that differ"
+                f"{name} would be empty: the {len(rows)} rows are about {len(sizes)} distinct pictures"
             )
     found_alike: dict[int, list[Path]] = {}
     for path, first in zip(pictures, alike[:, 1].tolist(), strict=True):
@@ -134,11 +135,11 @@ def _pictures(rows: Sequence[Row]) -> list[Path]:
 
 
 def _alike(prints: Sequence[Fingerprint], distance: int) -> NDArray[np.int64]:
-    """(n, 2) each picture, and the first of those that a chain of near-duplicates connects with it."""
+    """(n, 2) each picture, and the first picture of its connected component of near-duplicates."""
     edges = np.stack([np.arange(len(prints))] * 2, axis=1)
     for pairs in near_duplicates(prints, prints, distance):
         groups = _components(len(prints), np.concatenate([edges, pairs[:, :2]]))
-        # Who is connected with whom is kept, not the pairs: of 10,000 frames of a film there are 50 million.
+        # Keep components, not pairs: 10,000 frames of a film have 50 million pairs.
         _, first = np.unique(groups, return_index=True)
         edges = np.stack([np.arange(len(prints)), first[groups]], axis=1)
     return edges
