@@ -1,8 +1,8 @@
 """Resolution selection: the model is asked at each level of a row's ladder until its answer changes.
 
-How coarsely each picture is shown in stage 1 is chosen once per row, before training, by the model itself;
-`ladder` holds the rules. Here the model is asked, without the crop tool and greedily unless told otherwise
-(our choice), and every answer is written down at once.
+The level for stage 1 is chosen once per row, before training, by the model itself. `ladder` holds the rules;
+this module asks the model, without the crop tool and greedily by default (our choice), and every answer is
+saved at once.
 """
 
 from collections import deque
@@ -54,7 +54,7 @@ from lfpc_trl.select.ladder import (
 Method = Literal["answer", "hard", "random"]
 
 _RENDERERS = 4
-"""Threads that decode and shrink pictures while the engine works."""
+"""Threads that decode and resize pictures while the engine runs."""
 
 
 # --- asking ------------------------------------------------------------------------------------------
@@ -62,12 +62,12 @@ _RENDERERS = 4
 
 @dataclass(frozen=True)
 class LadderItem:
-    """A row that is not decided yet.
+    """A row that needs further answers.
 
     Attributes:
         row: the row.
         levels: its ladder, finest first.
-        answers: those of the first levels, already known.
+        answers: the known answers, those of the first levels.
     """
 
     row: Row
@@ -76,7 +76,7 @@ class LadderItem:
 
     @property
     def sizes(self) -> Level:
-        """How the pictures are shown at the next level."""
+        """The shown sizes of the pictures at the next level."""
         return self.levels[len(self.answers)]
 
 
@@ -87,15 +87,15 @@ class _Waiting(NamedTuple):
 
 @dataclass(frozen=True)
 class AskSettings:
-    """How questions are put.
+    """How questions are asked.
 
     Attributes:
-        batch_size: questions at a time.
-        batch_tokens: visual tokens at a time; a larger picture is asked about alone.
-        max_new_tokens: limit on the tokens of one answer.
+        batch_size: questions per batch.
+        batch_tokens: most visual tokens per batch; a larger picture forms a batch of its own.
+        max_new_tokens: most tokens of an answer.
         temperature: 0 decodes greedily.
-        seed: of the sampling.
-        same: name of the comparison, see `ladder.comparison`.
+        seed: seed of the sampling.
+        same: the comparison of answers, see `ladder.comparison`.
     """
 
     batch_size: int = 32
@@ -109,8 +109,8 @@ class AskSettings:
 class LadderWork:
     """Asks about rows level by level; a row is done when its answer changes or its ladder ends.
 
-    Two batches are in hand at a time: while the engine answers one, threads decode and shrink the pictures
-    of the other. The key of an item is the row's id, its record the answer at one level.
+    Two batches are open at a time: while the engine answers one, threads prepare the pictures of the other.
+    An item's key is the row's id, its record the answer at one level.
     """
 
     def __init__(self, engine: Engine | ChatEngine, settings: AskSettings) -> None:
@@ -119,7 +119,7 @@ class LadderWork:
         self._factor = factor_of_engine(engine)
 
     def __call__(self, items: Iterator[tuple[str, LadderItem]]) -> Outcomes:
-        """Answers as they come, in the order of their batches."""
+        """Yield answers as they arrive, batch by batch."""
         threads = ThreadPoolExecutor(_RENDERERS)
 
         def render(item: LadderItem) -> _Waiting:
@@ -140,7 +140,7 @@ class LadderWork:
                     if error is None:
                         batch.append(item)
                         pictures.append(shown.result())
-                    else:  # a picture vanished or broke since the rows were read
+                    else:  # a picture was deleted or damaged since the rows were read
                         yield Failure((item.row.id,), str(error))
                 for item, found in zip(batch, self._answers(batch, pictures), strict=True):
                     if isinstance(found, Exception):
@@ -160,7 +160,7 @@ class LadderWork:
         return len(waiting) < 2 * self._settings.batch_size and tokens < 2 * self._settings.batch_tokens
 
     def _take(self, waiting: deque[_Waiting]) -> Iterator[_Waiting]:
-        """The next batch; at least one question, whatever its size."""
+        """The next batch: at least one question, whatever its size."""
         tokens = 0
         for count in range(min(self._settings.batch_size, len(waiting))):
             tokens += self._tokens(waiting[0].item)
@@ -174,8 +174,8 @@ class LadderWork:
     def _answers(
         self, batch: Sequence[LadderItem], pictures: Sequence[Sequence[Image.Image]]
     ) -> list[tuple[str | None, Usage] | Exception]:
-        """The answer to each with its tokens, or why there is none."""
-        # No box is read when the tool is not offered, so the frame does not matter.
+        """The answer and usage of each, or the error."""
+        # Without the tool no box is parsed, so any frame will do.
         crops = CropSettings(frame=Frame.SHOWN, factor=self._factor)
         jobs = [
             Job(item.row.shown_at(item.sizes), crops, tools=False, pictures=shown)
@@ -201,28 +201,28 @@ class LadderWork:
 
 
 def _render(item: LadderItem) -> list[Image.Image]:
-    """The pictures of the next level.
+    """Decode and resize the pictures of the next level.
 
     Raises:
-        OSError: one cannot be read; it is named.
+        OSError: a picture cannot be read; names it.
     """
     shown = []
     for picture, size in zip(item.row.pictures, item.sizes, strict=True):
         try:
             shown.append(load_shown(picture.image, size))
-        except Exception as error:  # Pillow's decoders raise what they like on damaged files
+        except Exception as error:  # Pillow's decoders raise arbitrary errors on damaged files
             raise OSError(f"{picture.image}: {error}") from None
     return shown
 
 
 @dataclass(frozen=True)
 class MakeLadderWork:
-    """Makes the work of one process: loads the model there.
+    """Makes the `LadderWork` of a worker process: loads the model there.
 
     Attributes:
         open: opens the model.
-        settings: how questions are put.
-        threads: torch threads; None for torch's own number.
+        settings: how questions are asked.
+        threads: torch threads; None for torch's default.
     """
 
     open: Open
@@ -237,7 +237,7 @@ class MakeLadderWork:
 
 
 def check_questions(rows: Sequence[Row], special: Collection[str]) -> None:
-    """Raise `UserError` for a question that spells a special token; `special` are those of the processor."""
+    """Raise `UserError` if a question contains one of the processor's special tokens, `special`."""
     for row in rows:
         found = next((token for token in special if token in question_text(row)), None)
         if found is not None:
@@ -246,13 +246,13 @@ def check_questions(rows: Sequence[Row], special: Collection[str]) -> None:
             )
 
 
-# --- what was answered -------------------------------------------------------------------------------
+# --- answers on disk ---------------------------------------------------------------------------------
 
 
 def answers_header(engine: str, model: str, settings: AskSettings) -> dict[str, Any]:
-    """What answers depend on beside their row: the header of their journals.
+    """The settings that answers depend on besides the row: the header of their journals.
 
-    The comparison and the size of the batches are not among it: they decide which answers are needed.
+    The comparison and the batch size are left out: they only decide which answers are needed.
     """
     return {
         "journal": "answers of lfpc select-resolution",
@@ -266,7 +266,7 @@ def answers_header(engine: str, model: str, settings: AskSettings) -> dict[str, 
 
 
 def as_record(item: LadderItem, answer: str | None) -> Record:
-    """An answer at the next level of an item, as a line of a journal."""
+    """The answer at an item's next level, as a journal record."""
     shown = one_or_all(list(map(list, item.sizes)))
     return {"id": item.row.id, "asked": asked(item.row), "shown": shown, "answer": answer}
 
@@ -274,10 +274,10 @@ def as_record(item: LadderItem, answer: str | None) -> Record:
 def read_answers(
     folder: Path, header: Mapping[str, Any], rows: Sequence[Row]
 ) -> dict[tuple[str, Level], str | None]:
-    """What all the journals of a folder say about these rows. The first journal that has an answer decides.
+    """Read the answers about these rows from all journals of a folder. The first journal with an answer wins.
 
     Raises:
-        UserError: a journal was made with another header, or a row was changed since it was asked.
+        UserError: a journal has another header, or a row changed since it was asked about.
     """
     by_id = {row.id: row for row in rows}
     digests = {row.id: asked(row) for row in rows}
@@ -286,11 +286,11 @@ def read_answers(
         for record in read_journal(path, header):
             name = record["id"]
             if name not in by_id:
-                continue  # a row that is no longer in the data
+                continue  # a row that was removed from the data
             if record["asked"] != digests[name]:
                 raise UserError(
                     f"{by_id[name].name}: its question, choices or picture changed since {path} was written; "
-                    "take another --output, or delete that file to ask again"
+                    "choose another --output, or delete that file to ask again"
                 )
             answers.setdefault((name, shown_in(record)), record["answer"])
     return answers
@@ -299,7 +299,7 @@ def read_answers(
 def open_items(
     rows: Sequence[Row], ladders: Sequence[tuple[Level, ...]], answers: Answers, same: SameAnswer
 ) -> dict[str, LadderItem]:
-    """The rows that are not decided by these answers, by their ids."""
+    """The rows that these answers do not decide, by id."""
     items = {}
     for row, levels in zip(rows, ladders, strict=True):
         known = known_answers(row, levels, answers)
@@ -309,14 +309,14 @@ def open_items(
 
 
 class Collector:
-    """Takes in what comes out of the work.
+    """Collects the outcomes of the work.
 
     Attributes:
-        answers: all answers, those known before among them.
-        failures: what could not be finished.
+        answers: all answers, including those known before.
+        failures: the rows that failed, with the errors.
         rows: rows that are done.
-        steps: levels that were answered or need not be any more, of `total`.
-        usage: the tokens of what was answered now.
+        steps: levels answered or no longer needed, out of `total`.
+        usage: tokens of the answers of this run.
     """
 
     def __init__(self, items: Mapping[str, LadderItem], answers: Answers) -> None:
@@ -328,7 +328,7 @@ class Collector:
         self.total = sum(self._left.values())
 
     def take(self, outcome: Outcome) -> None:
-        """One answer, or word of a failure."""
+        """Add an answer or a failure."""
         if isinstance(outcome, Failure):
             self.failures.append(outcome)
             return
@@ -340,7 +340,7 @@ class Collector:
         self.rows += outcome.last
 
     def check(self) -> None:
-        """Raise `UserError` if anything could not be finished; the first row is named with its reason."""
+        """Raise `UserError` if a row failed, naming the first one and its error."""
         check_finished(self.failures, "row")
 
 
@@ -360,33 +360,32 @@ def select_resolution(
     batch_size: int = 32,
     progress: Callable[[int], object] | None = None,
 ) -> Selection:
-    """Choose the size at which each row's picture is shown, in this process with a model at hand.
+    """Choose the size at which each row's picture is shown, in this process with a loaded model.
 
-    `lfpc select-resolution` does the same in many processes and writes every answer down.
+    `lfpc select-resolution` does the same in many processes and saves every answer.
 
     * `answer`: the first level whose answer differs from the answer at the finest level.
     * `hard`: the coarsest level of each row (ablation).
     * `random`: a level drawn uniformly, from the seed and the row's id (ablation).
 
     Args:
-        model: the very model that is to be trained; not used, and may be None, unless the method is `answer`.
+        model: the model that will be trained; only used by the method `answer`, else it may be None.
         processor: its processor.
-        rows: rows; a `shown_size` they may have is replaced.
+        rows: rows; an existing `shown_size` is replaced.
         method: as above.
-        finest: visual tokens of the finest level; None for as many as the picture has, within the
-            processor's limit.
+        finest: visual tokens of the finest level; None for the picture's own, up to the processor's limit.
         coarsest: visual tokens of the coarsest level.
-        seed: of `random`.
-        max_new_tokens: limit on the tokens of one answer.
-        batch_size: rows asked at a time.
-        progress: called with a number of rows; adds up to all of them.
+        seed: seed of `random`.
+        max_new_tokens: most tokens of an answer.
+        batch_size: rows per batch.
+        progress: called with the number of newly finished rows.
 
     Returns:
         New rows and a summary.
 
     Raises:
         ValueError: an unknown method, or not 1 <= coarsest <= finest.
-        UserError: a picture vanished.
+        UserError: a picture was deleted.
     """
     if method not in get_args(Method):
         raise ValueError(f"method must be one of {', '.join(get_args(Method))}, got {method!r}")

@@ -1,14 +1,13 @@
 """The rules of resolution selection: from what a model answered at each size to the size of each row.
 
 Every row has a ladder of levels, finest first. A level is a budget of visual tokens for each picture of the
-row: one level for all of them, since the answer that decides is about all of them, and a level for each would
-be asked at every combination (our choice). Method `answer` (the paper's) selects the first level at which
-the model's answer is no longer the one it gave at the finest: there the picture has lost what the question
-needs, and only a crop can bring it back. The steps of the ladder, what counts as the same answer, and what
-happens to the rows described under `select_by_answers` are our choices; the paper does not state them.
+row; all pictures share it, because the deciding answer is about all of them and separate levels would have to
+be tried in every combination (our choice). Method `answer` (the paper's) selects the first level at which the
+model's answer differs from its answer at the finest level: there the picture has lost what the question
+needs, and only a crop can recover it. The steps of the ladder, the comparison of answers and the special
+cases of `select_by_answers` are our choices; the paper does not state them.
 
-Nothing here asks a model. The selection is a function of rows, ladders and answers, whatever the order in
-which the answers came and whoever asked for them.
+Nothing here asks a model. The selection is a pure function of rows, ladders and answers.
 """
 
 import dataclasses
@@ -28,11 +27,11 @@ from lfpc_trl.own_code import load_code
 from lfpc_trl.pictures.sizes import Size, budget_ladder, shown_size, tokens_of
 
 Level = tuple[Size, ...]
-"""The size of each picture of a row at one level."""
+"""The shown size of each picture of a row at one level."""
 Answers = Mapping[tuple[str, Level], str | None]
-"""What the model answered, by the id of the row and the sizes at which its pictures were shown."""
+"""The model's answers, by row id and shown sizes."""
 SameAnswer = Callable[[str | None, str | None, Sequence[str] | None], bool]
-"""Whether an answer is the same as the one at the finest level, given the row's choices."""
+"""Whether an answer equals the one at the finest level, given the row's choices."""
 
 
 # --- ladders -----------------------------------------------------------------------------------------
@@ -40,12 +39,12 @@ SameAnswer = Callable[[str | None, str | None, Sequence[str] | None], bool]
 
 @dataclass(frozen=True)
 class Ladder:
-    """Which sizes a row is tried at, in visual tokens.
+    """The budgets at which a row is tried, in visual tokens.
 
     Attributes:
-        finest: the most of the first level; a picture that has fewer, or None, starts with its own.
-        coarsest: where halving ends.
-        budgets: the levels themselves instead, falling; `finest` and `coarsest` are then their ends.
+        finest: most tokens of the first level; a smaller picture starts at its own size, and so does None.
+        coarsest: the last level of the halving.
+        budgets: explicit levels in falling order; `finest` and `coarsest` are then the first and last.
     """
 
     finest: int | None = None
@@ -63,7 +62,7 @@ class Ladder:
         """A ladder of these budgets.
 
         Raises:
-            ValueError: none, one below 1, or not falling.
+            ValueError: no budget, one below 1, or not in falling order.
         """
         if not budgets or min(budgets) < 1:
             raise ValueError(f"budgets must be at least 1 visual token each, got {list(budgets)}")
@@ -72,18 +71,18 @@ class Ladder:
         return cls(budgets[0], budgets[-1], tuple(budgets))
 
     def sizes(self, original_size: Size, *, factor: int, limit: int) -> tuple[Size, ...]:
-        """The sizes at which a picture may be shown, finest first, each once; see `levels`."""
+        """The distinct sizes at which a picture may be shown, finest first; see `levels`."""
         return tuple(size for (size,) in self.levels([original_size], factor=factor, limit=limit))
 
     def levels(self, pictures: Sequence[Size], *, factor: int, limit: int) -> tuple[Level, ...]:
-        """The levels of a row, finest first, each once.
+        """The distinct levels of a row, finest first.
 
-        Budgets fall from what the largest picture has; a smaller one follows when they reach it.
+        Budgets fall from the size of the largest picture; a smaller one shrinks once they fall below its size.
 
         Args:
             pictures: (width, height) in pixels of each picture of the row.
             factor: pixels per side of one visual token.
-            limit: visual tokens that the processor lets through; finer levels are shown with so many.
+            limit: most visual tokens that the processor passes on; finer levels are capped there.
         """
         budgets: Sequence[int] = [min(budget, limit) for budget in self.budgets]
         if not budgets:
@@ -93,7 +92,7 @@ class Ladder:
                 (budget_ladder(size, factor=factor, finest=finest, coarsest=coarsest) for size in pictures),
                 key=lambda ladder: ladder[0],
             )
-        # A small picture is its own finest level for many budgets, and a long strip cannot follow every one.
+        # A small picture has one size for many budgets, and a long strip cannot match every budget.
         return tuple(
             dict.fromkeys(
                 tuple(shown_size(size, budget, factor=factor) for size in pictures) for budget in budgets
@@ -105,30 +104,30 @@ class Ladder:
 
 
 def same_answer(answer: str | None, reference: str | None, choices: Sequence[str] | None = None) -> bool:
-    """Whether two answers of a model say the same, by the comparison of the accuracy reward.
+    """Whether two answers of a model agree, by the comparison of the accuracy reward.
 
-    A missing or empty answer differs from every answer and equals another missing one: a model that never
-    answers has not changed its mind.
+    A missing or empty answer equals only another missing one: a model that never answers has not changed its
+    mind.
     """
     answer, reference = (answer or "").strip(), (reference or "").strip()
     if answer == reference or not answer or not reference:
         return answer == reference
     try:
         return answers_match(answer, reference, choices)
-    except ValueError:  # the reference names none of the choices: compare the texts
+    except ValueError:  # the reference is none of the choices: compare texts
         return answers_match(answer, reference)
 
 
 def exact_answer(answer: str | None, reference: str | None, choices: Sequence[str] | None = None) -> bool:  # noqa: ARG001
-    """Whether two answers are the same text, spaces around it aside; missing and empty are one."""
+    """Whether two answers are the same text up to surrounding spaces; missing and empty are equal."""
     return (answer or "").strip() == (reference or "").strip()
 
 
 def comparison(name: str) -> SameAnswer:
-    """The comparison called "rewards" or "exact", or a function of the user's own, "module:function".
+    """The comparison "rewards" or "exact", or the user's own function "module:function".
 
     Raises:
-        UserError: there is no such function.
+        UserError: no such function.
     """
     if name in COMPARISONS:
         return COMPARISONS[name]
@@ -143,13 +142,13 @@ COMPARISONS: dict[str, SameAnswer] = {"rewards": same_answer, "exact": exact_ans
 def first_change(
     answers: Sequence[str | None], choices: Sequence[str] | None, same: SameAnswer = same_answer
 ) -> int | None:
-    """The first level whose answer is not that of level 0; None if there is none among these."""
+    """The first level whose answer differs from that of level 0; None if all agree."""
     changes = (n for n, answer in enumerate(answers) if n and not same(answer, answers[0], choices))
     return next(changes, None)
 
 
 def known_answers(row: Row, levels: Sequence[Level], answers: Answers) -> list[str | None]:
-    """What was answered at the first levels, up to the first that was not asked."""
+    """The answers at the first levels, up to the first unanswered one."""
     known = itertools.takewhile(lambda level: (row.id, level) in answers, levels)
     return [answers[row.id, level] for level in known]
 
@@ -157,7 +156,7 @@ def known_answers(row: Row, levels: Sequence[Level], answers: Answers) -> list[s
 def is_decided(
     answers: Sequence[str | None], levels: int, choices: Sequence[str] | None, same: SameAnswer
 ) -> bool:
-    """Whether a row with these answers needs no further question."""
+    """Whether these answers decide a row."""
     return len(answers) == levels or first_change(answers, choices, same) is not None
 
 
@@ -171,8 +170,8 @@ class Selection:
     Attributes:
         rows: the rows in their order, with `shown_size` and, among the extras, `selected_level` (0 is the
             finest) and, where the model was asked, `diverged` and `right_at_full`.
-        summary: plain numbers for people and for JSON: `rows`, `method`, `levels` and `tokens` (how often
-            each level and each number of visual tokens was selected), `mean_tokens`, and for `answer` also
+        summary: plain numbers for people and for JSON: `rows`, `method`, `levels` and `tokens` (counts of
+            each selected level and number of visual tokens), `mean_tokens`, and for `answer` also
             `never_diverged`, `wrong_at_full` and `answers` (how often the model was asked).
     """
 
@@ -196,12 +195,12 @@ def select_by_answers(
     Args:
         rows: rows; a `shown_size` they may have is replaced.
         ladders: levels of each row, finest first.
-        answers: at least those that decide; others do no harm.
+        answers: at least the deciding ones; others are ignored.
         factor: pixels per side of one visual token.
-        same: what counts as the same answer.
+        same: the comparison of answers.
 
     Raises:
-        ValueError: an answer that is needed is missing; the row is named.
+        ValueError: a needed answer is missing; names the row.
     """
     levels, extras, asked = [], [], 0
     for row, sizes in zip(rows, ladders, strict=True):
@@ -233,7 +232,7 @@ def select_by_rule(
     factor: int,
     seed: int = 0,
 ) -> Selection:
-    """The paper's ablations, which ask the model nothing.
+    """The paper's ablations, which do not ask the model.
 
     Args:
         rows: rows; a `shown_size` they may have is replaced.
@@ -245,7 +244,7 @@ def select_by_rule(
     """
     levels = [len(sizes) - 1 for sizes in ladders]
     if method == "random":
-        # crc32, not hash(), and one generator per row: the same draw in every process, order and shard.
+        # crc32 (not hash()) and one generator per row: the same draw in every process, order and shard.
         levels = [
             int(np.random.default_rng([seed, zlib.crc32(row.id.encode())]).integers(len(sizes)))
             for row, sizes in zip(rows, ladders, strict=True)
@@ -279,5 +278,5 @@ def _selection(
 
 
 def _histogram(values: Sequence[int]) -> dict[str, int]:
-    """Value to how often, in order; texts as keys, because JSON has no others."""
+    """Counts by value, in order; keys are strings, as in JSON."""
     return {str(value): count for value, count in sorted(Counter(values).items())}
