@@ -268,7 +268,7 @@ def test_without_an_output_it_only_tells(photos, tmp_path, capsys):
         (["--parts", "train=0.5", "test=0.4"], "--parts must sum to 1, got 0.9"),
         (["--distance", "128"], "--distance must be 0 to 127, got 128"),
         (["--against", "rows.jsonl"], "rows.jsonl: every row is about a picture of rows.jsonl"),
-        (["--parts", "train=0.999", "test=0.001"], "test would be empty: the 10 rows are about 10 distinct pictures"),
+        (["--parts", "train=0.999", "test=0.001"], "test would be empty: the 10 rows are about 10 distinct"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(photos, tmp_path, monkeypatch, capsys, options, rule):

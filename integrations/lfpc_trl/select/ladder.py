@@ -77,7 +77,7 @@ class Ladder:
     def levels(self, pictures: Sequence[Size], *, factor: int, limit: int) -> tuple[Level, ...]:
         """The distinct levels of a row, finest first.
 
-        Budgets fall from the size of the largest picture; a smaller one shrinks once they fall below its size.
+        Budgets fall from the largest picture's size; a smaller one shrinks when they fall below its size.
 
         Args:
             pictures: (width, height) in pixels of each picture of the row.
