@@ -1,7 +1,7 @@
-"""Is this machine fit to train on? One line per thing that has to be right.
+"""Checks whether this machine can train, with one line per requirement.
 
-Beside the standard library only `versions` and our errors are imported, and torch is asked in a process of
-its own: whatever is missing or broken must end in a line, never in a traceback.
+Apart from the standard library only `versions` and our errors are imported, and torch is queried in a
+separate process: anything missing or broken must give a line, never a traceback.
 """
 
 import importlib.metadata
@@ -30,9 +30,9 @@ class Check(NamedTuple):
 
     Attributes:
         level: `problem` stops a training, `warning` may.
-        name: what was looked at.
-        text: what was found.
-        advice: what to do about it; empty where nothing is.
+        name: name of the check.
+        text: the result.
+        advice: how to fix it; empty if there is nothing to fix.
     """
 
     level: Level
@@ -43,7 +43,7 @@ class Check(NamedTuple):
 
 GIB = 1 << 30
 _WORK_GIB = 50
-"""A checkpoint of 3.75 billion parameters with the state of AdamW takes 45 GB."""
+"""A checkpoint of 3.75 billion parameters with AdamW state takes 45 GB."""
 
 _PROBE = """
 import json
@@ -62,9 +62,9 @@ print(json.dumps(found))
 
 
 def diagnose() -> list[Check]:
-    """Look at everything; takes seconds, changes nothing."""
+    """Run all checks; takes seconds, changes nothing."""
     checks: list[Check] = []
-    for name, look in (
+    for name, check in (
         ("python", _python),
         ("packages", _packages),
         ("requirements", _requirements),
@@ -75,15 +75,15 @@ def diagnose() -> list[Check]:
         ("compiled kernels", _kernel_cache),
         ("processes", _processes),
     ):
-        checks += _guarded(name, look)
+        checks += _guarded(name, check)
     return checks
 
 
-def _guarded(name: str, look: Callable[[], Iterator[Check]]) -> list[Check]:
+def _guarded(name: str, check: Callable[[], Iterator[Check]]) -> list[Check]:
     try:
-        return list(look())
-    except Exception as error:  # the report must come, whatever a strange machine answers
-        return [Check("warning", name, f"could not be looked at ({type(error).__name__}: {one_line(error)})")]
+        return list(check())
+    except Exception as error:  # a strange machine can raise anything, and the report must be complete
+        return [Check("warning", name, f"could not be checked ({type(error).__name__}: {one_line(error)})")]
 
 
 # --- versions ----------------------------------------------------------------------------------------
@@ -102,11 +102,11 @@ def _packages() -> Iterator[Check]:
 
 
 def check_version(package: Package, version: str | None) -> Check:
-    """What the matrix says about a version.
+    """Compare an installed version with the matrix.
 
     Args:
         package: a line of the matrix.
-        version: as installed; None where it is not.
+        version: the installed version; None if not installed.
     """
     if version is None and package.extra is None:
         return Check("ok", package.name, f"not installed ({package.note})")
@@ -122,14 +122,14 @@ def check_version(package: Package, version: str | None) -> Check:
     if package.tested and is_in(version, f">={package.tested[0]},<={package.tested[-1]}"):
         return Check("ok", package.name, version)
     tested = f"tested with {' to '.join(package.tested)}" if package.tested else "not tested yet"
-    # What nobody has tested is worth a line, but no reason to keep people from it.
+    # An untested version is worth a warning, but not an error.
     return Check("warning", package.name, f"{version}, {tested}")
 
 
 def _requirements() -> Iterator[Check]:
-    """What installed packages demand of each other, from their own metadata: pip does not look again."""
+    """Check what installed packages require of each other, which pip does not check again."""
     if importlib.util.find_spec("packaging") is None:
-        return  # comes with transformers: without it there is nothing to compare
+        return  # it comes with transformers: without that there is nothing to compare
     from packaging.requirements import Requirement
 
     names = {package.name for package in MATRIX} | {"torchvision"}
@@ -138,15 +138,15 @@ def _requirements() -> Iterator[Check]:
         for text in (importlib.metadata.requires(distribution(name)) or []) if _installed(name) else []:
             needed = Requirement(text)
             version = _installed(needed.name)
-            asked = needed.marker is None or any(
-                needed.marker.evaluate({"extra": x}) for x in ["", *optional]
+            applies = needed.marker is None or any(
+                needed.marker.evaluate({"extra": extra}) for extra in ["", *optional]
             )
-            if needed.name.lower() not in names or version is None or not asked:
+            if needed.name.lower() not in names or version is None or not applies:
                 continue
             if not needed.specifier.contains(version, prereleases=True):
-                wanted = f"{needed.name}{needed.specifier}"
-                text = f"{name} {_installed(name)} needs {wanted}, got {version}"
-                yield Check("problem", "requirements", text, f"pip install '{wanted}'")
+                required = f"{needed.name}{needed.specifier}"
+                text = f"{name} {_installed(name)} needs {required}, got {version}"
+                yield Check("problem", "requirements", text, f"pip install '{required}'")
 
 
 # --- the machine -------------------------------------------------------------------------------------
@@ -171,10 +171,10 @@ def _torchvision() -> Iterator[Check]:
     if done.returncode == 0:
         yield Check("ok", "torchvision", version)
         return
-    # transformers asks for the package, not whether it works, and then cannot load any Qwen-VL model.
+    # transformers checks only that the package exists, and with a broken one cannot load any Qwen-VL model.
     text = f"{version} cannot be imported ({_last_line(done.stderr)})"
     advice = "install the build for your torch"
-    if importlib.util.find_spec("vllm") is None:  # it cannot look at a model without
+    if importlib.util.find_spec("vllm") is None:  # vLLM cannot inspect models without torchvision
         advice = f"pip uninstall torchvision, or {advice}"
     yield Check("problem", "torchvision", text, advice)
 
@@ -186,25 +186,25 @@ def _gpu() -> Iterator[Check]:
     if done.returncode != 0:
         yield Check("problem", "torch", f"cannot be imported ({_last_line(done.stderr)})", "install it again")
         return
-    found = json.loads(done.stdout.strip().splitlines()[-1])
+    probe = json.loads(done.stdout.strip().splitlines()[-1])
     driver = _driver()
-    for index, (name, free, total, bf16) in enumerate(found["devices"]):
+    for index, (name, free, total, bf16) in enumerate(probe["devices"]):
         text = f"{name}, {total / GIB:.0f} GiB ({free / GIB:.0f} free), driver {driver or 'unknown'}"
         if bf16:
             yield Check("ok", f"gpu {index}", f"{text}, bf16")
         else:
             yield Check("warning", f"gpu {index}", f"{text}, no bf16", "training computes in float32 on it")
-    if not found["devices"] and driver is not None:
-        text = f"driver {driver}, but torch {found['version']} (CUDA {found['cuda'] or 'none'}) sees no GPU"
+    if not probe["devices"] and driver is not None:
+        text = f"driver {driver}, but torch {probe['version']} (CUDA {probe['cuda'] or 'none'}) sees no GPU"
         yield Check(
             "problem", "gpu", text, "install a torch build for your driver; check CUDA_VISIBLE_DEVICES"
         )
-    elif not found["devices"]:
+    elif not probe["devices"]:
         yield Check("warning", "gpu", "none", "enough for the demo and for checks, not for a real model")
 
 
 def _driver() -> str | None:
-    """The version of NVIDIA's driver, None without one."""
+    """The version of the NVIDIA driver, None without one."""
     if shutil.which("nvidia-smi") is None:
         return None
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
@@ -214,20 +214,20 @@ def _driver() -> str | None:
 
 def _disk() -> Iterator[Check]:
     home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
-    for name, path, wanted in (
+    for name, path, needed in (
         ("working directory", Path.cwd(), _WORK_GIB),
         ("Hugging Face cache", Path(os.environ.get("HF_HUB_CACHE", home / "hub")), 20),
         ("temporary files", Path(tempfile.gettempdir()), 2),
     ):
-        there = next(each for each in (path.absolute(), *path.absolute().parents) if each.exists())
-        free = shutil.disk_usage(there).free / GIB
+        existing = next(each for each in (path.absolute(), *path.absolute().parents) if each.exists())
+        free = shutil.disk_usage(existing).free / GIB
         text = f"{path}, {free:.0f} GiB free"
-        if not os.access(there, os.W_OK):
-            yield Check("problem", name, f"{text}, not writable", "choose another place")
+        if not os.access(existing, os.W_OK):
+            yield Check("problem", name, f"{text}, not writable", "choose another folder")
         elif free < 1:
-            yield Check("problem", name, text, "make room")
-        elif free < wanted:
-            yield Check("warning", name, text, f"{wanted} GiB are needed soon")
+            yield Check("problem", name, text, "free some space")
+        elif free < needed:
+            yield Check("warning", name, text, f"a training needs {needed} GiB")
         else:
             yield Check("ok", name, text)
 
@@ -245,36 +245,36 @@ def _fonts() -> Iterator[Check]:
 
 
 def _kernel_cache() -> Iterator[Check]:
-    """The core keeps kernels in the folder that numba is told, else in its source's, else in the user's."""
+    """The core caches kernels in NUMBA_CACHE_DIR, else in its source folder, else in the user's cache."""
     spec = importlib.util.find_spec("lfpc_rewards")
     source = Path(spec.origin).parent if spec is not None and spec.origin else None
-    told = os.environ.get("NUMBA_CACHE_DIR")
-    places = [Path(told)] if told else []
-    places += [source / "__pycache__"] if source else []
-    places.append(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lfpc_rewards")
-    usable = next((place for place in places if _can_write(place)), None)
+    configured = os.environ.get("NUMBA_CACHE_DIR")
+    folders = [Path(configured)] if configured else []
+    folders += [source / "__pycache__"] if source else []
+    folders.append(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lfpc_rewards")
+    usable = next((folder for folder in folders if _can_write(folder)), None)
     if usable is None:
-        advice = "set NUMBA_CACHE_DIR to a folder that can be written"
-        yield Check("warning", "compiled kernels", "kept nowhere, every process compiles for seconds", advice)
-    elif told and usable != Path(told):
+        advice = "set NUMBA_CACHE_DIR to a writable folder"
+        yield Check("warning", "compiled kernels", "not cached, every process compiles for seconds", advice)
+    elif configured and usable != Path(configured):
         yield Check(
-            "warning", "compiled kernels", f"NUMBA_CACHE_DIR={told} cannot be written", f"uses {usable}"
+            "warning", "compiled kernels", f"NUMBA_CACHE_DIR={configured} is not writable", f"uses {usable}"
         )
     else:
-        yield Check("ok", "compiled kernels", f"kept in {usable}")
+        yield Check("ok", "compiled kernels", f"cached in {usable}")
 
 
 def _can_write(folder: Path) -> bool:
-    there = next((each for each in (folder.absolute(), *folder.absolute().parents) if each.exists()), None)
-    return there is not None and there.is_dir() and os.access(there, os.W_OK)
+    existing = next((each for each in (folder.absolute(), *folder.absolute().parents) if each.exists()), None)
+    return existing is not None and existing.is_dir() and os.access(existing, os.W_OK)
 
 
 def _processes() -> Iterator[Check]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    told = os.environ.get("OMP_NUM_THREADS")
+    threads = os.environ.get("OMP_NUM_THREADS")
     start = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
-    text = f"{cores} cores, OMP_NUM_THREADS={told or 'unset'}, new processes by {start}"
-    if told is not None and (not told.isdigit() or not 1 <= int(told) <= cores):
+    text = f"{cores} cores, OMP_NUM_THREADS={threads or 'unset'}, new processes by {start}"
+    if threads is not None and (not threads.isdigit() or not 1 <= int(threads) <= cores):
         advice = f"set OMP_NUM_THREADS to a number from 1 to {cores}"
         yield Check("warning", "processes", text, advice)
     else:

@@ -1,4 +1,4 @@
-"""Errors that are meant for the person who runs a command, not for a traceback."""
+"""Errors shown to the user of a command as one line, without a traceback."""
 
 import difflib
 import platform
@@ -7,46 +7,46 @@ import shutil
 from pathlib import Path
 
 CPU_TORCH = (
-    "without a GPU, install PyTorch's CPU build first, see pytorch.org/get-started: the other one is 6 GB"
+    "without a GPU, install PyTorch's CPU build first, see pytorch.org/get-started: the CUDA build is 6 GB"
 )
 
 
 class UserError(Exception):
-    """Something the user can put right: one clear line. The command line prints it and exits with 2."""
+    """Something the user can fix: one clear line. The command line prints it and exits with 2."""
 
 
 class DataError(UserError):
-    """A row or a picture is not usable: the line names the file, the row and the rule."""
+    """A row or a picture cannot be used: the line names the file, the row and the rule."""
 
 
 class InterruptedRun(Exception):  # noqa: N818 - not an error
-    """Ctrl-C in a run: the text says what is safe and how to go on."""
+    """Ctrl-C in a run: the text says what is saved and how to resume."""
 
 
-_LONGEST = 160
-"""Characters of another library's error that are read; some list every class they know. Our choice."""
-_SENTENCE = re.compile(rf".{{20,{_LONGEST}}}?[.!?](?=\s)")
+_MAX_LENGTH = 160
+"""Most characters shown of another library's error; some list every known class. Our choice."""
+_SENTENCE = re.compile(rf".{{20,{_MAX_LENGTH}}}?[.!?](?=\s)")
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text as a short sentence, its class where it has none."""
+    """The first line of an error's text, shortened; its class name if it has no text."""
     return _cut((str(error).strip().splitlines() or [type(error).__name__])[0])
 
 
 def one_line(error: BaseException) -> str:
-    """An error's text without line breaks, cut to a short sentence; its class where it has none."""
+    """An error's text without line breaks, shortened; its class name if it has no text."""
     return _cut(" ".join(str(error).split()) or type(error).__name__)
 
 
 def _cut(text: str) -> str:
-    if len(text) <= _LONGEST:
+    if len(text) <= _MAX_LENGTH:
         return text
     sentence = _SENTENCE.match(text)
-    return sentence[0] if sentence else text[: _LONGEST - 3] + "..."
+    return sentence[0] if sentence else text[: _MAX_LENGTH - 3] + "..."
 
 
 def did_you_mean(path: Path) -> str:
-    """The end of an error about a path that is not there: the name beside it that was probably meant."""
+    """The end of an error about a missing path: a similar name in its folder, if there is one."""
     try:
         names = [each.name for each in path.parent.iterdir()]
     except OSError:
@@ -56,18 +56,18 @@ def did_you_mean(path: Path) -> str:
 
 
 def not_found(path: Path, what: str = "file") -> UserError:
-    """An error for a path that is not there, or is something else."""
+    """The error for a path that does not exist or is of another kind."""
     if path.exists():
         return DataError(f"{path}: not a {what}")
     return DataError(f"{path}: no such {what}{did_you_mean(path)}")
 
 
 def how_to_install(extra: str = "") -> str:
-    """What installs the package with an extra: it is on no index, so pip needs the folder of the clone."""
+    """How to install the package with an extra, from the clone's folder, since it is not on an index."""
     what = f"'.[{extra}]'" if extra else "."
     return f"in the folder of your clone: pip install {what}"
 
 
 def brings_cuda() -> bool:
-    """Whether pip's torch brings gigabytes of CUDA to a machine without a GPU that it could use."""
+    """Whether pip would install torch with gigabytes of CUDA on a machine without an NVIDIA GPU."""
     return platform.system() == "Linux" and shutil.which("nvidia-smi") is None

@@ -1,9 +1,9 @@
-"""Final files: whole under their name, or not there at all.
+"""Atomic output files: complete under their name, or not there at all.
 
-A kill or a full disk in the middle of writing must not leave half a file that the next command takes for a
-whole one. So what is written goes to a file beside it, which gets the name when it is on the disk. The
-commands refuse an output that exists already; what a killed one leaves has another name, and the next one
-writes over it.
+A kill or a full disk during writing must not leave a partial file that the next command takes for a complete
+one. So everything is written to a temporary file in the same folder, which is renamed once it is on disk. The
+commands refuse existing output; the leftovers of a killed command have another name, and the next command
+overwrites them.
 """
 
 import contextlib
@@ -17,22 +17,22 @@ from lfpc_trl.errors import UserError
 
 
 def draft_of(path: Path) -> Path:
-    """Where a file is written before it gets its name: beside it, hidden, always the same."""
+    """The temporary path of a file: hidden, in the same folder, always the same."""
     return path.with_name(f".{path.name}.tmp")
 
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A path to write to, which takes the name `path` when the block ends without an error.
+    """Yield a temporary path to write to, and rename it to `path` when the block ends without an error.
 
-    The block should do nothing but write. If it fails, the draft is removed and an older file of the name
-    stays as it was.
+    The block should do nothing but write. If it fails, the temporary file is removed and an existing file at
+    `path` is unchanged.
 
     Args:
-        path: of the file; its folder must be there.
+        path: the file; its folder must exist.
 
     Raises:
-        UserError: the file cannot be written, such as on a full disk.
+        UserError: the file cannot be written, for example on a full disk.
     """
     draft = draft_of(path)
     try:
@@ -48,26 +48,26 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text as UTF-8, or leave the file that is there. Half a surrogate pair becomes a question mark.
+    """Write a text file atomically as UTF-8. Lone surrogates become question marks.
 
     Args:
-        path: of the file; its folder must be there.
-        text: what it is to hold.
+        path: the file; its folder must exist.
+        text: the content.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the file cannot be written; an existing file is unchanged.
     """
     with whole_file(path) as draft:
         draft.write_text(text, encoding="utf-8", errors="replace")
 
 
 def publish(draft: Path, path: Path) -> None:
-    """Give a written file its name once its bytes are on the disk; both lie in one folder.
+    """Sync a written file and rename it to `path`, in the same folder.
 
     Raises:
-        OSError: the disk has no room, or the name cannot be given.
+        OSError: the disk is full, or the file cannot be renamed.
     """
-    # Some file systems put the name on the disk before the bytes: a power cut would leave an empty file.
+    # Some file systems write the name to disk before the bytes: a power failure would leave an empty file.
     with draft.open("rb+") as file:
         os.fsync(file.fileno())
     draft.replace(path)
@@ -75,7 +75,7 @@ def publish(draft: Path, path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """The name of a file is on the disk only when its folder is; Windows has no such call."""
+    """Sync a folder, without which a new file name may not be on disk; Windows has no such call."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -84,19 +84,19 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-# --- what a killed process leaves --------------------------------------------------------------------
+# --- leftovers of killed processes -------------------------------------------------------------------
 
 
 def scratch_prefix(name: str) -> str:
-    """How temporary files of this process begin: they tell whose they are, for `clear_scratch`."""
+    """The prefix of this process's temporary files, which identifies it for `clear_scratch`."""
     return f".{name}-{socket.gethostname()}-{os.getpid()}-"
 
 
 def clear_scratch(folder: Path, name: str) -> None:
-    """Remove the temporary files and folders that processes of this machine left when they were killed.
+    """Remove temporary files and folders that killed processes of this machine left behind.
 
     Args:
-        folder: where they lie.
+        folder: the folder that holds them.
         name: as in `scratch_prefix`.
     """
     for path in folder.glob(f".{name}-*"):
@@ -110,7 +110,7 @@ def clear_scratch(folder: Path, name: str) -> None:
 
 
 def _runs(process: int) -> bool:
-    """Whether a process of this machine still runs; where that cannot be asked, it does."""
+    """Whether a process of this machine is still running; assumed true if that cannot be checked."""
     if os.name != "posix":
         return True
     try:

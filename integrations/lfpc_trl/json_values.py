@@ -1,7 +1,7 @@
-"""JSON from files of others, and values that can be written as JSON.
+"""Reading untrusted JSON, and checking that values can be written as JSON.
 
-JSON allows what neither a file in UTF-8 nor a model can take: half a surrogate pair, and brackets nested
-until the stack of the interpreter is full. Both are found when something is read, not when it is written.
+JSON allows lone surrogates, which neither UTF-8 files nor models accept, and nesting deep enough to overflow
+the interpreter's stack. Both are detected on reading, not on writing.
 """
 
 import json
@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 MAX_DEPTH = 64
-"""Brackets inside each other. Our choice: a row with several regions has 4, and whoever walks through values
-calls himself once per bracket."""
+"""Maximum nesting depth. Our choice: a row with several regions has 4, and functions that walk through values
+recurse once per level."""
 _NESTED = (dict, list, tuple)
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value in a JSON text.
+    """Parse a JSON text.
 
     Raises:
-        ValueError: it is no JSON, no UTF-8, or nested deeper than `MAX_DEPTH`.
+        ValueError: it is not JSON, not UTF-8, or nested deeper than `MAX_DEPTH`.
     """
     try:
         value = json.loads(text)
@@ -31,11 +31,11 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file.
+    """Parse a JSON file.
 
     Raises:
-        OSError: it is not there or cannot be read.
-        ValueError: as `parse_json`, or it is no regular file: reading a pipe or a device may never end.
+        OSError: it does not exist or cannot be read.
+        ValueError: as in `parse_json`, or not a regular file: reading a pipe or a device may never end.
     """
     if path.exists() and not path.is_file():
         raise ValueError("not a regular file")
@@ -57,7 +57,7 @@ def _inside(value: Any) -> Iterable[Any]:
 
 
 def not_plain(value: Any) -> str | None:
-    """Why a value cannot be kept as JSON, in words that go on from "must be"; None if it can."""
+    """Why a value cannot be stored as JSON, worded to follow "must be"; None if it can."""
     if is_deep(value):
         return f"nested at most {MAX_DEPTH} deep"
     return _not_plain(value)
@@ -65,7 +65,7 @@ def not_plain(value: Any) -> str | None:
 
 def _not_plain(value: Any) -> str | None:
     if isinstance(value, str):
-        return None if _is_whole(value) else "text without halves of surrogate pairs"
+        return None if _is_encodable(value) else "text without lone surrogates"
     if value is None or isinstance(value, bool | int | float):
         return None
     if isinstance(value, dict):
@@ -78,7 +78,7 @@ def _not_plain(value: Any) -> str | None:
     return "plain JSON (texts, numbers, lists, objects)"
 
 
-def _is_whole(text: str) -> bool:
+def _is_encodable(text: str) -> bool:
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -87,7 +87,7 @@ def _is_whole(text: str) -> bool:
 
 
 def json_line(record: Mapping[str, Any]) -> bytes:
-    """A record as one line in UTF-8; half a surrogate pair stays as its escape, which every reader knows."""
+    """A record as one line of UTF-8; lone surrogates stay escaped, which every JSON reader understands."""
     try:
         text = json.dumps(record, ensure_ascii=False).encode()
     except UnicodeEncodeError:

@@ -1,6 +1,6 @@
-"""Functions of the user's own, named as "module:function" or "file.py:function".
+"""The user's own functions, named as "module:function" or "file.py:function".
 
-Such code is run with all that this process may do, so it is run only where a person has named it.
+Such code runs with all permissions of this process, so it is loaded only if the user has named it.
 """
 
 import hashlib
@@ -18,13 +18,13 @@ from lfpc_trl.errors import UserError, one_line
 
 @dataclass(frozen=True)
 class OwnCode:
-    """A function of the user's.
+    """A function of the user.
 
     Attributes:
         name: as the user wrote it.
         function: the function.
-        file: the file that holds it.
-        sha256: of that file.
+        file: the file that defines it.
+        sha256: digest of that file.
     """
 
     name: str
@@ -39,21 +39,21 @@ class OwnCode:
 
 
 def load_code(name: str, option: str) -> OwnCode:
-    """The function of that name. A module is looked for where Python looks, then in the current folder.
+    """Load a function. Modules are searched on Python's path, then in the current folder.
 
     Args:
         name: "module:function", or "file.py:function" with a path.
-        option: what the user wrote it behind, for errors.
+        option: the option or setting that names it, for errors.
 
     Raises:
-        UserError: there is no such module or function, or its file raises.
+        UserError: no such module or function, or its file raises.
     """
     place, colon, function = name.rpartition(":")
     if not colon or not place or not function.isidentifier():
         raise UserError(f"{option} must be module:function or file.py:function, got {name!r}")
     try:
         module = _file(Path(place)) if place.endswith(".py") else _module(place)
-    except Exception as error:  # whatever the user's file raises is the user's to mend
+    except Exception as error:  # the user's file can raise anything, and the user has to fix it
         raise UserError(
             f"{option} {name}: cannot be imported ({type(error).__name__}: {one_line(error)})"
         ) from error
@@ -70,7 +70,7 @@ def load_code(name: str, option: str) -> OwnCode:
 def _module(name: str) -> Any:
     here = str(Path.cwd())
     if here not in sys.path:
-        sys.path.append(here)  # last, so that no file of the folder takes the place of a package
+        sys.path.append(here)  # last, so that no file in the folder shadows a package
     return importlib.import_module(name)
 
 

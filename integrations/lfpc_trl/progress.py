@@ -1,4 +1,4 @@
-"""How far long work is and how long it will take, for people."""
+"""Progress of long jobs: a status line with speed and remaining time."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ _TERMINAL_SECONDS = 0.2
 
 
 def duration(seconds: float) -> str:
-    """A time as people say it.
+    """Format a duration.
 
     Example:
         >>> [duration(seconds) for seconds in (42, 160, 4000, 100_000)]
@@ -25,29 +25,29 @@ def duration(seconds: float) -> str:
 
 
 _QUIET = "LFPC_QUIET"
-"""Set in the environment, so that the processes that a command starts are quiet, too."""
+"""An environment variable, so that processes started by a command are quiet, too."""
 
 
 def is_quiet() -> bool:
-    """Whether nobody wants to be told how far work is."""
+    """Whether progress lines are off."""
     return _QUIET in os.environ
 
 
 @contextlib.contextmanager
-def quiet(wanted: bool) -> Iterator[None]:
-    """Tell nothing of how far work is, if that is wanted."""
+def quiet(enabled: bool) -> Iterator[None]:
+    """Turn progress lines off, if `enabled`."""
     before = os.environ.get(_QUIET)
-    if wanted:
+    if enabled:
         os.environ[_QUIET] = "1"
     try:
         yield
     finally:
-        if wanted and before is None:
+        if enabled and before is None:
             os.environ.pop(_QUIET, None)
 
 
 def rate(steps: int, seconds: float) -> str:
-    """A speed as people say it.
+    """Format a speed.
 
     Example:
         >>> rate(25, 10.0), rate(3, 90.0)
@@ -58,15 +58,15 @@ def rate(steps: int, seconds: float) -> str:
 
 
 class Progress:
-    """A line that is rewritten in a terminal; elsewhere, such as in a log file, a new line now and then.
+    """A status line, rewritten in a terminal; elsewhere, such as in a log file, a new line now and then.
 
-    It says how far the work is, how fast it goes and how long it will take; with `--quiet` nothing.
+    It shows progress, speed and remaining time; with `--quiet` nothing.
 
     Args:
-        total: steps of the whole work; None where it is not known.
-        done: steps that were done before; they say nothing about the speed.
-        stream: where to; standard error unless given.
-        clock: seconds, for tests.
+        total: steps of the whole job; None if unknown.
+        done: steps already done at the start; they do not count for the speed.
+        stream: the output; default: standard error.
+        clock: returns seconds, for tests.
     """
 
     def __init__(
@@ -85,11 +85,11 @@ class Progress:
         self._width = 0
 
     def begin(self) -> None:
-        """The work begins now; the start of an engine, which came before, tells nothing of its speed."""
+        """Restart the clock: time before it, such as the start of an engine, does not count."""
         self._start = self._clock()
 
     def show(self, done: int, text: str) -> None:
-        """Say `text`, speed and the time that is left, unless the last line is fresh and more is to come."""
+        """Print `text`, speed and remaining time, unless the last line is recent and the work is not done."""
         if is_quiet():
             return
         now = self._clock()
@@ -112,6 +112,6 @@ class Progress:
             print(text, file=self._stream, flush=True)
 
     def end(self) -> None:
-        """The work is over, which only a known total says by itself."""
+        """End the status line; needed only if the total is unknown."""
         if self._terminal and self._total is None and self._width:
             print(file=self._stream, flush=True)

@@ -1,6 +1,6 @@
-"""Which versions of other packages are let in, and with which the whole test suite has passed.
+"""Supported versions of other packages, and the versions with which the whole test suite has passed.
 
-Only the standard library is imported: `lfpc doctor` asks here on machines where nothing is installed yet.
+Only the standard library is imported, since `lfpc doctor` runs on machines where nothing is installed yet.
 """
 
 import importlib.metadata
@@ -19,12 +19,12 @@ class Package(NamedTuple):
     """A line of the version matrix.
 
     Attributes:
-        name: of the distribution.
-        extra: the extra that installs it; empty for the core, None for what only some need.
-        supported: the versions that are let in, as pip writes them.
-        tested: oldest and newest version with which the whole test suite has passed; one where both are the
-            same; empty for none.
-        note: what to know before it is installed.
+        name: name of the distribution.
+        extra: the extra that installs it; empty for the core, None for optional packages.
+        supported: the supported versions, in pip's syntax.
+        tested: oldest and newest version with which the whole test suite has passed; only one if they are the
+            same; empty if none.
+        note: what to know before installing it.
     """
 
     name: str
@@ -35,11 +35,11 @@ class Package(NamedTuple):
 
 
 def range_tested(tested: Mapping[str, Mapping[str, str]], name: str) -> tuple[str, ...]:
-    """Oldest and newest tested version of a package, one where both are the same, empty for none.
+    """Oldest and newest tested version of a package; only one if they are the same, empty if none.
 
     Args:
         tested: the content of `TESTED_FILE`.
-        name: of the package.
+        name: name of the package.
     """
     if name not in tested:
         return ()
@@ -97,7 +97,7 @@ def distribution(package: str) -> str:
 
 
 def installed(package: str) -> str | None:
-    """The version that is installed, None where the package is not.
+    """The installed version, None if the package is not installed.
 
     Args:
         package: as the matrix names it.
@@ -113,7 +113,7 @@ def _version(name: str) -> str | None:
 
 
 def is_in(version: str, supported: str) -> bool:
-    """Whether a version meets a list such as ">=5.15,<5.25"; what follows its numbers does not count.
+    """Whether a version meets conditions such as ">=5.15,<5.25"; a suffix after its numbers is ignored.
 
     Args:
         version: such as "2.13.0+cpu".
@@ -124,18 +124,18 @@ def is_in(version: str, supported: str) -> bool:
 
 def _meets(version: str, condition: str) -> bool:
     operator = condition.rstrip("0123456789. ")
-    ours, theirs = numbers(version), numbers(condition.removeprefix(operator))
-    return {">=": ours >= theirs, "<=": ours <= theirs, "<": ours < theirs, "==": ours == theirs}[operator]
+    left, right = numbers(version), numbers(condition.removeprefix(operator))
+    return {">=": left >= right, "<=": left <= right, "<": left < right, "==": left == right}[operator]
 
 
 def numbers(version: str) -> tuple[int, ...]:
-    """The release as numbers, without zeros at its end: 1.10 and 1.10.0 are one version.
+    """The release as numbers without trailing zeros: 1.10 and 1.10.0 are the same version.
 
     Args:
         version: such as "2.13.0+cpu".
     """
     release = re.match(r"\d+(?:\.\d+)*", version)
-    found = [int(part) for part in release.group().split(".")] if release else []
-    while found and found[-1] == 0:
-        found.pop()
-    return tuple(found)
+    parts = [int(part) for part in release.group().split(".")] if release else []
+    while parts and parts[-1] == 0:
+        parts.pop()
+    return tuple(parts)

@@ -208,7 +208,7 @@ def test_a_kernel_cache_that_cannot_be_written_is_named(monkeypatch, tmp_path):
     [check] = doctor._kernel_cache()
     assert check.level == "warning"
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "new"))
-    assert list(doctor._kernel_cache()) == [Check("ok", "compiled kernels", f"kept in {tmp_path / 'new'}")]
+    assert list(doctor._kernel_cache()) == [Check("ok", "compiled kernels", f"cached in {tmp_path / 'new'}")]
 
 
 def test_the_kernel_cache_is_looked_for_where_the_core_keeps_it(monkeypatch, tmp_path):
@@ -235,7 +235,7 @@ def test_a_check_that_fails_is_a_line(monkeypatch):
 
     monkeypatch.setattr(doctor, "_disk", fail)
     assert by_name(diagnose())["disk"] == Check(
-        "warning", "disk", "could not be looked at (PermissionError: no entry)"
+        "warning", "disk", "could not be checked (PermissionError: no entry)"
     )
 
 

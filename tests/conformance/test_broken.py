@@ -50,10 +50,10 @@ def test_weights_that_are_missing_misshapen_or_left_over_are_named(folder):
     level, text = problems(folder)["weights"]
     assert level == "problem"
     assert f"{gone} is missing" in text
-    assert f"{bent} has the shape (31,), the config asks for (32,)" in text
+    assert f"{bent} has shape (31,), but the config requires (32,)" in text
     stored[gone], stored[bent] = torch.zeros(32, 32), torch.zeros(32)
     save_file(stored | {"surplus": torch.zeros(1)}, path, metadata={"format": "pt"})
-    assert problems(folder) == {"weights": ("warning", "surplus is left over")}
+    assert problems(folder) == {"weights": ("warning", "surplus is unexpected")}
 
 
 def test_a_template_whose_calls_nobody_reads_is_a_problem_of_the_processor(folder):
@@ -62,7 +62,7 @@ def test_a_template_whose_calls_nobody_reads_is_a_problem_of_the_processor(folde
     found = problems(folder)
     assert found["processor"][0] == "problem"
     assert "tool calls of its chat template cannot be parsed" in found["processor"][1]
-    assert found["calls"] == ("not looked at", "needs processor")
+    assert found["calls"] == ("skipped", "needs processor")
 
 
 TEXT_ALONE = (
@@ -71,12 +71,12 @@ TEXT_ALONE = (
 )
 TEMPLATES = [  # what it lacks, and the change of a sound template that takes it
     (
-        "it drops the pictures of tools",
+        "it drops the pictures in tool messages",
         ("<tool_response>{{ show(message.content) }}", TEXT_ALONE),
     ),
-    ("its turns end with none of the tokens", ("<|im_end|>{% endgeneration %}", "{% endgeneration %}")),
+    ("its turns do not end with a token", ("<|im_end|>{% endgeneration %}", "{% endgeneration %}")),
     (
-        "it renders earlier turns otherwise",
+        "it renders earlier turns differently",
         ("<tool_call>{{ call", "{{ messages | length }}<tool_call>{{ call"),
     ),
 ]
@@ -88,7 +88,7 @@ def test_a_template_that_does_not_do_is_replaced_and_the_reason_told(folder, lac
     assert changed != tiny.COMPACT
     (folder / "chat_template.jinja").write_text(changed)
     text = next(verdict.text for verdict in examine(folder) if verdict.name == "chat template")
-    assert text.startswith(f"ours; of the checkpoint's own: {lacks}")
+    assert text.startswith(f"ours; the checkpoint's own does not work: {lacks}")
 
 
 def test_a_parser_of_its_own_that_runs_what_was_only_thought_is_found(folder):
@@ -127,7 +127,7 @@ def test_another_kind_of_model_ends_after_the_first_line(folder):
     first, *others = examine(folder)
     assert (first.name, first.level) == ("family", "problem")
     assert "TRL 1.16 trains it until the first rollout calls the tool and then fails" in first.text
-    assert {verdict.level for verdict in others} == {"not looked at"}
+    assert {verdict.level for verdict in others} == {"skipped"}
     assert len(others) == len(CHECKS) - 1
 
 
@@ -135,7 +135,10 @@ def test_the_command_prints_a_line_per_check_and_ends_with_the_problems(folder, 
     (folder / "config.json").write_text(json.dumps({"model_type": "gemma4"}))
     assert cli.main(["doctor", "--model", str(folder)]) == 2
     told = capsys.readouterr()
-    assert [line.split()[0] for line in told.out.splitlines()] == ["problem", *["not"] * (len(CHECKS) - 1)]
+    assert [line.split()[0] for line in told.out.splitlines()] == [
+        "problem",
+        *["skipped"] * (len(CHECKS) - 1),
+    ]
     assert f"{folder} has problems: family" in told.err
     assert cli.main(["doctor", "--model", str(folder), "--json"]) == 2
     assert [each["name"] for each in json.loads(capsys.readouterr().out)] == list(CHECKS)

@@ -60,7 +60,7 @@ def test_our_template_does_for_every_family(model_type, tmp_path):
     """A directory whose own has no tools."""
     bare = "{% for message in messages %}{{ message.content }}{% endfor %}"
     processor = load_processor(tiny.make_model(tmp_path, model_type, chat_template=bare))
-    assert processor.own_template_lacks == "it renders no tool calls, or not their answers"
+    assert processor.own_template_lacks == "it does not render tool calls or their results"
     kept = load_processor(save(processor, tmp_path))
     assert kept.own_template_lacks is None
     assert kept.chat_template == processor.chat_template
@@ -164,11 +164,11 @@ def test_a_recipe_without_targets_takes_those_of_the_family():
 
 def test_a_frame_that_is_not_known_must_be_said():
     family = family_named("qwen4_exp")
-    with pytest.raises(UserError, match="Qwen4-Exp does not say in which frame its boxes count: set frame"):
+    with pytest.raises(UserError, match="Qwen4-Exp does not document the frame of its boxes: set frame"):
         family.frame_as()
     assert family.frame_as("relative_1000") is Frame.RELATIVE_1000
     assert family_named("qwen3_vl").frame_as() is Frame.RELATIVE_1000
-    with pytest.raises(UserError, match="frame is shown, but Qwen3-VL counts in relative_1000"):
+    with pytest.raises(UserError, match="frame is shown, but Qwen3-VL writes boxes in relative_1000"):
         family_named("qwen3_vl").frame_as("shown")
 
 
@@ -184,7 +184,7 @@ def test_every_other_family_is_told_what_it_lacks(model_type, tmp_path):
     assert f"model_type {model_type!r} is not supported: {refused.what_is_missing(model_type)}" in text
     assert len(refused.what_is_missing(model_type).split()) > 8
     *names, last = (family.name for family in FAMILIES)
-    assert text.endswith(f"Supported are {', '.join(names)} and {last}")
+    assert text.endswith(f"Supported families: {', '.join(names)} and {last}")
 
 
 def test_gemma_4_shows_every_picture_at_one_budget():
@@ -195,7 +195,7 @@ def test_gemma_4_shows_every_picture_at_one_budget():
         for size in ((96, 96), (480, 480), (1920, 1920))
     ]
     assert counts == [256, 256, 256]
-    assert "scaled up or down to one budget" in refused.MISSING["gemma4"]
+    assert "scales every picture up or down to one budget" in refused.MISSING["gemma4"]
 
 
 def test_no_family_is_both_supported_and_refused():

@@ -42,17 +42,17 @@ BAD = [  # id, the record, what the line says
     (
         "half a surrogate pair",
         GOOD | {"question": "\ud83d?"},
-        "question cannot be written down, it must be text without halves of surrog",
+        "question cannot be written down, it must be text without lone surrog",
     ),
     (
         "half a pair among answers",
         GOOD | {"answer": ["A", "\udc00"]},
-        "answer cannot be written down, it must be text without halves of",
+        "answer cannot be written down, it must be text without lone",
     ),
     (
         "half a pair carried along",
         GOOD | {"x_note": {"a": "\ud83d"}},
-        "x_note cannot be written down, it must be text without halves of",
+        "x_note cannot be written down, it must be text without lone",
     ),
     ("half a pair in a name", GOOD | {"x_\ud83d": 1}, r"name of a column must be .*, got 'x_.ud83d'"),
     (

@@ -327,7 +327,7 @@ def test_other_settings_are_refused_by_name(work, whole, capsys, options, messag
     shutil.copytree(whole.work.output, work.output)
     assert evaluate(work, *options) == 2
     error = capsys.readouterr().err
-    assert "1-of-1.jsonl: was written by another run" in error
+    assert "1-of-1.jsonl: was written by a run with other settings" in error
     assert message in error
 
 
@@ -338,7 +338,7 @@ def test_another_model_is_refused(work, whole, tmp_path, capsys):
     weights[len(weights) // 2] ^= 1
     (work.model / "model.safetensors").write_bytes(weights)
     assert evaluate(work) == 2
-    assert "was written by another run, model was " in capsys.readouterr().err
+    assert "was written by a run with other settings, model was " in capsys.readouterr().err
 
 
 # --- divided -----------------------------------------------------------------------------------------

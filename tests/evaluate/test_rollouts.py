@@ -197,9 +197,12 @@ def test_given_first_turns_are_not_generated_again(processor, rows, settings):
         ({"batch_size": 0}, "at least 1"),
         ({"temperature": -1.0}, "temperature at least 0"),
         ({"first_turns": []}, "first_turns must have one entry per row, got 0 for 9"),
-        ({"pictures": [], "tools": False}, "one entry per row, no tool and no prompt, got 0 for 9"),
-        ({"pictures": [None] * 9}, "one entry per row, no tool and no prompt, got 9 for 9"),
-        ({"pictures": [None] * 9, "prompt": list}, "one entry per row, no tool and no prompt, got 9 for 9"),
+        ({"pictures": [], "tools": False}, "one entry per row, without a tool or prompt, got 0 for 9"),
+        ({"pictures": [None] * 9}, "one entry per row, without a tool or prompt, got 9 for 9"),
+        (
+            {"pictures": [None] * 9, "prompt": list},
+            "one entry per row, without a tool or prompt, got 9 for 9",
+        ),
     ],
 )
 def test_settings_out_of_range_are_named(processor, rows, settings, options, message):

@@ -58,7 +58,9 @@ def test_another_header_is_refused_by_name(tmp_path, header, message):
     path = tmp_path / "a.jsonl"
     before = write(path, RECORDS)
     for open_it in (read_journal, Journal):
-        with pytest.raises(UserError, match=rf"a\.jsonl: was written by another run, {message}"):
+        with pytest.raises(
+            UserError, match=rf"a\.jsonl: was written by a run with other settings, {message}"
+        ):
             open_it(path, header)
     assert path.read_bytes() == before
     write(path, [])  # the refused one has let go of the file

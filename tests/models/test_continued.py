@@ -94,7 +94,7 @@ class Tiny:
 
     def from_nothing(self, conversations, seed=0):
         generation = self.generation()
-        generation._keeps = False
+        generation._can_cache = False
         return self.turns(generation, conversations, seed)
 
     def assert_same(self, generation, conversations, seed=0):

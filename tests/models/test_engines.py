@@ -246,7 +246,7 @@ def test_limits_hold_the_largest_prompt_and_not_much_more(processor, rows):
     assert limits.tokens < len(ids) + 400
 
 
-VERSIONS = [(None, "vllm not installed"), ("0.21.9", "vllm must be >=0.22.0,<0.34, got 0.21.9")]
+VERSIONS = [(None, "vllm is not installed"), ("0.21.9", "vllm must be >=0.22.0,<0.34, got 0.21.9")]
 VERSIONS += [("0.34.0", "got 0.34.0")]
 
 
@@ -321,7 +321,7 @@ def test_an_engine_that_cannot_start_is_one_line_with_a_file(
         VllmEngine(broken, processor, LIMITS)
     [log] = tmp_path.glob("vllm-*.log")
     assert "\n" not in str(told.value)
-    assert str(told.value).endswith(f"; the whole traceback is in {log}")
+    assert str(told.value).endswith(f"; the full traceback is in {log}")
     assert "in __init__" in log.read_text()
 
 

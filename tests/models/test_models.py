@@ -52,7 +52,7 @@ def test_the_family_names_the_frame_and_the_token_side(model_dir, processor, fam
         ("{", "config.json: not readable"),
         (
             '{"model_type": "llama"}',
-            "model_type 'llama' is not supported: transformers has no model of that type",
+            "model_type 'llama' is not supported: transformers has no image-text-to-text model of that type",
         ),
         ("[]", "model_type None is not supported"),
     ],
@@ -139,7 +139,9 @@ def test_a_config_that_names_a_kernel_of_the_hub_is_refused(model_dir, tmp_path,
     shutil.copytree(model_dir, tmp_path, dirs_exist_ok=True)
     path = tmp_path / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
-    with pytest.raises(UserError, match=r"config\.json: attn_implementation names a kernel of the Hub"):
+    with pytest.raises(
+        UserError, match=r"config\.json: attn_implementation must not name a kernel on the Hub"
+    ):
         weights.load_model(tmp_path)
 
 

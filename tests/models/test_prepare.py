@@ -253,7 +253,7 @@ def test_a_copy_that_loads_otherwise_is_not_delivered(source, tmp_path, monkeypa
         write(model_dir, folder, {name: text for name, text in contents.items() if name != file}, *options)
 
     monkeypatch.setattr(prepare, "_write", write_without)
-    with pytest.raises(RuntimeError, match="loads with other behaviour"):
+    with pytest.raises(RuntimeError, match="does not load as written"):
         prepare.prepare_model(source, tmp_path / "out")
     assert names_in(tmp_path) == []
 
@@ -265,7 +265,7 @@ def test_the_command_says_what_changed(source, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     command.main(["--model", str(source), "--output", str(tmp_path / "out")])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "chat_template.jinja: ours, which speaks tools"
+    assert lines[0] == "chat_template.jinja: our template, which supports tools"
     assert any("repetition_penalty 1.05 -> 1.0" in line for line in lines)
     assert any("min_pixels 3136 -> " in line for line in lines)
     assert lines[-1] == f"prepared model: {tmp_path / 'out'}"
@@ -305,9 +305,9 @@ def test_code_of_a_checkpoint_stays_behind_and_is_named(hostile, tmp_path):
     for path in (tmp_path / "out").glob("*.json"):
         assert "auto_map" not in path.read_text(), path.name
     said = {change.file: change.what for change in changes}
-    assert said["modeling_evil.py"] == "left out, code of the checkpoint"
-    assert said["training_args.bin"] == "left out, a pickle can run programs"
-    assert said["config.json"] == "auto_map left out, it names code of the checkpoint"
+    assert said["modeling_evil.py"] == "left out, code in the checkpoint"
+    assert said["training_args.bin"] == "left out, loading a pickle can execute code"
+    assert said["config.json"] == "auto_map left out, it names code in the checkpoint"
     assert prepare.planned_changes(tmp_path / "out") == []
 
 
@@ -322,7 +322,7 @@ def test_a_kernel_of_the_hub_stays_behind_and_is_named(source, tmp_path):
     changes = prepare.prepare_model(folder, tmp_path / "out")
     assert "owner/kernel" not in (tmp_path / "out" / "config.json").read_text()
     [said] = [change.what for change in changes if change.file == "config.json"]
-    assert said.count("left out, 'owner/kernel' is code of the Hub") == 2
+    assert said.count("left out, 'owner/kernel' is code on the Hub") == 2
     edit(folder / "config.json", _attn_implementation="sdpa", text_config=text)
     assert "config.json" not in {change.file for change in prepare.planned_changes(folder)}
 
@@ -348,9 +348,9 @@ def outside(folder):
 
 
 NO_WEIGHTS = [
-    ("a pickle", lambda f: only(f, "pytorch_model.bin"), "holds pickled weights alone .pytorch_model.bin."),
-    ("a pickle of arguments", lambda f: only(f, "training_args.bin"), "pickled weights alone"),
-    ("an adapter", lambda f: only(f, "adapter_config.json", b"{}"), "holds an adapter alone"),
+    ("a pickle", lambda f: only(f, "pytorch_model.bin"), "holds only pickled weights .pytorch_model.bin."),
+    ("a pickle of arguments", lambda f: only(f, "training_args.bin"), "only pickled weights"),
+    ("an adapter", lambda f: only(f, "adapter_config.json", b"{}"), "holds only an adapter"),
     (
         "another name",
         lambda f: only(f, "consolidated.safetensors"),
@@ -358,7 +358,7 @@ NO_WEIGHTS = [
     ),
     ("no tensors", empty_safetensors, "holds no weights, its files are empty"),
     ("cut short", cut, "model.safetensors: not readable"),
-    ("outside", outside, "its files must stand beside it, got '../model.safetensors'"),
+    ("outside", outside, "its files must be in the same folder, got '../model.safetensors'"),
 ]
 
 

@@ -198,7 +198,7 @@ def test_bad_files_are_named(tmp_path):
     with pytest.raises(DataError, match=r"no.parquet: not a readable Parquet file \("):
         Run(tmp_path / "no.parquet")
     parquet.write_table(pa.table({"x": [1]}), tmp_path / "no.parquet")
-    with pytest.raises(DataError, match=r"no.parquet: not a file of trajectories, has no column row_id"):
+    with pytest.raises(DataError, match=r"no.parquet: not a trajectory file, has no column row_id"):
         Run(tmp_path / "no.parquet")
     write_trajectories(tmp_path / "no.parquet", [trajectory(targets=[[[5, 5, 1, 1]]])])
     with pytest.raises(DataError, match=r"no.parquet: targets\[0\]"):

@@ -65,7 +65,7 @@ def test_a_verdict_is_a_word_a_truth_or_both_with_a_cost(red, answer, expected):
 )
 def test_anything_else_is_an_error_that_names_the_judge(red, answer):
     with pytest.raises(
-        UserError, match=r'judge mine:ask: must give "yes", "no" or "unknown", .*got .* for \'crim'
+        UserError, match=r'judge mine:ask: must return "yes", "no" or "unknown", .*got .* for \'crim'
     ):
         judge_of(lambda *_: answer).accuracy(said("crimson"), [red])
 
@@ -133,7 +133,7 @@ def test_a_judge_that_has_never_answered_ends_the_run(red):
         raise ConnectionError("no route")
 
     words = (
-        r"judge mine:ask: failed and has never answered, .*'crimson' is 'red' \(ConnectionError: no route\)"
+        r"judge mine:ask: failed and has never answered; .*'crimson' is 'red' \(ConnectionError: no route\)"
     )
     with pytest.raises(UserError, match=words):
         judge_of(ask).accuracy(said("crimson"), [red])

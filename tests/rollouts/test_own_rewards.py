@@ -102,10 +102,10 @@ def fails_together(given):
 
 
 WRONG_ONES = [
-    (too_few, r"^reward mine:too_few: must give one number for each of the 2 attempts, got 1; .*row q1"),
-    (words, r"^reward mine:words: must give a finite number or None, got 'good' for row q1$"),
-    (endless, r"^reward mine:endless: must give a finite number or None, got inf for row q1$"),
-    (one_number, r"^reward mine:one_number: must give a list, got float$"),
+    (too_few, r"^reward mine:too_few: must return one number for each of the 2 attempts, got 1; .*row q1"),
+    (words, r"^reward mine:words: must return a finite number or None, got 'good' for row q1$"),
+    (endless, r"^reward mine:endless: must return a finite number or None, got inf for row q1$"),
+    (one_number, r"^reward mine:one_number: must return a list, got float$"),
     (
         fails_without_a_crop,
         r"^reward mine:fails_without_a_crop: raised ZeroDivisionError in line \d+ for row q2 \(",
@@ -206,7 +206,7 @@ def test_a_preset_gets_the_columns_of_the_rows(row):
     [
         ("deepeye", "reward presets:deepeye: no such preset"),
         ("deepeyes:fast", "reward presets:deepeyes:fast: the mode must be strict or exact, got 'fast'"),
-        ("ui_r1", "reward presets:ui_r1: needs scales, which is no column of a row"),
+        ("ui_r1", "reward presets:ui_r1: needs scales, which rows do not have"),
     ],
 )
 def test_a_preset_that_cannot_be_is_refused(name, message):

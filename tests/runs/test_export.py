@@ -133,7 +133,7 @@ def test_where_the_start_is_gone_its_licence_is_not_made_up(model_dir, tmp_path)
     export.export_model(run, tmp_path / "out")
     head, body = head_and_body((tmp_path / "out" / "README.md").read_text())
     assert (head["license"], head["base_model"]) == ("other", "gone")
-    assert "is not known here; name it before you publish" in body
+    assert "is unknown; state it before you publish" in body
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_figures_of_an_evaluation_stand_on_the_card(stage2, tmp_path):
     [
         (lambda run: (run / "manifest.json").unlink(), "must be the output directory of lfpc train"),
         (lambda run: (run / "manifest.json").write_text("{"), "manifest.json: not readable"),
-        (lambda run: (run / "model.safetensors").unlink(), "holds pickled weights alone"),
+        (lambda run: (run / "model.safetensors").unlink(), "holds only pickled weights"),
     ],
 )
 def test_what_is_no_finished_training_is_one_line_and_leaves_nothing(
@@ -177,7 +177,7 @@ def test_what_is_no_finished_training_is_one_line_and_leaves_nothing(
 def test_a_training_that_goes_on_is_not_exported(model_dir, base, tmp_path, capsys):
     run = make_run(tmp_path / "run", model_dir, base, stage=1, finished=False)
     assert cli.main(["export", "--model", str(run), "--output", str(tmp_path / "out")]) == 2
-    assert "its training is not finished; go on with --resume" in capsys.readouterr().err
+    assert "the training is not finished; continue it with --resume" in capsys.readouterr().err
     found = ["--model", str(run), "--output", str(tmp_path / "out"), "--evaluation", str(tmp_path / "none")]
     assert cli.main(["export", *found]) == 2
 

@@ -237,7 +237,7 @@ def test_other_settings_are_refused_by_name(work, capsys, options, message):
     for shard in ("1/3", "2/3"):
         assert select(work, "--shard", shard, *options) == 2
         error = capsys.readouterr().err
-        assert "1-of-3.jsonl: was written by another run" in error
+        assert "1-of-3.jsonl: was written by a run with other settings" in error
         assert any(each in error for each in message.split("|"))
     assert journals(work)[0].read_bytes() == before
     assert asked(work) == []
@@ -256,7 +256,7 @@ def test_another_training_of_the_model_is_refused(work, tmp_path, capsys):
     weights[len(weights) // 2] ^= 1
     (other / "model.safetensors").write_bytes(weights)
     assert select(work, "--shard", "1/3", "--model", str(other)) == 2
-    assert "was written by another run, model was " in capsys.readouterr().err
+    assert "was written by a run with other settings, model was " in capsys.readouterr().err
 
 
 def test_changed_rows_are_refused_by_name_and_new_ones_are_asked(work, capsys):
@@ -440,8 +440,8 @@ def test_two_processes_killed_and_interrupted_go_on_to_the_same_file(work, whole
     wait_until_gone(workers)
     assert process.returncode == 130
     assert f"going on: {len(killed)} answers are there already" in said
-    assert f"{len(answered(work))} answers are safe in {journals(work)[0].parent}" in error
-    assert "the same command goes on" in error
+    assert f"{len(answered(work))} answers are saved in {journals(work)[0].parent}" in error
+    assert "run the same command to resume" in error
     assert "Traceback" not in error
     assert not set(asked(work)[asked_before:]) & set(killed)
 

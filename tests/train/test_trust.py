@@ -196,7 +196,7 @@ def test_stage_2_refuses_a_run_that_is_not_finished(finished, rows, tmp_path):
 def test_a_frame_that_is_not_the_familys_is_refused(taught_dir, rows, tmp_path):
     own = families.family_of(taught_dir).frame.value
     other = {"shown": "relative_1000", "relative_1000": "shown"}[own]
-    with pytest.raises(UserError, match=f"frame is {other}, but Qwen.* counts in {own}"):
+    with pytest.raises(UserError, match=f"frame is {other}, but Qwen.* writes boxes in {own}"):
         run.train(recipe(frame=other), taught_dir, rows, tmp_path / "run")
     run.check(recipe(frame=own), taught_dir, rows)
 

@@ -1,1 +1,1 @@
-"""Does a checkpoint do for training with tools? A suite of checks for any model directory."""
+"""Checks whether a model directory works for training with tools."""

@@ -1,7 +1,7 @@
-"""The suite: what a training with tools asks of a checkpoint, one verdict for each thing.
+"""The checks: what training with tools requires of a checkpoint, with one verdict per requirement.
 
-The processor, tokenizer and chat template are the checkpoint's; the model is its architecture made small,
-with random weights (`conformance.shrunk`), so that no weight is read and the size of the model is no matter.
+Processor, tokenizer and chat template are the checkpoint's; the model is a small version of its architecture
+with random weights (`conformance.shrunk`), so that no weights are read and the model's size does not matter.
 """
 
 import functools
@@ -35,11 +35,11 @@ from lfpc_trl.rollouts.prompts import Message, build_prompt
 from lfpc_trl.rollouts.turns import TurnWriter
 from lfpc_trl.train.run import quiet
 
-Level = Literal["ok", "warning", "problem", "not looked at"]
-_WIDE, _HIGH = 8, 6
-"""Sides of the picture in visual tokens; it is shown at half of them."""
-_SHOWN_LIST = 3
-"""Weights that are named in a verdict."""
+Level = Literal["ok", "warning", "problem", "skipped"]
+_WIDTH, _HEIGHT = 8, 6
+"""Sides of the picture in visual tokens; it is shown at half this size."""
+_MAX_LISTED = 3
+"""The most weights that a verdict names."""
 
 
 class Verdict(NamedTuple):
@@ -47,8 +47,8 @@ class Verdict(NamedTuple):
 
     Attributes:
         level: a `problem` stops a training or damages it; a `warning` may.
-        name: of the check.
-        text: what was found.
+        name: name of the check.
+        text: the result.
     """
 
     level: Level
@@ -57,16 +57,16 @@ class Verdict(NamedTuple):
 
 
 class _Fails(Exception):  # noqa: N818 - a verdict
-    """The checkpoint does not pass, for the reason that the text gives."""
+    """The check fails; the text says why."""
 
 
-class _Doubt(Exception):  # noqa: N818 - a verdict
-    """It passes, with a reservation."""
+class _Warns(Exception):  # noqa: N818 - a verdict
+    """The check passes with a warning."""
 
 
 @dataclass
 class _Subject:
-    """What is looked at, made when it is first asked for."""
+    """The model directory under test, and test inputs that are created when first used."""
 
     model_dir: Path
     work: Path
@@ -87,13 +87,13 @@ class _Subject:
     def row(self) -> Row:
         """A picture with a target, shown at half its size."""
         side = factor(self.processor)
-        Image.effect_noise((_WIDE * side, _HIGH * side), 80).convert("RGB").save(self.work / "picture.png")
+        Image.effect_noise((_WIDTH * side, _HEIGHT * side), 80).convert("RGB").save(self.work / "picture.png")
         record = {
             "id": "conformance",
             "question": "What is on the sign? <|image_pad|> <|image|>",
             "answer": ["A"],
             "image": "picture.png",
-            "shown_size": [_WIDE // 2 * side, _HIGH // 2 * side],
+            "shown_size": [_WIDTH // 2 * side, _HEIGHT // 2 * side],
         }
         path = self.work / "rows.jsonl"
         path.write_text(json.dumps(record) + "\n", encoding="utf-8")
@@ -101,7 +101,7 @@ class _Subject:
 
     @functools.cached_property
     def box(self) -> list[float]:
-        """The left upper quarter, in the model's frame."""
+        """The upper left quarter, in the model's frame."""
         if self.crops.frame is Frame.RELATIVE_1000:
             return [0, 0, 500, 500]
         width, height = self.row.shown_size or (0, 0)
@@ -113,7 +113,7 @@ class _Subject:
 
     @functools.cached_property
     def conversation(self) -> list[Message]:
-        """A prompt, a call, its answer with a picture, and the last turn."""
+        """A prompt, a call, a tool message with a picture, and the last turn."""
         environment = CropEnvironment(self.crops)
         prompt = build_prompt(self.crops.frame, environment.reset(row=self.row))
         call = {"name": TOOL_NAME, "arguments": {BOX_ARGUMENT: self.box}}
@@ -144,25 +144,25 @@ class _Subject:
         return self.prompt.rstrip().endswith("<think>")
 
     def turn(self, text: str, *, thinking: str = "near") -> list[int]:
-        """The tokens of a turn that thinks and then says `text`, with its end."""
+        """The tokens of a turn with thinking, then `text`, and the end-of-turn token."""
         opening = "" if self.opens_thinking else "<think>"
         ids = self.ids(f"{opening}{thinking}</think>{text}")
         return [*ids, self.end(text)]
 
     def end(self, text: str) -> int:
-        """The token with which the template ends such a turn."""
-        before, after = (
+        """The token with which the template ends a turn with this text."""
+        calling, answering = (
             self.render(self.conversation[:3]),
             self.render([*self.conversation[:2], self.conversation[4]]),
         )
-        said = before if "<tool_call>" in text else after
+        rendered = calling if "<tool_call>" in text else answering
         ends: list[int] = list(self.processor.turn_ends)
         tokens = self.processor.tokenizer.convert_ids_to_tokens(ends)
-        return next(end for end, token in zip(ends, tokens, strict=True) if said.rstrip().endswith(token))
+        return next(end for end, token in zip(ends, tokens, strict=True) if rendered.rstrip().endswith(token))
 
     @functools.cached_property
     def call(self) -> str:
-        """The call as the template writes it."""
+        """The call as rendered by the template."""
         text = self.render(self.conversation[:3])
         start = text.rindex("<tool_call>")
         return text[start : text.rindex("</tool_call>") + len("</tool_call>")]
@@ -172,7 +172,7 @@ class _Subject:
 
     @functools.cached_property
     def script(self) -> list[list[list[int]]]:
-        """Four rollouts with different rewards, two of them with a crop."""
+        """Four rollouts with different rewards, two of them with crops."""
         call, right, wrong = (
             self.turn(text) for text in (self.call, "<answer>A</answer>", "<answer>B</answer>")
         )
@@ -186,29 +186,29 @@ def _family(subject: _Subject) -> str:
     family = subject.family
     text = f"{family.name}; calls in {family.calls.name}; {family.factor} pixels per visual token"
     if family.frame is None:
-        raise _Doubt(f"{text}; frame of boxes {family.frame_source}: frame in a recipe, --frame of lfpc eval")
+        raise _Warns(f"{text}; frame of boxes {family.frame_source}: frame in a recipe, --frame of lfpc eval")
     return f"{text}; boxes in {family.frame}, {family.frame_source}"
 
 
 def _weights(subject: _Subject) -> str:
     check_weights(subject.model_dir)
-    wrong, left_over = weight_differences(subject.model_dir)
+    wrong, unexpected = weight_differences(subject.model_dir)
     if wrong:
         raise _Fails(_some(wrong))
-    if left_over:
-        raise _Doubt(_some(left_over))
-    return "names and shapes are those of the config"
+    if unexpected:
+        raise _Warns(_some(unexpected))
+    return "names and shapes match the config"
 
 
 def _some(texts: list[str]) -> str:
-    more = f" (and {len(texts) - _SHOWN_LIST} more)" if len(texts) > _SHOWN_LIST else ""
-    return "; ".join(texts[:_SHOWN_LIST]) + more
+    more = f" (and {len(texts) - _MAX_LISTED} more)" if len(texts) > _MAX_LISTED else ""
+    return "; ".join(texts[:_MAX_LISTED]) + more
 
 
 def _processor(subject: _Subject) -> str:
     side, expected = factor(subject.processor), subject.family.factor
     if side != expected:
-        raise _Doubt(f"{side} pixels per visual token, {subject.family.name} has {expected}")
+        raise _Warns(f"{side} pixels per visual token, but {subject.family.name} has {expected}")
     missing = [
         token
         for token in subject.family.vision_tokens.values()
@@ -225,34 +225,34 @@ def _processor(subject: _Subject) -> str:
 
 def _template(subject: _Subject) -> str:
     lacks = subject.processor.own_template_lacks
-    return "the checkpoint's own" if lacks is None else f"ours; of the checkpoint's own: {lacks}"
+    return "the checkpoint's own" if lacks is None else f"ours; the checkpoint's own does not work: {lacks}"
 
 
 def _round_trip(subject: _Subject) -> str:
     text = subject.render(subject.conversation)
     back = subject.processor.tokenizer.decode(subject.ids(text))
     if back != text:
-        place = next(at for at, (a, b) in enumerate(itertools.zip_longest(text, back)) if a != b)
+        start = next(at for at, (a, b) in enumerate(itertools.zip_longest(text, back)) if a != b)
         raise _Fails(
-            f"tokens say {back[place : place + 40]!r} where {text[place : place + 40]!r} was written"
+            f"tokens decode to {back[start : start + 40]!r}, but {text[start : start + 40]!r} was rendered"
         )
-    for said in ("What is on the sign?", "near", json.dumps(subject.box), "<answer>A</answer>"):
-        if said not in text:
-            raise _Fails(f"{said!r} is not in the rendered conversation")
-    return f"{len(subject.ids(text)):,} tokens say what was rendered"
+    for part in ("What is on the sign?", "near", json.dumps(subject.box), "<answer>A</answer>"):
+        if part not in text:
+            raise _Fails(f"{part!r} is missing from the rendered conversation")
+    return f"{len(subject.ids(text)):,} tokens decode to the rendered text"
 
 
 def _prefix(subject: _Subject) -> str:
     texts = [subject.render(subject.conversation[:end]) for end in range(2, 6)]
     for shorter, longer in itertools.pairwise(texts):
         if not longer.startswith(shorter):
-            raise _Fails("earlier messages are rendered otherwise when later ones are added")
-    return "earlier messages are rendered the same whatever follows"
+            raise _Fails("earlier messages are rendered differently once later ones are added")
+    return "later messages do not change the rendering of earlier ones"
 
 
 def _calls(subject: _Subject) -> str:
     call, broken = subject.call, "<tool_call>{</tool_call>"
-    turns = {  # what is said after the first thinking: how many calls are run and scored
+    turns = {  # text after the thinking: expected number of calls that are run and scored
         call: 1,
         f"{call}\n{call}": 2,
         f"{broken}{call}": 0,
@@ -261,30 +261,30 @@ def _calls(subject: _Subject) -> str:
         "<answer>A</answer>": 0,
     }
     writer, prefix = TurnWriter(subject.processor), subject.ids(subject.prompt)
-    for said, count in turns.items():
-        ids = subject.turn(said)
+    for text, count in turns.items():
+        ids = subject.turn(text)
         parsed = parse_response(subject.processor.tokenizer, ids, prefix=prefix, tools=subject.tools).get(
             "tool_calls"
         )
         run = [each["function"]["arguments"].get(BOX_ARGUMENT) for each in parsed or []]
         if run != [subject.box] * count:
-            raise _Fails(f"of {said!r} the calls {run} are run, expected {[subject.box] * count}")
+            raise _Fails(f"of {text!r} the calls {run} are run, expected {[subject.box] * count}")
         scored = [crop.box for crop in parse_completion([writer.message(ids)]).crops]
         if run and scored != [tuple(subject.box)] * count:
-            raise _Fails(f"of {said!r} the boxes {scored} are scored, expected {[subject.box] * count}")
-    return f"in {subject.family.calls.name}: {len(turns)} ways to write a turn are run as they are scored"
+            raise _Fails(f"of {text!r} the boxes {scored} are scored, expected {[subject.box] * count}")
+    return f"in {subject.family.calls.name}: in {len(turns)} kinds of turns, the calls run are those scored"
 
 
 def _thinking(subject: _Subject) -> str:
     writer = TurnWriter(subject.processor)
     ids = subject.turn("<answer>A</answer>", thinking="so")
     if not parse_completion([writer.message(ids)]).well_formed:
-        raise _Fails(f"{writer.message(ids)['content']!r} is not read as a thought and an answer")
+        raise _Fails(f"{writer.message(ids)['content']!r} is not parsed as thinking and an answer")
     if writer.is_ended(ids[:-1]) or not writer.is_ended(ids):
-        raise _Fails("the end of a turn is not known as one")
+        raise _Fails("the end of a turn is not recognized")
     unclosed = subject.ids("<answer>A</answer>" if subject.opens_thinking else "<think><answer>A</answer>")
     if parse_completion([writer.message(unclosed)]).well_formed:
-        raise _Fails("a thought that is never closed passes as well formed")
+        raise _Fails("thinking that is never closed counts as well formed")
     return "the prompt opens it" if subject.opens_thinking else "the model opens it"
 
 
@@ -302,9 +302,9 @@ def _pictures(subject: _Subject) -> str:
     planned = [tokens_of(picture.size, factor(subject.processor)) for picture in pictures]
     tokens = list(inputs["input_ids"][0]).count(subject.processor.image_token_id)
     if features != planned:
-        raise _Fails(f"pictures of {planned} visual tokens become {features}")
+        raise _Fails(f"pictures must have {planned} visual tokens, got {features}")
     if tokens != sum(features):
-        raise _Fails(f"{tokens} picture tokens stand for {sum(features)} features")
+        raise _Fails(f"{tokens} picture tokens for {sum(features)} features")
     return f"{len(pictures)} pictures, {tokens} tokens and as many features"
 
 
@@ -321,11 +321,13 @@ def _rollout(subject: _Subject) -> str:
     if roles != ["assistant", "tool", "assistant"]:
         raise _Fails(f"a call is followed by {', '.join(roles[1:]) or 'nothing'}")
     if not has_image(rollout.messages[1]["content"]):
-        raise _Fails(f"the tool brought no picture: {rollout.messages[1]['content']}")
-    before, after = engine.asked
+        raise _Fails(f"the tool returned no picture: {rollout.messages[1]['content']}")
+    before, after = engine.prompts
     if after[: len(before) + len(first)] != before + first:
-        raise _Fails("the second prompt does not begin with the first and its turn")
-    return f"a call, its crop and a turn of the model after it; the prompt of {len(before):,} tokens goes on"
+        raise _Fails("the second prompt does not begin with the first prompt and its turn")
+    return (
+        f"a call, its crop and a model turn; the second prompt extends the first, of {len(before):,} tokens"
+    )
 
 
 def _update(subject: _Subject) -> str:
@@ -338,15 +340,17 @@ def _update(subject: _Subject) -> str:
     logs = trainer.state.log_history[0]
     if logs["tools/call_frequency"] != 0.5 or logs["tools/failure_frequency"] != 0:
         raise _Fails(
-            f"of two calls in four rollouts {4 * logs['tools/call_frequency']:g} were run and "
+            f"of two calls in four rollouts, {4 * logs['tools/call_frequency']:g} were run and "
             f"{logs['tools/failure_frequency']:.0%} failed"
         )
-    still = [name for name, weight in model.named_parameters() if torch.equal(weight, before[name])]
-    if not torch.isfinite(torch.tensor(logs["grad_norm"])) or len(still) == len(before):
-        raise _Fails(f"gradient of norm {logs['grad_norm']}, {len(still)} of {len(before)} weights unchanged")
+    unchanged = [name for name, weight in model.named_parameters() if torch.equal(weight, before[name])]
+    if not torch.isfinite(torch.tensor(logs["grad_norm"])) or len(unchanged) == len(before):
+        raise _Fails(
+            f"gradient norm {logs['grad_norm']}, {len(unchanged)} of {len(before)} weights unchanged"
+        )
     shared = trainer.shares_prompts
     how = "the prompt computed once for its group" if shared else "every rollout computed by itself"
-    but = f" but {_some(still)}" if still else ""
+    but = f" but {_some(unchanged)}" if unchanged else ""
     return f"{len(before)} weights changed{but}; {how}"
 
 
@@ -354,11 +358,11 @@ def _save_and_load(subject: _Subject) -> str:
     saved, last = _last_weights(subject)
     for name, weight in load_model(saved).state_dict().items():
         if not torch.equal(weight, last[name]):
-            raise _Fails(f"{name} is another after it was saved and loaded")
+            raise _Fails(f"{name} differs after saving and loading")
     differences = weight_differences(saved)
     if any(differences):
         raise _Fails(_some([*differences[0], *differences[1]]))
-    return "every weight is the same"
+    return "all weights are equal"
 
 
 def _resume(subject: _Subject) -> str:
@@ -374,18 +378,18 @@ def _resume(subject: _Subject) -> str:
     trainer.train(resume_from_checkpoint=str(subject.work / "run" / "checkpoint-1"))
     for name, weight in trainer.model.state_dict().items():
         if not torch.equal(weight, last[name]):
-            raise _Fails(f"{name} is another than that of the run that was not interrupted")
-    return "from the first step: the weights of the uninterrupted run"
+            raise _Fails(f"{name} differs from the uninterrupted run")
+    return "resumed from the first step, it ends with the weights of the uninterrupted run"
 
 
 def _last_weights(subject: _Subject) -> tuple[Path, dict[str, torch.Tensor]]:
-    """Where the run was saved after its last step, and its weights as they were read from there."""
+    """The checkpoint of the run's last step, and the weights loaded from it."""
     saved = subject.work / "run" / "checkpoint-2"
     return saved, load_model(saved).state_dict()
 
 
-_Look = Callable[[_Subject], str]
-CHECKS: dict[str, tuple[_Look, tuple[str, ...]]] = {
+_Check = Callable[[_Subject], str]
+CHECKS: dict[str, tuple[_Check, tuple[str, ...]]] = {
     "family": (_family, ()),
     "weights": (_weights, ("family",)),
     "processor": (_processor, ("family",)),
@@ -400,39 +404,39 @@ CHECKS: dict[str, tuple[_Look, tuple[str, ...]]] = {
     "save and load": (_save_and_load, ("update",)),
     "resume": (_resume, ("update",)),
 }
-"""Name: how it is looked at, and what must have passed before."""
+"""Name: the check, and the checks that must have passed before."""
 
 
 def examine(model_dir: str | Path) -> Iterator[Verdict]:
-    """Look at a model directory, check by check; takes a minute on a CPU, whatever the model's size.
+    """Check a model directory; takes a minute on a CPU, whatever the model's size.
 
     Args:
         model_dir: a Hugging Face model directory.
 
     Yields:
-        A verdict for each of `CHECKS`, in their order.
+        A verdict for each of `CHECKS`, in order.
     """
     passed: set[str] = set()
     with tempfile.TemporaryDirectory(prefix="lfpc-doctor-") as work:
         subject = _Subject(Path(model_dir), Path(work))
-        for name, (look, needed) in CHECKS.items():
-            lacking = [each for each in needed if each not in passed]
-            if lacking:
-                yield Verdict("not looked at", name, f"needs {' and '.join(lacking)}")
+        for name, (check, needed) in CHECKS.items():
+            missing = [each for each in needed if each not in passed]
+            if missing:
+                yield Verdict("skipped", name, f"needs {' and '.join(missing)}")
                 continue
-            verdict = _verdict(name, look, subject)
+            verdict = _verdict(name, check, subject)
             if verdict.level != "problem":
                 passed.add(name)
             yield verdict
 
 
-def _verdict(name: str, look: _Look, subject: _Subject) -> Verdict:
+def _verdict(name: str, check: _Check, subject: _Subject) -> Verdict:
     try:
         with quiet():
-            return Verdict("ok", name, look(subject))
-    except _Doubt as doubt:
-        return Verdict("warning", name, str(doubt))
+            return Verdict("ok", name, check(subject))
+    except _Warns as warning:
+        return Verdict("warning", name, str(warning))
     except (_Fails, UserError) as reason:
         return Verdict("problem", name, " ".join(str(reason).split()))
-    except Exception as error:  # whatever a strange checkpoint does: the report must come
+    except Exception as error:  # a strange checkpoint can raise anything, and the report must be complete
         return Verdict("problem", name, f"{type(error).__name__}: {one_line(error)}")

@@ -1,4 +1,4 @@
-"""Rollouts whose first turns are written beforehand: random weights never call a tool."""
+"""Rollouts with scripted turns, since random weights never call a tool."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,60 +19,60 @@ from lfpc_trl.train.run import ResumableTrainer
 
 
 class ScriptedEngine:
-    """Writes given first turns and notes its prompts; the turns after them are the model's.
+    """Returns a scripted first turn and records its prompts; the model generates the later turns.
 
     Args:
-        model: of the later turns.
-        processor: of the model.
+        model: generates the later turns.
+        processor: the model's processor.
         first: the tokens of each first turn.
     """
 
     def __init__(self, model: Any, processor: Any, first: list[int]) -> None:
         self._engine, self._first = TransformersEngine(model, processor), first
         self.processor, self.context = processor, self._engine.context
-        self.asked: list[list[int]] = []
+        self.prompts: list[list[int]] = []
 
     def picture(self, image: Image.Image) -> Picture:
-        """As the engine of the later turns."""
+        """Preprocess a picture for the engine of the later turns."""
         return self._engine.picture(image)
 
     def generate(
         self, prompts: Sequence[Prompt], *, max_new_tokens: int, temperature: float
     ) -> list[list[int]]:
-        """The given turn for a prompt with one picture, the model's for one with more."""
-        self.asked += [list(prompt.ids) for prompt in prompts]
+        """Return the scripted turn for prompts with one picture, and generate one for those with more."""
+        self.prompts += [list(prompt.ids) for prompt in prompts]
         if all(len(prompt.pictures) == 1 for prompt in prompts):
             return [list(self._first) for _ in prompts]
         return self._engine.generate(prompts, max_new_tokens=max_new_tokens, temperature=temperature)
 
 
 class ScriptedTrainer(ResumableTrainer):
-    """Plays `script`: the tokens of the turns of each rollout of a round."""
+    """Plays `script`: for each rollout of a round, the tokens of its turns."""
 
     script: list[list[list[int]]]
     _played: list[int]
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], *_: Any, **__: Any) -> Any:
-        """The next turn of each rollout, which is known by the length of its conversation."""
+        """The next scripted turn of each rollout that has one; a call for all rollouts starts the script."""
         if len(prompt_ids) == len(self.script):
             self._played = [0] * len(self.script)
-        going_on = [place for place, turns in enumerate(self.script) if self._played[place] < len(turns)]
+        unfinished = [index for index, turns in enumerate(self.script) if self._played[index] < len(turns)]
         turns = []
-        for place in going_on[: len(prompt_ids)]:
-            turns.append(list(self.script[place][self._played[place]]))
-            self._played[place] += 1
+        for index in unfinished[: len(prompt_ids)]:
+            turns.append(list(self.script[index][self._played[index]]))
+            self._played[index] += 1
         return turns, None
 
 
 def scripted_trainer(
     model: Any, processor: Any, row: Row, crops: CropSettings, script: list[list[list[int]]], output: Path
 ) -> ScriptedTrainer:
-    """A trainer of one prompt, with one rollout for each entry of the script, on the CPU in float32.
+    """A trainer for one prompt, with one rollout per entry of the script, on the CPU in float32.
 
-    Plain gradient descent: what is asked is whether it learns at all, and AdamW would need twice the memory.
+    It uses plain SGD: the check is only whether weights change, and AdamW would need twice the memory.
     """
     options = TrainingArguments.__dataclass_fields__
-    # Its name up to transformers 5.22 was gradient_checkpointing.
+    # transformers up to 5.22 named it gradient_checkpointing.
     saving = next(name for name in ("activation_checkpointing", "gradient_checkpointing") if name in options)
     trainer = ScriptedTrainer(
         model=model,

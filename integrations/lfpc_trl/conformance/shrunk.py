@@ -1,4 +1,4 @@
-"""A model's architecture without its weights: small, or whole but without memory."""
+"""A model's architecture without its weights: shrunk, or at full size on the meta device."""
 
 import logging
 from collections.abc import Iterator
@@ -40,15 +40,15 @@ _VISION = {
 
 
 def shrunk_config(model_dir: str | Path) -> Any:
-    """The config of a model directory with two layers, or one of each kind, and narrow ones.
+    """The config of a model directory, reduced to narrow layers: two, or one of each type if there are more.
 
-    What the tokenizer, the positions and the pictures depend on stays as it is: the vocabulary, the size of a
-    head and its rotation, patches and their merging.
+    Whatever tokenizer, positions and pictures depend on is unchanged: the vocabulary, the head size and its
+    rotary embedding, patches and their merging.
     """
     config = AutoConfig.from_pretrained(model_dir)
     settings = config.to_dict()
     text, vision = settings["text_config"], settings["vision_config"]
-    # Where a family has no size of a head of its own, it follows from the width.
+    # In families without their own head size it follows from the width.
     has_own = hasattr(type(config.get_text_config()), "head_dim")
     width = 128 if has_own else 2 * (text["hidden_size"] // text["num_attention_heads"])
     kinds = list(dict.fromkeys(text.get("layer_types") or []))
@@ -61,24 +61,24 @@ def shrunk_config(model_dir: str | Path) -> Any:
 
 
 def _set(settings: dict[str, Any], values: dict[str, Any]) -> None:
-    """Set those that are there."""
+    """Set the values that exist in `settings`."""
     settings |= {name: value for name, value in values.items() if settings.get(name) is not None}
 
 
 def shrunk_model(model_dir: str | Path) -> PreTrainedModel:
-    """A model of `shrunk_config` with random weights, the same ones every time, in float32."""
+    """A model of `shrunk_config` with random but reproducible weights, in float32."""
     torch.manual_seed(0)
     return AutoModelForImageTextToText.from_config(shrunk_config(model_dir), dtype=torch.float32)
 
 
 def weight_differences(model_dir: str | Path) -> tuple[list[str], list[str]]:
-    """How the weights of a directory differ from those that its config asks for; no weight is read.
+    """Compare names and shapes of a directory's weights with its config, without reading weights.
 
-    transformers loads weights of the same names and shapes that have no memory, so whatever it renames or
-    joins on loading is renamed and joined here as well.
+    transformers loads meta tensors of the same names and shapes, so whatever it renames or merges on loading
+    is renamed and merged here as well.
 
     Returns:
-        What is missing or has another shape, and what is left over.
+        Weights that are missing or have a different shape, and unexpected weights.
     """
     headers: dict[str, torch.Tensor] = {}
     for path in sorted(Path(model_dir).glob("*.safetensors")):
@@ -87,7 +87,7 @@ def weight_differences(model_dir: str | Path) -> tuple[list[str], list[str]]:
                 headers[name] = torch.empty(file.get_slice(name).get_shape(), device="meta")
     config = AutoConfig.from_pretrained(model_dir)
     with _silent():
-        _, found = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)].from_pretrained(
+        _, report = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)].from_pretrained(
             None,
             config=config,
             state_dict=headers,
@@ -95,17 +95,17 @@ def weight_differences(model_dir: str | Path) -> tuple[list[str], list[str]]:
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
-    wrong = [f"{name} is missing" for name in sorted(found["missing_keys"])]
+    wrong = [f"{name} is missing" for name in sorted(report["missing_keys"])]
     wrong += [
-        f"{name} has the shape {tuple(stored)}, the config asks for {tuple(asked)}"
-        for name, stored, asked in sorted(found["mismatched_keys"])
+        f"{name} has shape {tuple(stored)}, but the config requires {tuple(required)}"
+        for name, stored, required in sorted(report["mismatched_keys"])
     ]
-    return wrong, [f"{name} is left over" for name in sorted(found["unexpected_keys"])]
+    return wrong, [f"{name} is unexpected" for name in sorted(report["unexpected_keys"])]
 
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Without the report that transformers logs of what is told here."""
+    """Silence transformers' own report of these differences."""
     before, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity(logging.CRITICAL)
     transformers_logging.disable_progress_bar()

@@ -1,1 +1,1 @@
-"""Long work: divided among processes, written down at once, gone on with after a stop."""
+"""Long jobs: split across processes, saved as they go, resumable."""

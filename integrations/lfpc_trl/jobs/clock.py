@@ -1,4 +1,4 @@
-"""How long work took in all, over every run that was stopped and went on."""
+"""The total time of a job over all its interrupted and resumed runs."""
 
 import os
 import time
@@ -7,38 +7,38 @@ from pathlib import Path
 from lfpc_trl.files import write_whole
 
 _EVERY = 5.0
-"""Seconds between two notes: a kill costs at most so many of them. Our choice."""
+"""Seconds between two writes; a kill loses at most this much time. Our choice."""
 _SUFFIX = ".seconds"
 
 
 class Clock:
-    """Counts the seconds of this run, and knows those of the runs before it.
+    """Measures the seconds of this run and adds those of earlier runs.
 
     Args:
-        folder: where every run keeps a note of its own; made by the first one.
+        folder: where each run keeps a file with its seconds; created if missing.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._start = self._noted = time.monotonic()
-        self._note = folder / f"{time.time_ns()}-{os.getpid()}{_SUFFIX}"
+        self._start = self._written = time.monotonic()
+        self._file = folder / f"{time.time_ns()}-{os.getpid()}{_SUFFIX}"
 
     def tick(self) -> None:
-        """Work goes on: note the time now and then."""
-        if time.monotonic() - self._noted >= _EVERY:
+        """Write the time if the last write is long enough ago; call this often."""
+        if time.monotonic() - self._written >= _EVERY:
             self.note()
 
     def note(self) -> None:
-        """Write down how long this run has taken so far."""
-        self._noted = time.monotonic()
+        """Write the seconds of this run so far."""
+        self._written = time.monotonic()
         self._folder.mkdir(parents=True, exist_ok=True)
-        write_whole(self._note, f"{self._noted - self._start:.3f}\n")
+        write_whole(self._file, f"{self._written - self._start:.3f}\n")
 
     def total(self) -> float:
-        """Seconds of this run and of all others that left a note in the folder."""
+        """Seconds of this run and of all other runs with a file in the folder."""
         seconds = time.monotonic() - self._start
         for path in self._folder.glob(f"*{_SUFFIX}"):
-            if path != self._note and not path.name.startswith("."):
+            if path != self._file and not path.name.startswith("."):
                 seconds += _seconds(path)
         return seconds
 

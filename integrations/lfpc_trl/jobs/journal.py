@@ -1,8 +1,8 @@
-"""Journals: what is finished is written down at once, so that a killed run goes on where it stopped.
+"""Journals: results are saved as soon as they are finished, so that a killed run can resume.
 
-A journal is a JSONL file. Its first line, the header, says what the records were made with; each further line
-is one record. A kill can cut off the last line: it is dropped, and that piece of work is done again. Several
-runs may read a journal, one may write it.
+A journal is a JSONL file. Its first line, the header, holds the settings of the records; each further line is
+one record. A kill can truncate the last line: it is dropped, and that piece of work is repeated. Several runs
+may read a journal, one may write it.
 """
 
 import json
@@ -18,14 +18,14 @@ from lfpc_trl.json_values import json_line, parse_json
 
 try:
     import fcntl
-except ImportError:  # not a POSIX system: two runs on one journal go unnoticed there
+except ImportError:  # not a POSIX system: two runs writing one journal are not detected there
     fcntl = None  # type: ignore[assignment]
 
 Record = dict[str, Any]
 """One finished piece of work, plain JSON values."""
 
 _SYNC_SECONDS = 5.0
-"""A record survives a kill at once; a power failure costs at most the records of this time. Our choice."""
+"""Records survive a kill immediately; a power failure loses at most the records of this time. Our choice."""
 
 
 def difference(before: Any, now: Any, name: str = "") -> str | None:
@@ -37,56 +37,56 @@ def difference(before: Any, now: Any, name: str = "") -> str | None:
     """
     if isinstance(before, dict) and isinstance(now, dict):
         for key in sorted(before.keys() | now.keys()):
-            place = f"{name}.{key}" if name else key
-            found = difference(before.get(key), now.get(key), place)
-            if found is not None:
-                return found
+            path = f"{name}.{key}" if name else key
+            change = difference(before.get(key), now.get(key), path)
+            if change is not None:
+                return change
         return None
     return None if before == now else f"{name} was {before!r} and is {now!r}"
 
 
 def read_journal(path: Path, header: Mapping[str, Any]) -> list[Record]:
-    """The whole records of a journal, also of one that another run is writing.
+    """Read the complete records of a journal, even while another run is writing it.
 
     Raises:
-        UserError: the file is no journal, is damaged, or was made with another header; the first
-            difference is named.
+        UserError: the file is not a journal, is damaged, or has a different header; the first difference is
+            named.
     """
     return _read(path, header)[0]
 
 
 def _read(path: Path, header: Mapping[str, Any]) -> tuple[list[Record], int]:
-    """The records, and how many bytes the whole lines take."""
+    """The records, and the number of bytes of the complete lines."""
     data = path.read_bytes()
-    whole = data.rfind(b"\n") + 1
+    size = data.rfind(b"\n") + 1
     lines = []
-    for number, line in enumerate(data[:whole].splitlines(), start=1):
+    for number, line in enumerate(data[:size].splitlines(), start=1):
         try:
             value = parse_json(line)
         except ValueError:
             value = None
         if not isinstance(value, dict):
-            raise UserError(f"{path} line {number}: damaged; delete the file, or this line, to go on without")
+            raise UserError(f"{path} line {number}: damaged; delete the file or this line to continue")
         lines.append(value)
     if lines:
         changed = difference(lines[0], json.loads(json.dumps(header)))
         if changed is not None:
-            raise UserError(f"{path}: was written by another run, {changed}")
-    return lines[1:], whole
+            raise UserError(f"{path}: was written by a run with other settings, {changed}")
+    return lines[1:], size
 
 
 class Journal:
     """A journal open for writing.
 
     Args:
-        path: the file; made, with its folder, unless it is there.
-        header: what the records depend on, as JSON values.
+        path: the file; created if missing, with its folder.
+        header: the settings that the records depend on, as JSON values.
 
     Attributes:
-        records: those that were there already.
+        records: the records already in the file.
 
     Raises:
-        UserError: as `read_journal`, or another run is writing the file.
+        UserError: as in `read_journal`, or another run is writing the file.
     """
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
@@ -95,9 +95,9 @@ class Journal:
         self._synced = time.monotonic()
         try:
             self._lock(path)
-            self.records, whole = _read(path, header)
-            self._file.truncate(whole)
-            if whole == 0:
+            self.records, size = _read(path, header)
+            self._file.truncate(size)
+            if size == 0:
                 self.append([dict(header)])
         except BaseException:
             self._file.close()
@@ -114,7 +114,7 @@ class Journal:
             pass  # a network file system without locks
 
     def append(self, records: Iterable[Record]) -> None:
-        """Write records down; they survive a kill when this returns."""
+        """Write records; they survive a kill once this returns."""
         for record in records:
             self._file.write(json_line(record))
         self._file.flush()

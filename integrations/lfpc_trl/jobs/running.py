@@ -1,7 +1,7 @@
-"""How a command runs long work: its options, its processes, its journal.
+"""How commands run long jobs: options, processes and the journal.
 
-`lfpc select-resolution` and `lfpc eval` ask a model many things. What they ask is their own affair; that it
-is divided among processes, shards and machines, written down at once and gone on with is the same.
+`lfpc select-resolution` and `lfpc eval` run many requests through a model. They share how these are split
+across processes, shards and machines, saved as they finish, and resumed.
 """
 
 import argparse
@@ -17,21 +17,21 @@ from lfpc_trl.jobs import workers
 from lfpc_trl.jobs.journal import Journal
 
 Shard = tuple[int, int]
-"""(K, N): every N-th item from the K-th on, from 1."""
+"""(K, N): every N-th item, starting with the K-th, counted from 1."""
 
 
 def add_options(parser: argparse.ArgumentParser, *, asked: str, shared: str) -> None:
-    """Add the options of running.
+    """Add the options of a long job.
 
     Args:
-        parser: of the command.
-        asked: what is asked of the engine, such as "questions".
-        shared: what shards share, such as "rows".
+        parser: the command's parser.
+        asked: what the engine gets in batches, such as "questions".
+        shared: what is split into shards, such as "rows".
     """
     running = parser.add_argument_group("how it runs")
     running.add_argument("--engine", choices=("transformers", "vllm"), default="transformers")
     running.add_argument(
-        "--processes", type=int, default=1, metavar="N", help="one model each, on a GPU each; default: 1"
+        "--processes", type=int, default=1, metavar="N", help="each with its own model and GPU; default: 1"
     )
     running.add_argument("--batch-size", type=int, metavar="N", help=f"{asked} at a time")
     running.add_argument("--batch-tokens", type=int, metavar="N", help="visual tokens at a time")
@@ -44,7 +44,7 @@ def add_options(parser: argparse.ArgumentParser, *, asked: str, shared: str) -> 
 
 
 def check_positive(args: argparse.Namespace, names: Sequence[str]) -> None:
-    """Refuse options that are given and below 1."""
+    """Refuse given options that are below 1."""
     for name in names:
         value = getattr(args, name)
         if value is not None and value < 1:
@@ -52,17 +52,17 @@ def check_positive(args: argparse.Namespace, names: Sequence[str]) -> None:
 
 
 def check_options(args: argparse.Namespace) -> Shard | None:
-    """Refuse what cannot work before anything is read; the shard, if one is asked for."""
+    """Refuse invalid options before anything is read; return the shard, if one is given."""
     check_positive(args, ("processes", "batch_size", "batch_tokens", "max_new_tokens", "threads"))
     if not 0 <= args.temperature <= 2:
         raise UserError(f"--temperature must be 0 to 2, got {args.temperature:g}")
     if args.shard is not None and args.merge:
-        raise UserError("--shard asks and --merge does not: give one of them")
+        raise UserError("--shard and --merge exclude each other: give one of them")
     return None if args.shard is None else _shard(args.shard)
 
 
 def check_engine(args: argparse.Namespace) -> None:
-    """Refuse an engine that is not there, unless it works elsewhere or not at all."""
+    """Refuse an engine that is not installed, unless it runs on other machines or not at all."""
     if args.engine == "vllm" and not args.merge and not args.ray:
         from lfpc_trl.models.engines import check_vllm
 
@@ -70,10 +70,10 @@ def check_engine(args: argparse.Namespace) -> None:
 
 
 def _shard(text: str) -> Shard:
-    found = re.fullmatch(r"(\d+)/(\d+)", text)
-    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise UserError(f"--shard must be K/N with 1 <= K <= N, such as 3/16, got {text!r}")
-    return int(found[1]), int(found[2])
+    return int(match[1]), int(match[2])
 
 
 def slice_of(shard: Shard | None) -> slice:
@@ -82,7 +82,7 @@ def slice_of(shard: Shard | None) -> slice:
 
 
 def journal_in(folder: Path, shard: Shard | None) -> Path:
-    """The journal of a shard, or of a run without shards."""
+    """The path of the journal of a shard, or of a run without shards."""
     first, count = shard or (1, 1)
     return folder / f"{first}-of-{count}.jsonl"
 
@@ -95,13 +95,13 @@ def outcomes(
     at_a_time: int,
     begun: Callable[[], object],
 ) -> workers.Outcomes:
-    """The work in this process, in several, or in actors of Ray Data.
+    """Run the work in this process, in several, or in Ray Data actors.
 
     Args:
         args: with the options of `add_options`.
-        make: makes the work of one process.
-        items: by their keys.
-        at_a_time: items that an actor of Ray Data is handed together.
+        make: creates the work of one process.
+        items: keyed items.
+        at_a_time: items per call of a Ray Data actor.
         begun: called when the first engine has started, which can take minutes; not with Ray Data.
     """
     if args.ray:
@@ -112,7 +112,7 @@ def outcomes(
 
 
 def environments(processes: int, threads: int | None) -> list[dict[str, str]]:
-    """What each worker process finds in its environment: its GPU, or its share of the cores."""
+    """The environment variables of each worker process: its GPU, and its share of the cores."""
     import torch
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -122,13 +122,13 @@ def environments(processes: int, threads: int | None) -> list[dict[str, str]]:
     if gpus and processes > len(gpus):
         raise UserError(f"--processes must be at most the {len(gpus)} visible GPUs, got {processes}")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    # More threads than cores slow each other down by orders of magnitude.
+    # With more threads than cores, everything slows down by orders of magnitude.
     common = {"OMP_NUM_THREADS": str(threads or max(1, cores // processes))}
     return [common | ({"CUDA_VISIBLE_DEVICES": gpus[index]} if gpus else {}) for index in range(processes)]
 
 
 def write_down(
-    found: workers.Outcomes,
+    results: workers.Outcomes,
     journal: Path,
     header: Mapping[str, Any],
     take: Callable[[workers.Outcome], object],
@@ -137,32 +137,34 @@ def write_down(
     """Append every piece to the journal, then pass it on.
 
     Args:
-        found: what the work finishes.
+        results: the outcomes of the work.
         journal: the file.
-        header: what its records depend on.
-        take: is told each outcome.
-        safe: says what is safe, such as "12 answers".
+        header: the settings that its records depend on.
+        take: called with each outcome.
+        safe: describes what is saved, such as "12 answers".
 
     Raises:
-        UserError: the journal is another's.
+        UserError: the journal belongs to a run with other settings.
         InterruptedRun: Ctrl-C.
     """
     try:
-        with Journal(journal, header) as writer, closing(found):
-            for outcome in found:
+        with Journal(journal, header) as writer, closing(results):
+            for outcome in results:
                 if isinstance(outcome, workers.Piece):
                     writer.append([outcome.record])
                 take(outcome)
     except KeyboardInterrupt:
-        raise InterruptedRun(f"{safe()} are safe in {journal.parent}; the same command goes on") from None
+        raise InterruptedRun(
+            f"{safe()} are saved in {journal.parent}; run the same command to resume"
+        ) from None
 
 
 def check_finished(failures: Sequence[workers.Failure], noun: str) -> None:
-    """Raise `UserError` if anything could not be finished; the first item is named with its reason."""
+    """Raise `UserError` if any item could not be finished; it names the first one and the reason."""
     keys = [key for failure in failures for key in failure.keys]
     if keys:
         first = next(failure for failure in failures if failure.keys)
         more = f" (and {len(keys) - 1} more {noun}s)" if len(keys) > 1 else ""
         raise UserError(f"{noun} {first.keys[0]}: not finished, {first.reason}{more}")
-    if failures:  # a worker that had nothing in hand
+    if failures:  # of a worker without pending items
         raise UserError(failures[0].reason)

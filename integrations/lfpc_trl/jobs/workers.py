@@ -1,8 +1,8 @@
-"""Work divided among processes: in this one, in several on this machine, or in actors of Ray Data.
+"""Workers: in this process, in several on this machine, or in Ray Data actors.
 
-The three do the same to the same `Work`: they hand it items as it asks for them and pass on what it finishes,
-piece by piece, in any order. Whoever reads the pieces writes them down; so nothing that was finished is lost
-when a process dies, and nothing here knows what the work is.
+All three run the same `Work`: they give it items on request and yield what it finishes, piece by piece, in
+any order. The reader of the pieces saves them, so finished work is not lost when a process dies. Nothing here
+depends on what the work is.
 """
 
 import multiprocessing
@@ -25,9 +25,9 @@ class Piece(NamedTuple):
     """A finished piece of an item.
 
     Attributes:
-        key: the item's.
-        record: what was found, plain JSON values.
-        last: whether the item is done with it.
+        key: the item's key.
+        record: the result, plain JSON values.
+        last: whether this piece completes the item.
     """
 
     key: str
@@ -36,10 +36,10 @@ class Piece(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """Items that could not be finished; the pieces that came before stand.
+    """Items that could not be finished; their earlier pieces are still valid.
 
     Attributes:
-        keys: the items.
+        keys: the items' keys.
         reason: one line.
     """
 
@@ -50,18 +50,18 @@ class Failure(NamedTuple):
 Outcome = Piece | Failure
 Outcomes = Generator[Outcome, None, None]
 Work = Callable[[Iterator[tuple[str, Any]]], Outcomes]
-"""Takes (key, item) pairs, as many at a time as it has room for, and yields what it finishes."""
+"""Takes (key, item) pairs, as many at a time as it can process together, and yields what it finishes."""
 MakeWork = Callable[[], Work]
-"""Makes the work of one process, such as by loading a model. It is pickled."""
+"""Creates the work of one process, for example by loading a model. It is pickled."""
 
 
-def _settle(outcome: Outcome, in_hand: dict[str, Any]) -> None:
-    """Take what is finished, or failed, out of what a worker has in hand."""
+def _settle(outcome: Outcome, pending: dict[str, Any]) -> None:
+    """Remove finished or failed items from a worker's pending ones."""
     if isinstance(outcome, Failure):
         for key in outcome.keys:
-            in_hand.pop(key, None)
+            pending.pop(key, None)
     elif outcome.last:
-        in_hand.pop(outcome.key, None)
+        pending.pop(outcome.key, None)
 
 
 def _one_line(error: Exception) -> str:
@@ -69,16 +69,16 @@ def _one_line(error: Exception) -> str:
 
 
 def _nothing() -> None:
-    """Nobody wants to be told."""
+    """The default callback."""
 
 
 def run_here(make: MakeWork, items: Mapping[str, Any], begun: Callable[[], object] = _nothing) -> Outcomes:
-    """The work in this process.
+    """Run the work in this process.
 
     Args:
         make: called once.
-        items: by their keys.
-        begun: called when the work is made and begins.
+        items: keyed items.
+        begun: called when the work has been created and starts.
     """
     work = make()
     begun()
@@ -89,11 +89,11 @@ def run_here(make: MakeWork, items: Mapping[str, Any], begun: Callable[[], objec
 
 
 class _Request(NamedTuple):
-    """A worker has room for an item."""
+    """A worker requests an item."""
 
 
 class _End(NamedTuple):
-    """A worker is done, well or not. `problem` is a line, `user` says that the user can put it right."""
+    """A worker has ended. `problem` is one line if it failed; `user` means that the user can fix it."""
 
     problem: str | None = None
     user: bool = False
@@ -105,17 +105,17 @@ def run_processes(
     environments: Sequence[Mapping[str, str]],
     begun: Callable[[], object] = _nothing,
 ) -> Outcomes:
-    """The work in fresh processes, one for each environment.
+    """Run the work in new processes, one for each environment.
 
-    A worker that fails or dies takes down no other: its unfinished items come out as a `Failure` and the rest
-    is done by those that are left. All workers end when the iterator is closed, on any exception here, and
-    when this process is killed.
+    A worker that fails or dies does not affect the others: its unfinished items become a `Failure`, and the
+    other workers do the rest. All workers end when the iterator is closed, on any exception here, and when
+    this process is killed.
 
     Args:
         make: called once in each worker.
-        items: by their keys; handed out in order, to whoever has room.
+        items: keyed items, handed out in order as workers request them.
         environments: variables to set in each worker before it imports anything, such as its GPU.
-        begun: called when the first worker has made its work and begins.
+        begun: called when the first worker has created its work and starts.
 
     Raises:
         UserError: `make` raised one.
@@ -123,7 +123,7 @@ def run_processes(
     waiting = deque(items.items())
     has_begun = False
     workers: list[_Worker] = []
-    reason = "no worker was started"
+    reason = "no worker started"
     try:
         workers.extend(_Worker(make, environment) for environment in environments)
         while running := [worker for worker in workers if not worker.over]:
@@ -155,23 +155,23 @@ def run_processes(
 
 
 class _Worker:
-    """A process and, by key, the items that it has in hand."""
+    """A process and its pending items, by key."""
 
     def __init__(self, make: MakeWork, environment: Mapping[str, str]) -> None:
-        # Not forked: CUDA does not survive a fork, and a fresh process reads its environment anew.
+        # Not forked: CUDA does not survive a fork, and a new process reads its environment from the start.
         context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        # Pickled here, unpickled after the environment is set: it imports torch.
-        arguments = (pickle.dumps(make), dict(environment), theirs)
-        # No daemon: those may have no processes of their own, and engines do.
+        self.pipe, child_pipe = context.Pipe()
+        # Pickled here so that it is unpickled, which imports torch, only after the environment is set.
+        arguments = (pickle.dumps(make), dict(environment), child_pipe)
+        # Not a daemon: daemons must not start processes, and engines do.
         self.process = context.Process(target=_main, args=arguments, daemon=False)
         self.process.start()
-        theirs.close()
+        child_pipe.close()
         self.items: dict[str, Any] = {}
         self.over = False
 
     def receive(self) -> Any:
-        """The next message; an `_End` if the process is dead. Its last words come first."""
+        """The next message; an `_End` if the process is dead and all its messages have been read."""
         try:
             return self.pipe.recv() if self.pipe.poll() else _End(self._death())
         except (EOFError, OSError):
@@ -184,11 +184,11 @@ class _Worker:
         return f"worker process {self.process.pid} died, {how}"
 
     def hand(self, waiting: deque[tuple[str, Any]]) -> None:
-        """Give the worker the next item, or word that there is none."""
+        """Send the worker the next item, or None if there are no more."""
         item = waiting.popleft() if waiting else None
         if item is not None:
             self.items[item[0]] = item[1]
-        with suppress(OSError):  # dead: its sentinel tells
+        with suppress(OSError):  # the process is dead; its sentinel reports that
             self.pipe.send(item)
 
     def end(self) -> None:
@@ -196,18 +196,18 @@ class _Worker:
         self.pipe.close()
         if self.over:
             self.process.join(timeout=10)
-        for word in (signal.SIGTERM, signal.SIGKILL):
+        for number in (signal.SIGTERM, signal.SIGKILL):
             if self.process.is_alive():
-                with suppress(ProcessLookupError):  # it has not become the head of its group yet
-                    os.killpg(self.process.pid or 0, word)
+                with suppress(ProcessLookupError):  # it is not yet the leader of its process group
+                    os.killpg(self.process.pid or 0, number)
                 self.process.join(timeout=10)
         self.process.kill()
         self.process.join()
 
 
 def _main(make: bytes, environment: Mapping[str, str], pipe: Connection) -> None:
-    """What a worker process does."""
-    # A group of its own: Ctrl-C reaches the parent alone, which ends this process with all its children.
+    """The main function of a worker process."""
+    # A process group of its own: Ctrl-C reaches only the parent, which ends this process and its children.
     os.setpgrp()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.update(environment)
@@ -234,7 +234,7 @@ def _main(make: bytes, environment: Mapping[str, str], pipe: Connection) -> None
 
 
 def _end_with_parent() -> None:
-    """A parent that was killed cannot end its workers; they see it themselves."""
+    """End this process group when the parent ends: a killed parent cannot do it."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -245,16 +245,16 @@ def _end_with_parent() -> None:
 
 
 def run_on_ray(make: MakeWork, items: Mapping[str, Any], *, workers: int, at_a_time: int) -> Outcomes:
-    """The work in actors of Ray Data, on the cluster that `ray.init` finds or on this machine.
+    """Run the work in Ray Data actors, on the cluster that `ray.init` finds or on this machine.
 
-    Ray starts the actors where there is room, each with a GPU if the cluster has any, and starts a dead one
-    again; what it had in hand is then done again.
+    Ray places the actors where resources are free, each with a GPU if the cluster has any, and restarts dead
+    ones; their pending items are then repeated.
 
     Args:
-        make: called once in each actor; the package, the model and the pictures must be where the actors are.
-        items: by their keys.
-        workers: actors.
-        at_a_time: items in one call of an actor.
+        make: called once in each actor; package, model and pictures must be available on the actors' nodes.
+        items: keyed items.
+        workers: number of actors.
+        at_a_time: items per call of an actor.
 
     Raises:
         UserError: Ray is not installed, or `make` raised one.
@@ -263,15 +263,15 @@ def run_on_ray(make: MakeWork, items: Mapping[str, Any], *, workers: int, at_a_t
         import ray
         import ray.data
     except ImportError:
-        raise UserError(f"ray[data] not installed; {how_to_install('ray')}") from None
+        raise UserError(f"ray[data] is not installed; {how_to_install('ray')}") from None
     if not ray.is_initialized():
         ray.init()
     context = ray.data.DataContext.get_current()
     block_size = context.target_max_block_size
-    # Ray gathers 128 MB before it passes anything on. So every piece is a block and arrives at once.
+    # Ray buffers 128 MB before it passes anything on. With this, every piece is a block and arrives at once.
     context.target_max_block_size = 1
     try:
-        # Arrow need not understand an item: each is a pickle.
+        # Pickled, so that Arrow can store any item.
         rows = ray.data.from_items([{"item": pickle.dumps(pair)} for pair in items.items()])
         done = rows.map_batches(
             _RayWork,
@@ -291,27 +291,27 @@ def run_on_ray(make: MakeWork, items: Mapping[str, Any], *, workers: int, at_a_t
 
 
 class _RayWork:
-    """What an actor of Ray Data does. An exception would end the whole run, so it becomes a `Failure`."""
+    """A Ray Data actor. An exception would end the whole run, so it is turned into a `Failure`."""
 
     def __init__(self, make: bytes) -> None:
         self.make = make
         self.work: Work | None = None
 
     def __call__(self, batch: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        in_hand = dict(pickle.loads(item) for item in batch["item"])
-        for outcome in self.outcomes(in_hand):
+        pending = dict(pickle.loads(item) for item in batch["item"])
+        for outcome in self.outcomes(pending):
             yield {"outcome": [pickle.dumps(outcome)]}
 
-    def outcomes(self, in_hand: dict[str, Any]) -> Iterator[Outcome | _End]:
+    def outcomes(self, pending: dict[str, Any]) -> Iterator[Outcome | _End]:
         try:
             if self.work is None:
                 self.work = pickle.loads(self.make)()
-            for outcome in self.work(iter(list(in_hand.items()))):
-                _settle(outcome, in_hand)
+            for outcome in self.work(iter(list(pending.items()))):
+                _settle(outcome, pending)
                 yield outcome
         except UserError as error:
             yield _End(str(error), user=True)
         except Exception as error:
             traceback.print_exc(file=sys.stderr)
-            self.work = None  # made anew for the next call: an engine may be broken for good
-            yield Failure(tuple(in_hand), _one_line(error))
+            self.work = None  # created again for the next call: the engine may be permanently broken
+            yield Failure(tuple(pending), _one_line(error))

@@ -1,1 +1,1 @@
-"""Models: their families, processors and weights, prepared directories, and the engines that write turns."""
+"""Models: families, processors, weights, prepared directories, and the engines that generate turns."""

@@ -1,11 +1,11 @@
-"""Engines: what writes the next turn of a model, transformers or vLLM.
+"""Engines that generate the model's next turn: transformers or vLLM.
 
-An engine knows nothing of rows, tools and rewards. It is given the tokens of conversations, one placeholder
-per picture, and their pictures; it gives back the tokens of the next turns. `rollouts` holds conversations.
+An engine knows nothing of rows, tools and rewards. It takes the tokens of conversations, with one placeholder
+per picture, and their pictures; it returns the tokens of the next turns. `rollouts` runs the conversations.
 
-What an engine writes for a prompt does not depend on the prompts beside it, up to rounding: greedy decoding
-is a function of the prompt, and sampling draws from a stream of the prompt's own seed. So rows may be divided
-among processes and runs at will.
+An engine's output for a prompt does not depend on the other prompts of the batch, up to rounding: greedy
+decoding is a function of the prompt, and sampling uses a random stream with the prompt's own seed. So rows
+may be split across processes and runs in any way.
 """
 
 import tempfile
@@ -29,16 +29,16 @@ from lfpc_trl.versions import MATRIX, installed, is_in
 EngineName = Literal["transformers", "vllm"]
 
 BATCHES: dict[EngineName, tuple[int, int]] = {"transformers": (32, 65_536), "vllm": (256, 262_144)}
-"""Conversations, and visual tokens, that an engine is given at a time. Our choice: 80 GB hold it with 7B."""
+"""Conversations, and visual tokens, per engine batch. Our choice: with them a 7B model fits into 80 GB."""
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A picture made ready for one engine.
+    """A picture preprocessed for one engine.
 
     Attributes:
         tokens: its visual tokens.
-        data: what that engine needs of it.
+        data: the engine's input for it.
     """
 
     tokens: int
@@ -47,12 +47,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A conversation up to the next turn of the model.
+    """A conversation up to the model's next turn.
 
     Attributes:
         ids: its tokens, with one placeholder for each picture.
         pictures: the pictures, in the order of their placeholders.
-        seed: of the draws for the next turn; not used by greedy decoding.
+        seed: sampling seed of the next turn; greedy decoding ignores it.
     """
 
     ids: Sequence[int]
@@ -60,56 +60,56 @@ class Prompt:
     seed: int = 0
 
 
-class Refused(Exception):  # noqa: N818 - it is an answer, too
-    """The engine refused this prompt (too long, too many pictures) and answered the others of the batch."""
+class Refused(Exception):  # noqa: N818 - it is returned as a result, too
+    """The engine rejected this prompt (too long, too many pictures); the rest of the batch was generated."""
 
 
 class Engine(Protocol):
-    """What `rollouts` asks of an engine.
+    """The interface of an engine.
 
     Attributes:
-        processor: the processor of the model, of `load_processor`.
-        context: tokens that a conversation may have, its visual tokens included.
+        processor: the model's processor, from `load_processor`.
+        context: the most tokens of a conversation, visual tokens included.
     """
 
     processor: Any
     context: int
 
     def picture(self, image: Image.Image) -> Picture:
-        """Make a picture ready; its sides are multiples of the side of a visual token."""
+        """Preprocess a picture; its sides are multiples of the side of a visual token."""
 
     def generate(
         self, prompts: Sequence[Prompt], *, max_new_tokens: int, temperature: float
     ) -> Sequence[list[int] | Refused]:
-        """The next turn of each prompt: its tokens, up to and including the end of the turn."""
+        """Generate the next turn of each prompt: its tokens, up to and including the end-of-turn token."""
 
 
 def image_token_id(processor: Any) -> int:
-    """The id of the placeholder of a picture."""
+    """The token id of the picture placeholder."""
     return int(processor.image_token_id)
 
 
 def expanded(ids: Iterable[int], pictures: Sequence[Picture], placeholder: int) -> list[int]:
-    """The tokens that the model reads: each placeholder as often as its picture has visual tokens."""
+    """Repeat each placeholder once per visual token of its picture, as the model reads it."""
     counts = iter(picture.tokens for picture in pictures)
     return [token for each in ids for token in [each] * (next(counts) if each == placeholder else 1)]
 
 
 def collapsed(ids: Sequence[int], pictures: int, placeholder: int) -> list[int]:
-    """The opposite of `expanded`: one placeholder for each picture, however many visual tokens it has.
+    """The inverse of `expanded`: keep one placeholder per picture.
 
     Args:
-        ids: the tokens that the model reads, in which other tokens stand between two pictures, as in the chat
-            templates of Qwen-VL; or ids that are collapsed already.
-        pictures: how many pictures there are.
-        placeholder: the id that stands for them.
+        ids: the tokens that the model reads, with other tokens between two pictures, as in the chat templates
+            of Qwen-VL; or ids that are already collapsed.
+        pictures: the number of pictures.
+        placeholder: the token id of the placeholder.
 
     Raises:
-        ValueError: the ids hold another number of pictures.
+        ValueError: the ids hold a different number of pictures.
     """
     short = [token for at, token in enumerate(ids) if token != placeholder or at == 0 or ids[at - 1] != token]
     if short.count(placeholder) != pictures:
-        raise ValueError(f"a prompt must hold its {pictures} pictures, got {short.count(placeholder)} in it")
+        raise ValueError(f"a prompt must hold its {pictures} pictures, got {short.count(placeholder)}")
     return short
 
 
@@ -117,11 +117,11 @@ def collapsed(ids: Sequence[int], pictures: int, placeholder: int) -> list[int]:
 
 
 class TransformersEngine:
-    """Generation with transformers' `generate`, on the device of the model.
+    """Generation with transformers' `generate`, on the model's device.
 
     Args:
-        model: a model of `load_model`; its training mode is restored after every call.
-        processor: a processor of `load_processor`.
+        model: from `load_model`; its training mode is restored after every call.
+        processor: from `load_processor`.
     """
 
     def __init__(self, model: Any, processor: Any) -> None:
@@ -138,7 +138,7 @@ class TransformersEngine:
         )
 
     def picture(self, image: Image.Image) -> Picture:
-        """The picture as patches. Processed once, however many turns follow."""
+        """Process a picture into patches, once for all the turns that follow."""
         features = self.processor.image_processor(images=[image], return_tensors="pt")
         grid = features["image_grid_thw"]
         return Picture(int(grid.prod()) // self._merged, (features["pixel_values"], grid))
@@ -146,7 +146,7 @@ class TransformersEngine:
     def generate(
         self, prompts: Sequence[Prompt], *, max_new_tokens: int, temperature: float
     ) -> list[list[int]]:
-        """All prompts in one batch. What the last batch has read of them is not read again."""
+        """Generate all turns in one batch, reusing the keys and values of the last batch."""
         if not prompts:
             return []
         conversations = [
@@ -162,7 +162,7 @@ class TransformersEngine:
             eos_token_id=ends,
             pad_token_id=self.processor.tokenizer.pad_token_id,
             suppress_tokens=vision_token_ids(self.processor),
-            # Checkpoints bring their own penalty, which training does not apply.
+            # Checkpoints set their own penalty, which training does not apply.
             repetition_penalty=1.0,
             do_sample=False,
         )
@@ -179,10 +179,10 @@ class TransformersEngine:
 
 
 class _Draw(LogitsProcessor):  # type: ignore[misc]
-    """Sampling from the whole distribution, with a stream of random numbers for each prompt.
+    """Sampling from the full distribution, with a random stream for each prompt.
 
-    The largest of the logits plus Gumbel noise is a draw from their distribution (the Gumbel-max trick), so
-    `generate` decodes greedily behind it. Its own sampling draws for a whole batch from one stream.
+    The argmax of the logits plus Gumbel noise is a sample from their distribution (the Gumbel-max trick), so
+    `generate` decodes greedily afterward. Its own sampling uses one stream for a whole batch.
     """
 
     def __init__(self, temperature: float, seeds: Sequence[int], device: torch.device) -> None:
@@ -192,7 +192,7 @@ class _Draw(LogitsProcessor):  # type: ignore[misc]
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
         scores = scores.float() / self.temperature
         for row, stream in enumerate(self.streams):
-            # Minus the logarithm of an exponential variable is a Gumbel variable.
+            # The negative log of an exponential variable is a Gumbel variable.
             scores[row] -= torch.empty_like(scores[row]).exponential_(generator=stream).log()
         return scores
 
@@ -202,12 +202,12 @@ class _Draw(LogitsProcessor):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class PromptLimits:
-    """The largest prompt to come. vLLM reserves memory for it when it starts.
+    """Upper bounds on the prompts. vLLM reserves memory for them when it starts.
 
     Attributes:
         pictures: pictures in one conversation.
         picture_tokens: visual tokens of one picture.
-        tokens: of a whole conversation, everything included.
+        tokens: all tokens of one conversation.
     """
 
     pictures: int
@@ -216,20 +216,20 @@ class PromptLimits:
 
 
 VLLM_ALONE = ">=0.22.0,<0.34"
-"""The versions for questions without a trainer, of which TRL supports fewer."""
+"""Supported versions without a trainer; TRL supports fewer."""
 
 
 def check_vllm(*, training: bool) -> None:
-    """Raise `UserError` unless a vLLM of the supported versions is installed; imports nothing.
+    """Raise `UserError` unless a supported vLLM version is installed; does not import it.
 
     Args:
-        training: whether TRL is to drive it.
+        training: whether TRL will use it.
     """
     [supported] = [package.supported for package in MATRIX if package.name == "vllm"]
     supported = supported if training else VLLM_ALONE
     version = installed("vllm")
     if version is None:
-        raise UserError(f"vllm not installed; {how_to_install('vllm')}")
+        raise UserError(f"vllm is not installed; {how_to_install('vllm')}")
     if not is_in(version, supported):
         raise UserError(f"vllm must be {supported}, got {version}")
 
@@ -237,13 +237,13 @@ def check_vllm(*, training: bool) -> None:
 class VllmEngine:
     """Generation with one offline vLLM engine, on the first visible GPU.
 
-    Pictures reach vLLM at the size in which they are shown, with limits under which its own processor leaves
-    that size alone. Tokens that open or fill a picture are kept from being written, as in training.
+    Pictures are passed at their shown size, with limits that keep vLLM's own processor from resizing them.
+    Vision tokens are never sampled, as in training.
 
     Args:
         model_dir: a Hugging Face directory of a supported family.
-        processor: its processor, of `load_processor`.
-        limits: the largest prompt to come.
+        processor: its processor, from `load_processor`.
+        limits: upper bounds on the prompts.
     """
 
     def __init__(self, model_dir: str | Path, processor: Any, limits: PromptLimits) -> None:
@@ -270,7 +270,7 @@ class VllmEngine:
             )
 
     def picture(self, image: Image.Image) -> Picture:
-        """The picture as it is.
+        """Wrap a picture unchanged.
 
         Raises:
             ValueError: vLLM would resize it.
@@ -286,7 +286,7 @@ class VllmEngine:
     def generate(
         self, prompts: Sequence[Prompt], *, max_new_tokens: int, temperature: float
     ) -> list[list[int] | Refused]:
-        """All prompts at once; vLLM divides them into batches itself."""
+        """Generate all turns; vLLM splits them into batches itself."""
         if not prompts:
             return []
         from vllm import SamplingParams
@@ -298,7 +298,7 @@ class VllmEngine:
                 temperature=temperature,
                 seed=prompt.seed if temperature > 0 else None,
                 stop_token_ids=ends,
-                # -100 is the least that vLLM takes.
+                # -100 is the lowest bias that vLLM accepts.
                 logit_bias=dict.fromkeys(vision_token_ids(self.processor), -100.0),
                 detokenize=False,
             )
@@ -313,14 +313,14 @@ class VllmEngine:
         ]
         return [
             output if isinstance(output, Refused) else up_to_end(output.outputs[0].token_ids, ends)
-            for output in self._ask(inputs, sampling)
+            for output in self._generate(inputs, sampling)
         ]
 
-    def _ask(self, inputs: list[dict[str, Any]], sampling: list[Any]) -> list[Any]:
-        """What vLLM answers to each. Of a list with one that it refuses it answers none: halves are asked."""
+    def _generate(self, inputs: list[dict[str, Any]], sampling: list[Any]) -> list[Any]:
+        """Run vLLM on all inputs. One rejected input fails the whole call, so its halves are retried."""
         from vllm import exceptions
 
-        # Since 0.31 a refusal is no ValueError any more.
+        # Since 0.31 a rejection is no longer a ValueError.
         refusals = (ValueError, getattr(exceptions, "VLLMClientError", ValueError))
         try:
             return list(self._llm.generate(inputs, sampling_params=sampling, use_tqdm=False))
@@ -328,17 +328,20 @@ class VllmEngine:
             if len(inputs) == 1:
                 return [Refused(f"vLLM refuses its prompt ({one_line(error)})")]
         half = len(inputs) // 2
-        return [*self._ask(inputs[:half], sampling[:half]), *self._ask(inputs[half:], sampling[half:])]
+        return [
+            *self._generate(inputs[:half], sampling[:half]),
+            *self._generate(inputs[half:], sampling[half:]),
+        ]
 
 
 @dataclass(frozen=True)
 class OpenEngine:
-    """Makes the engine of a process; it pickles, an engine does not.
+    """Creates the engine of a process; unlike an engine, it can be pickled.
 
     Attributes:
-        name: of the engine.
-        model_dir: the model.
-        limits: the largest prompt to come.
+        name: name of the engine.
+        model_dir: the model's directory.
+        limits: upper bounds on the prompts.
     """
 
     name: EngineName
@@ -346,15 +349,15 @@ class OpenEngine:
     limits: PromptLimits
 
     def __call__(self) -> Engine:
-        """Load the model."""
+        """Load the model into a new engine."""
         return new_engine(self.name, self.model_dir, self.limits)
 
 
 def new_engine(name: EngineName, model_dir: str | Path, limits: PromptLimits) -> Engine:
-    """The engine of that name on the accelerator of this process, or on its CPU.
+    """Create an engine on the accelerator of this process, or on its CPU.
 
     Raises:
-        UserError: the model cannot be loaded, or vLLM is missing or of another version.
+        UserError: the model cannot be loaded, or vLLM is missing or an unsupported version.
     """
     processor = load_processor(model_dir)
     if name == "vllm":

@@ -1,7 +1,7 @@
-"""Special tokens that are spelled in text are escaped before the text is rendered.
+"""Escaping of special tokens that occur in message texts.
 
-Special tokens open and close turns and stand for pictures. The tokenizer turns rendered text that spells one
-into the token itself, and a picture token without a picture ends a training.
+Special tokens open and close turns and stand for pictures. The tokenizer turns text that spells one into the
+token itself, and a picture token without a picture crashes the training.
 """
 
 from collections.abc import Mapping
@@ -9,20 +9,20 @@ from typing import Any
 
 
 def special_tokens(tokenizer: Any) -> tuple[str, ...]:
-    """The tokens that no text may become: what opens, closes and pads, and what stands for pictures."""
+    """The tokens that text must not turn into: those that open and close turns, padding, picture tokens."""
     return tuple(token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
 
 
 def escape_special_tokens(value: Any, special: tuple[str, ...]) -> Any:
-    """Messages, or any part of them, in which no text becomes a special token.
+    """Escape special tokens in messages, or in any part of them.
 
     Args:
-        value: messages; what is neither text nor a list nor a dict, such as a picture, is kept.
-        special: of `special_tokens`.
+        value: messages; other values than texts, lists and dicts, such as pictures, are kept.
+        special: from `special_tokens`.
 
     Returns:
-        A copy with a space after the first character of every special token: "< |image_pad|>". Half a
-        surrogate pair, which JSON can spell and no tokenizer takes, is a question mark.
+        A copy with a space after the first character of every special token: "< |image_pad|>". Lone
+        surrogates, which JSON allows but tokenizers reject, become question marks.
     """
     if isinstance(value, str):
         for token in special:
@@ -48,16 +48,16 @@ def _parser_class(base: type[Any]) -> type[Any]:
             except RecursionError:
                 raise ValueError("a call is nested too deeply") from None
 
-    # Under the name by which transformers saves and checks tokenizers.
+    # transformers saves and checks tokenizers by this name.
     Tokenizer.__name__ = Tokenizer.__qualname__ = base.__name__
     return Tokenizer
 
 
 def guard_response_parser(tokenizer: Any) -> None:
-    """Let `tokenizer.parse_response` refuse every turn that it cannot take apart with a ValueError.
+    """Make `tokenizer.parse_response` raise a ValueError for every turn that it cannot parse.
 
-    At a ValueError TRL takes the turn for text. transformers lets the RecursionError of a deeply nested call
-    through, which would end the training.
+    On a ValueError TRL treats the turn as text. transformers lets the RecursionError of a deeply nested call
+    through, which would crash the training.
     """
     if not hasattr(tokenizer, "parses_any_turn"):
         tokenizer.__class__ = _parser_class(type(tokenizer))

@@ -1,8 +1,8 @@
-"""A copy of a model directory that every tool loads with the behaviour of our trainer.
+"""A copy of a model directory with which every tool behaves like our trainer.
 
-The trainer opens the pixel limits and gives a template with tools to the processor in memory
-(`processors.load_processor`). vLLM, TRL's own scripts and evaluation harnesses read files instead, so these
-say here what the trainer does.
+The trainer lifts the pixel limits and sets a chat template with tools on the processor in memory
+(`processors.load_processor`). vLLM, TRL's own scripts and evaluation harnesses read files instead, so the
+copy has these changes in its files.
 """
 
 import json
@@ -28,10 +28,10 @@ Weights = Literal["link", "copy"]
 TEMPLATE_FILE = "chat_template.jinja"
 _OLD_TEMPLATE_FILE = "chat_template.json"
 _WEIGHTS = (".safetensors", ".gguf")
-_NAMES_OF_CODE = ("auto_map", "custom_pipelines")
-"""Keys of settings that name Python files which a tool may run."""
-_ATTENTION = ("attn_implementation", "_attn_implementation")
-"""Keys of settings that may name a kernel of the Hub."""
+_CODE_KEYS = ("auto_map", "custom_pipelines")
+"""Keys that name Python files which a tool may execute."""
+_ATTENTION_KEYS = ("attn_implementation", "_attn_implementation")
+"""Keys that may name a kernel on the Hub."""
 _PLAIN_SAMPLING = {
     "do_sample": True,
     "temperature": 1.0,
@@ -39,7 +39,7 @@ _PLAIN_SAMPLING = {
     "top_k": 0,
     "repetition_penalty": 1.0,
 }
-"""Written out: what is missing here, transformers fills with defaults of its own, such as top_k 50."""
+"""All values are given, because transformers fills missing ones with its own defaults, such as top_k 50."""
 _OTHER_SAMPLING = (
     *("min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "no_repeat_ngram_size"),
     *("encoder_repetition_penalty", "presence_penalty", "frequency_penalty"),
@@ -51,8 +51,8 @@ class Change(NamedTuple):
 
     Attributes:
         file: name of the file.
-        what: what changes in it, for people.
-        content: its new text; None for a file that is left out.
+        what: the change in words.
+        content: its new text; None for a file that is not copied.
     """
 
     file: str
@@ -61,10 +61,10 @@ class Change(NamedTuple):
 
 
 def planned_changes(model_dir: str | Path) -> list[Change]:
-    """What `prepare_model` would change; nothing for a directory that is prepared already.
+    """The changes that `prepare_model` would make; none for a directory that is already prepared.
 
     Raises:
-        UserError: as `processors.load_processor`.
+        UserError: as in `processors.load_processor`.
     """
     model_dir = Path(model_dir)
     return _planned(model_dir, load_processor(model_dir))
@@ -83,7 +83,7 @@ def _planned(model_dir: Path, processor: Any) -> list[Change]:
 
 
 def _limit_changes(model_dir: Path, processor: Any) -> list[Change]:
-    """The limits stand in a file of their own, in transformers 5 also inside the processor's."""
+    """Change the limits in the image processor's file and, since transformers 5, in the processor's."""
     flat, whole = (model_dir / name for name in ("preprocessor_config.json", "processor_config.json"))
     before, outer = _read_object(flat), _read_object(whole)
     after = _without_template(outer)
@@ -91,19 +91,19 @@ def _limit_changes(model_dir: Path, processor: Any) -> list[Change]:
     changes = _json_change(flat, before, _settings_of(processor, _without_code(before)))
     if isinstance(nested, dict):
         after["image_processor"] = _settings_of(processor, _without_code(nested))
-        if not before:  # the stock processor finds its settings for videos there
+        if not before:  # the stock processor reads its video settings from there
             changes.append(Change(flat.name, "added", _json_text(after["image_processor"])))
     return changes + _json_change(whole, outer, after)
 
 
 def _code_changes(model_dir: Path) -> list[Change]:
-    """What could run when the copy is loaded stays behind: nothing of ours needs it."""
+    """Leave out code that could run when the copy is loaded; ours does not need it."""
     changes = [
         Change(
             path.name,
-            "left out, code of the checkpoint"
+            "left out, code in the checkpoint"
             if path.suffix == ".py"
-            else "left out, a pickle can run programs",
+            else "left out, loading a pickle can execute code",
             None,
         )
         for path in sorted(model_dir.iterdir())
@@ -114,11 +114,11 @@ def _code_changes(model_dir: Path) -> list[Change]:
 
 
 def _without_code(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings without names of code, those of the parts of a model included."""
+    """The settings without keys that name code, also in nested configs."""
     return {
         key: _without_code(value) if isinstance(value, dict) else value
         for key, value in settings.items()
-        if key not in _NAMES_OF_CODE and not (key in _ATTENTION and is_kernel_of_the_hub(value))
+        if key not in _CODE_KEYS and not (key in _ATTENTION_KEYS and is_kernel_of_the_hub(value))
     }
 
 
@@ -133,7 +133,7 @@ def _template_changes(model_dir: Path, template: str) -> list[Change]:
     else:
         old = _read_object(model_dir / _OLD_TEMPLATE_FILE).get("chat_template")
         own = template in (old, _read_object(model_dir / "tokenizer_config.json").get("chat_template"))
-        what = "the checkpoint's own template, moved here" if own else "ours, which speaks tools"
+        what = "the checkpoint's own template, moved here" if own else "our template, which supports tools"
         changes = [Change(TEMPLATE_FILE, what, template)]
     if (model_dir / _OLD_TEMPLATE_FILE).exists():
         changes.append(Change(_OLD_TEMPLATE_FILE, f"left out, {TEMPLATE_FILE} holds the template", None))
@@ -141,9 +141,9 @@ def _template_changes(model_dir: Path, template: str) -> list[Change]:
 
 
 def _settings_of(processor: Any, settings: dict[str, Any]) -> dict[str, Any]:
-    """Image processor settings with a processor's limits, under the old names too where they stand there.
+    """Image processor settings with a processor's limits, also under the old names if those are present.
 
-    A class that is none of the family's is replaced: stock tools go by that name.
+    A class name from outside the family is replaced, since standard tools pick the class by it.
     """
     size = dict(processor.image_processor.size)
     name = processor.family.image_processor.__name__.removesuffix("Pil")
@@ -154,7 +154,7 @@ def _settings_of(processor: Any, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _json_change(path: Path, before: dict[str, Any], after: dict[str, Any]) -> list[Change]:
-    """The change from `before` to `after`; a file that is not there is not made up."""
+    """The change from `before` to `after`; none if the file does not exist."""
     if not before or before == after:
         return []
     names = [name for name in (before | after) if before.get(name) != after.get(name)]
@@ -170,11 +170,11 @@ def _difference(name: str, before: Any, after: Any) -> str:
     if name == "image_processor":  # nested in processor_config.json: its limits or its class change
         changed = [key for key in ("size", "image_processor_type") if before.get(key) != after.get(key)]
         return ", ".join(_difference(key, before.get(key), after[key]) for key in changed)
-    if name in _NAMES_OF_CODE:
-        return f"{name} left out, it names code of the checkpoint"
-    if name in _ATTENTION:
-        return f"{name} left out, {before!r} is code of the Hub"
-    if name.endswith("_config"):  # of a part of the model: only what names code changes there
+    if name in _CODE_KEYS:
+        return f"{name} left out, it names code in the checkpoint"
+    if name in _ATTENTION_KEYS:
+        return f"{name} left out, {before!r} is code on the Hub"
+    if name.endswith("_config"):  # of a submodel: only keys that name code change there
         changed = [key for key in before if before[key] != after.get(key)]
         return ", ".join(_difference(key, before[key], after.get(key)) for key in changed)
     if after is None:
@@ -204,24 +204,24 @@ def prepare_model(
     keep: Callable[[str], bool] = lambda _: True,
     more: Mapping[str, str] | None = None,
 ) -> list[Change]:
-    """Write a copy of a model directory that every tool loads with the behaviour of our trainer.
+    """Write a copy of a model directory with which every tool behaves like our trainer.
 
-    Files of the directory itself are taken, not its folders and hidden files. The copy is loaded with
-    transformers' stock classes before it gets its name, so an output directory is always a good one.
+    Subfolders and hidden files are not copied. The copy is loaded with transformers' stock classes as a check
+    before it is renamed to `output_dir`.
 
     Args:
         model_dir: a Hugging Face directory of a supported family.
         output_dir: a new or empty directory.
-        weights: `link` gives the weight files a second name (a symbolic link on another file system) and
-            needs no space; `copy` copies them.
-        keep: by its name, whether a file that needs no change is taken along.
+        weights: `link` hard-links the weight files (symbolic links across file systems) and needs no space;
+            `copy` copies them.
+        keep: takes a file name; whether to copy an unchanged file.
         more: further files, name to text.
 
     Returns:
-        What was changed; nothing for a directory that was prepared already.
+        The changes; none for a directory that was already prepared.
 
     Raises:
-        UserError: not a supported model, weights missing, or an output directory that holds something.
+        UserError: not a supported model, weights missing, or an output directory that is not empty.
     """
     model_dir, output_dir = Path(model_dir), Path(output_dir)
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
@@ -275,7 +275,7 @@ def _verify(folder: Path, processor: Any) -> None:
     if is_torchvision_available():
         stock = AutoProcessor.from_pretrained(folder)
         tokenizer, pictures, templates = stock.tokenizer, stock.image_processor, {stock.chat_template}
-    else:  # the stock processor cannot be built, the two halves of which it consists can
+    else:  # the stock processor needs torchvision; its tokenizer and image processor do not
         tokenizer = AutoTokenizer.from_pretrained(folder)
         pictures, templates = processor.family.image_processor.from_pretrained(folder), set()
     templates |= {tokenizer.chat_template, load_processor(folder).chat_template}
@@ -290,4 +290,4 @@ def _verify(folder: Path, processor: Any) -> None:
     }
     if any(wrong.values()):
         names = ", ".join(name for name, is_wrong in wrong.items() if is_wrong)
-        raise RuntimeError(f"{folder}: loads with other behaviour than it was written with: {names}")
+        raise RuntimeError(f"{folder}: the prepared copy does not load as written: {names}")

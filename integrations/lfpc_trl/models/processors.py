@@ -1,7 +1,7 @@
-"""Processors: loaded from a model directory, ready for turns with tools.
+"""Processors, loaded from a model directory and ready for tool calls.
 
-Everything here works without torchvision: pictures go through transformers' Pillow image processor, on
-every machine, so that the same picture gives the same tokens everywhere.
+Nothing here needs torchvision: pictures go through transformers' Pillow image processor on every machine, so
+that a picture gives the same tokens everywhere.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from lfpc_trl.models.families import ModelFamily, family_named, family_of
 from lfpc_trl.pictures.lazy import LazyImage
 
 MAX_IMAGE_TOKENS = 16384
-"""Upper limit of the processors, the paper's largest budget: our code sizes pictures, not the processor."""
+"""The processor's limit, the paper's largest budget: our own code resizes pictures, not the processor."""
 _USER = {"role": "user", "content": [{"type": "text", "text": "?"}]}
 _CALL = {"name": TOOL_NAME, "arguments": {BOX_ARGUMENT: [1, 2, 3, 4]}}
 _CALLING = {
@@ -37,13 +37,13 @@ _TOOL = {
     "type": "function",
     "function": {"name": TOOL_NAME, "parameters": {"type": "object", "properties": {BOX_ARGUMENT: _BOX}}},
 }
-"""As much of the crop tool's description as a parser asks for: arguments in tags have its types."""
+"""The part of the crop tool's schema that a parser needs: the types of arguments written in tags."""
 
 
 def _image_processor_class(family: ModelFamily) -> type[Any]:
-    """The family's image processor, always returning tensors: TRL cannot split the arrays it gives.
+    """The family's image processor, changed to return tensors: TRL cannot split the arrays it returns.
 
-    TRL asks for the same pictures again and again in a round of rollouts: `each_once` makes that cheap.
+    TRL processes the same pictures many times in a round of rollouts; `each_once` caches them.
     """
 
     class ImageProcessor(family.image_processor):  # type: ignore[misc, name-defined]
@@ -51,7 +51,7 @@ def _image_processor_class(family: ModelFamily) -> type[Any]:
 
         @contextlib.contextmanager
         def each_once(self) -> Iterator[None]:
-            """While this is open, pictures of the same recipe are processed once."""
+            """Inside this context, pictures with the same recipe are processed once."""
             self._processed = {}
             try:
                 yield
@@ -65,22 +65,22 @@ def _image_processor_class(family: ModelFamily) -> type[Any]:
             return_tensors: Any = None,  # noqa: ARG002
             **kwargs: Any,
         ) -> Any:
-            known, flat = self._processed, make_flat_list_of_images(images)
-            if known is None or args or kwargs or not all(isinstance(each, LazyImage) for each in flat):
+            cache, flat = self._processed, make_flat_list_of_images(images)
+            if cache is None or args or kwargs or not all(isinstance(each, LazyImage) for each in flat):
                 return super().preprocess(images, *args, return_tensors="pt", **kwargs)
             for image in flat:
-                if image.recipe not in known:
-                    known[image.recipe] = super().preprocess([image], return_tensors="pt")
-            found = [known[image.recipe] for image in flat]
-            return BatchFeature({name: torch.cat([each[name] for each in found]) for name in found[0]})
+                if image.recipe not in cache:
+                    cache[image.recipe] = super().preprocess([image], return_tensors="pt")
+            features = [cache[image.recipe] for image in flat]
+            return BatchFeature({name: torch.cat([each[name] for each in features]) for name in features[0]})
 
     return _named_like(family.image_processor, ImageProcessor)
 
 
 def _processor_class(family: ModelFamily) -> type[Any]:
-    """The family's processor without its video half, which cannot be built without torchvision.
+    """The family's processor without its video part, which needs torchvision.
 
-    Everything that is rendered goes through it, so it is the place where the words of messages stay words.
+    All messages are rendered by it, so this is where special tokens in their text are escaped.
     """
 
     class Processor(family.processor):  # type: ignore[misc, name-defined]
@@ -96,7 +96,7 @@ def _processor_class(family: ModelFamily) -> type[Any]:
                 setattr(self, f"{name}_id", tokenizer.convert_tokens_to_ids(token))
             guard_response_parser(tokenizer)
             self.special_tokens = special_tokens(tokenizer)
-            # Not super(): the stock __init__ insists on a video processor.
+            # Not super(): the stock __init__ requires a video processor.
             ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
 
         def apply_chat_template(self, conversation: Any, *args: Any, **kwargs: Any) -> Any:
@@ -105,7 +105,7 @@ def _processor_class(family: ModelFamily) -> type[Any]:
             )
 
         def create_mm_token_type_ids(self, input_ids: Any) -> Any:
-            # GLM's makes an array of every row as it is, and numpy warns where that is a tensor.
+            # GLM's version makes an array of every row, and numpy warns if a row is a tensor.
             rows = [row.tolist() if isinstance(row, torch.Tensor) else row for row in input_ids]
             return super().create_mm_token_type_ids(rows)
 
@@ -114,7 +114,7 @@ def _processor_class(family: ModelFamily) -> type[Any]:
 
 
 def _named_like(base: type[Any], derived: type[Any]) -> type[Any]:
-    """Under the name by which transformers saves and checks processors."""
+    """Give a class the name of its base, by which transformers saves and checks processors."""
     derived.__name__ = derived.__qualname__ = base.__name__
     return derived
 
@@ -122,14 +122,14 @@ def _named_like(base: type[Any], derived: type[Any]) -> type[Any]:
 def new_processor(
     model_type: str, tokenizer: Any, *, patch_size: int, merge_size: int, max_tokens: int
 ) -> Any:
-    """A processor for a model built from a config, where there is no directory to load one from.
+    """A processor for a model built from a config, without a directory.
 
     Args:
-        model_type: of a supported family, as `config.json` calls it.
+        model_type: of a supported family, as in `config.json`.
         tokenizer: with its chat template set.
         patch_size: pixels per side of a patch.
         merge_size: patches per side of a visual token.
-        max_tokens: visual tokens of the largest picture it lets through.
+        max_tokens: visual tokens of the largest picture that is not downscaled.
     """
     family = family_named(model_type)
     if family is None:
@@ -147,26 +147,26 @@ def new_processor(
 
 
 def load_processor(model_dir: str | Path) -> Any:
-    """The processor of a model directory, ready for turns with tools.
+    """The processor of a model directory, ready for tool calls.
 
-    The directory's own chat template is kept when it renders tool calls and their results without changing
-    earlier turns; otherwise ours takes its place (stock Qwen2.5-VL has no tools in its template). The limits
-    on picture size are opened, because pictures are sized before they reach the processor.
+    The directory's own chat template is kept if it renders tool calls and their results without changing
+    earlier turns; otherwise ours replaces it (stock Qwen2.5-VL has no tools in its template). The limits on
+    picture size are lifted, because pictures are resized before they reach the processor.
 
     Returns:
         A transformers processor; `processor.tokenizer.response_template` is set, `processor.family` is the
-        model's `ModelFamily`, `processor.turn_ends` are the ids that end a turn, and
-        `processor.own_template_lacks` says why the directory's own template was not kept (None if it was).
+        model's `ModelFamily`, `processor.turn_ends` are the token ids that end a turn, and
+        `processor.own_template_lacks` says why the directory's own template was replaced (None if kept).
 
     Raises:
-        UserError: not a supported model, files missing, or a template whose tool calls cannot be read.
+        UserError: not a supported model, files missing, or a template whose tool calls cannot be parsed.
     """
     family = family_of(model_dir)
     processor_class = _processor_class(family)
     try:
         image_processor = _image_processor_class(family).from_pretrained(model_dir)
-        # Not the stock processor: it takes the class of its image processor from a name in the files, which
-        # may be that of another version, while the family is known.
+        # Not the stock processor: it takes its image processor class from a name in the files, which may
+        # belong to another version, while we know the family.
         tokenizer = AutoTokenizer.from_pretrained(model_dir)
         settings, _ = processor_class.get_processor_dict(model_dir)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -182,35 +182,35 @@ def load_processor(model_dir: str | Path) -> Any:
         processor.chat_template = template.read_text(encoding="utf-8")
     if getattr(tokenizer, "response_template", None) is None:
         tokenizer.response_template = dict(family.calls.response_template)
-    _check_calls_can_be_read(processor, model_dir)
+    _check_calls_can_be_parsed(processor, model_dir)
     return processor
 
 
 def why_template_does_not_do(processor: Any) -> str | None:
-    """What keeps a chat template from being used for turns with tools; None if nothing does."""
+    """Why a chat template cannot be used for tool calls; None if it can."""
     if not supports_tool_calling(processor):
-        return "it renders no tool calls, or not their answers"
+        return "it does not render tool calls or their results"
     shown = {"role": "user", "content": [{"type": "image"}]}
     if processor.apply_chat_template([shown], tokenize=False).count(processor.image_token) != 1:
-        return "it renders no pictures"
+        return "it does not render pictures"
     if not is_chat_template_prefix_preserving(processor):
-        return "it renders earlier turns otherwise when later ones are added"
+        return "it renders earlier turns differently once later ones are added"
     answer = {"role": "tool", "name": TOOL_NAME, "content": [{"type": "image"}]}
     text = processor.apply_chat_template([_USER, _CALLING, answer], tokenize=False)
     if text.count(processor.image_token) != 1:
-        return "it drops the pictures of tools"
+        return "it drops the pictures in tool messages"
     ends = processor.tokenizer.convert_ids_to_tokens(processor.turn_ends)
     text = processor.apply_chat_template([_USER, _CALLING], tokenize=False)
     if not text.rstrip().endswith(tuple(ends)):
-        return f"its turns end with none of the tokens at which generation stops ({', '.join(ends)})"
+        return f"its turns do not end with a token at which generation stops ({', '.join(ends)})"
     prompt = processor.apply_chat_template([_USER], tokenize=False, add_generation_prompt=True)
     if prompt.rstrip().endswith("</think>"):
-        return "its prompts end with an empty thought, and the model is asked to think"
+        return "its prompts end with an empty <think> block, but the model is asked to think"
     return None
 
 
 def _turn_ends(path: Path, tokenizer: Any, family: ModelFamily) -> tuple[int, ...]:
-    """The ids at which generation stops: checkpoints name several, of which the tokenizer knows one."""
+    """The token ids at which generation stops: checkpoints list several, the tokenizer has only one."""
     try:
         named = read_json(path).get("eos_token_id")
     except FileNotFoundError:
@@ -224,17 +224,17 @@ def _turn_ends(path: Path, tokenizer: Any, family: ModelFamily) -> tuple[int, ..
     return tuple(dict.fromkeys([tokenizer.eos_token_id, *ends]))
 
 
-def _check_calls_can_be_read(processor: Any, model_dir: str | Path) -> None:
-    """Render a call with the template and read it back, as TRL does to run it and as it is scored."""
+def _check_calls_can_be_parsed(processor: Any, model_dir: str | Path) -> None:
+    """Check that a rendered call can be parsed back, both by TRL, which runs it, and by the rewards."""
     text = processor.apply_chat_template([_USER, _CALLING], tokenize=False)
-    before, anchor, said = text.rpartition(processor.family.calls.response_template["start_anchor"])
+    before, anchor, turn = text.rpartition(processor.family.calls.response_template["start_anchor"])
     try:
-        parsed = processor.tokenizer.parse_response(said, prefix=before + anchor, tools=[_TOOL])
+        parsed = processor.tokenizer.parse_response(turn, prefix=before + anchor, tools=[_TOOL])
     except ValueError:
         parsed = {}
     if [each["function"] for each in parsed.get("tool_calls") or []] != [_CALL]:
         raise UserError(f"{model_dir}: the tool calls of its chat template cannot be parsed")
-    if [crop.box for crop in parse_completion(said).crops] != [(1, 2, 3, 4)]:
+    if [crop.box for crop in parse_completion(turn).crops] != [(1, 2, 3, 4)]:
         raise UserError(f"{model_dir}: the rewards cannot read the tool calls of its chat template")
 
 
@@ -245,22 +245,22 @@ def factor(processor: Any) -> int:
 
 
 def factor_of(model_dir: str | Path) -> int:
-    """`factor` of a model directory, for those who need no more of its processor."""
+    """The `factor` of a model directory."""
     return factor(load_processor(model_dir))
 
 
 def pixels_of_a_token(processor: Any) -> int:
-    """A visual token in the unit in which the image processor counts its limits."""
+    """Pixels of one visual token, as the image processor counts them for its limits."""
     return int(processor.family.frames_per_picture * factor(processor) ** 2)
 
 
 def token_limit(processor: Any) -> int:
-    """Visual tokens of the largest picture that the processor lets through unscaled."""
+    """Visual tokens of the largest picture that the processor does not downscale."""
     return int(processor.image_processor.size["longest_edge"]) // pixels_of_a_token(processor)
 
 
 def vision_token_ids(processor: Any) -> list[int]:
-    """Ids that must never be sampled: a stray picture token has no picture behind it and ends a training."""
+    """Token ids that must never be sampled: a picture token without a picture crashes the training."""
     vocabulary = processor.tokenizer.get_vocab()
     return [vocabulary[token] for token in processor.family.vision_tokens.values() if token in vocabulary]
 
@@ -268,15 +268,15 @@ def vision_token_ids(processor: Any) -> list[int]:
 def never_sampled(processor: Any, *, use_vllm: bool) -> dict[str, Any]:
     """TRL's `generation_kwargs` that keep vision tokens from being sampled.
 
-    TRL 1.16 suppresses the picture token alone, and with vLLM nothing.
+    TRL 1.16 suppresses only the picture token, and nothing with vLLM.
 
     Args:
-        processor: a processor of `load_processor`.
+        processor: from `load_processor`.
         use_vllm: whether vLLM generates, in either mode; otherwise transformers does.
 
     Returns:
-        Keywords of transformers' `GenerationConfig`, or of vLLM's `SamplingParams`.
+        Keyword arguments of transformers' `GenerationConfig`, or of vLLM's `SamplingParams`.
     """
     ids = vision_token_ids(processor)
-    # -100 is the lowest bias that vLLM takes: a chance of e^-100 against an equal token.
+    # -100 is the lowest bias that vLLM accepts: it scales the odds of a token by e^-100.
     return {"logit_bias": dict.fromkeys(ids, -100.0)} if use_vllm else {"suppress_tokens": ids}

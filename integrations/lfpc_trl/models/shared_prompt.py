@@ -1,12 +1,12 @@
-"""A prompt that is computed once, for all the completions that follow it.
+"""A prompt that is computed once for all its completions.
 
-A token of a prompt sees what stands before it, never a completion. So one pass over the prompt (its pictures
-through the vision tower, its tokens through the layers) serves every completion: what a completion needs of
-it are the keys and values of each attention layer.
+A prompt token attends to earlier tokens, never to a completion. So one forward pass over the prompt (pictures
+through the vision tower, tokens through the layers) serves every completion, which needs only the keys and
+values of each attention layer.
 
-Completions are computed on a detached copy of these, some at a time, so that the activations of one batch
-are gone before the next begins. The gradients that they send to the prompt gather in that copy. The last
-batch stands on the keys and values themselves: its backward pass takes all of it through the prompt, once.
+Completions are computed in batches on a detached copy of these, so that the activations of one batch are
+freed before the next. Their gradients for the prompt accumulate in that copy. The last batch uses the keys
+and values themselves: its backward pass propagates the whole gradient through the prompt, once.
 """
 
 from typing import Any, NamedTuple
@@ -18,27 +18,27 @@ from transformers.cache_utils import Cache, DynamicLayer
 from lfpc_trl.versions import is_in
 
 CACHE = "cache" if is_in(transformers.__version__, ">=5.24") else "past_key_values"
-"""The argument of models and of `generate` that takes a cache: transformers 5.24 renamed it."""
+"""The cache argument of models and of `generate`, which transformers 5.24 renamed."""
 
 
 class Pixels(NamedTuple):
-    """Pictures as a model of the Qwen-VL families reads them.
+    """Pictures as inputs of a Qwen-VL model.
 
     Attributes:
-        values: (patches, values of a patch), all pictures one after another.
-        grid: (pictures, 3), how many patches each picture has in time, height and width.
+        values: (patches, values per patch), the patches of all pictures concatenated.
+        grid: (pictures, 3), number of patches of each picture in time, height and width.
     """
 
     values: torch.Tensor
     grid: torch.Tensor
 
     def arguments(self) -> dict[str, torch.Tensor]:
-        """For the model; nothing where there is no picture."""
+        """Keyword arguments of the model; empty without pictures."""
         return {"pixel_values": self.values, "image_grid_thw": self.grid} if len(self.grid) else {}
 
 
 class _Recorded(DynamicLayer):  # type: ignore[misc]
-    """Lets keys and values through and keeps those of the first pass; checkpointing runs a layer twice."""
+    """Passes keys and values through and records the first ones; checkpointing runs a layer twice."""
 
     keys: Any
     values: Any
@@ -53,7 +53,7 @@ class _Recorded(DynamicLayer):  # type: ignore[misc]
 
 
 class _Shared(DynamicLayer):  # type: ignore[misc]
-    """The prompt's keys and values before those of every row; nothing is kept, so a layer may run twice."""
+    """Prepends the prompt's keys and values to every row; stores nothing, so a layer may run twice."""
 
     def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
         super().__init__()
@@ -69,22 +69,23 @@ def _after(shared: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
 
 
 class SharedPrompt:
-    """A prompt and what its completions need of it.
+    """A prompt with the keys and values that its completions need.
 
-    Gradients of the completions reach weights and pictures of the prompt when the completions that were
-    prepared with `last` go backward.
+    The completions' gradients reach the prompt's weights and pictures in the backward pass of the completions
+    that were prepared with `last`.
 
     Args:
         backbone: the model without its language head, such as `Qwen2_5_VLModel`.
-        ids: (tokens,), without padding. The last one is text: it is read with each completion, since its
-            output is what the first token of a completion is drawn from.
-        pictures: of the prompt.
-        whole_model: the model with its language head, where no part of it may be called by itself (see
+        ids: (tokens,), without padding. The last one is text: it is computed with each completion, since its
+            output predicts the completion's first token.
+        pictures: pictures of the prompt.
+        whole_model: the model with its language head, if its parts must not be called by themselves (see
             `train/sharding.py`).
 
     Attributes:
-        zero: 0, with `whole_model` as a tensor that depends on the prompt's pass. Added to a loss, it makes
-            the prompt's backward pass start at the model's output, where FSDP and DeepSpeed gather weights.
+        zero: 0; with `whole_model` a tensor that depends on the prompt's forward pass. Added to a loss, it
+            makes the prompt's backward pass start at the model's output, where FSDP and DeepSpeed gather
+            weights.
     """
 
     zero: torch.Tensor | float = 0
@@ -119,19 +120,19 @@ class SharedPrompt:
         last: bool,
         always_a_picture: bool = False,
     ) -> dict[str, Any]:
-        """What the model is called with, to compute completions on this prompt.
+        """The model's inputs for completions of this prompt.
 
         Args:
-            ids: (rows, tokens), padded on the right.
+            ids: (rows, tokens), right-padded.
             mask: (rows, tokens), 1 for tokens and 0 for padding.
-            pictures: those in each row.
+            pictures: the pictures in each row.
             last: whether these are the last completions before the weights change.
-            always_a_picture: append a token of padding to all rows, the last of which stands for a blank
-                picture. The vision tower is then called for rows without pictures too, as other processes
-                call it for theirs.
+            always_a_picture: append a padding token to all rows; in the last row it stands for a blank
+                picture. The vision tower is then called even if no row has pictures, as it is in other
+                processes.
 
         Returns:
-            Arguments of the model; its input is the last token of the prompt and the completions.
+            Keyword arguments of the model; its input is the last token of the prompt and the completions.
         """
         rows = len(ids)
         whole = torch.cat([self._ids.expand(rows, -1), ids], dim=1)
@@ -157,26 +158,26 @@ class SharedPrompt:
         }
 
     def _positions(self, ids: torch.Tensor, mask: torch.Tensor, grid: torch.Tensor) -> Any:
-        """(3, rows, tokens): the positions that the model gives whole sequences."""
+        """(3, rows, tokens): the positions that the model assigns in whole sequences."""
         pictures = (ids == self._backbone.config.image_token_id).int()
         return self._backbone.get_rope_index(ids, pictures, image_grid_thw=grid, attention_mask=mask)[0]
 
 
 def _copy(states: torch.Tensor) -> torch.Tensor:
-    """Detached keys or values that gather a gradient in float32 and hand it on to `states`."""
+    """Detached keys or values that accumulate a gradient in float32 and pass it on to `states`."""
     if not states.requires_grad:
         return states
     copy = states.detach().float().requires_grad_()
 
-    def with_gathered(own: torch.Tensor) -> torch.Tensor:
+    def add_accumulated(own: torch.Tensor) -> torch.Tensor:
         return own if copy.grad is None else own + copy.grad.to(own.dtype)
 
-    states.register_hook(with_gathered)  # type: ignore[no-untyped-call]
+    states.register_hook(add_accumulated)  # type: ignore[no-untyped-call]
     return copy
 
 
 def without_adapter(model: Any) -> Any:
-    """The model that an adapter (LoRA) was put into, or the model itself; the adapter acts inside it."""
+    """The base model of an adapter (LoRA), or the model itself; the adapter stays active inside it."""
     return model.get_base_model() if hasattr(model, "peft_config") else model
 
 
@@ -191,11 +192,11 @@ def why_not(model: Any) -> str | None:
     if others:
         return f"the model has layers of {', '.join(sorted(others))}"
     if not hasattr(model.model, "get_rope_index"):
-        return f"model type {model.config.model_type} is not known for it"
+        return f"model type {model.config.model_type} does not support it"
     return None
 
 
 def allow_checkpointing(model: Any) -> None:
-    """Let layers that are run again keep the caches of a `SharedPrompt`, which a second run only reads."""
+    """Allow gradient checkpointing with the caches of a `SharedPrompt`, which a second run only reads."""
     for layer in model.model.language_model.layers:
         layer._can_checkpoint_with_cache = True  # noqa: SLF001 - transformers has no other way to say so

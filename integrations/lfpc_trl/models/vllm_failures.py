@@ -1,4 +1,4 @@
-"""What goes wrong in vLLM reaches the user as one line; the pages that belong to it are in a file."""
+"""Errors inside vLLM: one line for the user, with the traceback in a log file."""
 
 import contextlib
 import time
@@ -11,14 +11,14 @@ from lfpc_trl.errors import UserError, one_line
 
 @contextlib.contextmanager
 def vllm_failures(folder: Path, what: str) -> Iterator[None]:
-    """Turn an exception that comes out of vLLM into one line that names a file with its traceback.
+    """Turn an exception raised inside vLLM into one line that names a file with the traceback.
 
     Args:
-        folder: where the file goes; made if it is not there.
-        what: failed, such as "cannot start".
+        folder: folder of the file; created if missing.
+        what: what failed, such as "cannot start".
 
     Raises:
-        UserError: an exception has passed through code of vLLM. Any other stays as it is.
+        UserError: the exception passed through vLLM's code. Others are raised unchanged.
     """
     try:
         yield
@@ -30,7 +30,7 @@ def vllm_failures(folder: Path, what: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"vllm-{time.time_ns()}.log"
         path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-        text = f"vLLM {what}, {type(error).__name__}: {one_line(error)}; the whole traceback is in {path}"
+        text = f"vLLM {what}, {type(error).__name__}: {one_line(error)}; the full traceback is in {path}"
         raise UserError(text) from error
 
 

@@ -1,4 +1,4 @@
-"""Weights: what a model directory holds beside its processor."""
+"""The weights of a model directory."""
 
 import contextlib
 import hashlib
@@ -17,8 +17,8 @@ from lfpc_trl.models.families import family_of
 
 INDEX = "model.safetensors.index.json"
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-"""Suffixes of files whose reading can run programs."""
-_WHAT_A_MODEL_IS = (
+"""Suffixes of files that can execute code when loaded."""
+_MODEL_FILES = (
     *("config.json", "*.safetensors", "chat_template*", "*preprocessor_config.json", "processor_config.json"),
     *("tokenizer*", "vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json"),
 )
@@ -26,13 +26,13 @@ _SAMPLES, _SAMPLE_BYTES = 1024, 4096
 
 
 def fingerprint(model_dir: str | Path) -> str:
-    """A digest that differs for another model, also for another training of the same one.
+    """A digest that differs between models, and between trainings of the same model.
 
-    Small files are read whole, large ones at 1024 evenly spaced places (4 MiB in all): a training changes
+    Small files are read whole, large ones at 1024 evenly spaced places (4 MiB in all): training changes
     weights everywhere, and reading 15 GB takes minutes.
     """
     folder, digest = Path(model_dir), hashlib.sha256()
-    for path in sorted({path for pattern in _WHAT_A_MODEL_IS for path in folder.glob(pattern)}):
+    for path in sorted({path for pattern in _MODEL_FILES for path in folder.glob(pattern)}):
         size = path.stat().st_size
         digest.update(f"{path.name} {size}\n".encode())
         places = range(0, size, max(_SAMPLE_BYTES, size // _SAMPLES))
@@ -45,7 +45,7 @@ def fingerprint(model_dir: str | Path) -> str:
 
 @contextlib.contextmanager
 def without_bars() -> Iterator[None]:
-    """Without transformers' progress bars for every file."""
+    """Disable transformers' progress bars for file loading."""
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
@@ -56,10 +56,10 @@ def without_bars() -> Iterator[None]:
 
 
 def context_length(model_dir: str | Path) -> int:
-    """Tokens that the model can read at once: prompt, turns, crops and answer together.
+    """The model's context length in tokens: prompt, turns, crops and answer together.
 
     Raises:
-        UserError: not a supported model, or a config that cannot be read.
+        UserError: not a supported model, or an unreadable config.
     """
     family_of(model_dir)
     try:
@@ -76,12 +76,12 @@ def default_device() -> str:
 
 
 def check_weights(model_dir: str | Path) -> None:
-    """Refuse a directory whose weights cannot be read, or only by running what a pickle holds.
+    """Refuse a directory whose weights cannot be read, or only by executing code in a pickle.
 
-    The headers of the files are read, no weight is.
+    Only the headers of the files are read.
 
     Raises:
-        UserError: no weights, some of them are missing or damaged, or they are pickled.
+        UserError: no weights, some are missing or damaged, or they are pickled.
     """
     folder = Path(model_dir)
     names = ["model.safetensors"]
@@ -92,7 +92,7 @@ def check_weights(model_dir: str | Path) -> None:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{index}: not readable ({first_line(error)})") from None
         if not all(isinstance(name, str) and Path(name).name == name for name in names):
-            raise UserError(f"{index}: its files must stand beside it, got {names[0]!r}")
+            raise UserError(f"{index}: its files must be in the same folder, got {names[0]!r}")
     missing = [name for name in names if not (folder / name).is_file()]
     if missing and index.is_file():
         raise UserError(f"{folder}: its weights are incomplete, {missing[0]} is missing")
@@ -100,11 +100,11 @@ def check_weights(model_dir: str | Path) -> None:
         pickled = sorted(path.name for path in folder.glob("*") if path.suffix in PICKLED)
         if pickled:
             raise UserError(
-                f"{folder}: holds pickled weights alone ({pickled[0]}), and reading a pickle can run "
-                "programs; save the model with safetensors"
+                f"{folder}: holds only pickled weights ({pickled[0]}), and loading a pickle can execute "
+                "code; save the model with safetensors"
             )
         if (folder / "adapter_config.json").is_file():
-            raise UserError(f"{folder}: holds an adapter alone; merge it into its model first")
+            raise UserError(f"{folder}: holds only an adapter; merge it into its model first")
         raise UserError(f"{folder}: holds no weights, neither model.safetensors nor {INDEX}")
     tensors = 0
     for name in names:
@@ -118,8 +118,8 @@ def check_weights(model_dir: str | Path) -> None:
 
 
 def is_kernel_of_the_hub(attention: object) -> bool:
-    """Whether an `attn_implementation` names code of the Hub (owner/name), which transformers would run."""
-    if isinstance(attention, dict):  # one for each part of a model
+    """Whether an `attn_implementation` names code on the Hub (owner/name), which transformers would run."""
+    if isinstance(attention, dict):  # one per submodel
         return any(map(is_kernel_of_the_hub, attention.values()))
     return "/" in str(attention)
 
@@ -130,8 +130,8 @@ def _refuse_kernels(model_dir: str | Path, config: Any) -> None:
         attention = getattr(part, "_attn_implementation", None)
         if is_kernel_of_the_hub(attention):
             raise UserError(
-                f"{Path(model_dir) / 'config.json'}: attn_implementation names a kernel of the Hub, which is "
-                f"code that would be run, got {attention!r}; take it out"
+                f"{Path(model_dir) / 'config.json'}: attn_implementation must not name a kernel on the Hub, "
+                f"whose code would be executed, got {attention!r}; remove it"
             )
 
 
@@ -142,13 +142,13 @@ def load_model(
     device: str | None = "cpu",
     attention: str | None = None,
 ) -> PreTrainedModel:
-    """The model of a directory.
+    """Load the model of a directory.
 
     Args:
         model_dir: a Hugging Face directory of a supported family.
-        dtype: of the weights; "auto" as they are stored. Training of all weights keeps float32 and computes
-            in bfloat16 where the device can.
-        device: as torch names it; None leaves the weights where an engine that shards them has put them.
+        dtype: dtype of the weights; "auto" as they are stored. Full training keeps float32 and computes in
+            bfloat16 if the device can.
+        device: torch device; None leaves the weights where a sharding framework has put them.
         attention: transformers' `attn_implementation`; None for its default.
 
     Raises:
@@ -169,12 +169,12 @@ def load_model(
 
 
 def _forget_unused_renamings(model: Any) -> None:
-    """Let a model be saved with the names that it was read with.
+    """Make a model save its weights under the names with which they were loaded.
 
-    What transformers renames while it reads is renamed back when it saves. Where DeepSpeed reads (ZeRO-3),
-    5.17 to 5.24 also rename back what had its name already: "model.layers" becomes "model.model.layers",
-    which transformers reads again and vLLM does not know. Elsewhere only renamings that were used are left,
-    and nothing changes here.
+    transformers reverses the renamings of loading when it saves. When DeepSpeed loads (ZeRO-3), 5.17 to 5.24
+    also reverse renamings that were not needed: "model.layers" becomes "model.model.layers", which
+    transformers can load but vLLM cannot. Otherwise the model keeps only renamings that were used, and this
+    function changes nothing.
     """
     renamings = getattr(model, "_weight_conversions", None)
     if renamings is not None:
@@ -182,7 +182,7 @@ def _forget_unused_renamings(model: Any) -> None:
 
 
 def merge_adapter(model_dir: str | Path, adapter_dir: str | Path) -> Any:
-    """The model of a directory with an adapter (LoRA) added to its weights, as they are stored."""
+    """Load a model, in its stored dtype, with an adapter (LoRA) merged into its weights."""
     from peft import PeftModel
 
     return PeftModel.from_pretrained(load_model(model_dir, dtype="auto"), adapter_dir).merge_and_unload()

@@ -1,1 +1,1 @@
-"""Rollouts: what a model is told and may do, the turns it takes, and what they earn."""
+"""Rollouts: prompts, the crop tool, generation, transcripts and rewards."""

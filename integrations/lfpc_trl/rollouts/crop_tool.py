@@ -1,4 +1,4 @@
-"""The crop tool: what the model calls, run by TRL's trainer and by our own rollouts alike."""
+"""The crop tool that the model calls, in TRL's trainer and in our own rollouts."""
 
 import functools
 import zlib
@@ -19,26 +19,26 @@ from lfpc_trl.rollouts.prompts import Block, user_blocks
 TOOL_NAME = "image_zoom_in_tool"
 CropSource = Literal["predicted", "target", "noise", "elsewhere", "no_picture"]
 NO_PICTURE = "The region was cropped. No image is shown."
-"""What `no_picture` answers a valid call with. Fixed, so that a transcript tells it from a failed call."""
+"""The reply of `no_picture` to a valid call. Fixed, so that a transcript tells it from a failed call."""
 
 
 @dataclass(frozen=True)
 class CropSettings:
-    """How crops are cut. The rewards hold the same settings, so that they score the box that was cut.
+    """How crops are cut. The rewards use the same settings, so that they score the box that was cut.
 
     Attributes:
-        frame: the frame in which the model counts.
+        frame: the frame of the model's boxes.
         factor: pixels per side of one visual token.
-        crop_tokens: a crop comes back at native resolution unless it needs more visual tokens than this.
-        max_crops: crops per rollout; a further call is refused.
+        crop_tokens: a crop is returned at native resolution unless it needs more visual tokens than this.
+        max_crops: crops per rollout; further calls are refused.
         min_side: shortest side of a crop in pixels of the original.
-        crop_source: "predicted" cuts what the model asked for. The others answer a valid call with something
-            else, to test whether the model depends on its crops. "target": the nearest target region (its
-            outermost box) on the picture that was asked for; if that has none, the first on another. "noise":
-            random noise of the size the crop would have had. "elsewhere": a box of the same size at a random
-            place of the same picture that touches no target and not what was asked for; where there is no
-            such place, the one that shares the least with the targets. "no_picture": `NO_PICTURE`.
-        seed: of the noise and the place.
+        crop_source: "predicted" cuts the requested box. The others answer a valid call with something else,
+            to test whether the model depends on its crops. "target": the nearest target region (its outermost
+            box) on the requested picture; if that has none, the first on another. "noise": random noise of
+            the size the crop would have had. "elsewhere": a box of the same size at a random place of the
+            same picture that touches neither a target nor the requested box; if there is no such place, the
+            one that overlaps the targets least. "no_picture": `NO_PICTURE`.
+        seed: of "noise" and "elsewhere".
     """
 
     frame: Frame
@@ -51,11 +51,11 @@ class CropSettings:
 
 
 class CropEnvironment:
-    """One rollout's view of one row. TRL makes every public method but `reset` a tool of the model.
+    """The environment of one rollout. TRL offers every public method but `reset` to the model as a tool.
 
     Attributes:
-        pictures: of each row. Those of rows with several are made by `environment_for`, since the tool's
-            description, which is that of the class, says how many there are.
+        pictures: number of pictures per row. Rows with several get a class of their own (`environment_for`),
+            since the tool's description, which belongs to the class, names the number.
     """
 
     pictures: ClassVar[int] = 1
@@ -67,11 +67,11 @@ class CropEnvironment:
         self._delivered = 0
 
     def reset(self, row: Row, **columns: Any) -> list[Block]:  # noqa: ARG002 - TRL passes every column
-        """Start a rollout: the pictures as the model is shown them, and the question.
+        """Start a rollout: return the pictures at their shown sizes, and the question.
 
         Raises:
-            OSError: a picture is gone.
-            ValueError: the row has no `shown_size` yet, or no targets where crops come from them, or another
+            OSError: a picture cannot be opened.
+            ValueError: the row has no `shown_size` yet, no targets where crops come from them, or a different
                 number of pictures.
         """
         if len(row.pictures) != self.pictures:
@@ -80,7 +80,7 @@ class CropEnvironment:
         if sizes is None:
             raise ValueError(f"{row.name} has no shown_size")
         if self._settings.crop_source == "target" and row.regions is None:
-            raise ValueError(f"{row.name} has no targets to crop from")
+            raise ValueError(f"{row.name} has no targets, which crop_source target needs")
         self._row = row
         self._file_bytes = [file_bytes(picture.image) for picture in row.pictures]
         self._delivered = 0
@@ -101,10 +101,10 @@ class CropEnvironment:
         return self._crop(bbox_2d, 1)
 
     def _crop(self, bbox: object, number: object) -> Any:
-        """What a call is answered with; `number` is that of the picture, as the model wrote it."""
+        """The reply to a call; `number` is the picture's number as the model wrote it."""
         row, settings = self._row, self._settings
         if row is None:
-            raise RuntimeError("reset() comes first")
+            raise RuntimeError("call reset() first")
         if self._delivered >= settings.max_crops:
             raise BoxError("limit")
         image, picture = picture_of(row, number)
@@ -113,9 +113,9 @@ class CropEnvironment:
         self._delivered += 1
         if settings.crop_source == "no_picture":
             return NO_PICTURE
-        # Announced, not made: TRL runs the calls of a round one after another, the pictures are made in
-        # threads meanwhile. And an unreadable picture is raised where TRL uses it: here, TRL would tell the
-        # model, and the model would pay for our failure.
+        # Lazy: TRL runs the calls of a round one after another, and threads load the pictures meanwhile. An
+        # unreadable picture raises where TRL uses it; raised here, TRL would report it to the model as a
+        # failed call, and the model would pay for our failure.
         return [{"type": "image", "image": LazyImage(recipe).start()}]
 
     def _recipe(self, row: Row, image: int, box: PixelBox) -> Part | Noise:
@@ -133,10 +133,10 @@ class CropEnvironment:
 
 
 def picture_of(row: Row, number: object) -> tuple[int, Picture]:
-    """The picture of a number that a model wrote, and that number.
+    """Look up a picture by the number that the model wrote; return both.
 
     Raises:
-        BoxError: there is none.
+        BoxError: the row has no such picture.
     """
     if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= len(row.pictures):
         raise BoxError("image")
@@ -144,10 +144,10 @@ def picture_of(row: Row, number: object) -> tuple[int, Picture]:
 
 
 def cut_box(bbox: object, picture: Picture, settings: CropSettings) -> PixelBox:
-    """`crop_box` for a picture of a row that is shown.
+    """`crop_box` for a picture of a row.
 
     Raises:
-        BoxError: as `crop_box`.
+        BoxError: as in `crop_box`.
     """
     return crop_box(
         bbox,
@@ -159,26 +159,26 @@ def cut_box(bbox: object, picture: Picture, settings: CropSettings) -> PixelBox:
 
 
 def _nearest_target(row: Row, image: int, box: PixelBox) -> tuple[int, PixelBox]:
-    """The outermost box of the region whose corners are nearest to `box`, outwards to whole pixels.
+    """The outermost box of the region whose corners are nearest to `box`, rounded outward, and its picture.
 
-    On the picture `image`; where that has no region, the first of the row, with the number of its picture.
+    Only regions on the picture `image` count; if it has none, the first region of the row is taken.
     """
     outermost = np.array([target.boxes[-1] for target in row.targets if target.image == image])
     if not len(outermost):
-        return row.targets[0].image, _whole(row.targets[0].boxes[-1])
+        return row.targets[0].image, _round_outward(row.targets[0].boxes[-1])
     distances = corner_distance(np.array([box], float), outermost, row.pictures[image - 1].size)
-    return image, _whole(outermost[int(np.argmin(distances))])
+    return image, _round_outward(outermost[int(np.argmin(distances))])
 
 
 def _elsewhere(row: Row, image: int, box: PixelBox, seed: tuple[int, ...]) -> PixelBox:
-    """A box of the same size clear of `box` and of the outermost box of every region on its picture."""
-    targets = [_whole(target.boxes[-1]) for target in row.targets if target.image == image]
+    """A box of the same size that avoids `box` and the outermost boxes of all regions on its picture."""
+    targets = [_round_outward(target.boxes[-1]) for target in row.targets if target.image == image]
     size = row.pictures[image - 1].size
     return place_clear((box[2] - box[0], box[3] - box[1]), size, targets, [box], seed=seed)
 
 
-def _whole(box: NDArray[np.float64]) -> PixelBox:
-    """Outwards to whole pixels."""
+def _round_outward(box: NDArray[np.float64]) -> PixelBox:
+    """Round a box outward to whole pixels."""
     left, top = np.floor(box[:2]).astype(int).tolist()
     right, bottom = np.ceil(box[2:]).astype(int).tolist()
     return left, top, right, bottom
@@ -186,7 +186,7 @@ def _whole(box: NDArray[np.float64]) -> PixelBox:
 
 @functools.cache
 def _environment_class(pictures: int) -> type[CropEnvironment]:
-    """The environment of rows with so many pictures."""
+    """The environment class for rows with this many pictures."""
     if pictures == 1:
         return CropEnvironment
 
@@ -195,12 +195,12 @@ def _environment_class(pictures: int) -> type[CropEnvironment]:
             return self._crop(bbox_2d, image)
 
     CropEnvironmentOfSeveral.pictures = pictures
-    # transformers reads the description of a tool from its docstring, which may not be an f-string.
-    CropEnvironmentOfSeveral.image_zoom_in_tool.__doc__ = _OF_SEVERAL.format(pictures=pictures)
+    # transformers reads a tool's description from its docstring, which cannot be an f-string.
+    CropEnvironmentOfSeveral.image_zoom_in_tool.__doc__ = _SEVERAL_DOC.format(pictures=pictures)
     return CropEnvironmentOfSeveral
 
 
-_OF_SEVERAL = """Crop a region of one of the {pictures} original images and look at it in full resolution.
+_SEVERAL_DOC = """Crop a region of one of the {pictures} original images and look at it in full resolution.
 
 Args:
     bbox_2d: The region as [x1, y1, x2, y2]: left, top, right, bottom.
@@ -210,7 +210,7 @@ Args:
 
 
 def environment_for(row: Row, settings: CropSettings) -> CropEnvironment:
-    """A fresh environment for rows with as many pictures as this one."""
+    """A new environment for rows with as many pictures as this one."""
     return _environment_class(len(row.pictures))(settings)
 
 
@@ -220,14 +220,14 @@ class EnvironmentFactory:
 
     Attributes:
         settings: how crops are cut.
-        pictures: of each row.
+        pictures: number of pictures per row.
     """
 
     settings: CropSettings
     pictures: int = 1
 
     def __call__(self) -> CropEnvironment:
-        """A fresh environment; TRL keeps and resets it."""
+        """A new environment; TRL keeps and resets it."""
         return _environment_class(self.pictures)(self.settings)
 
 
@@ -237,11 +237,11 @@ def environment_factory(settings: CropSettings) -> EnvironmentFactory:
 
 
 def environment_factories(settings: CropSettings, rows: Iterable[Row]) -> dict[str, EnvironmentFactory]:
-    """A factory for each number of pictures that these rows have, by `environment_name`."""
+    """One factory for each number of pictures among these rows, keyed by `environment_name`."""
     counts = sorted({len(row.pictures) for row in rows})
     return {str(count): EnvironmentFactory(settings, count) for count in counts}
 
 
 def environment_name(row: Row) -> str:
-    """Which of `environment_factories` is for a row."""
+    """The key of a row in `environment_factories`."""
     return str(len(row.pictures))

@@ -1,12 +1,12 @@
-"""Rollouts outside the trainer: the same conversation as in training, with any engine writing the turns.
+"""Rollouts outside the trainer: the same conversation as in training, with any engine generating the turns.
 
-What a row goes through here is what TRL does with it: the same environment, the same chat template with the
-same tool description, the same parser of calls, messages of the same shape. So a model is evaluated on
-exactly what it was trained on. One thing differs: a rollout has no budget of tokens for all its turns
-together (`max_completion_length` of TRL), only the model's own context ends it.
+A row is handled as in TRL: the same environment, the same chat template with the same tool description, the
+same parser of tool calls, messages of the same shape. So a model is evaluated on exactly what it was trained
+on. One difference: there is no token budget for a whole rollout (TRL's `max_completion_length`); only the
+model's context length limits it.
 
-`stream_rollouts` takes jobs as it has room for them and gives back rollouts as they end; `generate_rollouts`
-is a list in and a list out.
+`stream_rollouts` takes jobs as slots become free and yields rollouts as they finish; `generate_rollouts`
+takes a list and returns a list.
 """
 
 import json
@@ -34,34 +34,34 @@ from lfpc_trl.rollouts.crop_tool import TOOL_NAME, CropEnvironment, CropSettings
 from lfpc_trl.rollouts.prompts import Message, build_prompt, question_text, user_blocks
 from lfpc_trl.rollouts.turns import TurnWriter
 
-_REMEMBERED = 1024
-"""Prompts, replies and first turns that are remembered: conditions, samples and budgets share them."""
+_CACHE_SIZE = 1024
+"""Entries per cache of prompts, replies and parsed first turns. Conditions, samples and budgets share it."""
 _REPLY_TOKENS = 512
-"""Tokens of the text with which calls of one turn are answered, at most as a rule: what does not fit into the
-context ends its rollout."""
+"""Estimated maximum of text tokens in the tool messages of one turn. Not enforced: a rollout that outgrows
+the context ends."""
 
 Turn = list[Any]
-"""A turn as its writer knows it again: token ids of an engine, JSON texts of a server."""
+"""A turn in the form that its generator accepts back: token ids of an engine, JSON texts of a server."""
 MakePrompt = Callable[[Row], list[Message]]
-"""Makes the messages before the first turn."""
+"""Builds the messages before the first turn."""
 
 
 @dataclass(frozen=True)
 class RolloutSettings:
-    """How turns are written.
+    """How turns are generated.
 
     Attributes:
-        max_turns: generations per rollout; a tool call in the last one stays unanswered, as in TRL.
+        max_turns: model turns per rollout; a tool call in the last one is not run, as in TRL.
         max_new_tokens: limit on the tokens of one turn (the paper's 2048).
-        temperature: 0 decodes greedily; above it the model is sampled, from its whole distribution.
-        seed: of the sampling. What is drawn for a row depends on seed, sample, id, shown size and turn, not
-            on the rows beside it; torch's own random state is left as it was.
-        batch_size: rollouts under way.
-        batch_tokens: tokens in one call of the engine, padding included; a larger rollout stands alone. None
-            sets no limit.
+        temperature: 0 decodes greedily; above 0 samples from the full distribution.
+        seed: sampling seed. Draws for a row depend on seed, sample, id, shown size and turn, not on the other
+            rows in the batch; torch's global random state is left unchanged.
+        batch_size: concurrent rollouts.
+        batch_tokens: tokens in one call of the engine, padding included; a larger rollout is generated alone.
+            None: no limit.
 
     Raises:
-        ValueError: a setting out of range.
+        ValueError: a setting is out of range.
     """
 
     max_turns: int = 5
@@ -81,18 +81,18 @@ class RolloutSettings:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A rollout to be made.
+    """A request for one rollout.
 
     Attributes:
         row: a row with a `shown_size`.
-        crops: how crops are cut and in which frame the model counts.
+        crops: how crops are cut, and the frame of the model's boxes.
         tools: whether the crop tool is offered. Without it there is one turn.
-        sample: which of several draws for the same row.
-        first_turn: what to take as the first turn instead of generating it, so that what follows can be
-            compared with another rollout that began the same, such as one with other crops.
-        pictures: the pictures at their shown sizes, where they are at hand; without the tool only, which
-            reads its own.
-        prompt: makes the messages of the row, in place of LFPC's; there is no tool then and one turn.
+        sample: index among several samples of the same row.
+        first_turn: used as the first turn instead of generating one, so that rollouts that differ only in
+            what follows can be compared, for example with other crops.
+        pictures: the pictures at their shown sizes, if already loaded; only without the tool, which opens
+            its own.
+        prompt: builds the messages of the row in place of LFPC's prompt; no tool and one turn.
     """
 
     row: Row
@@ -105,23 +105,23 @@ class Job:
 
     @property
     def has_tool(self) -> bool:
-        """Whether the model is told of the crop tool and its calls are answered."""
+        """Whether the prompt offers the crop tool and its calls are run."""
         return self.tools and self.prompt is None
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """What a model did with one row.
+    """One finished rollout.
 
     Attributes:
         row: the row, as it was shown.
-        messages: the completion as our trainer hands it to reward functions: turns of the model as they were
-            written (`rollouts.turns`) and tool messages.
+        messages: the completion as our trainer passes it to reward functions: the model's turns verbatim
+            (`rollouts.turns`) and tool messages.
         first_turn: the first turn, for `Job.first_turn`.
-        calls: whether the calls of the last turn could be parsed.
-        complete: whether the last turn was ended by the model, not by a limit.
-        seconds: this rollout's share of the wall time; a first turn that was given took none.
-        usage: the tokens of the turns that were generated.
+        calls: whether tool calls could be parsed from the last turn.
+        complete: whether the model ended the last turn itself, not a limit.
+        seconds: this rollout's share of the wall time; a given first turn takes none.
+        usage: the tokens of the generated turns.
     """
 
     row: Row
@@ -135,11 +135,11 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a rollout has cost.
+    """Token counts of a rollout.
 
     Attributes:
-        prompt_tokens: read before its turns, all turns together; a server charges for each of them.
-        completion_tokens: written.
+        prompt_tokens: prompt tokens summed over its turns, as a server charges them.
+        completion_tokens: generated tokens.
     """
 
     prompt_tokens: int = 0
@@ -153,7 +153,7 @@ class Usage:
 
 @dataclass
 class Live:
-    """A rollout under way. `ids` hold one placeholder per image; a server is given messages instead."""
+    """A rollout in progress. `ids` hold one placeholder per image; a server gets messages instead."""
 
     job: Job
     environment: CropEnvironment
@@ -172,7 +172,7 @@ class Live:
     usage: Usage = Usage()
 
     def outcome(self) -> "Rollout | Exception":
-        """What became of it."""
+        """The result: a rollout, or the error that ended it."""
         return self.error or Rollout(
             self.job.row,
             self.messages,
@@ -185,20 +185,20 @@ class Live:
 
 
 class Speaker(Protocol):
-    """Holds the conversations of one stream."""
+    """Runs the conversations of one stream."""
 
     def start(self, job: Job) -> Live:
-        """A new rollout; over if its one turn was given, or its picture is gone."""
+        """Start a rollout; already over if its only turn was given or its picture cannot be opened."""
 
     def speak(self, lives: Sequence[Live]) -> list[Live]:
-        """One turn of some of these rollouts, at least of one; those that have spoken."""
+        """Generate a turn for at least one of these rollouts; return those that got one."""
 
     def close(self) -> None:
-        """Nobody waits for a turn any more."""
+        """Stop waiting for turns."""
 
 
 class ChatEngine(ABC):
-    """What is asked with messages and not with tokens, and so holds conversations itself: a server.
+    """An engine that takes messages instead of tokens and runs its own conversations: a server.
 
     Attributes:
         factor: pixels per side of a visual token.
@@ -208,11 +208,11 @@ class ChatEngine(ABC):
 
     @abstractmethod
     def speaker(self, settings: RolloutSettings) -> Speaker:
-        """Who holds the conversations of a stream."""
+        """The speaker that runs the conversations of a stream."""
 
 
 def factor_of_engine(engine: Engine | ChatEngine) -> int:
-    """Pixels per side of a visual token of the model behind an engine."""
+    """Pixels per side of a visual token of the engine's model."""
     return engine.factor if isinstance(engine, ChatEngine) else factor(engine.processor)
 
 
@@ -224,46 +224,46 @@ def stream_rollouts(
     on_first_turn: Callable[[Job, Turn], object] | None = None,
     on_turn: Callable[[Job, Sequence[Message]], object] | None = None,
 ) -> Iterator[tuple[Job, Rollout | Exception]]:
-    """Make rollouts as jobs come in, and give each back when it ends.
+    """Generate rollouts as jobs come in, and yield each when it ends.
 
-    Up to `batch_size` rollouts are under way at a time. Each pass generates one turn for all of them; those
-    that are done make room for the next jobs, so a long rollout does not hold up the others. A picture that
-    several rollouts under way are shown is made ready once.
+    Up to `batch_size` rollouts run at a time. Each pass generates one turn for all of them; finished rollouts
+    make room for the next jobs, so a long rollout does not hold up the others. A picture shared by several
+    running rollouts is preprocessed once.
 
     Args:
-        engine: what writes the turns.
-        next_job: the next job, None where there is none at the moment. It is asked again after every pass;
-            the stream ends when it has none while no rollout is under way.
-        settings: how turns are written.
-        on_first_turn: told each first turn as soon as it was generated, for jobs that are to begin with it.
-        on_turn: told the messages of a rollout after each turn that was generated, answers to its calls
+        engine: generates the turns.
+        next_job: returns the next job, or None if there is none right now. Called again after every pass; the
+            stream ends when it returns None while no rollout is running.
+        settings: how turns are generated.
+        on_first_turn: called with each first turn as soon as it is generated, for jobs that reuse it.
+        on_turn: called with the messages of a rollout after each generated turn, replies to its tool calls
             included.
 
     Yields:
-        The job with its rollout, or with the error of its picture, or the engine's refusal.
+        The job with its rollout, with the error of its picture, or with the engine's refusal.
 
     Raises:
         ValueError: a row without `shown_size`, or without targets where crops come from them; a prompt with
             more placeholders than pictures.
     """
     speaker = _speaker(engine, settings)
-    under_way: list[Live] = []
+    running: list[Live] = []
     try:
         while True:
             ended: list[Live] = []
-            while len(under_way) < settings.batch_size and (job := next_job()) is not None:
+            while len(running) < settings.batch_size and (job := next_job()) is not None:
                 live = speaker.start(job)
-                (ended if live.over else under_way).append(live)
-            for batch in _batches(under_way, settings.batch_tokens):
+                (ended if live.over else running).append(live)
+            for batch in _batches(running, settings.batch_tokens):
                 for live in speaker.speak(batch):
                     if live.turns == 1 and live.job.first_turn is None and on_first_turn is not None:
                         on_first_turn(live.job, live.first_turn)
                     if on_turn is not None:
                         on_turn(live.job, live.messages)
-            ended += [live for live in under_way if live.over]
-            if not ended and not under_way:
+            ended += [live for live in running if live.over]
+            if not ended and not running:
                 return
-            under_way = [live for live in under_way if not live.over]
+            running = [live for live in running if not live.over]
             for live in ended:
                 yield live.job, live.outcome()
     finally:
@@ -275,7 +275,7 @@ def _speaker(engine: Engine | ChatEngine, settings: RolloutSettings) -> Speaker:
 
 
 def _batches(lives: list[Live], batch_tokens: int | None) -> Iterator[list[Live]]:
-    """Rollouts that are passed to the engine together, of similar length where tokens are limited."""
+    """Split rollouts into batches for the engine, of similar length if tokens are limited."""
     if batch_tokens is None:
         yield lives
         return
@@ -304,39 +304,38 @@ def generate_rollouts(
     prompt: MakePrompt | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> list[Rollout]:
-    """Let the model work on every row, in batches; see `stream_rollouts`.
+    """Generate one rollout per row, in batches; see `stream_rollouts`.
 
     Args:
-        engine: what writes the turns.
+        engine: generates the turns.
         rows: rows with a `shown_size`.
-        crop_settings: how crops are cut and in which frame the model counts.
+        crop_settings: how crops are cut, and the frame of the model's boxes.
         tools: whether the crop tool is offered. Without it there is one turn.
-        max_turns: as in `RolloutSettings`, as are the next four.
+        max_turns: as in `RolloutSettings`, like the next four.
         max_new_tokens: limit on the tokens of one turn.
         temperature: 0 decodes greedily.
-        seed: of the sampling.
-        batch_size: rollouts per pass.
+        seed: sampling seed.
+        batch_size: concurrent rollouts.
         first_turns: the first turn of each row, see `Job`.
-        pictures: the only picture of each row at its shown size, where they are at hand; without the tool
-            only.
-        prompt: makes the messages of a row, in place of LFPC's; there is no tool then and one turn.
-        progress: called with the number of rollouts that were just finished, such as `tqdm.update`.
+        pictures: the only picture of each row at its shown size, if already loaded; only without the tool.
+        prompt: builds the messages of a row in place of LFPC's prompt; no tool and one turn.
+        progress: called with the number of rollouts just finished, such as `tqdm.update`.
 
     Returns:
         One rollout per row, in the order of the rows.
 
     Raises:
-        ValueError: a setting out of range, a row without `shown_size`, or without targets where crops
-            come from them.
-        OSError: a picture is gone.
-        Refused: the engine does not take a row's prompt; nothing is given back then.
+        ValueError: a setting is out of range, a row has no `shown_size`, or no targets where crops come from
+            them.
+        OSError: a picture cannot be opened.
+        Refused: the engine rejects a row's prompt; no rollout is returned then.
     """
     settings = RolloutSettings(max_turns, max_new_tokens, temperature, seed, batch_size)
     if first_turns is not None and len(first_turns) != len(rows):
         raise ValueError(f"first_turns must have one entry per row, got {len(first_turns)} for {len(rows)}")
     if pictures is not None and (tools or prompt is not None or len(pictures) != len(rows)):
         raise ValueError(
-            "pictures must have one entry per row, no tool and no prompt, "
+            "pictures must have one entry per row, without a tool or prompt, "
             f"got {len(pictures)} for {len(rows)}"
         )
     jobs = [
@@ -350,9 +349,9 @@ def generate_rollouts(
         )
         for index, row in enumerate(rows)
     ]
-    waiting = iter(jobs)
+    pending = iter(jobs)
     done: dict[Job, Rollout] = {}
-    for job, outcome in stream_rollouts(engine, lambda: next(waiting, None), settings):
+    for job, outcome in stream_rollouts(engine, lambda: next(pending, None), settings):
         if isinstance(outcome, Exception):
             raise outcome
         done[job] = outcome
@@ -370,29 +369,29 @@ def prompt_limits(
     max_turns: int = 1,
     crops: CropSettings | None = None,
 ) -> PromptLimits:
-    """The largest conversation of these rows, bounded from above without tokenising them all.
+    """An upper bound on the conversations of these rows, without tokenizing them all.
 
     Args:
-        processor: the processor of the model.
-        rows: what is asked.
-        picture_tokens: visual tokens of the largest picture as it is shown.
+        processor: the model's processor.
+        rows: the rows to be asked.
+        picture_tokens: visual tokens of the largest shown picture.
         max_new_tokens: limit on the tokens of one turn.
-        max_turns: generations per rollout.
-        crops: how crops are cut; None where the tool is not offered.
+        max_turns: model turns per rollout.
+        crops: how crops are cut; None if the tool is not offered.
     """
     side = factor(processor)
     longest = max(rows, key=lambda row: len(question_text(row).encode()))
     most = max(rows, key=lambda row: len(row.pictures))
     pictures = len(most.pictures)
     blocks = user_blocks(longest, [Image.new("RGB", (side, side))] * pictures)
-    frame = Frame.SHOWN if crops is None else crops.frame  # without the tool nothing is said of boxes
+    frame = Frame.SHOWN if crops is None else crops.frame  # without the tool the prompt mentions no boxes
     text = processor.apply_chat_template(
         prepare_multimodal_messages(build_prompt(frame, blocks, tools=crops is not None, pictures=pictures)),
         tokenize=False,
         add_generation_prompt=True,
         tools=None if crops is None else tool_schema(environment_for(most, crops)),
     )
-    # Qwen's tokens are pieces of UTF-8: a text has no more tokens than bytes.
+    # Qwen's tokens are byte sequences: a text has no more tokens than UTF-8 bytes.
     tokens = pictures * picture_tokens + len(text.encode()) + max_new_tokens
     if crops is None:
         return PromptLimits(pictures, picture_tokens, tokens)
@@ -401,26 +400,26 @@ def prompt_limits(
 
 
 def tool_schema(environment: CropEnvironment) -> list[Any]:
-    """The description of the crop tool. TRL renders the method itself, with the same result."""
+    """The JSON schema of the crop tool. TRL builds it from the method itself, with the same result."""
     return [get_json_schema(environment.image_zoom_in_tool)]
 
 
 class _TokenSpeaker:
-    """What it takes to hold a conversation with an engine; shared by the rollouts of one stream."""
+    """Runs the conversations of one stream with a token engine."""
 
     def __init__(self, engine: Engine, settings: RolloutSettings) -> None:
         self.engine, self.processor, self.tokenizer = engine, engine.processor, engine.processor.tokenizer
         self.settings = settings
         self.image_id = image_token_id(self.processor)
         self._factor = factor(self.processor)
-        self._tools: dict[int, list[Any]] = {}  # by the number of a row's pictures
+        self._schemas: dict[int, list[Any]] = {}  # by number of pictures
         self._rendered: dict[Any, list[int]] = {}
         self._turns = TurnWriter(self.processor)
         self._parsed: dict[Any, list[Message]] = {}
         self._ready: weakref.WeakValueDictionary[Any, Picture] = weakref.WeakValueDictionary()
 
     def start(self, job: Job) -> Live:
-        """A new rollout, its prompt tokenised; over if its one turn was given, or its picture is gone."""
+        """Start a rollout and tokenize its prompt; see `Speaker.start`."""
         start = time.perf_counter()
         live = Live(job, environment_for(job.row, job.crops))
         try:
@@ -428,14 +427,14 @@ class _TokenSpeaker:
         except OSError as error:
             live.error, live.over = error, True
             return live
-        self._extend(live, self._tokens(prompt, tools=self._offered(live)), images_of(prompt))
+        self._extend(live, self._tokens(prompt, tools=self._tools(live)), images_of(prompt))
         if job.first_turn is not None:
             self.advance(live, list(job.first_turn))
         live.seconds = time.perf_counter() - start
         return live
 
     def speak(self, lives: Sequence[Live]) -> list[Live]:
-        """One turn of each rollout; those that have spoken. The others are over, with an error."""
+        """Generate a turn for each rollout; return those that got one. The others are over, with an error."""
         start = time.perf_counter()
         for live in lives:
             self._make_ready(live)
@@ -456,15 +455,15 @@ class _TokenSpeaker:
         return [live for live in speaking if live.error is None]
 
     def close(self) -> None:
-        """Nothing is under way between two turns."""
+        """Do nothing: no request is in flight between turns."""
 
     def prompt(self, live: Live) -> Prompt:
-        """What the engine is given for the next turn."""
+        """The engine's input for the next turn."""
         return Prompt(live.ids, live.pictures, seed_of(live, self.settings.seed))
 
     def advance(self, live: Live, turn: list[int]) -> None:
-        """Take in a turn of the model and answer its tool calls, unless the rollout is over."""
-        tools = self._offered(live)
+        """Append the model's turn and run its tool calls, unless the rollout has ended."""
+        tools = self._tools(live)
         calls = self._calls(live, turn, tools)
         live.messages.append(self._turns.message(turn))
         live.turns += 1
@@ -476,35 +475,35 @@ class _TokenSpeaker:
         answers = [answer_call(live.environment, call) for call in calls]
         self._extend(live, turn + self._reply_tokens(answers), images_of(answers))
         if live.tokens >= self.engine.context:
-            return  # as TRL: an answer that does not fit is dropped and the rollout ends before it
+            return  # as in TRL: tool messages that do not fit are dropped and the rollout ends before them
         live.messages.extend(answers)
         live.over = False
 
     def _calls(self, live: Live, turn: list[int], tools: list[Any] | None) -> list[Message]:
-        """The calls of a turn; those of a first turn that several rollouts share are parsed once."""
+        """The tool calls of a turn; a first turn shared by several rollouts is parsed once."""
         shared = (tuple(live.ids), tuple(turn), tools is None) if live.turns == 0 else None
         if shared in self._parsed:
             return self._parsed[shared]
         parsed = parse_response(self.tokenizer, turn, prefix=live.ids, tools=tools)
         calls: list[Message] = parsed.get("tool_calls") or []
         if shared is not None:
-            _remember(self._parsed, shared, calls)
+            _put(self._parsed, shared, calls)
         return calls
 
-    def _offered(self, live: Live) -> list[Any] | None:
-        """The description of the tool, if the job offers it."""
+    def _tools(self, live: Live) -> list[Any] | None:
+        """The schema of the crop tool, if the job offers it."""
         if not live.job.has_tool:
             return None
         pictures = live.environment.pictures
-        if pictures not in self._tools:
-            self._tools[pictures] = tool_schema(live.environment)
-        return self._tools[pictures]
+        if pictures not in self._schemas:
+            self._schemas[pictures] = tool_schema(live.environment)
+        return self._schemas[pictures]
 
     def _extend(self, live: Live, ids: Sequence[int], images: Sequence[Image.Image]) -> None:
-        """Append tokens and the images of their placeholders."""
+        """Append tokens, and the images for their placeholders."""
         rendered = ids.count(self.image_id)
         if rendered != len(images):
-            # A template that drops pictures.
+            # The template dropped pictures.
             raise ValueError(
                 f"row {live.job.row.id}: the prompt must hold {len(images)} pictures, got {rendered}"
             )
@@ -513,14 +512,14 @@ class _TokenSpeaker:
         live.tokens += len(ids) + sum(tokens_of(image.size, self._factor) - 1 for image in images)
 
     def _make_ready(self, live: Live) -> None:
-        """Make the images ready that the engine has not seen yet. Not earlier: many are never shown."""
+        """Load and preprocess the new images. Only now, because many are never shown to the model."""
         for image in live.images[len(live.pictures) :]:
             recipe = image.recipe if isinstance(image, LazyImage) else None
             picture = None if recipe is None else self._ready.get(recipe)
             if picture is None:
                 try:
                     image.load()
-                except Exception as error:  # Pillow's decoders raise what they like on damaged files
+                except Exception as error:  # Pillow's decoders raise all kinds of errors on damaged files
                     live.error, live.over = error, True
                     return
                 picture = self.engine.picture(image)
@@ -529,23 +528,23 @@ class _TokenSpeaker:
             live.pictures.append(picture)
 
     def _tokens(self, messages: Sequence[Message], **options: Any) -> list[int]:
-        """The tokens of messages. Those of the same words are made once, whatever their pictures are."""
-        words = json.dumps([messages, options], default=lambda _: None)
-        if words not in self._rendered:
+        """Render and tokenize messages, cached by their text: pictures do not change the tokens."""
+        key = json.dumps([messages, options], default=lambda _: None)
+        if key not in self._rendered:
             text = self.processor.apply_chat_template(
                 prepare_multimodal_messages(list(messages)),
                 tokenize=False,
                 **({"add_generation_prompt": True} | options),
             )
             ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-            _remember(self._rendered, words, ids)
-        return self._rendered[words]
+            _put(self._rendered, key, ids)
+        return self._rendered[key]
 
     def _reply_tokens(self, answers: Sequence[Message]) -> list[int]:
         """The tokens from the end of the model's turn to the start of its next one.
 
-        Rendered after a made-up turn, as TRL does: what the model wrote is never rendered again, so its
-        tokens stay the ones it sampled.
+        Rendered after a dummy turn, as in TRL: the model's text is never rendered again, so its tokens stay
+        the sampled ones.
         """
         call = {"type": "function", "function": {"name": TOOL_NAME, "arguments": {}}}
         before: list[Message] = [
@@ -554,31 +553,31 @@ class _TokenSpeaker:
         ]
         start = self._tokens(before, add_generation_prompt=False)
         end = self.tokenizer.eos_token_id
-        if end in start:  # the line break behind the end of turn belongs to what follows
+        if end in start:  # the newline after the end-of-turn token belongs to the reply
             start = start[: len(start) - start[::-1].index(end)]
         return self._tokens([*before, *answers])[len(start) :]
 
 
 def seed_of(live: Live, seed: int) -> int:
-    """The seed of the draws for the next turn of a rollout."""
+    """The sampling seed for the next turn of a rollout."""
     row = live.job.row
-    place = f"{seed} {row.id} {one_or_all(row.shown_sizes or ())} {live.turns}"
+    key = f"{seed} {row.id} {one_or_all(row.shown_sizes or ())} {live.turns}"
     if live.job.sample:
-        place += f" {live.job.sample}"
-    return zlib.crc32(place.encode())
+        key += f" {live.job.sample}"
+    return zlib.crc32(key.encode())
 
 
-def _remember(known: dict[Any, Any], key: Any, value: Any) -> None:
-    if len(known) >= _REMEMBERED:
-        known.clear()
-    known[key] = value
+def _put(cache: dict[Any, Any], key: Any, value: Any) -> None:
+    if len(cache) >= _CACHE_SIZE:
+        cache.clear()
+    cache[key] = value
 
 
 def first_messages(live: Live) -> list[Message]:
-    """The messages before the first turn; with the tool its environment is ready.
+    """The messages before the first turn; with the tool, its environment is reset as well.
 
     Raises:
-        OSError: the picture is gone.
+        OSError: a picture cannot be opened.
     """
     job = live.job
     if job.prompt is not None:
@@ -591,14 +590,14 @@ def first_messages(live: Live) -> list[Message]:
 
 
 def answer_call(environment: CropEnvironment, call: Message) -> Message:
-    """The tool message for a call; a call that cannot be served is told why, in TRL's words."""
+    """Run a tool call and return its message; a failed call returns the error, worded as in TRL."""
     function = call.get("function") or {}
     name = function.get("name")
     try:
         if name != TOOL_NAME:
             raise ValueError(f"Tool {name} not found.")
         content = environment.image_zoom_in_tool(**function["arguments"])
-    except (ValueError, TypeError, KeyError) as error:  # what arguments written by a model can cause
+    except (ValueError, TypeError, KeyError) as error:  # the model's arguments can cause any of these
         content = str({"error": str(error)})
     return {"role": "tool", "name": name, "content": content}
 

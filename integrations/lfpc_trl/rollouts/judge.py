@@ -1,11 +1,11 @@
-"""A judge for the answers on which the rules do not decide: a function of the user's, asked many at a time.
+"""A judge for answers that the rules cannot decide: the user's function, called concurrently.
 
-The rules of the accuracy reward decide most answers. What they leave open, words that are not the accepted
-words, counts as wrong without a judge. With one it is asked: the same case once, no more than so many at a
-time, and never again what is written down.
+The rules of the accuracy reward decide most answers. What they leave open, other words than the accepted
+ones, counts as wrong without a judge. With one, each case is asked once, with limited concurrency, and
+recorded verdicts are reused.
 
 A judge that does not know, or fails now and then, says nothing about the model: such a rollout has no reward
-at all (NaN). One that has never answered is broken, and ends the run.
+(NaN). One that has never answered is broken, and ends the run.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from lfpc_trl.own_code import OwnCode
 from lfpc_trl.rollouts.prompts import question_text
 
 CONCURRENCY = 16
-"""Cases at a time. Our choice: what vendors let a new customer do."""
+"""Concurrent cases. Our choice: about what vendors allow a new account."""
 _WORDS: dict[Any, str] = {
     True: "yes",
     False: "no",
@@ -33,12 +33,12 @@ _WORDS: dict[Any, str] = {
     "unknown": "unknown",
 }
 VERDICTS = ("yes", "no", "unknown")
-"""What a judge can say. The rules alone count all three as wrong: each "yes" disagrees with them."""
+"""What a judge can answer. The rules count all its cases as wrong, so each "yes" disagrees with them."""
 _Result = TypeVar("_Result")
 
 
 class Case(NamedTuple):
-    """What a judge is asked.
+    """One question to the judge.
 
     Attributes:
         question: the question with its options.
@@ -52,11 +52,11 @@ class Case(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What a judge said.
+    """The judge's answer to a case.
 
     Attributes:
         said: "yes", "no" or "unknown".
-        cost: of asking, in the judge's own unit; 0 where it tells none, and where it was not asked again.
+        cost: of the call, in the judge's own unit; 0 if it reports none, or if the verdict was reused.
     """
 
     said: str
@@ -64,16 +64,16 @@ class Verdict(NamedTuple):
 
 
 class Judge:
-    """Asks the user's function, which may be asynchronous.
+    """Calls the user's function, which may be asynchronous.
 
     It is called with a question, an answer and the list of accepted answers, and returns "yes", "no",
     "unknown", True, False or None; or a dictionary with such a `verdict` and its `cost`.
 
     Args:
         code: the function.
-        concurrency: cases at a time.
-        known: what was said before.
-        remember: is told each new case that was decided, with its verdict.
+        concurrency: concurrent cases.
+        known: recorded verdicts to reuse.
+        remember: called with each newly decided case and its verdict.
     """
 
     def __init__(
@@ -89,29 +89,29 @@ class Judge:
         self._answered = bool(self._known)
         self._failure: UserError | None = None
         self._threads = ThreadPoolExecutor(concurrency, "judge")
-        self._room = asyncio.Semaphore(concurrency)
-        # One loop for all calls: clients of servers keep connections, which belong to a loop.
+        self._slots = asyncio.Semaphore(concurrency)
+        # One event loop for all calls: API clients keep connections, which belong to a loop.
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="judge", daemon=True).start()
 
     def accuracy(
         self, rollouts: Sequence[Rollout], rows: Sequence[Row]
     ) -> tuple[list[float], list[Verdict | None]]:
-        """The accuracy of rollouts, and what the judge said where it decided.
+        """The accuracy of rollouts, with the judge's verdicts.
 
         Returns:
             1 right, 0 wrong, NaN where the judge does not know; and a verdict for each rollout that the rules
-            left open.
+            left open, None for the others.
 
         Raises:
-            UserError: the judge gives something else than a verdict, or has never answered.
+            UserError: the judge returned something other than a verdict, or has never answered.
         """
-        said: dict[Case, Verdict] = {}
+        judged: dict[Case, Verdict] = {}
 
         async def ask(question: str | None, answer: str, accepted: list[str]) -> str:
             case = Case(question or "", answer, tuple(accepted))
-            said[case] = await self._verdict(case)
-            return said[case].said
+            judged[case] = await self._verdict(case)
+            return judged[case].said
 
         questions = [question_text(row) for row in rows]
         scores = self._run(
@@ -123,28 +123,28 @@ class Judge:
                 questions=questions,
             )
         )
-        # A verdict is found again by what was asked; a rollout that the rules decided has none.
+        # Rollouts that the rules decided have no verdict.
         verdicts = [
-            said.get(Case(question, rollout.answer or "", row.answer))
+            judged.get(Case(question, rollout.answer or "", row.answer))
             for question, rollout, row in zip(questions, rollouts, rows, strict=True)
         ]
-        return scores.tolist(), self._paid_once(verdicts)
+        return scores.tolist(), self._charge_once(verdicts)
 
     def replies(
         self, questions: Sequence[str], answers: Sequence[str], golds: Sequence[Any]
     ) -> list[bool | None]:
-        """As presets ask: True or False for each answer, None where the judge does not know."""
+        """Judge a batch for a preset: True or False for each answer, None where the judge does not know."""
         cases = [
             Case(question, answer, (gold,) if isinstance(gold, str) else tuple(gold))
             for question, answer, gold in zip(questions, answers, golds, strict=True)
         ]
 
         async def ask_all() -> dict[Case, Verdict]:
-            each = dict.fromkeys(cases)
-            return dict(zip(each, await asyncio.gather(*map(self._verdict, each)), strict=True))
+            distinct = dict.fromkeys(cases)
+            return dict(zip(distinct, await asyncio.gather(*map(self._verdict, distinct)), strict=True))
 
-        said = self._run(ask_all())
-        return [{"yes": True, "no": False}.get(said[case].said) for case in cases]
+        judged = self._run(ask_all())
+        return [{"yes": True, "no": False}.get(judged[case].said) for case in cases]
 
     def _run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
         result = asyncio.run_coroutine_threadsafe(work, self._loop).result()
@@ -153,30 +153,30 @@ class Judge:
         return result
 
     @staticmethod
-    def _paid_once(verdicts: Sequence[Verdict | None]) -> list[Verdict | None]:
-        """A verdict that several rollouts share has its cost at the first of them."""
+    def _charge_once(verdicts: Sequence[Verdict | None]) -> list[Verdict | None]:
+        """Keep the cost of a verdict shared by several rollouts only at the first of them."""
         seen: set[int] = set()
-        shared = []
+        charged = []
         for verdict in verdicts:
-            again = verdict is not None and id(verdict) in seen
+            repeated = verdict is not None and id(verdict) in seen
             seen.add(id(verdict))
-            shared.append(verdict._replace(cost=0.0) if verdict is not None and again else verdict)
-        return shared
+            charged.append(verdict._replace(cost=0.0) if verdict is not None and repeated else verdict)
+        return charged
 
     async def _verdict(self, case: Case) -> Verdict:
         if case in self._known:
             return self._known[case]._replace(cost=0.0)
-        async with self._room:
+        async with self._slots:
             try:
-                said = await self._call(case)
+                reply = await self._call(case)
             except Exception as error:  # the user's code, and the network behind it
                 accepted = " or ".join(map(repr, case.accepted))
                 self._failure = UserError(
-                    f"judge {self._code.name}: failed and has never answered, asked whether "
+                    f"judge {self._code.name}: failed and has never answered; asked whether "
                     f"{case.answer!r} is {accepted} ({type(error).__name__}: {one_line(error)})"
                 )
                 return Verdict("unknown")
-        verdict = self._read(said, case)
+        verdict = self._read(reply, case)
         self._answered = True
         if verdict.said != "unknown":
             self._known[case] = verdict
@@ -184,23 +184,24 @@ class Judge:
         return verdict
 
     async def _call(self, case: Case) -> Any:
-        words = case.question, case.answer, list(case.accepted)
+        arguments = case.question, case.answer, list(case.accepted)
         if inspect.iscoroutinefunction(self._code.function):
-            return await self._code.function(*words)
-        said = await self._loop.run_in_executor(self._threads, self._code.function, *words)
-        return await said if inspect.isawaitable(said) else said
+            return await self._code.function(*arguments)
+        reply = await self._loop.run_in_executor(self._threads, self._code.function, *arguments)
+        return await reply if inspect.isawaitable(reply) else reply
 
-    def _read(self, said: Any, case: Case) -> Verdict:
-        told = said if isinstance(said, dict) else {"verdict": said}
-        verdict, cost = told.get("verdict"), told.get("cost", 0.0)
-        wrong = isinstance(verdict, int | float) and not isinstance(verdict, bool)  # 1 is no True here
+    def _read(self, reply: Any, case: Case) -> Verdict:
+        fields = reply if isinstance(reply, dict) else {"verdict": reply}
+        verdict, cost = fields.get("verdict"), fields.get("cost", 0.0)
+        # 1 == True as a key of _WORDS, but a judge that returns numbers is an error.
+        wrong = isinstance(verdict, int | float) and not isinstance(verdict, bool)
         try:
             wrong = wrong or verdict not in _WORDS
-        except TypeError:  # it has no hash, such as a list
+        except TypeError:  # unhashable, such as a list
             wrong = True
         if wrong or isinstance(cost, bool) or not isinstance(cost, int | float) or not math.isfinite(cost):
             raise UserError(
-                f'judge {self._code.name}: must give "yes", "no" or "unknown", or a dictionary with such a '
-                f"verdict and a cost, got {said!r} for {case.answer!r}"
+                f'judge {self._code.name}: must return "yes", "no" or "unknown", or a dictionary with such a '
+                f"verdict and a cost, got {reply!r} for {case.answer!r}"
             )
         return Verdict(_WORDS[verdict], float(cost))

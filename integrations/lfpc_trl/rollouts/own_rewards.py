@@ -1,6 +1,6 @@
-"""Rewards of the user's own beside those of LFPC: a function of lists, or a published reward by its name.
+"""The user's own rewards in addition to LFPC's: a batch function, or a published reward by name.
 
-A setting `reward` names each with its weight: `my_module:my_reward=0.5`, `presets:deepeyes=1.0`.
+The setting `reward` names each with its weight: `my_module:my_reward=0.5`, `presets:deepeyes=1.0`.
 """
 
 import dataclasses
@@ -24,14 +24,14 @@ from lfpc_trl.rollouts.prompts import Message, question_text
 from lfpc_trl.rollouts.transcript import Completion, ScoredRollout
 
 PRESETS = "presets:"
-"""How the name of a published reward begins."""
+"""Prefix of the names of published rewards."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """What a model did with one row, and what the row wants: what a reward of one's own is called with.
+    """A rollout with its row: the input of the user's own reward.
 
-    Boxes are `(x1, y1, x2, y2)` in pixels of the original, unless it is said otherwise.
+    Boxes are `(x1, y1, x2, y2)` in pixels of the original, unless stated otherwise.
 
     Attributes:
         row_id: id of the row; the attempts of a group share it.
@@ -39,19 +39,19 @@ class Attempt:
         choices: texts of the options, None for an open question.
         accepted: the accepted answers.
         targets: nested boxes per region, inner to outer; None for a row without.
-        extras: further columns of the row, those whose names begin with `x_`.
+        extras: the row's extra columns, whose names begin with `x_`.
         image: path of the original.
         image_size: (width, height) of the original.
         shown_size: (width, height) at which the model saw it.
-        frame: in which the model writes boxes: "shown", pixels of the picture as shown, or "relative_1000".
-        messages: turns of the model as they were written, calls inside them, and tool messages; a picture is
+        frame: the frame of the model's boxes: "shown", pixels of the shown picture, or "relative_1000".
+        messages: the model's turns verbatim, calls inside them, and tool messages; a picture is
             {"type": "image", "image": a Pillow image}.
         answer: the final answer, None without one.
-        turns: turns of the model.
-        calls: the box of each call as the model wrote it, in `frame`; None for one that holds no box.
-        crops: the boxes that were cut and shown to it, in order.
-        failures: why other calls were refused, see the metrics.
-        ending: how it ended, see the metrics.
+        turns: number of model turns.
+        calls: the box of each call as the model wrote it, in `frame`; None for a call without a box.
+        crops: the boxes that were cut and shown to the model, in order.
+        failures: why other calls failed, see the metrics.
+        ending: how the rollout ended, see the metrics.
         accuracy: 1 right, 0 wrong, NaN where the judge does not know.
         well_formed: whether every turn has the form that the prompt asks for.
         iou: best IoU of a crop with a target; NaN without either.
@@ -88,7 +88,7 @@ def attempts(
     endings: Sequence[str],
     frame: Frame,
 ) -> list[Attempt]:
-    """Rollouts as rewards of one's own see them; one entry per rollout in each argument."""
+    """Build the inputs of the user's own rewards; each argument has one entry per rollout."""
     parsed = parse_completions(completions)
     return [
         Attempt(
@@ -129,7 +129,7 @@ class NamedReward:
 
     Attributes:
         name: such as "my_module:my_reward" or "presets:deepeyes".
-        weight: in the sum of the terms.
+        weight: weight in the sum of the terms.
     """
 
     name: str
@@ -137,12 +137,12 @@ class NamedReward:
 
     @property
     def is_code(self) -> bool:
-        """Whether it names code of the user's."""
+        """Whether it names the user's code."""
         return not self.name.startswith(PRESETS)
 
     @property
     def short(self) -> str:
-        """What logs call it."""
+        """Its name in logs."""
         return (
             self.name.partition(":")[2].partition(":")[0]
             if not self.is_code
@@ -151,10 +151,10 @@ class NamedReward:
 
 
 def read_entry(text: Any) -> NamedReward:
-    """An entry of the setting `reward`: NAME or NAME=WEIGHT; a weight that is not given is 1.
+    """Parse an entry of the setting `reward`: NAME or NAME=WEIGHT; the default weight is 1.
 
     Raises:
-        UserError: it is something else.
+        UserError: the entry has another form.
     """
     name, sign, weight = text.rpartition("=") if isinstance(text, str) else ("", "", "")
     name, weight = (name, weight) if sign else (text, "1")
@@ -175,11 +175,11 @@ def read_entry(text: Any) -> NamedReward:
 
 @dataclass(frozen=True)
 class OwnReward:
-    """A function of the user's as a TRL reward function.
+    """The user's function as a TRL reward function.
 
     Args:
-        code: the function: a list of `Attempt` in, a number or None for each out.
-        frame: the frame in which the model counts.
+        code: the function; it takes a list of `Attempt` and returns a number or None for each.
+        frame: the frame of the model's boxes.
     """
 
     code: OwnCode
@@ -187,7 +187,7 @@ class OwnReward:
 
     @property
     def __name__(self) -> str:
-        """What TRL calls it."""
+        """Its name in TRL's logs."""
         return self.code.short
 
     def __call__(
@@ -201,23 +201,23 @@ class OwnReward:
         """One score per completion.
 
         Raises:
-            UserError: the function raised, or gave something else than a number or None for each attempt.
+            UserError: the function raised, or did not return a number or None for each attempt.
         """
-        asked = attempts(completions, scored, row, ending, self.frame)
+        batch = attempts(completions, scored, row, ending, self.frame)
         try:
-            scores = self.code.function(list(asked))
+            scores = self.code.function(list(batch))
         except Exception as error:
-            raise self._failed(error, asked) from error
+            raise self._failed(error, batch) from error
         try:
             scores = list(scores)
         except TypeError:
-            raise self._wrong(f"must give a list, got {type(scores).__name__}") from None
-        if len(scores) != len(asked):
-            raise self._wrong(
-                f"must give one number for each of the {len(asked)} attempts, got {len(scores)}; "
-                f"the first is about row {asked[0].row_id}"
+            raise self._error(f"must return a list, got {type(scores).__name__}") from None
+        if len(scores) != len(batch):
+            raise self._error(
+                f"must return one number for each of the {len(batch)} attempts, got {len(scores)}; "
+                f"the first is about row {batch[0].row_id}"
             )
-        return [self._number(score, place) for score, place in zip(scores, asked, strict=True)]
+        return [self._number(score, attempt) for score, attempt in zip(scores, batch, strict=True)]
 
     def _number(self, score: Any, attempt: Attempt) -> float | None:
         if score is None:
@@ -227,29 +227,29 @@ class OwnReward:
         except (TypeError, ValueError):
             number = math.inf
         if math.isinf(number):
-            raise self._wrong(f"must give a finite number or None, got {score!r} for row {attempt.row_id}")
+            raise self._error(f"must return a finite number or None, got {score!r} for row {attempt.row_id}")
         return None if math.isnan(number) else number
 
-    def _failed(self, error: Exception, asked: Sequence[Attempt]) -> UserError:
-        """Names the line that raised, and the first attempt on which it does so alone."""
+    def _failed(self, error: Exception, batch: Sequence[Attempt]) -> UserError:
+        """An error that names the line that raised, and the first attempt that raises on its own."""
         lines = [
             each for each in traceback.extract_tb(error.__traceback__) if each.filename == str(self.code.file)
         ]
         place = f" in line {lines[-1].lineno}" if lines else ""
-        return self._wrong(
-            f"raised {type(error).__name__}{place} for {self._culprit(error, asked)} ({one_line(error)})"
+        return self._error(
+            f"raised {type(error).__name__}{place} for {self._failing(error, batch)} ({one_line(error)})"
         )
 
-    def _culprit(self, error: Exception, asked: Sequence[Attempt]) -> str:
-        for attempt in asked:
+    def _failing(self, error: Exception, batch: Sequence[Attempt]) -> str:
+        for attempt in batch:
             try:
                 self.code.function([attempt])
             except Exception as again:
                 if type(again) is type(error):
                     return f"row {attempt.row_id}"
-        return f"the {len(asked)} attempts about row {asked[0].row_id} and others"
+        return f"the {len(batch)} attempts about row {batch[0].row_id} and others"
 
-    def _wrong(self, rule: str) -> UserError:
+    def _error(self, rule: str) -> UserError:
         return UserError(f"reward {self.code.name}: {rule}")
 
 
@@ -260,12 +260,12 @@ class OwnReward:
 class PresetReward:
     """A published reward as a TRL reward function.
 
-    It is given the columns that it asks for by name, of those that a row has. Its mode is "strict" unless the
-    name ends with ":exact": what was published pays for tricks, which a training finds.
+    It gets the row columns that its parameters name. Its mode is "strict" unless the name ends with ":exact":
+    the published versions have loopholes, which training finds.
 
     Args:
         name: such as "deepeyes" or "deepeyes:exact".
-        judge: for those that ask one.
+        judge: for the presets that use one.
     """
 
     name: str
@@ -275,9 +275,7 @@ class PresetReward:
     def __post_init__(self) -> None:
         name, _, mode = self.name.partition(":")
         if not inspect.isfunction(reward := getattr(presets, name, None)) or name == "batch_judge":
-            raise UserError(
-                f"reward presets:{self.name}: no such preset; the reference of the presets lists them"
-            )
+            raise UserError(f"reward presets:{self.name}: no such preset; the presets reference lists them")
         if mode not in ("", "strict", "exact"):
             raise UserError(f"reward presets:{self.name}: the mode must be strict or exact, got {mode!r}")
         known = inspect.signature(reward).parameters
@@ -288,13 +286,13 @@ class PresetReward:
         missing = sorted(set(self._binding.arguments(_COLUMNS)) - _COLUMNS)
         if missing:
             raise UserError(
-                f"reward presets:{self.name}: needs {', '.join(missing)}, which is no column of a row; "
-                "call it in a function of your own"
+                f"reward presets:{self.name}: needs {', '.join(missing)}, which rows do not have; "
+                "call it from a function of your own"
             )
 
     @property
     def __name__(self) -> str:
-        """What TRL calls it."""
+        """Its name in TRL's logs."""
         return self.name.partition(":")[0]
 
     def __call__(
@@ -315,10 +313,10 @@ class PresetReward:
         return [None if math.isnan(score) else score for score in scores]
 
     def check(self, rows: Sequence[Row]) -> None:
-        """Score an empty reply to every row; a judge that is wanted then says no.
+        """Score an empty completion for every row, with a dummy judge that answers no.
 
         Raises:
-            UserError: as a call does.
+            UserError: as when called.
         """
         options = dict(self._binding.options)
         if options.get("judge") is not None:
@@ -363,7 +361,7 @@ def make_reward(entry: NamedReward, frame: Frame, judge: Judge | None) -> OwnRew
     """The reward function of an entry.
 
     Raises:
-        UserError: there is no such code or preset, or it needs what rows do not have.
+        UserError: no such code or preset, or it needs columns that rows do not have.
     """
     if entry.is_code:
         return OwnReward(load_code(entry.name, "reward"), frame)

@@ -1,7 +1,7 @@
-"""What the model is told: one system message, then the picture, or the numbered pictures, and the question.
+"""Prompts: one system message, then the picture, or the numbered pictures, and the question.
 
 The description of the crop tool is not here: the chat template renders it from the tool's docstring. The
-coordinates are, because they depend on the model family.
+coordinates are here, because they depend on the model family.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from lfpc_trl.data.rows import Row, one_or_all
 from lfpc_trl.pictures.sizes import Size
 
 Message = dict[str, Any]
-"""A chat message as transformers and TRL know it."""
+"""A chat message of transformers and TRL."""
 Block = dict[str, Any]
 """A content block: {"type": "text", "text": ...} or {"type": "image", "image": a Pillow image}."""
 
@@ -57,9 +57,9 @@ def system_text(frame: Frame, *, tools: bool = True, pictures: int = 1) -> str:
     """The system message; with `tools` it says how to crop and in which coordinates.
 
     Args:
-        frame: in which the model counts.
+        frame: the frame of the model's boxes.
         tools: whether the crop tool is offered.
-        pictures: how many the question is about.
+        pictures: number of pictures of the question.
     """
     if pictures > 1:
         coordinates = _SEVERAL_COORDINATES.get(frame)
@@ -74,11 +74,11 @@ def question_text(row: Row) -> str:
 
 
 def asked(row: Row, *, targets: bool = False) -> str:
-    """What the model is asked about a row, as a short digest; with `targets` also what it may be shown."""
+    """A short digest of what the model is asked about a row; with `targets`, of its targets as well."""
     pictures = row.pictures
     names, sizes = [each.image.name for each in pictures], [list(each.size) for each in pictures]
     content: list[Any] = [question_text(row), one_or_all(names), one_or_all(sizes)]
-    if len(pictures) > 1:  # the header of a journal knows the words about one
+    if len(pictures) > 1:  # the journal's header holds the prompts for one picture
         content += [_SEVERAL_WITH_TOOL, _SEVERAL_WITHOUT_TOOL, *_SEVERAL_COORDINATES.values()]
     if targets:
         content.append([target.boxes.tolist() for target in row.targets])
@@ -88,20 +88,20 @@ def asked(row: Row, *, targets: bool = False) -> str:
 
 
 def shown_in(record: Mapping[str, Any]) -> tuple[Size, ...]:
-    """The sizes at which a journal's record says that the pictures of its row were shown."""
+    """The shown sizes of the pictures in a journal record."""
     shown = record["shown"]
     return tuple((width, height) for width, height in (shown if isinstance(shown[0], list) else [shown]))
 
 
 def user_blocks(row: Row, images: Sequence[Image.Image]) -> list[Block]:
-    """The user's turn: the pictures at the sizes in which they are shown, then the question."""
+    """The user's turn: the pictures at their shown sizes, then the question."""
     return question_blocks(row, [{"type": "image", "image": image} for image in images])
 
 
 def question_blocks(row: Row, shown: Sequence[Block]) -> list[Block]:
     """The user's turn with these blocks for the pictures.
 
-    Several pictures have their names before them, by which the crop tool and the question know them.
+    Each of several pictures is preceded by its name, which the crop tool and the question refer to.
     """
     question = {"type": "text", "text": question_text(row)}
     if len(shown) == 1:
@@ -115,15 +115,15 @@ def question_blocks(row: Row, shown: Sequence[Block]) -> list[Block]:
 def build_prompt(
     frame: Frame, blocks: Sequence[Block] = (), *, tools: bool = True, pictures: int = 1
 ) -> list[Message]:
-    """The messages before the first turn of the model.
+    """The messages before the model's first turn.
 
     Without `blocks` the user's turn is empty text: TRL appends what the environment's `reset` returns.
 
     Args:
-        frame: in which the model counts.
-        blocks: of the user's turn.
+        frame: the frame of the model's boxes.
+        blocks: content of the user's turn.
         tools: whether the crop tool is offered.
-        pictures: how many the question is about.
+        pictures: number of pictures of the question.
     """
     return [
         {"role": "system", "content": system_text(frame, tools=tools, pictures=pictures)},

@@ -1,9 +1,9 @@
 """LFPC's reward terms as TRL reward functions.
 
-TRL calls each with the completions and every column of the data set. The trainer reads and scores the
-rollouts of a batch once and adds the column `scored`; a term says which score is its reward. Each term logs
-itself and has its own weight (see `train/settings.py`). Frozen classes with a `__name__`, because TRL logs by
-name and closures do not pickle. A term that does not apply to a row is None, which TRL leaves out of the sum.
+TRL calls each with the completions and every column of the data set. The trainer parses and scores the
+rollouts of a batch once and adds the column `scored`; each term picks its score from it. Each term is logged
+and has its own weight (see `train/settings.py`). Frozen classes with a `__name__`, because TRL logs by name
+and closures do not pickle. A term that does not apply to a row is None, which TRL leaves out of the sum.
 """
 
 import math
@@ -23,7 +23,7 @@ METRICS = (
 )
 """What `ToolBonus` logs, besides the terms themselves; see `docs/reference/metrics.md`."""
 SEVERAL_METRICS = tuple(f"failed_calls/{reason}" for reason in SEVERAL_FAILURES)
-"""What it logs beside, of rollouts about several pictures."""
+"""What it also logs for rollouts about several pictures."""
 
 
 def _or_none(scores: Sequence[float]) -> list[float | None]:
@@ -56,7 +56,7 @@ class FormatReward:
 class ToolBonus:
     """1 for a right answer after at least one delivered crop, else 0.
 
-    The one term about crops that both stages have, so it also logs what the crops were like (`METRICS`).
+    The one term about crops that both stages have, so it also logs the crop metrics (`METRICS`).
     """
 
     __name__: ClassVar[str] = "tool_bonus"
@@ -69,8 +69,8 @@ class ToolBonus:
     ) -> list[float | None]:
         """One score per completion."""
         if log_metric is not None:
-            # One value per rollout: TRL takes the mean over those of all processes. A mean per process would
-            # weigh a rollout by its process, and a single NaN would erase the metric of the step.
+            # One value per rollout: TRL averages over those of all processes. Averaging per process first
+            # would weight rollouts unequally, and a single NaN would erase the metric of the step.
             for name, values in _by_rollout(scored).items():
                 for value in values:
                     log_metric(name, value)
@@ -89,7 +89,7 @@ class GroundingReward:
 
 
 def _by_rollout(scored: Sequence[ScoredRollout]) -> dict[str, list[float]]:
-    """The values of each metric, of the rollouts to which it applies."""
+    """The values of each metric, one for each rollout to which it applies."""
     values = {
         "tool_use": [float(bool(rollout.crops)) for rollout in scored],
         "tool_calls": [float(len(rollout.crops)) for rollout in scored],
@@ -105,7 +105,7 @@ def _by_rollout(scored: Sequence[ScoredRollout]) -> dict[str, list[float]]:
 
 
 def crop_metrics(scored: Sequence[ScoredRollout]) -> dict[str, float]:
-    """Means over rollouts: calls over all, the rest over those that cropped; NaN where there is none."""
+    """Means over rollouts: calls over all, the rest over those with crops; NaN if there are none."""
     values = _by_rollout(scored)
     names = ("tool_calls", "failed_calls", *_MEASURES)
-    return {name: sum(known) / len(known) if (known := values[name]) else math.nan for name in names}
+    return {name: sum(each) / len(each) if (each := values[name]) else math.nan for name in names}

@@ -1,8 +1,8 @@
 """Scores of rollouts, read from the transcript alone.
 
-A crop counts when a tool message carried its picture: neither what the model typed nor what the
-environment did is asked. A tool result that TRL dropped because it did not fit is not in the transcript,
-so it does not count. The box that is scored is the one that was cut (`crops.crop_box`).
+A crop counts if a tool message holds its picture, whatever the model wrote or the environment did. A tool
+result that TRL dropped because it did not fit is not in the transcript, so it does not count. The scored box
+is the one that was cut (`crops.crop_box`).
 """
 
 import math
@@ -36,9 +36,9 @@ Completion = Sequence[Message]
 ENDINGS = ("finished", "malformed", "cut", "over_long", "over_turn")
 """How a rollout ends; see `ending`."""
 FAILURES = (*BOX_ERRORS, "other")
-"""Why a call was answered with an error: a rule of the crop tool, or else, such as an unknown tool."""
+"""Why a tool call failed: the rule of the crop tool that it broke, or "other", such as an unknown tool."""
 SEVERAL_FAILURES = tuple(IMAGE_ERROR)
-"""One more reason, where a question is about several pictures."""
+"""One more reason, for questions about several pictures."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ class GroundingSettings:
     """How crops are compared with the targets.
 
     Attributes:
-        overlap_threshold: tau: the IoU part counts above this covered share of the innermost target; None
-            drops the condition. Table 12.
-        iou_weight: omega: share of the IoU part, the rest is the corner distance. Our choice.
-        reduce: which crop of several counts. Our choice; see `lfpc_rewards.grounding_reward`.
+        overlap_threshold: tau: the IoU part counts only if more than this share of the innermost target is
+            covered; None drops the condition. Table 12.
+        iou_weight: omega: weight of the IoU part; the rest is the corner distance. Our choice.
+        reduce: which of several crops counts. Our choice; see `lfpc_rewards.grounding_reward`.
     """
 
     overlap_threshold: float | None = OVERLAP_THRESHOLD
@@ -59,26 +59,25 @@ class GroundingSettings:
 
 @dataclass(frozen=True)
 class ScoredRollout:
-    """One rollout. NaN where a value does not apply (no targets, no crop).
+    """The scores of one rollout. NaN where a value does not apply (no targets, no crop).
 
     Attributes:
         answer: text of the final answer, None without one.
-        turns: turns of the model.
-        accuracy: 1 right, 0 wrong, NaN where a judge was asked and does not know.
+        turns: number of model turns.
+        accuracy: 1 right, 0 wrong, NaN if a judge was asked and does not know.
         format: 0 well formed, -1 not.
         tool_bonus: 1 for a right answer after at least one delivered crop, else 0.
         grounding: the grounding reward; 0 without a crop, NaN without targets.
         crops: delivered crops in order, pixels of the original.
-        failures: why calls were answered with an error, each one of `FAILURES` or `SEVERAL_FAILURES`, in
-            order.
-        iou: best IoU with a target box, without the reward's condition on the overlap; NaN without a crop or
+        failures: the reason of each failed call in order, each one of `FAILURES` or `SEVERAL_FAILURES`.
+        iou: best IoU with a target box, without the reward's overlap condition; NaN without a crop or
             targets.
         overlap: covered share of the innermost target; NaN without a crop or targets.
         bbox_ratio: mean share of the picture that a crop covers; NaN without a crop.
         crop_tokens: mean visual tokens of a crop; NaN without one.
-        verdict: what the judge said; None where the rules decided or there is no judge.
-        pictures: of the row.
-        crop_images: the number of the picture that each crop is of, from 1.
+        verdict: the judge's verdict; None if the rules decided or there is no judge.
+        pictures: number of pictures of the row.
+        crop_images: for each crop, the number of its picture, from 1.
     """
 
     answer: str | None
@@ -99,24 +98,24 @@ class ScoredRollout:
 
     @property
     def failed_calls(self) -> int:
-        """Tool calls that were answered with an error."""
+        """Number of failed tool calls."""
         return len(self.failures)
 
 
 def ending(completion: Completion, *, max_turns: int, complete: bool, calls: bool) -> str:
-    """How a rollout ended.
+    """Classify how a rollout ended.
 
     Args:
         completion: its messages.
-        max_turns: turns a rollout may have.
-        complete: whether its last token ends a turn, which the messages do not say.
-        calls: whether the calls of the last turn of the model could be parsed, which they do not say either.
+        max_turns: the most turns that a rollout may have.
+        complete: whether its last token ends a turn; the messages do not tell.
+        calls: whether calls could be parsed from the model's last turn; the messages do not tell.
 
     Returns:
-        "finished": with a turn that calls nothing, whatever it says. "malformed": with a call that could not
-        be parsed, so that TRL took the turn for text. "cut": inside a turn, at the limit of a turn or of the
-        trajectory. "over_long": with a call whose result had no room in the trajectory, so that TRL dropped
-        it, or with a result that left no room for a turn. "over_turn": with a call in the last turn allowed.
+        "finished": the last turn has no call, whatever it says. "malformed": its call could not be parsed, so
+        TRL took the turn for text. "cut": inside a turn, at the token limit of a turn or of the trajectory.
+        "over_long": the result of a call did not fit into the trajectory, so TRL dropped it, or it left no
+        room for another turn. "over_turn": a call in the last turn allowed.
     """
     last = completion[-1]
     if last["role"] == "tool":
@@ -126,16 +125,16 @@ def ending(completion: Completion, *, max_turns: int, complete: bool, calls: boo
         return "over_turn" if turns >= max_turns else "over_long"
     if not complete:
         return "cut"
-    # As for the rewards: what is thought calls nothing.
+    # As in the rewards: a call inside the thinking is not a call.
     return "malformed" if "<tool_call>" in _text(last).rpartition("</think>")[2] else "finished"
 
 
 class Cut(NamedTuple):
-    """A crop that was cut.
+    """A crop as it was cut.
 
     Attributes:
         image: the number of its picture, from 1.
-        box: pixels of that original.
+        box: in pixels of that original.
     """
 
     image: int
@@ -143,7 +142,7 @@ class Cut(NamedTuple):
 
 
 def delivered_crops(rollout: Rollout, row: Row, settings: CropSettings) -> tuple[Cut, ...]:
-    """What was cut for a rollout, in the order of delivery."""
+    """The crops of a rollout, in the order of delivery."""
     if row.shown_sizes is None:
         raise ValueError(f"{row.name} has no shown_size")
     cuts = []
@@ -152,7 +151,7 @@ def delivered_crops(rollout: Rollout, row: Row, settings: CropSettings) -> tuple
             image, picture = picture_of(row, crop.image)
             cuts.append(Cut(image, cut_box(crop.box, picture, settings)))
         except BoxError:
-            # A picture came back for a call our tool refuses: the transcript is not ours, nothing to score.
+            # Our tool would have refused this call, so another tool wrote the transcript: nothing to score.
             continue
     return tuple(cuts)
 
@@ -167,11 +166,11 @@ def score_transcripts(
     """Score rollouts, each against its row.
 
     Args:
-        completions: message lists as TRL hands them to reward functions; pictures inside tool messages.
+        completions: message lists as TRL passes them to reward functions; pictures inside tool messages.
         rows: the row of each completion.
         settings: the settings with which crops were cut.
         grounding: how crops are compared with the targets.
-        judge: asked for the answers that the rules leave open; without one they are wrong.
+        judge: decides answers that the rules cannot; without one they are wrong.
     """
     rollouts = parse_completions(completions)
     accuracy: Sequence[float]
@@ -230,12 +229,12 @@ def _share(box: PixelBox, size: Size) -> float:
 def _is_failure(message: Message) -> bool:
     if message["role"] != "tool" or has_image(message.get("content")):
         return False
-    return _text(message) != NO_PICTURE  # a refusal is a dict in words, whatever tool the model named
+    return _text(message) != NO_PICTURE  # an error is a dict as text, whatever tool the model named
 
 
 _RULES = {str({"error": sentence}): rule for rule, sentence in (BOX_ERRORS | IMAGE_ERROR).items()}
-"""What TRL shows the model when the tool refuses: the rule behind it. Whole texts: an unknown tool is refused
-with its name, which the model may have chosen to look like one of our sentences."""
+"""The rule behind each error message that TRL shows the model. Whole texts are compared: the error for an
+unknown tool holds the tool's name, which the model may have chosen to look like one of our sentences."""
 
 
 def _failure(message: Message) -> str:

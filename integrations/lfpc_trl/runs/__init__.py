@@ -1,1 +1,1 @@
-"""Runs on the disk: what a training leaves behind, and how it is read again."""
+"""Runs on disk: the files that a training writes, and reading them back."""

@@ -1,8 +1,7 @@
-"""The directory of a training run: what was run on what, how far it is, and its lines of figures.
+"""The directory of a training run: its manifest, metrics and checkpoints.
 
-It holds `manifest.json`, `metrics.jsonl` (one line per step), the checkpoints and in the end the trained
-model. One process of several writes; a kill at any moment leaves every file whole or cut at its end, which is
-noticed.
+It holds `manifest.json`, `metrics.jsonl` (one line per step), the checkpoints and finally the trained model.
+Only one process writes. A kill at any moment leaves every file complete or truncated, which is detected.
 """
 
 import json
@@ -37,16 +36,16 @@ def new_manifest(
     processes: int,
     code: Sequence[OwnCode] = (),
 ) -> dict[str, Any]:
-    """What a run will do.
+    """The manifest of a new run.
 
     Args:
         recipe: every setting, flat (`Recipe.flat`).
         model_dir: the model it starts from.
-        rows: the rows it trains on.
-        model_hash: of `weights.fingerprint`.
-        frame: the frame in which the model counts.
-        processes: how many processes train.
-        code: the user's own code that is run.
+        rows: the training rows.
+        model_hash: from `weights.fingerprint`.
+        frame: the frame of the model's boxes.
+        processes: number of training processes.
+        code: the user's own code that the run calls.
     """
     return {
         "stage": recipe["stage"],
@@ -62,16 +61,16 @@ def new_manifest(
 
 
 def versions() -> dict[str, str | None]:
-    """The versions of what results depend on, None for what is not installed, and the commit."""
+    """The versions of the packages that results depend on, None if not installed, and the commit."""
     return {name: installed(name) for name in _PACKAGES} | {"commit": _commit()}
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that runs, None for an installed package."""
+    """The commit of this checkout, None for an installed package."""
     root = Path(__file__).parents[3]
     if not (root / ".git").exists():
         return None
-    # Nothing in the caller's environment or settings may make git read another repository or run a program.
+    # The caller's environment and git settings must not make git read another repository or run a program.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     environment |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
     try:
@@ -94,23 +93,23 @@ def _commit() -> str | None:
 
 
 def check_new(output_dir: Path) -> None:
-    """Refuse a directory in which there is something already, beside what a failed start has told of vLLM.
+    """Refuse a directory that is not empty, apart from vLLM logs of a failed start.
 
     Raises:
-        UserError: it holds a run or anything else.
+        UserError: it holds a run or other files.
     """
     if (output_dir / MANIFEST).exists():
         raise UserError(f"{output_dir}: already holds a run; use --resume or another directory")
-    found = [output_dir] if output_dir.is_file() else output_dir.glob("*")
-    if not all(path.match("vllm-*.log") and path != output_dir for path in found):
+    present = [output_dir] if output_dir.is_file() else output_dir.glob("*")
+    if not all(path.match("vllm-*.log") and path != output_dir for path in present):
         raise UserError(f"{output_dir}: the output directory must be new or empty")
 
 
 def check_same(output_dir: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest of the run in a directory, if it is the run that `manifest` describes.
+    """Check that a directory holds the run that `manifest` describes; return the manifest in it.
 
     Raises:
-        UserError: there is no run, or something of it changed: the message says what.
+        UserError: there is no run, or something has changed; the message says what.
     """
     before = read_manifest(output_dir)
     if before is None:
@@ -136,7 +135,7 @@ def _difference(name: str, before: Any, now: Any) -> str:
 
 
 def read_manifest(directory: str | Path) -> dict[str, Any] | None:
-    """The manifest of a directory, None where there is none.
+    """The manifest of a directory, None if there is none.
 
     Raises:
         UserError: it is damaged.
@@ -151,7 +150,7 @@ def read_manifest(directory: str | Path) -> dict[str, Any] | None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a file of the run: a kill leaves the old or the new content."""
+    """Write a file of the run atomically: a kill leaves the old or the new content."""
     write_whole(path, json.dumps(content, indent=1) + "\n")
 
 
@@ -159,12 +158,12 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def checkpoint_step(checkpoint: Path) -> int:
-    """The optimiser update after which a checkpoint was written."""
+    """The optimizer update after which a checkpoint was written."""
     return int(checkpoint.name.rpartition("-")[2])
 
 
 def last_checkpoint(output_dir: str | Path) -> Path | None:
-    """The newest complete checkpoint: the trainer state is written last, a kill leaves none."""
+    """The newest complete checkpoint, one with its trainer state, which is written last; None without one."""
     checkpoints = [path for path in Path(output_dir).glob("checkpoint-*") if path.name[11:].isdigit()]
     for checkpoint in sorted(checkpoints, key=checkpoint_step, reverse=True):
         try:
@@ -176,7 +175,7 @@ def last_checkpoint(output_dir: str | Path) -> Path | None:
 
 
 def clear_leftovers(output_dir: Path) -> None:
-    """Remove what a kill left of files that safetensors was writing."""
+    """Remove temporary files that safetensors left behind when the run was killed."""
     for folder in (output_dir, output_dir / "adapter", *output_dir.glob("checkpoint-*")):
         for path in folder.glob(".tmp*"):
             if path.is_file():
@@ -184,7 +183,7 @@ def clear_leftovers(output_dir: Path) -> None:
 
 
 def last_step(output_dir: str | Path) -> int:
-    """The last step of a run that is safe in a checkpoint, 0 without one."""
+    """The last step of a run that a checkpoint covers, 0 without one."""
     checkpoint, manifest = last_checkpoint(output_dir), read_manifest(output_dir)
     if checkpoint is None or manifest is None:
         return 0
@@ -192,11 +191,11 @@ def last_step(output_dir: str | Path) -> int:
     return checkpoint_step(checkpoint) // int(recipe["prompts_per_step"] // recipe["prompts_per_update"])
 
 
-# --- figures -----------------------------------------------------------------------------------------
+# --- metrics -----------------------------------------------------------------------------------------
 
 
 def read_metrics(output_dir: str | Path) -> list[dict[str, Any]]:
-    """The lines of a run's `metrics.jsonl`; what is no JSON object (a line cut short) is left out."""
+    """The lines of a run's `metrics.jsonl`; lines that are not JSON objects (truncated ones) are skipped."""
     path = Path(output_dir) / METRICS_FILE
     if not path.is_file():
         return []
@@ -212,17 +211,17 @@ def read_metrics(output_dir: str | Path) -> list[dict[str, Any]]:
 
 
 def keep_metrics_until(output_dir: Path, step: int) -> None:
-    """Forget the steps after the checkpoint: they are about to be done again."""
+    """Drop the metrics of steps after the checkpoint, which are about to be run again."""
     kept = [line for line in read_metrics(output_dir) if _is_done(line.get("step"), step)]
     write_whole(output_dir / METRICS_FILE, "".join(json.dumps(line) + "\n" for line in kept))
 
 
 def _is_done(value: object, step: int) -> bool:
-    """Whether a line is of a step up to this one; a line of another program may hold anything."""
+    """Whether a line belongs to a step up to this one; lines of other programs may hold anything."""
     return isinstance(value, int | float) and value <= step
 
 
 def append_metrics(output_dir: Path, line: Mapping[str, Any]) -> None:
-    """One more step."""
+    """Append the metrics of one step."""
     with (output_dir / METRICS_FILE).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")

@@ -1,4 +1,4 @@
-"""A trained model as one directory for others: stock tools load it, and its card says how it was made."""
+"""Export of a trained model: a directory that standard tools load, with a model card."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,15 +13,15 @@ from lfpc_trl.models.prepare import Weights, prepare_model
 from lfpc_trl.runs.directory import read_manifest, read_metrics
 
 CARD = "README.md"
-_OF_A_MODEL = (
+_MODEL_FILES = (
     *("config.json", "generation_config.json", "chat_template.jinja", "chat_template.json"),
     *("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json"),
     *("vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json"),
     *("tokenizer*", "model*.safetensors", "model.safetensors.index.json", "LICENSE*"),
 )
-"""The files that are taken along; those of the run stay behind."""
-_LAST_FIGURES = ("reward", "accuracy", "tool_calls", "iou", "overlap", "bbox_ratio")
-"""Figures of the last step, by their names in `metrics.jsonl`."""
+"""The files that are copied; those of the run are not."""
+_CARD_METRICS = ("reward", "accuracy", "tool_calls", "iou", "overlap", "bbox_ratio")
+"""Metrics of the last step, by their names in `metrics.jsonl`."""
 _UNKNOWN_LICENCE = "other"
 
 
@@ -32,10 +32,10 @@ def export_model(
     evaluation: str | Path | None = None,
     weights: Weights = "copy",
 ) -> str:
-    """Write the model of a finished training as a directory of its own.
+    """Write the model of a finished training to a directory of its own.
 
-    The directory is that of `prepare_model`, without what belongs to the run, and with a model card. The card
-    names directories and never paths.
+    The directory is like that of `prepare_model`, without the files of the run and with a model card. The
+    card contains directory names but no full paths.
 
     Args:
         model_dir: the output directory of a training.
@@ -44,19 +44,19 @@ def export_model(
         weights: `copy` the files, or `link` them, as in `prepare_model`.
 
     Returns:
-        The command that serves it.
+        The command that serves the model.
 
     Raises:
-        UserError: no finished training, a file that is not readable, or as `prepare_model`.
+        UserError: no finished training, an unreadable file, or as in `prepare_model`.
     """
     model_dir, output_dir = Path(model_dir), Path(output_dir)
     if not model_dir.is_dir():
         raise not_found(model_dir, "directory")
     stages = lineage(model_dir)
     if not stages:
-        raise UserError(f"{model_dir}: must be the output directory of lfpc train, it has no manifest.json")
+        raise UserError(f"{model_dir}: must be the output directory of lfpc train, but has no manifest.json")
     if not stages[-1]["finished"]:
-        raise UserError(f"{model_dir}: its training is not finished; go on with --resume")
+        raise UserError(f"{model_dir}: the training is not finished; continue it with --resume")
     family = family_of(model_dir)
     name = output_dir.resolve().name
     card = model_card(
@@ -71,16 +71,16 @@ def export_model(
         model_dir,
         output_dir,
         weights=weights,
-        keep=lambda name: any(Path(name).match(pattern) for pattern in _OF_A_MODEL),
+        keep=lambda name: any(Path(name).match(pattern) for pattern in _MODEL_FILES),
         more={CARD: card},
     )
     return serve_command(str(output_dir), family)
 
 
 def lineage(model_dir: str | Path) -> list[dict[str, Any]]:
-    """The manifests of the trainings behind a model, the first one first; none where there was no training.
+    """The manifests of the trainings that led to a model, in order; empty if it was not trained.
 
-    A start that has moved away ends the list: its manifest cannot be read any more.
+    The list starts later if the model that a training started from has been moved: its manifest is missing.
 
     Raises:
         UserError: a manifest is damaged.
@@ -95,11 +95,11 @@ def lineage(model_dir: str | Path) -> list[dict[str, Any]]:
 
 
 def licence_of(model_dir: Path) -> str | None:
-    """The licence in the card of a model directory; None where there is no card or it names none."""
+    """The licence in the card of a model directory; None if there is no card or it names none."""
     try:
         text = (model_dir / CARD).read_text(encoding="utf-8")
-        found = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
-        content = yaml.safe_load(found[1]) if found else None
+        header = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
+        content = yaml.safe_load(header[1]) if header else None
     except (OSError, ValueError, yaml.YAMLError):
         return None
     licence = content.get("license") if isinstance(content, dict) else None
@@ -107,7 +107,7 @@ def licence_of(model_dir: Path) -> str | None:
 
 
 def serve_command(name: str, family: ModelFamily) -> str:
-    """The command with which vLLM serves an exported directory, tool calls included."""
+    """The vLLM command that serves an exported directory, with tool calls enabled."""
     return f"vllm serve {name} --enable-auto-tool-choice --tool-call-parser {family.calls.vllm_parser}"
 
 
@@ -123,14 +123,14 @@ def model_card(
     licence: str | None,
     figures: str | None,
 ) -> str:
-    """The text of a model card, with the head that the Hugging Face hub reads.
+    """The text of a model card, with the metadata header of the Hugging Face Hub.
 
     Args:
-        name: of the model.
-        stages: the manifests of its trainings, the first one first.
+        name: name of the model.
+        stages: the manifests of its trainings, in order.
         serve: the command that serves it.
         steps: the lines of `metrics.jsonl` of the last training.
-        licence: of the model that the first training started from; None where it is not known.
+        licence: of the model that the first training started from; None if unknown.
         figures: tables of an evaluation, in Markdown.
     """
     base = Path(stages[0]["model"]["directory"]).name
@@ -148,13 +148,13 @@ def model_card(
         "",
         f"# {name}",
         "",
-        f"{base}, trained to look closer: before it answers it may ask for a part of the picture, which is",
-        "cut from the original. Trained by reinforcement learning with lfpc_rewards.",
+        f"{base}, trained to look closer: before it answers, it can request crops, which are cut from the",
+        "original picture. Trained by reinforcement learning with lfpc_rewards.",
         "",
     ]
     if licence is None:
         lines += [
-            "The licence of the model it started from is not known here; name it before you publish.",
+            "The licence of the base model is unknown; state it before you publish.",
             "",
         ]
     lines += [
@@ -164,16 +164,16 @@ def model_card(
         serve,
         "```",
         "",
-        *_framed(stages[-1]),
+        *_boxes_and_crops(stages[-1]),
         "## Training",
         "",
     ]
     lines += _stages(stages)
     if steps:
-        told = [(key, steps[-1].get(key)) for key in _LAST_FIGURES]
+        values = [(key, steps[-1].get(key)) for key in _CARD_METRICS]
         lines += ["", f"Means over the rollouts of the last step, {steps[-1]['step']}:", ""]
         lines += ["| figure | value |", "| --- | ---: |"]
-        lines += [f"| `{key}` | {value:.3f} |" for key, value in told if value is not None]
+        lines += [f"| `{key}` | {value:.3f} |" for key, value in values if value is not None]
     if figures is not None:
         lines += ["", "## Evaluation", "", figures]
     last = stages[-1]
@@ -185,10 +185,10 @@ def model_card(
     return "\n".join(lines) + "\n"
 
 
-def _framed(last: Mapping[str, Any]) -> list[str]:
+def _boxes_and_crops(last: Mapping[str, Any]) -> list[str]:
     recipe = last["recipe"]
     frame = {
-        "shown": "pixels of the picture as it is shown",
+        "shown": "pixels of the shown picture",
         "relative_1000": "thousandths of the picture's sides",
     }.get(str(last["frame"]), str(last["frame"]))
     return [
@@ -219,13 +219,15 @@ def _stages(stages: Sequence[Mapping[str, Any]]) -> list[str]:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     digests = ", ".join(f"`{stage['data']['sha256'][:16]}`" for stage in stages)
-    return [*lines, "", f"Rows by their sha256: {digests}. Start: `{stages[0]['model']['sha256'][:16]}`."]
+    return [*lines, "", f"sha256 of the rows: {digests}. Base model: `{stages[0]['model']['sha256'][:16]}`."]
 
 
 def _figures(evaluation: Path) -> str:
-    """The tables of an evaluation, their headings one level lower."""
+    """The tables of an evaluation, with headings one level lower."""
     try:
         text = (evaluation / "tables.md").read_text(encoding="utf-8")
     except (OSError, ValueError):
-        raise UserError(f"{evaluation}: holds no tables.md: not the output of a finished lfpc eval") from None
+        raise UserError(
+            f"{evaluation}: must be the output of a finished lfpc eval, but it has no readable tables.md"
+        ) from None
     return re.sub(r"^#", "##", re.sub(r"^# .*\n+", "", text), flags=re.MULTILINE).strip()

@@ -1,8 +1,8 @@
-"""Trajectories of a run or a file, read so that a hundred thousand of them are no burden.
+"""Reading the trajectories of a run or a file, fast enough for a hundred thousand of them.
 
-What lists and filters need is held in memory as columns. Conversations and pictures are read one small batch
-at a time, when a trajectory is opened. The columns are those of `docs/reference/trajectories.md`; only
-`row_id`, `question` and `messages` must be there.
+The columns that lists and filters need are held in memory. Conversations and pictures are read in small
+batches, when a trajectory is opened. The columns are those of `docs/reference/trajectories.md`; only
+`row_id`, `question` and `messages` are required.
 """
 
 import contextlib
@@ -37,21 +37,21 @@ LIGHT = (
 )
 """Columns that lists and filters need."""
 BATCH = 32
-"""Trajectories read together from a file: a group of rollouts is looked at together."""
+"""Trajectories read at a time from a file: users look at the rollouts of a group together."""
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Which trajectories are listed. A field at its default asks for nothing.
+    """Which trajectories are listed. A field at its default filters nothing.
 
     Attributes:
         outcome: by the score `accuracy`.
         crop: whether there was a delivered crop.
         overlap_below: the best crop covers less than this share of the innermost target.
-        step: of the training.
+        step: training step.
         ending: how the rollout ended.
-        condition: of an evaluation. Then rows are compared with another run under it alone.
-        text: in the question, the answer or the row's id, whatever the case.
+        condition: condition of an evaluation; also limits the comparison with another run to it.
+        text: text in the question, the answer or the row's id, ignoring case.
         against: whether the row's mean accuracy is above or below that of the other run.
         order: "file", or ascending by a column.
     """
@@ -69,7 +69,7 @@ class Filter:
 
 @dataclass(frozen=True)
 class _Index:
-    """Columns over all trajectories, in the order of the files."""
+    """Columns over all trajectories, in file order."""
 
     file: NDArray[np.int32]
     place: NDArray[np.int64]
@@ -93,11 +93,11 @@ class Run:
     """One run directory, directory of Parquet files, or Parquet file.
 
     Attributes:
-        path: as it was given.
-        files: the Parquet files, in the order of their names.
-        index: what lists need.
+        path: as given.
+        files: the Parquet files, sorted by name.
+        index: the columns for lists and filters.
         rows: positions of the trajectories of each row.
-        generation: goes up whenever a refresh finds other files.
+        generation: increases whenever a refresh finds changed files.
     """
 
     def __init__(self, path: Path) -> None:
@@ -107,7 +107,7 @@ class Run:
         self._state: list[tuple[str, int, int]] = []
         self._batches: dict[tuple[int, int], list[dict[str, Any]]] = {}
         self.files: list[Path] = []
-        self.index = _joined([])
+        self.index = _concatenate([])
         self.rows: dict[str, list[int]] = {}
         self.metrics = read_metrics(path)
         if not parts(path) and not self.metrics:
@@ -115,10 +115,10 @@ class Run:
         self.refresh()
 
     def refresh(self) -> None:
-        """Read what has changed on the disk.
+        """Read what has changed on disk.
 
         Raises:
-            DataError: a file is no Parquet file, or has other columns.
+            DataError: a file is not a Parquet file, or has missing or wrong columns.
         """
         with self._lock:
             self.metrics = read_metrics(self.path)
@@ -126,12 +126,12 @@ class Run:
             try:
                 state = [(file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files]
             except FileNotFoundError:
-                return  # a resumed run is removing steps: the next look finds them gone
+                return  # a resumed run is removing steps; the next refresh sees the result
             if state == self._state and self.generation:
                 return
             kept = len(self._state) if state[: len(self._state)] == self._state else 0
             fresh = [_read_index(file, number) for number, file in enumerate(files) if number >= kept]
-            self.index = _joined([self.index, *fresh] if kept else fresh)
+            self.index = _concatenate([self.index, *fresh] if kept else fresh)
             rows: dict[str, list[int]] = defaultdict(list)
             for position, row_id in enumerate(self.index.row_id.to_pylist()):
                 rows[row_id].append(position)
@@ -143,7 +143,7 @@ class Run:
         return len(self.index)
 
     def facts(self) -> dict[str, Any]:
-        """What the filters offer."""
+        """The choices of the filters."""
         return {
             "name": self.path.name or str(self.path),
             "count": len(self),
@@ -155,7 +155,7 @@ class Run:
         }
 
     def mean_accuracy(self, condition: str = "") -> dict[str, float]:
-        """Per row, over the rollouts whose accuracy is decided; under one condition, if one is named."""
+        """Mean accuracy per row, over rollouts whose accuracy is not NaN; optionally of one condition."""
         accuracy, means = self.index.accuracy, {}
         if condition:
             accuracy = np.where(_mask(pc.equal(self.index.condition, condition)), accuracy, math.nan)
@@ -166,44 +166,44 @@ class Run:
                 means[row_id] = float(values.mean())
         return means
 
-    def select(self, wanted: Filter, other: "Run | None" = None) -> NDArray[np.int64]:
+    def select(self, criteria: Filter, other: "Run | None" = None) -> NDArray[np.int64]:
         """The positions that pass a filter, in its order."""
         index = self.index
         keep = np.ones(len(index), dtype=bool)
-        if wanted.outcome:
-            keep &= index.accuracy >= 0.5 if wanted.outcome == "right" else index.accuracy < 0.5
-        if wanted.crop:
-            keep &= (index.crops > 0) == (wanted.crop == "yes")
-        if wanted.overlap_below < math.inf:
-            keep &= index.overlap < wanted.overlap_below
-        if wanted.step is not None:
-            keep &= index.step == wanted.step
-        if wanted.ending:
-            keep &= _mask(pc.equal(index.ending, wanted.ending))
-        if wanted.condition:
-            keep &= _mask(pc.equal(index.condition, wanted.condition))
-        if wanted.text:
-            found = [
-                _mask(pc.match_substring(column, wanted.text, ignore_case=True))
+        if criteria.outcome:
+            keep &= index.accuracy >= 0.5 if criteria.outcome == "right" else index.accuracy < 0.5
+        if criteria.crop:
+            keep &= (index.crops > 0) == (criteria.crop == "yes")
+        if criteria.overlap_below < math.inf:
+            keep &= index.overlap < criteria.overlap_below
+        if criteria.step is not None:
+            keep &= index.step == criteria.step
+        if criteria.ending:
+            keep &= _mask(pc.equal(index.ending, criteria.ending))
+        if criteria.condition:
+            keep &= _mask(pc.equal(index.condition, criteria.condition))
+        if criteria.text:
+            matches = [
+                _mask(pc.match_substring(column, criteria.text, ignore_case=True))
                 for column in (index.question, index.answer, index.row_id)
             ]
-            keep &= np.logical_or.reduce(found)
-        if wanted.against and other is not None:
-            keep &= self._compared(wanted, other)
+            keep &= np.logical_or.reduce(matches)
+        if criteria.against and other is not None:
+            keep &= self._compared(criteria, other)
         positions = np.flatnonzero(keep)
-        if wanted.order != "file":
-            values = index.reward if wanted.order == "reward" else index.overlap
+        if criteria.order != "file":
+            values = index.reward if criteria.order == "reward" else index.overlap
             positions = positions[np.argsort(values[positions], kind="stable")]  # NaN comes last
         return positions
 
-    def _compared(self, wanted: Filter, other: "Run") -> NDArray[np.bool_]:
-        mine, theirs = self.mean_accuracy(wanted.condition), other.mean_accuracy(wanted.condition)
-        sign = 1 if wanted.against == "better" else -1
-        rows = {row for row, mean in mine.items() if row in theirs and sign * (mean - theirs[row]) > 0}
+    def _compared(self, criteria: Filter, other: "Run") -> NDArray[np.bool_]:
+        means, others = self.mean_accuracy(criteria.condition), other.mean_accuracy(criteria.condition)
+        sign = 1 if criteria.against == "better" else -1
+        rows = {row for row, mean in means.items() if row in others and sign * (mean - others[row]) > 0}
         return np.array([row in rows for row in self.index.row_id.to_pylist()], dtype=bool)
 
     def summary(self, position: int) -> dict[str, Any]:
-        """What the list shows of one trajectory."""
+        """The fields of one trajectory that the list shows."""
         index = self.index
         return {
             "position": position,
@@ -220,35 +220,35 @@ class Run:
         }
 
     def match(self, row_id: str, step: int | None, condition: str = "") -> int | None:
-        """The first trajectory of a row at the nearest step, of those under this condition if it has any."""
-        found = self.rows.get(row_id)
-        if not found:
+        """The first trajectory of a row at the nearest step, preferably of this condition; None if none."""
+        positions = self.rows.get(row_id)
+        if not positions:
             return None
 
         def distance(position: int) -> tuple[bool, int]:
             differs = self.index.condition[position].as_py() != condition
             return differs, abs(int(self.index.step[position]) - (step or 0))
 
-        return min(found, key=distance)
+        return min(positions, key=distance)
 
     def siblings(self, position: int) -> list[dict[str, Any]]:
-        """The rollouts of the same row in the same step, itself included."""
+        """The rollouts of the same row in the same step, this one included."""
         step = self.index.step[position]
         row_id = self.index.row_id[position].as_py()
         return [self.summary(each) for each in self.rows[row_id] if self.index.step[each] == step]
 
     def steps_of(self, position: int) -> list[tuple[int, int]]:
         """Each step in which the row was sampled, with its first trajectory there."""
-        found: dict[int, int] = {}
+        first: dict[int, int] = {}
         for each in self.rows[self.index.row_id[position].as_py()]:
-            found.setdefault(int(self.index.step[each]), each)
-        return sorted(found.items())
+            first.setdefault(int(self.index.step[each]), each)
+        return sorted(first.items())
 
     def columns(self, position: int) -> dict[str, Any]:
         """Every column of one trajectory, thumbnails included.
 
         Raises:
-            DataError: its file is gone or damaged.
+            DataError: its file is missing or damaged.
         """
         number, place = int(self.index.file[position]), int(self.index.place[position])
         key = (number, place // BATCH)
@@ -264,7 +264,7 @@ class Run:
 
 
 def parts(path: Path) -> list[Path]:
-    """The Parquet files of a run directory, of a directory of them, or the one file itself."""
+    """The Parquet files of a run directory or of any directory, or the file itself."""
     if path.is_file():
         return [path]
     inside = path / "trajectories"
@@ -272,43 +272,43 @@ def parts(path: Path) -> list[Path]:
 
 
 def crops_by_row(path: Path, limit: int = 6) -> dict[str, list[PixelBox]]:
-    """The delivered crops of each row over all its rollouts, the highest reward first, no box twice.
+    """The distinct delivered crops of each row over all its rollouts, by descending reward.
 
-    Of questions about one picture.
+    Only for questions about one picture.
 
     Raises:
         UserError: there are no trajectories.
     """
     if not parts(path):
         raise UserError(f"{path}: holds no trajectories (.parquet)")
-    found: dict[str, dict[PixelBox, float]] = defaultdict(dict)
+    rewards: dict[str, dict[PixelBox, float]] = defaultdict(dict)
     for file in parts(path):
         table = _read(file, ("row_id", "boxes", "reward", "box_images"))
         _check_lengths(file, "boxes", _column(table, "boxes"))
         for record in table.to_pylist():
             reward = record.get("reward")
             if record.get("box_images"):
-                continue  # which picture they are of cannot be said here
+                continue  # several pictures: the result could not tell them apart
             for box in record.get("boxes") or ():
                 if not all(map(math.isfinite, box)):
                     continue
                 key = (int(box[0]), int(box[1]), int(box[2]), int(box[3]))
                 value = -math.inf if reward is None or math.isnan(reward) else float(reward)
-                before = found[record["row_id"]].get(key, -math.inf)
-                found[record["row_id"]][key] = max(value, before)
+                before = rewards[record["row_id"]].get(key, -math.inf)
+                rewards[record["row_id"]][key] = max(value, before)
     return {
-        row: sorted(boxes, key=lambda box: boxes[box], reverse=True)[:limit] for row, boxes in found.items()
+        row: sorted(boxes, key=lambda box: boxes[box], reverse=True)[:limit] for row, boxes in rewards.items()
     }
 
 
 class Pictures(NamedTuple):
-    """The pictures of a trajectory's question, and what is on which.
+    """The pictures of a trajectory's question, and which crops and targets belong to which.
 
     Attributes:
         images: paths of the originals.
-        sizes: [width, height] of each; None where the file does not say it.
-        box_images: the number of each crop's picture, from 1.
-        target_images: the number of each region's picture.
+        sizes: [width, height] of each; None if the file does not have it.
+        box_images: the picture number of each crop, from 1.
+        target_images: the picture number of each region, from 1.
     """
 
     images: list[str]
@@ -318,7 +318,7 @@ class Pictures(NamedTuple):
 
 
 def pictures_of(columns: dict[str, Any]) -> Pictures:
-    """What the columns of a trajectory say of its pictures."""
+    """The pictures of a trajectory, from its columns."""
     return Pictures(
         columns.get("images") or [columns.get("image") or ""],
         columns.get("image_sizes") or [columns.get("image_size")],
@@ -328,9 +328,9 @@ def pictures_of(columns: dict[str, Any]) -> Pictures:
 
 
 def crop_scores(columns: dict[str, Any]) -> list[dict[str, float | None]]:
-    """For each delivered crop its best overlap with an innermost target and its best IoU with any target.
+    """For each delivered crop, its best overlap with an innermost target and its best IoU with any target.
 
-    Targets on another picture than the crop's are not looked at.
+    Only targets on the crop's picture count.
     """
     boxes, numbers = columns.get("boxes") or [], pictures_of(columns)
     targets = [
@@ -342,13 +342,13 @@ def crop_scores(columns: dict[str, Any]) -> list[dict[str, float | None]]:
         return [{"overlap": None, "iou": None} for _ in boxes]
     inner = np.array([region[0] for region, _ in targets], dtype=float)
     every = np.array([box for region, _ in targets for box in region], dtype=float)
-    on = np.array([image for _, image in targets])
-    on_every = np.array([image for region, image in targets for _ in region])
-    asked = np.array(numbers.box_images)[:, None]
-    # A box that is none covers nothing, as in the rewards.
+    inner_images = np.array([image for _, image in targets])
+    every_images = np.array([image for region, image in targets for _ in region])
+    crop_images = np.array(numbers.box_images)[:, None]
+    # An invalid box covers nothing, as in the rewards.
     crops = np.array([box if _is_box(box) else [0.0] * 4 for box in boxes], dtype=float)
-    overlaps = (coverage_matrix(crops, inner) * (asked == on)).max(axis=1)
-    ious = (iou_matrix(crops, every) * (asked == on_every)).max(axis=1)
+    overlaps = (coverage_matrix(crops, inner) * (crop_images == inner_images)).max(axis=1)
+    ious = (iou_matrix(crops, every) * (crop_images == every_images)).max(axis=1)
     return [{"overlap": _number(o), "iou": _number(i)} for o, i in zip(overlaps, ious, strict=True)]
 
 
@@ -358,7 +358,7 @@ def _is_box(box: Sequence[float]) -> bool:
 
 
 def conversation(text: str) -> list[dict[str, Any]]:
-    """A conversation for display: a list of role and parts, whatever the file holds."""
+    """Parse a conversation for display: a list of role and parts, whatever the file holds."""
     try:
         messages = parse_json(text)
     except (ValueError, TypeError):
@@ -408,17 +408,17 @@ def _read(file: Path, columns: Sequence[str]) -> pa.Table:
         names = schema.names
         missing = [name for name in NEEDED if name not in names]
         if missing:
-            raise DataError(f"{file}: not a file of trajectories, has no column {missing[0]}")
-        for name, (is_kind, wanted) in _KINDS.items():
+            raise DataError(f"{file}: not a trajectory file, has no column {missing[0]}")
+        for name, (is_kind, description) in _KINDS.items():
             kind = schema.field(name).type if name in names and names.count(name) == 1 else pa.null()
             if not (pa.types.is_null(kind) or is_kind(kind)):
-                raise DataError(f"{file}: column {name} must hold {wanted}, got {str(kind)[:80]}")
+                raise DataError(f"{file}: column {name} must hold {description}, got {str(kind)[:80]}")
         return parquet.read_table(file, columns=[name for name in columns if name in names])
 
 
 @contextlib.contextmanager
 def _named(file: Path) -> Iterator[None]:
-    """Turns what Arrow says of a bad file into a line that names it."""
+    """Turn Arrow's errors about a bad file into one line that names it."""
     try:
         yield
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
@@ -470,20 +470,20 @@ _KINDS = {
     "reward": (_is_number, "numbers"),
     "advantage": (_is_number, "numbers"),
 }
-"""What a column must hold, in Arrow's types and in words; one of nulls alone may stand for any."""
+"""The type of each column, as a check of Arrow's type and in words; a column of only nulls fits all."""
 _LENGTHS = {"boxes": (1, 4), "targets": (2, 4), "image_size": (0, 2), "image_sizes": (1, 2)}
-"""How many numbers the lists of a column hold at which depth."""
+"""For columns of number lists: their nesting depth, and how many numbers each holds."""
 
 
 def _check_lengths(file: Path, name: str, values: Sequence[Any] | None) -> None:
-    depth, wanted = _LENGTHS[name]
+    depth, length = _LENGTHS[name]
     for value in values or ():
         inner = [value]
         for _ in range(depth):
             inner = [each for outer in inner for each in outer or ()]
         for each in inner:
-            if (each is not None or depth) and (len(each or ()) != wanted or None in each):
-                raise DataError(f"{file}: {name} must hold lists of {wanted} numbers, got {str(each)[:80]}")
+            if (each is not None or depth) and (len(each or ()) != length or None in each):
+                raise DataError(f"{file}: {name} must hold lists of {length} numbers, got {str(each)[:80]}")
 
 
 def _read_index(file: Path, number: int) -> _Index:
@@ -496,8 +496,8 @@ def _read_index(file: Path, number: int) -> _Index:
     return _Index(
         file=np.full(count, number, dtype=np.int32),
         place=np.arange(count),
-        step=_whole(_column(table, "step"), count, absent=-1),
-        rollout=_whole(_column(table, "rollout"), count, absent=0),
+        step=_integers(_column(table, "step"), count, absent=-1),
+        rollout=_integers(_column(table, "rollout"), count, absent=0),
         crops=np.array([len(each or ()) for each in boxes], dtype=np.int64),
         accuracy=np.array([_float(each.get("accuracy")) for each in scores], dtype=np.float64),
         overlap=_overlap(file, boxes, table),
@@ -513,7 +513,7 @@ def _read_index(file: Path, number: int) -> _Index:
 
 
 def _overlap(file: Path, boxes: list[Any], table: pa.Table) -> NDArray[np.float64]:
-    """Of the crop that the grounding reward takes; NaN without targets, 0 without a crop."""
+    """The overlap of the crop that the grounding reward uses; NaN without targets, 0 without a crop."""
     targets, sizes = _column(table, "targets"), _column(table, "image_size")
     if targets is None or sizes is None or not boxes:
         return np.full(len(boxes), math.nan)
@@ -522,7 +522,7 @@ def _overlap(file: Path, boxes: list[Any], table: pa.Table) -> NDArray[np.float6
         all_sizes, box_images, target_images = (
             [each or None for each in _column(table, name) or ()] for name in SEVERAL[1:]
         )
-        sizes = [known or size for known, size in zip(all_sizes, sizes, strict=True)]
+        sizes = [of_several or of_one for of_several, of_one in zip(all_sizes, sizes, strict=True)]
     try:
         return grounding_parts(
             boxes, targets, sizes, crop_images=box_images, target_images=target_images
@@ -540,7 +540,7 @@ def _texts(table: pa.Table, name: str) -> pa.Array:
     return pa.array(["" if value is None else str(value) for value in values], pa.string())
 
 
-def _whole(values: list[Any] | None, count: int, *, absent: int) -> NDArray[np.int64]:
+def _integers(values: list[Any] | None, count: int, *, absent: int) -> NDArray[np.int64]:
     return np.array([absent if each is None else each for each in values or [None] * count], dtype=np.int64)
 
 
@@ -549,16 +549,16 @@ def _float(value: Any) -> float:
 
 
 def _number(value: Any) -> float | None:
-    """JSON has no NaN and no infinity."""
+    """None for NaN and infinity, which JSON does not have."""
     return float(value) if math.isfinite(value) else None
 
 
-def _mask(found: pa.Array) -> NDArray[np.bool_]:
-    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=bool)
+def _mask(flags: pa.Array) -> NDArray[np.bool_]:
+    return np.asarray(flags.to_numpy(zero_copy_only=False), dtype=bool)
 
 
-def _joined(indices: list[_Index]) -> _Index:
-    """One index after the other."""
+def _concatenate(indices: list[_Index]) -> _Index:
+    """Concatenate indices."""
     joined: dict[str, Any] = {}
     for field in dataclasses.fields(_Index):
         columns = [getattr(index, field.name) for index in indices]
@@ -570,7 +570,7 @@ def _joined(indices: list[_Index]) -> _Index:
 
 
 def _read_batch(file: Path, number: int) -> list[dict[str, Any]]:
-    """`BATCH` trajectories of a file, with all columns; only the row groups that hold them are read."""
+    """Read `BATCH` trajectories of a file with all columns, from only the row groups that hold them."""
     source = parquet.ParquetFile(file)
     first, before, skip = number * BATCH, 0, 0
     groups: list[int] = []
@@ -581,11 +581,11 @@ def _read_batch(file: Path, number: int) -> list[dict[str, Any]]:
                 skip = first - before
             groups.append(group)
         before += count
-    found: list[dict[str, Any]] = []
+    records: list[dict[str, Any]] = []
     for batch in source.iter_batches(batch_size=BATCH, row_groups=groups):
         if skip < batch.num_rows:
-            found += batch.slice(skip).to_pylist()
+            records += batch.slice(skip).to_pylist()
         skip = max(0, skip - batch.num_rows)
-        if len(found) >= BATCH:
+        if len(records) >= BATCH:
             break
-    return found[:BATCH]
+    return records[:BATCH]

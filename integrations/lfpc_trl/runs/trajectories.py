@@ -1,4 +1,4 @@
-"""A sample of the rollouts of a training, kept in Parquet files that a kill cannot damage.
+"""A sample of the rollouts of a training, saved in Parquet files that a kill cannot damage.
 
 The columns are described in `docs/reference/trajectories.md`.
 """
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 DIRECTORY = "trajectories"
-"""Name of the directory inside that of a run."""
+"""Name of the subdirectory of a run."""
 THUMBNAIL_SIDE = 256
-"""Longer side of a thumbnail in pixels. Our choice: signs stay recognisable at about 10 KB each."""
+"""Longer side of a thumbnail in pixels. Our choice: signs stay recognizable at about 10 KB each."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,31 +38,31 @@ class Trajectory:
     """One logged rollout; the attributes are the columns.
 
     Attributes:
-        step: step of the training, from 1.
-        group: which of the logged groups of the step, from 0.
-        rollout: which rollout of its group, from 0.
+        step: training step, from 1.
+        group: index of the group among the logged groups of the step, from 0.
+        rollout: index of the rollout in its group, from 0.
         row_id: id of the row.
         question: the question without its options.
         choices: the options, None for an open question.
         accepted: the accepted answers.
-        image: path of the original, of the first of several.
+        image: path of the original; of several, the first.
         image_size: (width, height) of that original.
         messages: the whole conversation; pictures are {"type": "image", "thumbnail": index}.
         thumbnails: the pictures of the conversation in order, small JPEG files.
         answer: the final answer, None without one.
         ending: how the rollout ended, one of `transcript.ENDINGS`.
-        masked: whether the rollout was left out of the loss.
+        masked: whether the rollout was excluded from the loss.
         boxes: delivered crops in order, pixels of the original.
         targets: nested boxes per region, inner to outer, pixels of the original; None without targets.
-        scores: the reward terms before their weights, None where a term does not apply.
+        scores: the unweighted reward terms, None where a term does not apply.
         reward: the weighted sum.
-        advantage: what the loss multiplies with.
-        verdict: "yes", "no" or "unknown" of the judge; None where the rules decided or there is no judge.
-        verdict_cost: what asking cost, in the judge's own unit; 0 where it was not asked again.
-        images: paths of all originals of a question about several pictures; empty for one about one.
+        advantage: the advantage in the loss.
+        verdict: the judge's "yes", "no" or "unknown"; None if the rules decided or there is no judge.
+        verdict_cost: cost of the judge's call, in its own unit; 0 if the verdict was reused.
+        images: paths of all originals of a question about several pictures; empty for a question about one.
         image_sizes: (width, height) of each of these.
-        box_images: the number of the picture that each of `boxes` is of, from 1.
-        target_images: the number of the picture that each region of `targets` is on, from 1.
+        box_images: the picture number of each of `boxes`, from 1.
+        target_images: the picture number of each region of `targets`, from 1.
     """
 
     step: int
@@ -93,38 +93,38 @@ class Trajectory:
 
 
 SEVERAL = ("images", "image_sizes", "box_images", "target_images")
-"""Columns that a file has only where some question of it is about several pictures."""
+"""Columns that a file has only if one of its questions is about several pictures."""
 
 
 def about_pictures(row: Row, crop_images: Sequence[int]) -> dict[str, Any]:
-    """What a trajectory says of the pictures of its row.
+    """The fields of a trajectory that describe the pictures of its row.
 
     Args:
         row: the row.
-        crop_images: the number of each crop's picture.
+        crop_images: the picture number of each crop.
     """
-    known: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "image": str(row.image),
         "image_size": row.size,
         "targets": None if row.regions is None else [region.tolist() for region in row.regions],
     }
     if len(row.pictures) > 1:
-        known |= {
+        fields |= {
             "images": tuple(str(picture.image) for picture in row.pictures),
             "image_sizes": tuple(picture.size for picture in row.pictures),
             "box_images": tuple(crop_images),
             "target_images": tuple(target.image for target in row.targets),
         }
-    return known
+    return fields
 
 
 def schema(*, several: bool = False) -> "pa.Schema":
-    """The columns of a file of trajectories.
+    """The Arrow schema of a trajectory file.
 
     Args:
-        several: whether some question of it is about several pictures.
+        several: whether one of its questions is about several pictures.
     """
-    import pyarrow as pa  # takes a while: not for those who only import the module
+    import pyarrow as pa  # slow to import, so not at module level
 
     numbers, text = pa.list_(pa.int32()), pa.string()
     more = {"images": pa.list_(text), "image_sizes": pa.list_(numbers)}
@@ -162,11 +162,11 @@ def schema(*, several: bool = False) -> "pa.Schema":
 
 @dataclasses.dataclass(frozen=True)
 class TrajectoryLog:
-    """Where and how often rollouts are kept.
+    """Where and how often rollouts are logged.
 
     Attributes:
-        directory: made when it is first written to.
-        every: a step in so many is logged, the first one always.
+        directory: created at the first write.
+        every: log every this many steps, starting with the first.
         groups: groups logged per step; 0 logs nothing.
     """
 
@@ -181,11 +181,11 @@ class TrajectoryLog:
             )
 
     def wants(self, step: int) -> bool:
-        """Whether rollouts of this step are to be kept."""
+        """Whether rollouts of this step are logged."""
         return self.groups > 0 and (step - 1) % self.every == 0
 
     def write(self, step: int, trajectories: Sequence[Trajectory]) -> None:
-        """Write the file of a step, whole or not at all."""
+        """Write the file of a step atomically."""
         import pyarrow as pa
         from pyarrow import parquet
 
@@ -197,7 +197,7 @@ class TrajectoryLog:
             parquet.write_table(table, draft, compression="zstd")
 
     def forget_after(self, step: int) -> None:
-        """Remove the files of later steps, which are about to be done again, and what a kill left half."""
+        """Remove the files of later steps, which are about to be run again, and unfinished files."""
         for path in [*self.directory.glob("*.tmp"), *_files(self.directory)]:
             if path.suffix == ".tmp" or _step_of(path) > step:
                 path.unlink()
@@ -215,7 +215,7 @@ def as_columns(trajectory: Trajectory) -> dict[str, Any]:
 
 
 def _encodable(value: Any) -> Any:
-    """Half a surrogate pair is a legal text in JSON and in Python, and cannot be written as UTF-8."""
+    """Replace lone surrogates, which JSON and Python allow in texts but UTF-8 does not."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode("utf-8")
     return [_encodable(each) for each in value] if isinstance(value, tuple) else value
@@ -226,14 +226,14 @@ def _encodable(value: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Round:
-    """Rollouts of one step, group after group; one entry per rollout.
+    """The rollouts of one step, group by group; each attribute has one entry per rollout.
 
     Attributes:
-        rows: what each was about.
-        prompts: the messages before it.
-        completions: its messages.
-        scored: its scores, with its answer and its crops; None for tasks without crops.
-        endings: how it ended.
+        rows: their rows.
+        prompts: the messages of the prompt.
+        completions: the messages of the rollout.
+        scored: scores, answer and crops; None for tasks without crops.
+        endings: how the rollout ended.
         scores: (rollouts, terms) of the reward, NaN where a term does not apply.
     """
 
@@ -253,16 +253,16 @@ class Round:
         advantages: Sequence[float],
         masked: frozenset[str],
     ) -> list[Trajectory]:
-        """What is written of these rollouts.
+        """The trajectories of these rollouts.
 
         Args:
-            step: step of the training.
-            group_size: rollouts of a group.
+            step: training step.
+            group_size: rollouts per group.
             weights: weight of each term by name, in the order of the scores.
-            advantages: what the loss of each rollout is multiplied with.
-            masked: the endings that are left out of the loss.
+            advantages: advantage of each rollout.
+            masked: the endings that are excluded from the loss.
         """
-        small: dict[Part | Noise, bytes] = {}  # a group shares the picture it is shown
+        thumbnails: dict[Part | Noise, bytes] = {}  # the rollouts of a group share pictures
         trajectories = []
         if self.scored is None:
             answers = [rollout.answer for rollout in parse_completions(self.completions)]
@@ -271,8 +271,8 @@ class Round:
         for index, row in enumerate(self.rows):
             messages, pictures = without_pictures([*self.prompts[index], *self.completions[index]])
             for picture in pictures:
-                if picture.recipe not in small:
-                    small[picture.recipe] = thumbnail(picture)
+                if picture.recipe not in thumbnails:
+                    thumbnails[picture.recipe] = thumbnail(picture)
             verdict = None if self.scored is None else self.scored[index].verdict
             scores = {
                 name: None if math.isnan(score) else score
@@ -288,7 +288,7 @@ class Round:
                     choices=row.choices,
                     accepted=row.answer,
                     messages=messages,
-                    thumbnails=tuple(small[picture.recipe] for picture in pictures),
+                    thumbnails=tuple(thumbnails[picture.recipe] for picture in pictures),
                     answer=answers[index],
                     ending=self.endings[index],
                     masked=self.endings[index] in masked,
@@ -305,7 +305,7 @@ class Round:
 
 
 def without_pictures(messages: Sequence[Message], first: int = 0) -> tuple[list[Message], list[LazyImage]]:
-    """The messages with {"type": "image", "thumbnail": index} for each picture, and these pictures.
+    """Replace each picture in messages by {"type": "image", "thumbnail": index}; return both.
 
     Args:
         messages: messages with pictures.
@@ -347,10 +347,10 @@ def read_trajectories(path: str | Path) -> list[Trajectory]:
         path: a file of one step, a directory of such files, or the directory of a run.
 
     Returns:
-        In the order of steps, groups and rollouts; nothing for a directory without any.
+        In the order of steps, groups and rollouts; empty for a directory without trajectories.
 
     Raises:
-        FileNotFoundError: there is no such file or directory.
+        FileNotFoundError: no such file or directory.
     """
     from pyarrow import parquet
 
@@ -362,7 +362,7 @@ def read_trajectories(path: str | Path) -> list[Trajectory]:
 
 
 def _trajectory(columns: dict[str, Any]) -> Trajectory:
-    # Beside one about several pictures, a rollout about one has nothing in their columns.
+    # In a file with both kinds of questions, these columns are null for a question about one picture.
     columns |= {name: columns.get(name) or [] for name in SEVERAL}
     lists = {name: value for name, value in columns.items() if isinstance(value, list) and name != "targets"}
     return Trajectory(

@@ -1,4 +1,4 @@
-"""Families of models: a file for each, and the family of a model directory."""
+"""Supported model families, one file each, and the family of a model directory."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ __all__ = [
 
 FAMILIES = (QWEN2_5_VL, QWEN3_VL, QWEN3_VL_MOE, QWEN3_5, QWEN3_5_MOE, QWEN4_EXP, GLM46V, LFM3_VL)
 RESPONSE_TEMPLATE = JSON.response_template
-"""How the calls of the demo's small model are found."""
+"""The response template of the demo's small model."""
 
 
 def family_named(model_type: object) -> ModelFamily | None:
@@ -38,7 +38,7 @@ def family_of(model_dir: str | Path) -> ModelFamily:
     """The family of a Hugging Face model directory.
 
     Raises:
-        UserError: no directory, no readable `config.json`, or another kind of model.
+        UserError: no directory, no readable `config.json`, or an unsupported model.
     """
     config = Path(model_dir) / "config.json"
     try:
@@ -49,13 +49,13 @@ def family_of(model_dir: str | Path) -> ModelFamily:
         raise UserError(f"{config}: not readable ({error})") from None
     for path in sorted(Path(model_dir).iterdir()):
         if path.exists() and not (path.is_file() or path.is_dir()):
-            raise UserError(f"{path}: not a regular file")  # transformers would wait for a pipe to end
+            raise UserError(f"{path}: not a regular file")  # transformers would wait forever for a pipe
     model_type = content.get("model_type") if isinstance(content, dict) else None
     family = family_named(model_type)
     if family is None:
         *names, last = (each.name for each in FAMILIES)
         raise UserError(
             f"{config}: model_type {model_type!r} is not supported: {what_is_missing(model_type)}. "
-            f"Supported are {', '.join(names)} and {last}"
+            f"Supported families: {', '.join(names)} and {last}"
         )
     return family

@@ -1,8 +1,8 @@
-"""How families write tool calls, and how the calls of a turn are found.
+"""The tool call formats of the families, and how calls are parsed.
 
-A response template (transformers' response parsing) says which calls of a turn are run: those that the
-rewards read (`lfpc_rewards`), the closed ones after the thinking. One broken call makes the whole turn text,
-so that the i-th answer of a tool always belongs to the i-th call. Nothing else that the parser says is used;
+A response template (transformers' response parsing) decides which calls of a turn are run: those that the
+rewards read (`lfpc_rewards`), closed ones after the thinking. One broken call turns the whole turn into text,
+so that the i-th tool message always belongs to the i-th call. The rest of the parser's output is not used;
 see `rollouts.turns`.
 """
 
@@ -16,12 +16,12 @@ _INSIDE = r"(?:(?!</tool_call>).)*"
 
 @dataclass(frozen=True)
 class Calls:
-    """One way of writing calls.
+    """A tool call format.
 
     Attributes:
-        name: as people call it.
-        response_template: how the calls of a turn are found.
-        vllm_parser: what `vllm serve` calls it (`--tool-call-parser`).
+        name: its usual name.
+        response_template: parses the calls of a turn.
+        vllm_parser: its name in `vllm serve` (`--tool-call-parser`).
     """
 
     name: str
@@ -38,12 +38,12 @@ def _template(calls: Mapping[str, Any], *, anchor: str, end: str) -> dict[str, A
 
 
 def _in_tags(name: str, argument: str, *, ends: str) -> dict[str, Any]:
-    """Calls whose arguments stand in tags. The types of values come from the tools (transformers 5.15).
+    """The fields for calls with arguments in tags. The tools give the types of values (transformers 5.15).
 
     Args:
-        name: pattern of the beginning of a call, with a group `name`.
+        name: pattern of the start of a call, with a group `name`.
         argument: pattern of an argument, with the groups `key` and `value`.
-        ends: pattern of what stands between the last argument and </tool_call>.
+        ends: pattern of the text between the last argument and </tool_call>.
     """
     whole = rf"\s*{name}(?={_INSIDE}{ends}</tool_call>)"
     unnamed = whole.replace("?P<name>", "?:")
@@ -56,8 +56,8 @@ def _in_tags(name: str, argument: str, *, ends: str) -> dict[str, Any]:
             "content_args": {"tag_pattern": argument, "value_parser": {"name": "text"}},
             "transform": {"type": "function", "function": {"name": "{name}", "arguments": "{content}"}},
         },
-        # Any other call is read as a number, which it is not: its region holds its own opening tag. The
-        # parser then refuses the turn, as it does for broken JSON.
+        # Any other call is parsed as an integer, which always fails, since the region holds its own opening
+        # tag. The parser then rejects the turn, as it does for broken JSON.
         "broken_calls": {
             "open_pattern": rf"(?={_AFTER_THINKING}(?!{unnamed}))",
             "close_pattern": r"</tool_call>\s*",
@@ -86,7 +86,7 @@ JSON = Calls(
     ),
     "hermes",
 )
-"""A JSON object with name and arguments, as Qwen2.5-VL and Qwen3-VL write it."""
+"""A JSON object with name and arguments, as in Qwen2.5-VL and Qwen3-VL."""
 
 XML = Calls(
     "XML",
@@ -101,7 +101,7 @@ XML = Calls(
     ),
     "qwen3_coder",
 )
-"""<function=NAME> with <parameter=NAME> for each argument, as Qwen3.5 writes it."""
+"""<function=NAME> with <parameter=NAME> for each argument, as in Qwen3.5."""
 
 GLM_XML = Calls(
     "XML of GLM",
@@ -116,4 +116,4 @@ GLM_XML = Calls(
     ),
     "glm45",
 )
-"""The name, then <arg_key> and <arg_value> for each argument, as GLM-4.6V writes it."""
+"""The name, then <arg_key> and <arg_value> for each argument, as in GLM-4.6V."""

@@ -1,4 +1,4 @@
-"""What a family of models is: everything in which the families differ, as data."""
+"""Model families: everything in which they differ, as data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,19 +17,19 @@ QWEN_VISION_TOKENS = {
     "vision_end_token": "<|vision_end|>",
     "vision_pad_token": "<|vision_pad|>",
 }
-"""The tokens that stand for pictures in all of Qwen's families."""
+"""The vision tokens of all Qwen families."""
 UNKNOWN = "unknown, set it"
-"""The source of a frame that nobody has told: the user must say it."""
+"""The source of an undocumented frame, which the user must set."""
 
 
 @dataclass(frozen=True)
 class LoraTargets:
-    """Where an adapter goes: the language model's layers, not the vision tower's.
+    """The weights that an adapter targets: the language model's layers, not the vision tower's.
 
     Attributes:
-        modules: PEFT's `target_modules`, a pattern over whole names.
-        parameters: PEFT's `target_parameters`: weights that are no module of their own, such as the experts
-            of a layer, which are one tensor.
+        modules: PEFT's `target_modules`, a pattern over full names.
+        parameters: PEFT's `target_parameters`: weights that are not modules, such as the experts of a layer,
+            which are one tensor.
     """
 
     modules: str
@@ -37,35 +37,35 @@ class LoraTargets:
 
 
 ATTENTION_AND_MLP = LoraTargets(r".*language_model\..*\.(q|k|v|o|gate|up|down)_proj")
-"""The seven projections of a layer of full attention with one network behind it."""
+"""The seven projections of a full attention layer with a dense MLP."""
 EXPERTS = ("mlp.experts.gate_up_proj", "mlp.experts.down_proj")
-"""The routed experts of a layer, as transformers 5 holds them."""
+"""The routed experts of a layer, as transformers 5 stores them."""
 LINEAR_ATTENTION_TOO = (
     r".*language_model\..*\.((q|k|v|o|gate|up|down)_proj|linear_attn\.(in_proj_(qkv|z|b|a)|out_proj))"
 )
-"""The seven projections, and those of a layer of linear attention."""
+"""The seven projections, and those of a linear attention layer."""
 
 
 @dataclass(frozen=True)
 class ModelFamily:
-    """Everything that differs between the supported families; what is the same in Qwen's has a default.
+    """Everything that differs between the supported families; the defaults are those of Qwen.
 
     Attributes:
-        name: as people call it.
-        model_type: as `config.json` calls it.
-        frame: the frame in which models of the family were taught to write boxes; None if that is not known.
-        frame_source: where that stands.
+        name: its usual name.
+        model_type: as in `config.json`.
+        frame: the frame in which its models were trained to write boxes; None if unknown.
+        frame_source: where that is documented.
         processor: transformers' processor class.
-        factor: pixels per side of a visual token in its released checkpoints; a directory may say another.
+        factor: pixels per side of a visual token in its released checkpoints; a directory may differ.
         image_processor: transformers' image processor class for Pillow.
-        frames_per_picture: as how many frames of a film its image processor counts a picture that it holds
-            against its limits of pixels.
-        vision_tokens: the tokens that stand for pictures, by the attribute of the processor that holds them.
-        template: our chat template, a file of this folder, for directories whose own does not do.
-        calls: how it writes tool calls.
-        turn_ends: tokens that end a turn beside those that its files name.
-        lora: where an adapter goes.
-        unshared: why prompts of a group cannot be computed once; None if they can.
+        frames_per_picture: as how many video frames its image processor counts a picture against its pixel
+            limits.
+        vision_tokens: the tokens that stand for pictures, keyed by processor attribute.
+        template: our chat template, a file of this folder, for directories whose own cannot be used.
+        calls: its tool call format.
+        turn_ends: tokens that end a turn in addition to those in its files.
+        lora: the weights that an adapter targets.
+        unshared: why the prompt of a group cannot be computed once; None if it can.
     """
 
     name: str
@@ -87,19 +87,19 @@ class ModelFamily:
         """The frame of its boxes.
 
         Args:
-            stated: "family" for the one it was taught, or the name of a frame that guards against a model of
-                another family, or that tells a frame which is not known.
+            stated: "family" for the family's frame, or the name of a frame: a check against a model of
+                another family, or the only source if the family's frame is unknown.
 
         Raises:
-            UserError: no frame is known and none was stated, or another was stated than it was taught.
+            UserError: no frame is known or stated, or the stated frame is not the family's.
         """
         if self.frame is None:
             if stated == "family":
                 raise UserError(
-                    f"{self.name} does not say in which frame its boxes count: set frame to shown (pixels of "
+                    f"{self.name} does not document the frame of its boxes: set frame to shown (pixels of "
                     "the shown picture) or relative_1000 (0 to 1000)"
                 )
             return Frame(stated)
         if stated not in ("family", self.frame.value):
-            raise UserError(f"frame is {stated}, but {self.name} counts in {self.frame.value}")
+            raise UserError(f"frame is {stated}, but {self.name} writes boxes in {self.frame.value}")
         return self.frame

@@ -1,8 +1,8 @@
 """GLM-4.6V-Flash (model type glm46v).
 
-Its own chat template ends no turn: the role of what follows does, and the model writes that token as the
-last one of its turn (<|observation|> after a call, <|user|> after an answer). Ours writes it there as well,
-so that a conversation has the tokens that the model was taught, and each of them once.
+Its own chat template has no end-of-turn token: the role token of the next message ends a turn, and the model
+generates that token as the last of its turn (<|observation|> after a call, <|user|> after an answer). Our
+template writes it there too, so that a conversation has the tokens of training, each of them once.
 """
 
 from transformers.models.glm46v.image_processing_pil_glm46v import Glm46VImageProcessorPil

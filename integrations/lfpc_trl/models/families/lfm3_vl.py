@@ -1,7 +1,7 @@
-"""LFM3-VL (model type lfm3_vl): Qwen's picture tokens and grid of patches over layers of its own.
+"""LFM3-VL (model type lfm3_vl): Qwen's picture tokens and patch grid on its own layers.
 
-Its authors' language models write calls as a list in Python between tokens of their own. Which template its
-checkpoints bring was not to be seen, so whatever writes other calls than ours is replaced by our template.
+Its authors' language models write calls as a Python list between special tokens. We could not see the chat
+template of its checkpoints, so any template with another call format than ours is replaced.
 """
 
 from transformers.models.qwen3_vl import Qwen3VLProcessor

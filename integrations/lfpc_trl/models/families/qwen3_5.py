@@ -1,4 +1,4 @@
-"""Qwen3.5, to which Qwen3.6 and Qwen3.8 belong, and its mixture of experts."""
+"""Qwen3.5, including Qwen3.6 and Qwen3.8, and its mixture of experts."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Qwen4-Exp, the experiment before Qwen4: the chat template of Qwen3.8 over layers of its own."""
+"""Qwen4-Exp, the experiment before Qwen4: the chat template of Qwen3.8 on its own layers."""
 
 import dataclasses
 
