@@ -347,7 +347,7 @@ class _Bar:
     def finish(self, seconds: float) -> None:
         self._bar.close()
         tqdm.write(f"{self.title:<22} {seconds:6.1f} s")
-        sys.stdout.flush()  # a log file wants to be followed too
+        sys.stdout.flush()  # so that a log file can be followed
 
 
 class Demo:

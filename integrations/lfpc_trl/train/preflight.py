@@ -238,18 +238,18 @@ def _rollout_overhead(processor: Any, cues: CuePrompt | None) -> int:
         turns = [answer_turn(str(box))]
     user, *turns = prepare_multimodal_messages([{"role": "user", "content": "?"}, *turns])
     before = processor.apply_chat_template([user], tokenize=False, add_generation_prompt=True)
-    whole = processor.apply_chat_template([user, *turns], tokenize=False)
-    ids = processor.tokenizer(whole[len(before) :], add_special_tokens=False)["input_ids"]
+    rendered = processor.apply_chat_template([user, *turns], tokenize=False)
+    ids = processor.tokenizer(rendered[len(before) :], add_special_tokens=False)["input_ids"]
     return len(ids) - (cues is None)  # the placeholder of the crop
 
 
 def crop_turns(box: Sequence[float], reply: Any, image: int | None = None) -> list[Message]:
-    """A turn that calls the tool and does nothing else, and what the tool sends back.
+    """A turn that only calls the tool, followed by the tool's message.
 
     Args:
-        box: the box that is asked for, in the model's frame.
+        box: the requested box, in the model's frame.
         reply: content of the tool's message.
-        image: the number of the picture; None where there is one.
+        image: the number of the picture; None if the row has one picture.
     """
     arguments: dict[str, Any] = {"bbox_2d": list(box)} | ({} if image is None else {"image": image})
     call = {"name": TOOL_NAME, "arguments": arguments}
