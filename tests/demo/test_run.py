@@ -12,7 +12,7 @@ from lfpc_trl.demo import run
     ("before", "options", "message"),
     [
         ({"seed": 0, "quick": False, "from_scratch": False}, [], "already holds a demo"),
-        ({"seed": 1, "quick": False, "from_scratch": False}, ["--resume"], "seed was 1 and is 0"),
+        ({"seed": 1, "quick": False, "from_scratch": False}, ["--resume"], "seed was 1, now 0"),
         (None, ["--resume"], "no demo to resume here"),
     ],
 )

@@ -81,7 +81,7 @@ def test_only_the_main_process_says_it(play, capsys):
 def test_a_resumed_run_remembers_the_level_and_the_alert(play, capsys):
     assert play([0, 0], before=[0.8, 0.8, 0]) == [None, TEXT, None]
     assert play([0, 0], before=[0.8, 0.8, 0, 0, 0]) == [None, None, None]
-    assert capsys.readouterr().err.count("collapses") == 1
+    assert capsys.readouterr().err.count("collapsed") == 1
 
 
 @pytest.mark.parametrize("name", ["trackio", "wandb"])

@@ -93,7 +93,7 @@ def test_a_launch_that_cannot_be_is_refused(launch, message):
 def test_a_file_that_is_no_configuration_is_refused(tmp_path):
     path = tmp_path / "odd.yaml"
     path.write_text("colour: red\n")
-    with pytest.raises(UserError, match=r"odd\.yaml: not an accelerate configuration"):
+    with pytest.raises(UserError, match=r"odd\.yaml: 'colour' is not allowed in an accelerate configuration"):
         processes_of(LaunchSettings(accelerate_config=str(path)))
 
 
