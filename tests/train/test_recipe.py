@@ -259,7 +259,8 @@ def test_a_kernel_of_the_hub_is_refused_by_name_before_anything_is_read(tmp_path
     recipe.write_text(yaml.safe_dump(content("cpu-stage1") | {"attn_implementation": attention}))
     words = ["--config", str(recipe), "--model", "nowhere", "--data", "nowhere.jsonl", "--output", "run"]
     assert cli.main(["train", *words]) == 2
-    assert capsys.readouterr().err.startswith("lfpc: error: attn_implementation must be built into transformers")
+    error = capsys.readouterr().err
+    assert error.startswith("lfpc: error: attn_implementation must be built into transformers")
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager", "flash_attention_2", "paged|sdpa", None])
