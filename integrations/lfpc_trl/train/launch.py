@@ -105,7 +105,7 @@ def _configuration(launch: LaunchSettings) -> Path:
     """The path of an accelerate configuration; a user's file is checked."""
     name = launch.accelerate_config or ""
     if Path(name).is_file():
-        _content_of(Path(name))
+        _read_configuration(Path(name))
         return Path(name)
     folder = resources.files("trl") / "accelerate_configs"
     names = sorted(
@@ -129,7 +129,7 @@ _ONE_VALUE = {"compute_environment": "LOCAL_MACHINE", "main_training_function": 
 _ONE_VALUE_OF_DEEPSPEED = {"deepspeed_multinode_launcher": "standard"}
 
 
-def _content_of(configuration: Path) -> dict[str, Any]:
+def _read_configuration(configuration: Path) -> dict[str, Any]:
     """Read an accelerate configuration, with only known keys, as accelerate acts on every key.
 
     Raises:
@@ -160,7 +160,7 @@ def _content_of(configuration: Path) -> dict[str, Any]:
 
 def _processes_in(configuration: Path) -> int:
     try:
-        return int(_content_of(configuration)["num_processes"])
+        return int(_read_configuration(configuration)["num_processes"])
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{configuration}: not an accelerate configuration ({one_line(error)})") from None
 

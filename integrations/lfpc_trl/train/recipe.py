@@ -87,7 +87,7 @@ REFUSED = {
 """Options of TRL that a recipe cannot hold, and why."""
 
 
-_MEANT = {
+_ALIASES = {
     "lr": "learning_rate",
     "batch_size": "per_device_train_batch_size",
     "group_size": "num_generations",
@@ -234,7 +234,7 @@ def refuse_option(name: str, known: Sequence[str] | Mapping[str, Any]) -> typing
     name = name.removeprefix("--").replace("-", "_")
     if name in REFUSED:
         raise UserError(f"{name} cannot be set: {REFUSED[name]}")
-    near = [_MEANT[name]] if name in _MEANT else difflib.get_close_matches(name, list(known), n=1)
+    near = [_ALIASES[name]] if name in _ALIASES else difflib.get_close_matches(name, list(known), n=1)
     if not near and len(name) > 3:
         near = sorted((each for each in known if name in each), key=len)[:1]
     raise UserError(f"unknown setting {name}" + (f", did you mean {near[0]}?" if near else ""))
@@ -498,13 +498,13 @@ def parse(parser: RecipeParser, arguments: Sequence[str]) -> tuple[Any, ...]:
     """
     import yaml
 
-    words = _together(arguments, "--reward")
+    words = _merged(arguments, "--reward")
     try:
         if "--config" in words:
             at = words.index("--config")
             path = Path(words[at + 1])
             del words[at : at + 2]
-            parser.set_defaults_with_config(**_content(path))
+            parser.set_defaults_with_config(**_read_settings(path))
         *objects, unknown = parser.parse_args_into_dataclasses(
             words, return_remaining_strings=True, look_for_args_file=False
         )
@@ -519,7 +519,7 @@ def parse(parser: RecipeParser, arguments: Sequence[str]) -> tuple[Any, ...]:
     return tuple(each for each in objects if not isinstance(each, argparse.Namespace))
 
 
-def _together(words: Sequence[str], option: str) -> list[str]:
+def _merged(words: Sequence[str], option: str) -> list[str]:
     """Merge the values of an option that is given several times into its first occurrence."""
     rest: list[str] = []
     values: list[str] = []
@@ -538,7 +538,7 @@ def _together(words: Sequence[str], option: str) -> list[str]:
     return rest if at is None else [*rest[:at], option, *values, *rest[at:]]
 
 
-def _content(path: Path) -> dict[str, Any]:
+def _read_settings(path: Path) -> dict[str, Any]:
     """Read the settings of a recipe file."""
     import yaml
 
@@ -553,19 +553,19 @@ def _content(path: Path) -> dict[str, Any]:
 def recipe_of(objects: Sequence[Any]) -> Recipe:
     """Build the recipe from the last four parsed objects."""
     stage, launch, trainer, model = objects[-4:]
-    recipe = Recipe(stage, launch, _changed(trainer), _changed(model))
+    recipe = Recipe(stage, launch, _non_default(trainer), _non_default(model))
     recipe.stage.check()
     return recipe
 
 
 @functools.cache
-def _untouched() -> tuple[Any, ...]:
+def _parsed_defaults() -> tuple[Any, ...]:
     """The objects parsed from no arguments; they can differ from the class defaults."""
     return tuple(RecipeParser().parse_args_into_dataclasses([]))
 
 
-def _changed(options: Any) -> dict[str, Any]:
-    default = next(each for each in _untouched() if type(each) is type(options))
+def _non_default(options: Any) -> dict[str, Any]:
+    default = next(each for each in _parsed_defaults() if type(each) is type(options))
     values = {name: getattr(options, name) for name in type(options).__dataclass_fields__}
     return {name: value for name, value in values.items() if value != getattr(default, name)}
 
