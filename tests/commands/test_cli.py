@@ -68,7 +68,7 @@ def train(tmp_path, *options, config="cpu-stage1", **columns):
         (
             ["--trust_remote_code", "true"],
             {},
-            "trust_remote_code cannot be set: no code of a model directory",
+            "trust_remote_code cannot be set: code in a model directory",
         ),
         (["--max_steps", "3"], {}, "max_steps cannot be set: it follows from steps"),
         (["--config", "lora-1x24gb-stage1"], {}, "--config is given twice"),

@@ -41,7 +41,7 @@ def test_boxes_of_coco_in_a_pipe(tmp_path, capsys):
     arguments = ["locus-data", "--data", str(tmp_path / "boxes.json"), "--images", str(tmp_path)]
     assert cli.main([*arguments, "--output", str(tmp_path / "cues.jsonl")]) == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert line.endswith("no file of COCO annotations (ValueError: not a regular file)")
+    assert line.endswith("not a COCO annotation file (ValueError: not a regular file)")
 
 
 @pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer.json"])

@@ -198,7 +198,7 @@ def test_locus_finds_the_boxes_of_every_picture(folder):
         ("-3.png", (196, 252)),
     }
     row = read_rows(folder / "several.jsonl")[0]
-    with pytest.raises(DataError, match="a cue has one picture, got 3"):
+    with pytest.raises(DataError, match="a cue must have one picture, got 3"):
         check_cue(row)
     [blacked] = suppress_context([row], folder / "blacked")
     assert [picture.size for picture in blacked.pictures] == [picture.size for picture in row.pictures]

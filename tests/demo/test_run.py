@@ -12,8 +12,8 @@ from lfpc_trl.demo import run
     ("before", "options", "message"),
     [
         ({"seed": 0, "quick": False, "from_scratch": False}, [], "already holds a demo"),
-        ({"seed": 1, "quick": False, "from_scratch": False}, ["--resume"], "seed was 1 and is 0"),
-        (None, ["--resume"], "holds no demo to resume"),
+        ({"seed": 1, "quick": False, "from_scratch": False}, ["--resume"], "seed was 1, now 0"),
+        (None, ["--resume"], "no demo to resume here"),
     ],
 )
 def test_a_directory_that_does_not_fit_is_refused(tmp_path, capsys, before, options, message):

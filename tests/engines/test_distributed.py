@@ -202,7 +202,7 @@ def test_names_and_values_are_those_of_ddp(engine, path, names, runs_of, materia
 def test_a_prompt_computed_once_gives_the_same_update(engine, runs_of, material):
     """Some rollouts crop and some do not, differently in the two processes."""
     runs, found = runs_of(engine), []
-    assert "computed by itself" not in (runs.folder / "first" / "rank0.log").read_text(encoding="utf-8")
+    assert "computed separately" not in (runs.folder / "first" / "rank0.log").read_text(encoding="utf-8")
     for family in FAMILIES:
         before = load_file(material / family / "model" / "model.safetensors")
         ours, theirs = (runs.weights(f"{name}_{family}") for name in ("together", "apart"))

@@ -222,7 +222,7 @@ def test_numbers_that_do_not_apply_are_said_so(tmp_path):
 def test_the_story_is_told_from_the_numbers(tmp_path):
     good = "".join(Page(write(tmp_path)).text)
     assert "Stage 1 taught it to focus" in good
-    assert "accuracy falls by 77 points: the answers come from the crops" in good
+    assert "costs 77 points of accuracy: its answers come from the crops" in good
     assert "Stage 2 taught it to crop precisely" in good
     assert "8 of 8 reached" in good
     worse = {"stage1": {"accuracy": 0.2, "iou": 0.5}, "stage2": {"iou": 0.4, "overlap": 0.5}}
@@ -246,7 +246,7 @@ GOALS = [  # phase, changed metrics, the goal that must fall
     ("stage1", {"accuracy": 0.5, "accuracy_noise_crop": 0.05}, "25 points"),
     ("stage1", {"accuracy": 0.79}, "80 %"),
     ("stage1", {"accuracy_noise_crop": 0.6}, "30 points"),
-    ("stage1", {"format_noise_crop": 0.5}, "form of the replies"),
+    ("stage1", {"format_noise_crop": 0.5}, "format of the replies"),
     ("stage2", {"iou": 0.29}, "IoU higher"),
     ("control", {"iou": 0.7}, "IoU higher"),
     ("stage2", {"bbox_ratio": 0.1}, "crops less"),

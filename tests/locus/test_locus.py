@@ -89,7 +89,7 @@ def test_same_seed_same_cues(tmp_path):
 
 def test_too_few_of_a_kind_is_told(tmp_path):
     cues = build_cues(sources(tmp_path, 7, 50), count=100)
-    assert cues.note == "100 cues were asked for, 10 were made: too few tiny boxes for the mixture"
+    assert cues.note == "100 cues were requested, 10 were made: too few tiny boxes for the mixture"
     assert (cues.counts["tiny cues"], cues.counts["small cues"]) == (7, 3)
     assert "too few small boxes" in build_cues(sources(tmp_path, 50, 3), count=100).note
     with pytest.raises(DataError, match=r"needs a tiny box and a small one .* got 0 and 6"):
@@ -119,7 +119,7 @@ def test_the_command_makes_rows_of_coco_and_tells_the_counts(tmp_path, capsys):
 def test_a_file_that_is_no_coco_file_is_refused(tmp_path):
     path = tmp_path / "x.json"
     path.write_text('{"images": []}')
-    with pytest.raises(DataError, match=r"no file of COCO annotations \(KeyError: 'annotations'\)"):
+    with pytest.raises(DataError, match=r"not a COCO annotation file \(KeyError: 'annotations'\)"):
         list(boxes_of_coco(path, tmp_path))
 
 
@@ -141,7 +141,7 @@ def test_a_deep_coco_file_is_one_line(tmp_path, member):
     path = tmp_path / "x.json"
     path.write_text("{" + member + "}")
     with pytest.raises(
-        DataError, match=r"no file of COCO annotations \(ValueError: nested more than 64 deep\)"
+        DataError, match=r"not a COCO annotation file \(ValueError: nested more than 64 deep\)"
     ):
         list(boxes_of_coco(path, tmp_path))
 
@@ -450,7 +450,7 @@ def test_check_data_answers_every_cue_with_its_own_box(tmp_path):
     report = check_data(path, method="locus", crops=CropSettings(Frame.SHOWN, 28), shown_tokens=20)
     assert [(problem.place, problem.rule) for problem in report.problems] == [
         (f"{path} row 5", f"{SCALE} must be a positive number, got 0"),
-        (f"{path} row 6", "a cue has one target box; make cues with lfpc locus-data"),
+        (f"{path} row 6", "a cue must have one target box; make cues with lfpc locus-data"),
     ]
     # Shown at 140 x 112 pixels: the last cue has sides of 2.8 pixels.
     [little] = report.warnings["perfect crops that earn little"]

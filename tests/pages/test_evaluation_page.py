@@ -86,7 +86,7 @@ def test_filters_join(page, made):
     page.check("#filter-no_crop")
     page.check("#filter-low_overlap")
     assert listed(page) == 0
-    assert page.locator("#rollout").inner_text() == "Nothing passes the filters."
+    assert page.locator("#rollout").inner_text() == "No rollout matches the filters."
 
 
 def test_the_keyboard_suffices(page):

@@ -238,7 +238,7 @@ def test_by_default_only_this_machine_is_listened_to(app, access, bound, capsys)
     [(host, port)] = bound
     assert host == "127.0.0.1"
     said = capsys.readouterr()
-    assert said.out == f"open http://127.0.0.1:{port}/?token={access.token}\nCtrl-C stops.\n"
+    assert said.out == f"open http://127.0.0.1:{port}/?token={access.token}\nPress Ctrl-C to stop.\n"
     assert said.err == ""
 
 
@@ -249,4 +249,4 @@ def test_an_open_server_warns(app, bound, capsys):
     assert host == "0.0.0.0"
     said = capsys.readouterr()
     assert said.out.startswith(f"open http://{socket.gethostname()}:{port}/?token=")
-    assert said.err.startswith("warning: everybody who can reach 0.0.0.0 and knows the address below can")
+    assert said.err.startswith("warning: anyone who can reach 0.0.0.0 and knows the address below can")

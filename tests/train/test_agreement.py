@@ -95,7 +95,9 @@ def test_a_run_does_not_start_with_an_engine_that_gives_nothing_to_compare(
     one_taught_dir, one_rows, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(LogprobRecorder, "logps", lambda _, turns: [[math.nan] * len(turn) for turn in turns])
-    with pytest.raises(UserError, match=r"must return the log-probability of every token .*, got none"):
+    with pytest.raises(
+        UserError, match=r"must return the log-probability of every generated token, got none"
+    ):
         run.train(recipe(steps=1), one_taught_dir, one_rows, tmp_path / "run")
 
 
@@ -104,7 +106,9 @@ def test_a_run_stops_and_is_saved_after_three_steps_with_an_engine_that_is_off(
 ):
     monkeypatch.setattr(run.EngineCheck, "on_train_begin", lambda *_, **__: None)  # it would start no run
     recorded_off_by(0.3, monkeypatch)
-    reason = r"stopped and saved after step 3: .* more than 0\.2 nats per token for 3 steps, at last by 0\.3"
+    reason = (
+        r"stopped and saved after step 3: .* more than 0\.2 nats per token for 3 steps, most recently by 0\.3"
+    )
     with pytest.raises(UserError, match=reason):
         run.train(recipe(steps=9), one_taught_dir, one_rows, tmp_path / "run")
     assert [line[DIFFERENCE] > 0.2 for line in run_directory.read_metrics(tmp_path / "run")] == [True] * 3

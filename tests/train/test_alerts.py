@@ -1,4 +1,4 @@
-"""An alert when tool use collapses: once, in time, through whoever reports."""
+"""An alert when tool use collapses: once, in time, through every reporter."""
 
 import sys
 import types
@@ -65,12 +65,12 @@ def play(tmp_path):
     return run
 
 
-TEXT = "0% of the rollouts look at a crop, 80% did before"
+TEXT = "0% of the rollouts use a crop, down from 80%"
 
 
 def test_without_a_reporter_that_can_it_stands_on_stderr_and_in_the_logs(play, capsys):
     assert play([0.8, 0.8, 0, 0, 0, 0], report_to="tensorboard") == [None] * 4 + [TEXT] + [None] * 2
-    assert capsys.readouterr().err == f"lfpc: tool use collapses: {TEXT}\n"
+    assert capsys.readouterr().err == f"lfpc: tool use collapsed: {TEXT}\n"
 
 
 def test_only_the_main_process_says_it(play, capsys):
@@ -81,7 +81,7 @@ def test_only_the_main_process_says_it(play, capsys):
 def test_a_resumed_run_remembers_the_level_and_the_alert(play, capsys):
     assert play([0, 0], before=[0.8, 0.8, 0]) == [None, TEXT, None]
     assert play([0, 0], before=[0.8, 0.8, 0, 0, 0]) == [None, None, None]
-    assert capsys.readouterr().err.count("collapses") == 1
+    assert capsys.readouterr().err.count("collapsed") == 1
 
 
 @pytest.mark.parametrize("name", ["trackio", "wandb"])
@@ -92,5 +92,5 @@ def test_a_reporter_that_can_alert_gets_it(play, capsys, monkeypatch, name):
     )
     monkeypatch.setitem(sys.modules, name, reporter)
     play([0.8, 0.8, 0, 0, 0], report_to=name)
-    assert said == [{"title": "Tool use collapses", "text": TEXT, "level": "warn"}]
+    assert said == [{"title": "Tool use collapsed", "text": TEXT, "level": "warn"}]
     assert capsys.readouterr().err == ""

@@ -506,7 +506,7 @@ def test_a_trainer_that_cannot_share_says_so_once_and_goes_on(tmp_path, capsys):
     trainer = make_trainer(model_dir, rows, tmp_path / "run", config=config)
     assert trainer._group_step is None
     said = capsys.readouterr().err
-    assert said.count("every rollout is computed by itself: reentrant gradient checkpointing") == 1
+    assert said.count("every rollout is computed separately: reentrant gradient checkpointing") == 1
     make_trainer(model_dir, rows, tmp_path / "run", share_prompts=False)
     assert "by itself" not in capsys.readouterr().err
 

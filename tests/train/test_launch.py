@@ -77,7 +77,10 @@ BAD = [
     (LaunchSettings(machine_rank=1), "machine_rank must be from 0 to 0"),
     (LaunchSettings(num_machines=2, num_processes=2), "needs main_process_ip and main_process_port"),
     (LaunchSettings(None, 3, 2, 0, "a", 1), r"num_processes \(3\) must be a multiple of num_machines \(2\)"),
-    (LaunchSettings(accelerate_config="zero4"), "'zero4' is neither a file nor one of fsdp1, fsdp2, .*zero3"),
+    (
+        LaunchSettings(accelerate_config="zero4"),
+        "unknown accelerate_config 'zero4'; give a file or one of fsdp1, fsdp2, .*zero3",
+    ),
 ]
 
 
@@ -90,7 +93,7 @@ def test_a_launch_that_cannot_be_is_refused(launch, message):
 def test_a_file_that_is_no_configuration_is_refused(tmp_path):
     path = tmp_path / "odd.yaml"
     path.write_text("colour: red\n")
-    with pytest.raises(UserError, match=r"odd\.yaml: no configuration of accelerate"):
+    with pytest.raises(UserError, match=r"odd\.yaml: 'colour' is not allowed in an accelerate configuration"):
         processes_of(LaunchSettings(accelerate_config=str(path)))
 
 
@@ -105,9 +108,9 @@ def test_gpus_that_are_not_there_are_refused_before_anything_is_loaded(monkeypat
 # --- accelerate obeys every key of its file ----------------------------------------------------------
 
 KEYS = [
-    ("env: {PATH: /tmp}", "for a training here, it holds 'env'"),
-    ("command_file: run.sh", "for a training here, it holds 'command_file'"),
-    ("commands: [run]", "for a training here, it holds 'commands'"),
+    ("env: {PATH: /tmp}", "'env' is not allowed"),
+    ("command_file: run.sh", "'command_file' is not allowed"),
+    ("commands: [run]", "'commands' is not allowed"),
     ("mpirun_config: {mpirun_hostfile: hosts}", "mpirun_config must be empty or false"),
     ("tpu_use_sudo: true", "tpu_use_sudo must be empty or false"),
     ("tpu_env: [A=B]", "tpu_env must be empty or false"),
@@ -119,9 +122,9 @@ KEYS = [
         "deepspeed_config: {deepspeed_multinode_launcher: pdsh}",
         "deepspeed_multinode_launcher must be standard",
     ),
-    ("deepspeed_config: {deepspeed_hostfile: hosts}", "settings without deepspeed_hostfile"),
-    ("- a list", "must hold settings and values"),
-    ("[" * 2000, "no configuration of accelerate"),
+    ("deepspeed_config: {deepspeed_hostfile: hosts}", "settings, without deepspeed_hostfile"),
+    ("- a list", "must map settings to values"),
+    ("[" * 2000, "not an accelerate configuration"),
 ]
 
 
@@ -139,7 +142,7 @@ def test_also_when_the_number_of_processes_is_given(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.accelerator.device_count", lambda: 8)
     path = tmp_path / "mine.yaml"
     path.write_text("command_file: run.sh\n")
-    with pytest.raises(UserError, match="for a training here, it holds 'command_file'"):
+    with pytest.raises(UserError, match="'command_file' is not allowed"):
         launch_command(LaunchSettings(accelerate_config=str(path), num_processes=2), ARGUMENTS, cpu=False)
 
 

@@ -253,13 +253,14 @@ OF_THE_HUB = [
 
 @pytest.mark.parametrize("attention", OF_THE_HUB, ids=str)
 def test_a_kernel_of_the_hub_is_refused_by_name_before_anything_is_read(tmp_path, capsys, attention):
-    with pytest.raises(UserError, match=r"^attn_implementation must be a name that transformers knows"):
+    with pytest.raises(UserError, match=r"^attn_implementation must be built into transformers"):
         load_recipe("cpu-stage1", attn_implementation=attention).check()
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(content("cpu-stage1") | {"attn_implementation": attention}))
     words = ["--config", str(recipe), "--model", "nowhere", "--data", "nowhere.jsonl", "--output", "run"]
     assert cli.main(["train", *words]) == 2
-    assert capsys.readouterr().err.startswith("lfpc: error: attn_implementation must be a name")
+    error = capsys.readouterr().err
+    assert error.startswith("lfpc: error: attn_implementation must be built into transformers")
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager", "flash_attention_2", "paged|sdpa", None])
@@ -268,7 +269,7 @@ def test_an_attention_of_transformers_is_let_in(attention):
 
 
 NO_SETTINGS = [  # what the file holds, None for no file; what is said
-    (None, "must be settings or a JSON file of them, {path}: no such file"),
+    (None, "must be settings or a JSON file with settings, {path}: no such file"),
     ("[1]", "must hold a JSON object, {path}: got a list"),
     (
         "zero_stage: 3",
@@ -333,7 +334,7 @@ def test_a_recipe_that_sets_environment_variables_is_refused_and_sets_none(tmp_p
     monkeypatch.delenv("LFPC_TEST_SET", raising=False)
     path = tmp_path / "odd.yaml"
     path.write_text(f"env: {env}\nstage: 1\n")
-    with pytest.raises(UserError, match=r"odd\.yaml: a recipe must not hold env; set variables"):
+    with pytest.raises(UserError, match=r"odd\.yaml: a recipe must not hold env; set environment variables"):
         load_recipe(path)
     assert "LFPC_TEST_SET" not in os.environ
 
@@ -355,6 +356,6 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path, text):
 
 def test_a_recipe_that_there_is_not_is_refused_with_those_that_there_are():
     with pytest.raises(
-        UserError, match="no recipe 'paper'; there are cpu-stage1, cpu-stage2, full-qwen3-vl-4b"
+        UserError, match="unknown recipe 'paper'; choose from cpu-stage1, cpu-stage2, full-qwen3-vl-4b"
     ):
         load_recipe("paper")

@@ -482,9 +482,7 @@ def test_without_the_mend_trl_has_vllm_read_another_prompt_and_no_training_start
     monkeypatch.setattr(type(trainer), "_generate_single_turn", RolloutTrainer._generate_single_turn)
     monkeypatch.setattr(ColocatedEngine, "_short", lambda _, prompt: prompt)
     colocate(trainer, trainer.script, monkeypatch)
-    wanted = (
-        r"rollout 0 has (\d+) tokens, 12 of them of pictures, vLLM read (\d+) tokens, 23 of them of pictures"
-    )
+    wanted = r"rollout 0 has (\d+) tokens, 12 of them visual, vLLM read (\d+) tokens, 23 of them visual"
     with pytest.raises(UserError, match=wanted) as refused:
         trainer.train()
     ours, theirs = map(int, re.search(wanted, str(refused.value)).groups())

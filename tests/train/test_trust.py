@@ -189,7 +189,7 @@ def test_stage_2_refuses_a_run_that_is_not_finished(finished, rows, tmp_path):
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "config.json").write_bytes((finished / "config.json").read_bytes())
     run_directory.write_json(tmp_path / "one" / "manifest.json", manifest | {"finished": False})
-    with pytest.raises(UserError, match="one: its training is not finished; go on with --resume"):
+    with pytest.raises(UserError, match="one: its training is not finished; continue it with --resume"):
         run.train(recipe(2), tmp_path / "one", rows, tmp_path / "two")
 
 

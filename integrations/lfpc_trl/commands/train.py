@@ -71,7 +71,7 @@ def main(arguments: Sequence[str]) -> None:
 
     from lfpc_trl.models.processors import factor_of
     from lfpc_trl.models.weights import default_device
-    from lfpc_trl.train.run import check, prove, train
+    from lfpc_trl.train.run import check, check_before_training, train
 
     if run.shown_tokens is not None:
         rows = with_shown_tokens(rows, run.shown_tokens, factor=factor_of(model_dir))
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str]) -> None:
         command = launch.launch_command(recipe.launch, ["train", *arguments], cpu=cpu)
         if command is not None:
             # Each process proves this again; here it fails once and before any of them has started.
-            prove(recipe, model_dir, rows)
+            check_before_training(recipe, model_dir, rows)
             launch.replace_process(command)
     try:
         result = train(recipe, model_dir, rows, output_dir, resume=run.resume, on_step=print_step)

@@ -1,7 +1,7 @@
-"""What the demo is meant to reach, and whether it did.
+"""The goals of the demo, checked against its results.
 
-The figures are those of greedy decoding, on one set of questions for all models. Differences of two models
-are paired, and intervals take the picture as the unit: its three questions are not independent.
+All models are evaluated with greedy decoding on the same questions. Differences between two models are
+paired, and intervals use the picture as the unit, because its three questions are not independent.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ Results = Mapping[str, Mapping[str, Any]]
 those of `differences_between`."""
 
 MARGIN = 0.03
-""""Not lower" means: by no more than this. So far may two runs of one recipe lie apart by chance."""
+""""Not lower" means lower by at most this, the chance difference between two runs of one recipe."""
 
 QUANTITIES = ("accuracy", "iou", "overlap", "bbox_ratio")
 PAIRS = (("stage1", "warm"), ("stage2", "stage1"), ("stage2", "control"))
@@ -27,12 +27,12 @@ PAIRS = (("stage1", "warm"), ("stage2", "stage1"), ("stage2", "control"))
 
 @dataclass(frozen=True)
 class Goal:
-    """One thing the training was meant to reach, and whether it did.
+    """One goal of the training, and whether it was met.
 
     Attributes:
-        text: what was asked for, in words.
-        met: whether the numbers say so.
-        numbers: the numbers, in words, with 95 % intervals where they are known.
+        text: the goal in words.
+        met: whether the results meet it.
+        numbers: the results as text, with 95 % intervals where known.
     """
 
     text: str
@@ -44,7 +44,7 @@ class Goal:
 
 
 def intervals_of(trajectories: Sequence[Trajectory]) -> dict[str, dict[str, Any]]:
-    """Each of `QUANTITIES` with its interval, by its name; those of crops are over the pictures with one."""
+    """Each of `QUANTITIES` with its interval, by name; crop quantities cover only pictures with a crop."""
     means = _by_picture(trajectories)
     return {name: asdict(mean_of(means[name])) for name in QUANTITIES}
 
@@ -55,7 +55,7 @@ def differences_between(
     """The differences of `PAIRS`, such as "stage1 - warm": each of `QUANTITIES` with its interval.
 
     Args:
-        trajectories: of each model, on the same rows in the same order.
+        trajectories: by model, on the same rows in the same order.
     """
     means = {model: _by_picture(some) for model, some in trajectories.items()}
     return {
@@ -89,7 +89,7 @@ def is_known(value: object) -> TypeGuard[float]:
 
 
 def check_goals(results: Results) -> list[Goal]:
-    """Hold the results against what LFPC promises; the verdict is taken from the numbers as they are.
+    """Compare the results, unrounded, with what LFPC promises.
 
     Args:
         results: Metrics by model. Goals whose models or numbers are missing are left out.
@@ -119,13 +119,13 @@ def check_goals(results: Results) -> list[Goal]:
         _own_interval(first, "accuracy", ".0%"),
     )
     goal(
-        "After stage 1 the answers hang on the crops: noise in their place costs 30 points or more",
+        "After stage 1 the answers depend on the crops: replacing them with noise costs 30 points or more",
         (first.get("accuracy"), first.get("accuracy_noise_crop")),
         lambda after, noise: after - noise >= 0.3,
         "from {0:.0%} to {1:.0%}",
     )
     goal(
-        "Noise crops leave the form of the replies intact (at most 10 points lost)",
+        "Noise crops leave the format of the replies intact (at most 10 points lost)",
         (first.get("format"), first.get("format_noise_crop")),
         lambda kept, noise: kept - noise <= 0.1,
         "well-formed {0:.0%}, with noise {1:.0%}",
@@ -144,10 +144,10 @@ def check_goals(results: Results) -> list[Goal]:
     for key, text, pattern in (
         (
             "overlap",
-            "Stage 2's smaller crops still hold what is needed (overlap lower by at most 0.03)",
+            "Stage 2's smaller crops still cover the needed region (overlap lower by at most 0.03)",
             ".2f",
         ),
-        ("accuracy", "Stage 2 keeps the accuracy (lower by at most 3 points than both)", ".0%"),
+        ("accuracy", "Stage 2 keeps the accuracy (at most 3 points below both)", ".0%"),
     ):
         goal(
             text,
@@ -160,30 +160,32 @@ def check_goals(results: Results) -> list[Goal]:
 
 
 def _interval(results: Results, key: str, pattern: str, *pairs: str) -> str:
-    """The end of a sentence: the difference of each pair with its interval; nothing where it is not known."""
-    found = [results.get("differences", {}).get(pair, {}).get(key) for pair in pairs]
-    if not all(each is not None and each["low"] is not None for each in found):
+    """The end of a sentence with the difference and interval of each pair; empty if one is unknown."""
+    differences = [results.get("differences", {}).get(pair, {}).get(key) for pair in pairs]
+    if not all(each is not None and each["low"] is not None for each in differences):
         return ""
-    told = " and ".join(
+    texts = " and ".join(
         f"{each['value']:+{pattern}} ({each['low']:+{pattern}} to {each['high']:+{pattern}})"
-        for each in found
+        for each in differences
     )
-    return f"; difference{'s' * (len(found) > 1)} {told}"
+    return f"; difference{'s' * (len(differences) > 1)} {texts}"
 
 
 def _own_interval(metrics: Mapping[str, Any], key: str, pattern: str) -> str:
-    found = metrics.get("intervals", {}).get(key)
-    if found is None or found["low"] is None:
+    interval = metrics.get("intervals", {}).get(key)
+    if interval is None or interval["low"] is None:
         return ""
-    return f" ({found['low']:{pattern}} to {found['high']:{pattern}})"
+    return f" ({interval['low']:{pattern}} to {interval['high']:{pattern}})"
 
 
 def told(estimate: Estimate | Mapping[str, Any] | None, pattern: str) -> str:
-    """An estimate as text: "0.50 (0.47 to 0.53)"; "-" where there is none."""
+    """An estimate as text: "0.50 (0.47 to 0.53)"; "-" if there is none."""
     if estimate is None:
         return "-"
-    held = asdict(estimate) if isinstance(estimate, Estimate) else estimate
-    if held["value"] is None:
+    fields = asdict(estimate) if isinstance(estimate, Estimate) else estimate
+    if fields["value"] is None:
         return "-"
-    text = f"{held['value']:{pattern}}"
-    return text if held["low"] is None else f"{text} ({held['low']:{pattern}} to {held['high']:{pattern}})"
+    text = f"{fields['value']:{pattern}}"
+    return (
+        text if fields["low"] is None else f"{text} ({fields['low']:{pattern}} to {fields['high']:{pattern}})"
+    )

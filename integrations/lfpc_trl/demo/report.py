@@ -1,6 +1,6 @@
-"""The report of a training run: one HTML file that needs nothing beside itself.
+"""The report of the demo: one self-contained HTML file.
 
-There is no script in it, and whatever a model wrote is put there as text, never as HTML.
+It contains no scripts, and a model's output is always inserted as text, never as HTML.
 """
 
 import io
@@ -27,7 +27,7 @@ from lfpc_trl.pictures.sizes import show
 from lfpc_trl.rollouts.turns import parts_of
 
 Curves = Mapping[str, Sequence[Mapping[str, Any]]]
-"""Phase name to the records of its trainer's log, each with `step`."""
+"""Log records of the trainer by phase, each with `step`."""
 
 PHASES = {
     "warm": "Before training",
@@ -35,30 +35,30 @@ PHASES = {
     "stage2": "After stage 2",
     "control": "Control",
 }
-"""The phases a report knows, in reading order, with the names it gives them."""
+"""The phases of a report in reading order, with their display names."""
 
-# Sides in pixels. A dozen questions with four phases each then stay under about 4 MB.
+# Sides in pixels. They keep a dozen questions with four phases each under about 4 MB.
 _PICTURE, _OVERVIEW, _CROP = 720, 480, 240
-_TEXT_LIMIT = 1500  # characters of one model turn; a runaway text must not drown the page
+_TEXT_LIMIT = 1500  # characters of one model turn, so that runaway text does not fill the page
 
 # key, name, kind of number, explanation
 _TABLE = (
-    ("accuracy", "Accuracy", "rate", "questions answered rightly"),
-    ("accuracy_without_tool", "… tool not offered", "rate", "must answer from the overview alone"),
-    ("accuracy_noise_crop", "… crops replaced by noise", "rate", "low = it really reads its crops"),
-    ("accuracy_target_crop", "… crops replaced by the true region", "rate", "how good is its reading?"),
-    ("tool_calls", "Crops per question", "number", "crops that were really delivered"),
-    ("iou", "IoU", "number", "how well the crop matches the region; 1 = exactly"),
-    ("overlap", "Overlap", "number", "how much of the needed region the crop holds"),
-    ("bbox_ratio", "Crop size", "share", "area of the crop, of the whole picture"),
-    ("crop_tokens", "Visual tokens per crop", "count", "what a crop costs"),
-    ("format", "Well-formed replies", "rate", "replies that keep the agreed form"),
-    ("format_noise_crop", "… with noise crops", "rate", "does the form survive a useless crop?"),
-    ("questions", "Questions", "count", "on pictures never trained on"),
+    ("accuracy", "Accuracy", "rate", "questions answered correctly"),
+    ("accuracy_without_tool", "… tool not offered", "rate", "the model must answer from the overview alone"),
+    ("accuracy_noise_crop", "… crops replaced with noise", "rate", "low = the model really reads its crops"),
+    ("accuracy_target_crop", "… crops replaced with the true region", "rate", "how well does it read?"),
+    ("tool_calls", "Crops per question", "number", "crops that were delivered"),
+    ("iou", "IoU", "number", "how well the crop matches the region; 1 = exact match"),
+    ("overlap", "Overlap", "number", "how much of the needed region the crop covers"),
+    ("bbox_ratio", "Crop size", "share", "area of the crop as a share of the picture"),
+    ("crop_tokens", "Visual tokens per crop", "count", "cost of a crop"),
+    ("format", "Well-formed replies", "rate", "replies in the required format"),
+    ("format_noise_crop", "… with noise crops", "rate", "does the format survive a useless crop?"),
+    ("questions", "Questions", "count", "on pictures not trained on"),
 )
 
 _CONDITIONS = (
-    ("accuracy", "as it is"),
+    ("accuracy", "its own crops"),
     ("accuracy_target_crop", "true region instead of its crop"),
     ("accuracy_noise_crop", "noise instead of its crop"),
     ("accuracy_without_tool", "no tool offered"),
@@ -94,13 +94,13 @@ def write_report(
 
     Args:
         path: Where to write; an existing file is replaced.
-        results: Metrics by phase (`warm`, `stage1`, `stage2`, `control`; any may be missing), and, if wanted,
+        results: Metrics by phase (`warm`, `stage1`, `stage2`, `control`; any may be missing), and optionally
             `differences`, `seconds` (by step) and `selection` (by data set, of `select_resolution`).
         curves: Logs by phase (`stage1`, `stage2`, `control`).
-        trajectories: What each phase did on the same questions; they are matched by row id.
-        settings: Facts about settings and machine, shown as a list at the end.
+        trajectories: Trajectories by phase on the same questions, matched by row id.
+        settings: Settings and machine, shown as a list at the end.
         notes: Remarks for the reader, in plain text.
-        examples: How many questions to show, spread evenly over those that every phase answered.
+        examples: Number of questions to show, spread evenly over those that every phase answered.
 
     Returns:
         The path of the report.
@@ -119,7 +119,7 @@ def write_report(
             ("Stage 1", "As in figure 5 of the paper, with two more quantities", _panels(curves, ["stage1"])),
             (
                 "Stage 2 against its control",
-                "As in figure 6 of the paper: same start, as many steps, with and without the new reward",
+                "As in figure 6 of the paper: same start, same steps, with and without the new reward",
                 _panels(curves, ["stage2", "control"]),
             ),
         ],
@@ -151,7 +151,7 @@ def _questions(results: Results) -> int:
 
 
 def _headline(results: Results) -> list[tuple[str, str, str]]:
-    """The few numbers to remember: label, number, what it says."""
+    """The key results: label, number, explanation."""
     warm, first, second, control = (results.get(name, {}) for name in PHASES)
     tiles = [
         (
@@ -161,7 +161,7 @@ def _headline(results: Results) -> list[tuple[str, str, str]]:
             (warm.get("accuracy"), first.get("accuracy")),
         ),
         (
-            "… with noise for crops",
+            "… with noise instead of crops",
             _number(first.get("accuracy_noise_crop"), "rate"),
             "after stage 1: does the answer come from the crop?",
             (first.get("accuracy_noise_crop"),),
@@ -173,7 +173,7 @@ def _headline(results: Results) -> list[tuple[str, str, str]]:
             (first.get("iou"), second.get("iou")),
         ),
         (
-            "Crop, of the picture",
+            "Crop, share of the picture",
             f"{_number(first.get('bbox_ratio'), 'share')} → {_number(second.get('bbox_ratio'), 'share')}",
             f"stage 1 → stage 2; the control ends at {_number(control.get('bbox_ratio'), 'share')}",
             (first.get("bbox_ratio"), second.get("bbox_ratio")),
@@ -183,9 +183,9 @@ def _headline(results: Results) -> list[tuple[str, str, str]]:
 
 
 def _story(results: Results) -> list[tuple[str, str]]:
-    """What each stage changed, told from the numbers: pairs of a heading and a paragraph."""
+    """What each stage changed, generated from the results: pairs of a heading and a paragraph."""
     warm, first, second, control = (results.get(name, {}) for name in PHASES)
-    told: list[tuple[str, str]] = []
+    sections: list[tuple[str, str]] = []
 
     def number(phase: Mapping[str, Any], key: str) -> float:
         value = phase.get(key)
@@ -199,10 +199,10 @@ def _story(results: Results) -> list[tuple[str, str]]:
 
     selected = _selected(results.get("selection", {}))
     if selected:
-        told.append(("How coarse is too coarse?", selected))
+        sections.append(("How coarse is too coarse?", selected))
     accuracy, calls = number(warm, "accuracy"), number(warm, "tool_calls")
     if not math.isnan(accuracy):
-        told.append(
+        sections.append(
             (
                 "Before training",
                 (
@@ -220,16 +220,16 @@ def _story(results: Results) -> list[tuple[str, str]]:
         )
         lost = after - number(first, "accuracy_noise_crop")
         if not math.isnan(lost):
-            text += f"Replace its crops by noise and accuracy falls by {100 * lost:.0f} points: " + (
-                "the answers come from the crops. "
+            text += f"Replacing its crops with noise costs {100 * lost:.0f} points of accuracy: " + (
+                "its answers come from the crops. "
                 if lost >= 0.3
-                else "much of what it answers does not come from the crops. "
+                else "many of its answers do not come from the crops. "
             )
         before, now = number(warm, "bbox_ratio"), number(first, "bbox_ratio")
         text += f"The crop's share of the picture {_moved(before, now, '.1%')}"
-        grew = ": a larger crop holds more, and nothing in this reward asks for a tight one."
+        grew = ": a larger crop covers more, and this reward does not favor tight ones."
         text += grew if now > before else "."
-        told.append(("Stage 1 did not help" if gain <= 0 else "Stage 1 taught it to focus", text))
+        sections.append(("Stage 1 did not help" if gain <= 0 else "Stage 1 taught it to focus", text))
     if not math.isnan(number(second, "iou")):
         tighter = number(second, "iou") > number(first, "iou")
 
@@ -238,28 +238,28 @@ def _story(results: Results) -> list[tuple[str, str]]:
 
         text = (
             f"The fit between crop and region (IoU) {moved('iou', '.2f')}. The crop's share of the picture "
-            f"{moved('bbox_ratio', '.1%')}, its visual tokens {moved('crop_tokens', '.0f')}. What it holds "
+            f"{moved('bbox_ratio', '.1%')}, its visual tokens {moved('crop_tokens', '.0f')}. Its coverage "
             f"of the needed region (overlap) {moved('overlap', '.2f')}, accuracy {moved('accuracy', '.0%')}."
         )
         heading = "Stage 2 taught it to crop precisely" if tighter else "Stage 2 did not tighten the crops"
-        told.append((heading, text))
+        sections.append((heading, text))
     if not math.isnan(number(control, "iou")):
-        told.append(
+        sections.append(
             (
                 "Was it the new reward, or just more training?",
                 (
-                    "The control went on from the same point for as many steps with stage 1's reward. It "
+                    "The control continued from the same point for as many steps with stage 1's reward. It "
                     f"ends with IoU {both('iou', 'number')}, crops of {both('bbox_ratio', 'share')} of the "
                     f"picture, overlap {both('overlap', 'number')} and accuracy {both('accuracy', 'rate')}; "
-                    "in brackets stage 2. Only the difference to it may be credited to the grounding reward."
+                    "stage 2 in brackets. Only the difference between them is due to the grounding reward."
                 ),
             )
         )
-    return told
+    return sections
 
 
 def _selected(summaries: Mapping[str, Any]) -> str:
-    """What resolution selection found, over the data sets for which a model was asked."""
+    """The result of resolution selection, over the data sets for which it used a model."""
     counts: Counter[int] = Counter()
     unchanged = 0
     for summary in summaries.values():
@@ -269,17 +269,17 @@ def _selected(summaries: Mapping[str, Any]) -> str:
         unchanged += summary["never_diverged"]
     if not counts:
         return ""
-    # Many sizes of picture give many numbers of tokens; the usual ones suffice.
+    # Pictures of many sizes give many token counts; show the most common ones.
     usual = [f"{count} at {tokens} visual tokens" for tokens, count in counts.most_common(4)]
     return (
-        "The model itself decided, before training: each question was put to it with the picture at its "
-        "finest, then coarser and coarser, until its answer changed; that copy is what training shows it. Of "
+        "The model itself decided before training: it answered each question with the picture at its finest "
+        "resolution, then coarser and coarser until its answer changed; training shows it that copy. Of "
         f"{counts.total()} questions: {', '.join(usual)}; {unchanged} kept their answer to the coarsest."
     )
 
 
 def _moved(before: float, after: float, pattern: str) -> str:
-    """'went from a to b', with the direction in the verb; a missing start is left out."""
+    """'rose from a to b', 'fell from a to b' and so on; 'ended at b' without a start."""
     if math.isnan(after):
         return "could not be measured"
     if math.isnan(before):
@@ -300,7 +300,7 @@ def _table(results: Results, phases: Sequence[str]) -> list[tuple[str, str, list
 
 
 def _conditions(results: Results, phases: Sequence[str]) -> list[tuple[str, str, list[Any]]]:
-    """Bars of accuracy under each condition: phase, its name, then (condition, label, share) for each."""
+    """Accuracy bars per condition: phase, its name, and (condition, label, share) for each bar."""
     groups = []
     for phase in phases:
         bars = [
@@ -317,22 +317,22 @@ def _conditions(results: Results, phases: Sequence[str]) -> list[tuple[str, str,
 
 
 def _panels(curves: Curves, arms: Sequence[str]) -> list[tuple[str, str, Markup]]:
-    """One small drawing per quantity: title, description in words, SVG."""
+    """One small plot per quantity: title, description, SVG."""
     panels = []
     for key, title, kind in _CURVES:
         series = {arm: _series(curves.get(arm, ()), key) for arm in arms}
         series = {arm: points for arm, points in series.items() if len(points)}
         if series:
-            said = []
+            texts = []
             for arm, points in series.items():
                 smooth = _smooth(points[:, 1])
-                said.append(f"{_CURVE_NAMES[arm]} {_number(smooth[0], kind)} → {_number(smooth[-1], kind)}")
-            panels.append((title, " · ".join(said), _draw(series, kind, salt="-".join([key, *arms]))))
+                texts.append(f"{_CURVE_NAMES[arm]} {_number(smooth[0], kind)} → {_number(smooth[-1], kind)}")
+            panels.append((title, " · ".join(texts), _draw(series, kind, salt="-".join([key, *arms]))))
     return panels
 
 
 def _series(records: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.float64]:
-    """(n, 2) steps and values; records without the key, such as the last one of a log, are passed over."""
+    """(n, 2) steps and values; skips records without the key, such as the last of a log."""
     points = [
         (float(record["step"]), float(record[key]))
         for record in records
@@ -342,7 +342,7 @@ def _series(records: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.float6
 
 
 def _smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Centred running mean over about a fifth of the run, shorter at both ends."""
+    """Centered running mean over about a fifth of the run, shorter at both ends."""
     half = len(values) // 10
     return np.array([values[max(0, i - half) : i + half + 1].mean() for i in range(len(values))])
 
@@ -368,7 +368,7 @@ def _draw(series: Mapping[str, NDArray[np.float64]], kind: str, salt: str) -> Ma
                 solid_capstyle="round",
                 marker="o" if len(steps) == 1 else None,
             )
-        # From zero, so that a small change does not look like a large one.
+        # Start at zero, so that small changes do not look large.
         lowest = min(points[:, 1].min() for points in series.values())
         highest = max(points[:, 1].max() for points in series.values())
         axes.set_ylim(min(0.0, 1.05 * lowest), 1.08 * highest if highest > 0 else 1.0)
@@ -387,7 +387,7 @@ def _examples(trajectories: Mapping[str, Sequence[Trajectory]], count: int) -> l
     }
     if not by_phase:
         return []
-    # Spread evenly over the evaluation's own order, so that nothing is picked by its outcome.
+    # Spread evenly in evaluation order, so that no example is selected by its outcome.
     first, *others = by_phase.values()
     shared = [name for name in first if all(name in rows for rows in others)]
     places = np.linspace(0, len(shared) - 1, min(count, len(shared))).round().astype(int)
@@ -424,7 +424,7 @@ def _example(by_phase: Mapping[str, Trajectory]) -> dict[str, Any]:
 
 
 def _column(trajectory: Trajectory, width: int) -> dict[str, Any]:
-    """What one phase did on one question: verdict, boxes, and its turns in order."""
+    """One phase's rollout for a question: correctness, boxes, and turns in order."""
     turns: list[dict[str, Any]] = []
     crops = 0
     for message in trajectory.messages:
@@ -448,7 +448,7 @@ def _column(trajectory: Trajectory, width: int) -> dict[str, Any]:
 
 
 def _parts(message: Mapping[str, Any]) -> tuple[list[str], list[Image.Image]]:
-    """The texts and pictures of one message; whatever shape a model's turn has, it ends up as text."""
+    """The texts and pictures of one message, for any shape of the model's turn."""
     texts: list[str] = []
     images: list[Image.Image] = []
     content = message.get("content")

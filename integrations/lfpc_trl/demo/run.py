@@ -3,10 +3,9 @@
     pictures ─ resolution selection ─ stage 1 ─┬─ stage 2 ──┬─ evaluation of all four models ─ report
                                                └─ control ──┘
 
-Every step is the code that `lfpc train` and the library use; only the world and the model are small.
-Stage 2 and its control start from the same model and see the same rows in the same order; they differ in
-the grounding reward alone. Steps that do not wait for each other run in two worker processes of one
-thread each.
+Every step runs the same code as `lfpc train` and the library; only the data and the model are small. Stage 2
+and its control start from the same model and see the same rows in the same order; they differ only in the
+grounding reward. Independent steps run in parallel in two worker processes with one thread each.
 """
 
 from __future__ import annotations
@@ -38,17 +37,17 @@ WORKERS = 2
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """How much of everything the demo does. A picture carries three signs, hence three questions.
+    """The size of the demo. A picture has three signs, hence three questions.
 
     Attributes:
-        stage1_pictures: to train on in stage 1.
-        stage2_pictures: to train on in stage 2.
-        test_pictures: to evaluate on.
-        condition_pictures: the first of these; on them crops are replaced, too, and the tool is taken away.
-        stage1_steps: of stage 1.
-        stage2_steps: of stage 2 and of its control.
-        prompts_per_step: questions of a step.
-        num_generations: rollouts of a question.
+        stage1_pictures: training pictures of stage 1.
+        stage2_pictures: training pictures of stage 2 and its control.
+        test_pictures: evaluation pictures.
+        condition_pictures: the first of these, also evaluated with replaced crops and without the tool.
+        stage1_steps: steps of stage 1.
+        stage2_steps: steps of stage 2 and its control.
+        prompts_per_step: questions per step.
+        num_generations: rollouts per question.
     """
 
     stage1_pictures: int = 28
@@ -65,8 +64,8 @@ FULL = Scale()
 QUICK = Scale(8, 8, 10, 10, 4, 4, 4, 4)
 
 TEMPERATURE = 0.5
-"""Of the rollouts of training: a small model is less sure of its boxes than a large one. The evaluation
-decodes greedily, as the paper does, so that no draw decides what is right."""
+"""Sampling temperature of training rollouts: a small model is less sure of its boxes than a large one. The
+evaluation decodes greedily, as the paper does, so that its results do not depend on sampling."""
 FINEST, COARSEST = 216, 54
 """Visual tokens of the finest overview (the small model's own limit) and of the coarsest."""
 CROP_TOKENS = 64
@@ -90,14 +89,14 @@ def run(
     """Run the demo and print its figures.
 
     Args:
-        output: a new or empty directory, or that of the demo to go on with.
-        seed: of pictures, sampling and training.
-        quick: a few steps of everything.
-        from_scratch: train the warm checkpoint too.
-        resume: go on with the demo in `output`.
+        output: a new or empty directory, or that of the demo to resume.
+        seed: seed for pictures, sampling and training.
+        quick: run only a few steps of everything.
+        from_scratch: also train the warm checkpoint.
+        resume: resume the demo in `output`.
 
     Raises:
-        UserError: the directory holds something else.
+        UserError: the directory cannot be used for this demo.
     """
     _prepare(output, {"seed": seed, "quick": quick, "from_scratch": from_scratch}, resume)
     results = Demo(output, QUICK if quick else FULL, seed, from_scratch).run()
@@ -108,7 +107,7 @@ def _prepare(output: Path, manifest: dict[str, Any], resume: bool) -> None:
     path = output / MANIFEST
     if path.exists():
         if not resume:
-            raise UserError(f"{output}: already holds a demo; go on with --resume or choose another --output")
+            raise UserError(f"{output}: already holds a demo; add --resume or choose another --output")
         try:
             before = read_json(path)
         except ValueError as error:
@@ -116,11 +115,11 @@ def _prepare(output: Path, manifest: dict[str, Any], resume: bool) -> None:
         for name, value in manifest.items():
             if before.get(name) != value:
                 raise UserError(
-                    f"{output}: holds a demo with other options, {name} was {before.get(name)} and is {value}"
+                    f"{output}: holds a demo with other options: {name} was {before.get(name)}, now {value}"
                 )
         return
     if resume:
-        raise UserError(f"{output}: holds no demo to resume")
+        raise UserError(f"{output}: no demo to resume here")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output}: the output directory must be new or empty")
     output.mkdir(parents=True, exist_ok=True)
@@ -130,7 +129,7 @@ def _prepare(output: Path, manifest: dict[str, Any], resume: bool) -> None:
 # --- the steps, each run in a worker process ---------------------------------------------------------
 
 Report = Callable[[int, int], object]
-"""Called with the units done so far and the units in all."""
+"""Called with the units done so far and the total."""
 
 
 def make_pictures(output: Path, scale: Scale, seed: int, report: Report) -> None:
@@ -153,10 +152,10 @@ def make_pictures(output: Path, scale: Scale, seed: int, report: Report) -> None
 
 
 def select(output: Path, scale: Scale, seed: int, report: Report) -> dict[str, Any]:
-    """Offline resolution selection with the warm checkpoint; stage 2's rows are all shown at the coarsest.
+    """Select resolutions offline with the warm checkpoint; all rows of stage 2 use the coarsest.
 
-    Stage 2 wants rows harder than those of stage 1 (the paper takes another data set for it). Here harder
-    means coarser: where a sign is 45 pixels wide, pointing at it exactly is hard.
+    Stage 2 needs harder rows than stage 1 (the paper uses another data set for it). Here harder means
+    coarser: a sign that is 45 pixels wide is hard to box exactly.
     """
     del scale
     _be_quiet()
@@ -195,7 +194,7 @@ def select(output: Path, scale: Scale, seed: int, report: Report) -> dict[str, A
 
 
 def train_stage(output: Path, scale: Scale, seed: int, report: Report, *, name: str) -> None:
-    """Stage 1, stage 2, or the control: stage 1's reward for as many steps as stage 2, on stage 2's rows."""
+    """Train stage 1, stage 2, or the control: stage 1's reward on stage 2's rows for stage 2's steps."""
     _be_quiet()
     from lfpc_trl.data.rows import read_rows
     from lfpc_trl.train.run import train
@@ -214,7 +213,7 @@ def train_stage(output: Path, scale: Scale, seed: int, report: Report, *, name: 
 
 
 def recipe_of(name: str, scale: Scale, seed: int) -> Any:
-    """The recipe of an arm: the one for CPUs, scaled to a very small model and few rollouts."""
+    """The recipe of an arm: the CPU recipe, scaled to a very small model and few rollouts."""
     from lfpc_trl.train.recipe import load_recipe
 
     common: dict[str, Any] = SMALL_MODEL | {
@@ -225,17 +224,17 @@ def recipe_of(name: str, scale: Scale, seed: int) -> Any:
         "seed": seed,
     }
     if name == "stage1":
-        # Nothing else is left to do meanwhile: it may have both cores.
+        # No other step runs at the same time, so it can use both cores.
         return load_recipe("cpu-stage1", **common | {"steps": scale.stage1_steps, "threads": WORKERS})
     common["steps"] = scale.stage2_steps
     if name == "control":
         return load_recipe("cpu-stage1", **common)
-    # The term varies less between the boxes of this world than accuracy does; a larger weight makes it heard.
+    # On this data the term varies less between boxes than accuracy does, hence the larger weight.
     return load_recipe("cpu-stage2", **common | {"grounding_weight": 2.0})
 
 
 def evaluate_model(output: Path, scale: Scale, seed: int, report: Report, *, name: str) -> Any:
-    """Evaluate one model on the test pictures, shown at the coarsest overview, greedily."""
+    """Evaluate one model greedily on the test pictures, shown at the coarsest overview."""
     _be_quiet()
     import torch
 
@@ -252,8 +251,8 @@ def evaluate_model(output: Path, scale: Scale, seed: int, report: Report, *, nam
     rows = with_shown_tokens(
         read_rows(output / "data" / "test.jsonl", require_targets=True), COARSEST, factor=side
     )
-    some = rows[: 3 * scale.condition_pictures]
-    done, total = 0, len(rows) + len(FOUR) * len(some)
+    condition_rows = rows[: 3 * scale.condition_pictures]
+    done, total = 0, len(rows) + len(FOUR) * len(condition_rows)
 
     def progress(count: int) -> None:
         nonlocal done
@@ -264,7 +263,7 @@ def evaluate_model(output: Path, scale: Scale, seed: int, report: Report, *, nam
         evaluate(
             model,
             processor,
-            asked,
+            questions,
             crop_settings=CropSettings(
                 family_of(output / name).frame_as(), side, crop_tokens=CROP_TOKENS, max_crops=2
             ),
@@ -275,14 +274,14 @@ def evaluate_model(output: Path, scale: Scale, seed: int, report: Report, *, nam
             conditions=conditions,
             progress=progress,
         )
-        for asked, conditions in ((rows, ("predicted",)), (some, FOUR))
+        for questions, conditions in ((rows, ("predicted",)), (condition_rows, FOUR))
     )
     metrics = others.metrics | {key: value for key, value in own.metrics.items() if value is not None}
     return Evaluation(metrics, own.trajectories, own.seconds + others.seconds)
 
 
 def warm_up(output: Path, scale: Scale, seed: int, report: Report) -> None:
-    """Train the warm checkpoint from nothing, with the seed of the one that is shipped."""
+    """Train the warm checkpoint from scratch, with the seed of the shipped one."""
     del scale, seed
     from lfpc_trl.demo import warm_up as script
 
@@ -296,7 +295,7 @@ def warm_up(output: Path, scale: Scale, seed: int, report: Report) -> None:
 
 
 def _be_quiet() -> None:
-    """Worker processes draw no bars of their own and load nothing from a hub."""
+    """Limit a worker process to one thread and silence transformers."""
     import torch
     import transformers
 
@@ -314,13 +313,13 @@ def _start_worker(messages: Any) -> None:
     global _messages
     _messages = messages
     os.environ["OMP_NUM_THREADS"] = "1"
-    # Ctrl-C reaches the whole group of processes; the main one ends the others.
+    # Ctrl-C reaches the whole process group; the main process terminates the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 
 
 def _end_with(parent: int) -> None:
-    """A main process that was killed cannot end its workers; they see it themselves."""
+    """Exit when the parent process is gone: a killed main process cannot terminate its workers."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
@@ -348,7 +347,7 @@ class _Bar:
     def finish(self, seconds: float) -> None:
         self._bar.close()
         tqdm.write(f"{self.title:<22} {seconds:6.1f} s")
-        sys.stdout.flush()  # a log file wants to be followed too
+        sys.stdout.flush()  # so that a log file can be followed
 
 
 class Demo:

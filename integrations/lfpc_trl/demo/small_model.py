@@ -1,16 +1,16 @@
 """A Qwen2.5-VL small enough for one CPU core: config, tokenizer and a compact chat template.
 
-The classes are the real ones of transformers; only the numbers are small. Three choices differ from the
-published checkpoints, because a model of a million parameters trained for minutes needs them:
+It uses the real classes of transformers with small sizes. Three choices differ from the published
+checkpoints, because a model of a million parameters trained for minutes needs them:
 
 * the language model's `rope_theta` is 10, not 10,000 or more: with heads of 32 and a 9 x 6 grid of image
-  tokens, the usual values turn the height and width channels by less than a thirtieth of a radian per
-  token, so the model hardly knows where it looks;
-* the question stands before the picture, so that every image token already knows which sign is asked for;
+  tokens, the usual values rotate the height and width channels by less than a thirtieth of a radian per
+  token, which leaves the model hardly any position information;
+* the question comes before the picture, so every image token can attend to the requested colour;
 * every number is one token, and so is every fixed piece of a tool call: a whole turn takes fifteen tokens.
 
-Everything else is as engines expect it: heads of 32 in both towers, the smallest that vLLM's attention on
-CPUs knows, and a `rope_theta` of 10,000 in the vision tower, the only one that vLLM calculates with.
+Everything else is what engines expect: heads of 32 in both towers, the smallest size that vLLM's attention
+supports on CPUs, and a `rope_theta` of 10,000 in the vision tower, the only value that vLLM uses.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ PATCH, MERGE = 14, 2
 HEAD = 32
 """Channels of an attention head, in both towers."""
 LARGEST_NUMBER = 767
-"""Numbers from 0 to this one are single tokens: every coordinate of the overviews the model is shown."""
+"""Numbers from 0 to this are single tokens, which covers every coordinate in an overview."""
 
 THOUGHTS = ("near", "mid", "wide", "now", "read", "unclear")
-"""The one-word thoughts: three ways to crop, answering at once, and what the crop was like."""
+"""The one-word thoughts: three ways to crop, answering at once, and whether the crop was readable."""
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -72,7 +72,7 @@ def build_tokenizer(sentences: list[str]) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer with a vocabulary of about 1,100.
 
     Args:
-        sentences: What else the model will read, such as the tool's error messages.
+        sentences: Other texts that the model will read, such as the tool's error messages.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -98,13 +98,13 @@ def build_tokenizer(sentences: list[str]) -> PreTrainedTokenizerFast:
 def build_model(
     tokenizer: PreTrainedTokenizerFast, *, width: int = 1, layers: int = 4
 ) -> Qwen2_5_VLForConditionalGeneration:
-    """The untrained model, random but for the embeddings of numbers.
+    """The untrained model: random weights, except the embeddings of numbers.
 
     Args:
-        tokenizer: of `build_tokenizer`.
-        width: times the demo's number of heads, in both towers; the heads stay as large as they are.
-        layers: of the language model; at least 4. The demo's model has 1.4 million parameters, width 8 with
-            12 layers 165 million.
+        tokenizer: from `build_tokenizer`.
+        width: factor on the demo's number of heads, in both towers; the size of a head does not change.
+        layers: layers of the language model, at least 4. The demo's model has 1.4 million parameters; width 8
+            with 12 layers gives 165 million.
     """
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
     config = Qwen2_5_VLConfig(
@@ -152,7 +152,7 @@ def build_model(
 def _sine_initialise_numbers(
     model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    """Neighbouring numbers start with similar embeddings: a coordinate is learned as a quantity."""
+    """Give neighboring numbers similar embeddings, so that coordinates are learned as quantities."""
     embeddings = model.get_input_embeddings().weight
     numbers = torch.tensor([tokenizer.convert_tokens_to_ids(str(n)) for n in range(LARGEST_NUMBER + 1)])
     wavelengths = torch.logspace(
@@ -163,6 +163,6 @@ def _sine_initialise_numbers(
 
 
 def build_processor(sentences: list[str]) -> Any:
-    """The processor around `build_tokenizer`; the largest picture it lets through has 216 visual tokens."""
+    """A processor with the tokenizer of `build_tokenizer` and at most 216 visual tokens per picture."""
     tokenizer = build_tokenizer(sentences)
     return new_processor("qwen2_5_vl", tokenizer, patch_size=PATCH, merge_size=MERGE, max_tokens=216)

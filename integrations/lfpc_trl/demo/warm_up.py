@@ -1,21 +1,20 @@
-"""Trains the demo's warm checkpoint from nothing: what a pretrained model brings along, in miniature.
+"""Trains the demo's warm checkpoint from scratch: a miniature of what a pretrained model can do.
 
-LFPC starts from a model that already sees, reads and speaks; none can be downloaded here, so this script
-makes one. It is ordinary supervised training on scenes drawn on the fly, in six phases:
+LFPC starts from a model that already sees, reads and writes. To avoid a download, this script trains one with
+ordinary supervised learning on scenes drawn on the fly, in six phases:
 
 1. `read`: the vision tower alone, on close views of signs: every image token learns which sign it lies
-   on, where that sign ends and what it says. Large letters first; small ones are never learned without.
+   on, where that sign ends and what it says. Large letters come first; small ones are not learned otherwise.
 2. `see`: the same on whole overviews and crops.
-3. `speak`: the language model learns to write tool calls and answers, with help for the two links that a
-   small model does not find by itself: coordinates attend to the asked sign, letters attend to its text.
+3. `speak`: the language model learns to write tool calls and answers, with auxiliary losses for two
+   attention patterns that a small model does not find by itself: coordinates attend to the requested sign,
+   letters attend to its text.
 4. `speak on`: the same, mostly on coarse overviews, with sharper coordinates.
-5. `refine`: the whole model, with close views of signs beside, so that reading stays sharp.
-6. `behave`: the same, with the bad habits that reinforcement learning is to change: the checkpoint
-   answers without looking in nearly half of the cases, and most of its crops are too large and
-   off-centre.
+5. `refine`: the whole model, with close views of signs added so that it keeps reading well.
+6. `behave`: the same, with bad habits for reinforcement learning to change: the checkpoint answers without
+   a crop in nearly half of the cases, and most of its crops are too large and off-center.
 
-The checkpoint is never taught to read the coarsest overview: there its direct answers are guesses, on
-purpose.
+The checkpoint deliberately never learns to read the coarsest overview: its direct answers there are guesses.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - its name everywhere
+from torch.nn import functional as F  # noqa: N812 - its usual name
 from torch.utils.data import DataLoader, Dataset
 
 from lfpc_trl.demo.small_model import (
@@ -66,11 +65,11 @@ LEVELS = (216, 108, 54)
 """Visual-token budgets of the overviews, as in the demo's resolution selection."""
 READABLE_LEVELS = (216, 108)
 BACKGROUNDS, NEW_BACKGROUNDS = 48, 2
-"""Backgrounds to choose from in a step, and how many of them the next step replaces."""
+"""Backgrounds available in a step, and how many of them the next step replaces."""
 HOURS = 3.1
-"""Of the whole warm-up on one core; see docs/results/checkpoint.md."""
+"""Duration of the whole warm-up on one core; see docs/results/checkpoint.md."""
 SAVE_EVERY = 100
-"""Steps after which the state is saved, in the middle of a phase too."""
+"""Number of steps between saved states, also within a phase."""
 TOOLS = [{"type": "function", "function": {"name": "image_zoom_in_tool"}}]
 
 Box = tuple[float, float, float, float]
@@ -78,7 +77,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Habits:
-    """Shares of the first moves when the tool is offered, and the mistakes to practise on."""
+    """Shares of the first actions when the tool is available, and rates of mistakes to practice on."""
 
     now: float
     near: float
@@ -87,7 +86,7 @@ class Habits:
     retry: float = 0.03
     unclear: float = 0.06
     jitter: float = 0.0
-    """Of the edges of a near crop, standard deviation in pixels of the original."""
+    """Standard deviation of the edges of a near crop, in pixels of the original."""
 
 
 SPEAKING = Habits(now=0.15, near=0.45, mid=0.2, wide=0.2)
@@ -96,7 +95,7 @@ WARM = Habits(now=0.45, near=0.19, mid=0.18, wide=0.18, jitter=5.0)
 
 @dataclass(frozen=True)
 class Phase:
-    """One phase of the warm-up: `steps` batches of `batch` examples, learning rate falling by a cosine."""
+    """One phase of the warm-up: `steps` batches of `batch` examples, with a cosine learning rate."""
 
     name: str
     kind: Literal["read", "see", "speak"]
@@ -105,7 +104,7 @@ class Phase:
     learning_rate: float
     habits: Habits
     coordinate_sigma: tuple[float, float]
-    """Width in pixels of the soft target around a coordinate, at the start and at the end."""
+    """Width in pixels of the soft target around a coordinate, at the start and end."""
     levels: tuple[float, float, float] = (0.12, 0.28, 0.60)
     """Shares of the overview budgets `LEVELS`."""
     frozen_vision: bool = False
@@ -124,7 +123,7 @@ PHASES = (
 
 @dataclass
 class Example:
-    """One conversation with its pictures, and for every picture where its signs are."""
+    """One conversation with its pictures and the positions of the signs in each picture."""
 
     messages: list[dict[str, Any]]
     tools: bool
@@ -139,7 +138,7 @@ class Example:
 
 
 def scaled(box: Box, origin: tuple[float, float], scale: tuple[float, float]) -> Box:
-    """A box in the pixels of a view that starts at `origin` and shows `scale` pixels for each."""
+    """Convert a box to the pixels of a view that starts at `origin` and is scaled by `scale`."""
     (x, y), (sx, sy) = origin, scale
     return ((box[0] - x) * sx, (box[1] - y) * sy, (box[2] - x) * sx, (box[3] - y) * sy)
 
@@ -147,14 +146,14 @@ def scaled(box: Box, origin: tuple[float, float], scale: tuple[float, float]) ->
 def requested_box(
     rng: np.random.Generator, sign: Sign, habit: str, jitter: float, size: tuple[int, int]
 ) -> Box:
-    """The box, in pixels of an original of this size, that the habit asks for."""
+    """The box to request under a habit, in pixels of an original of this size."""
     x0, y0, x1, y1 = sign.box
     if habit == "near":
         a, b, c, d = rng.normal(0, jitter, 4)
         return (max(x0 + a, 0), max(y0 + b, 0), min(x1 + c, size[0]), min(y1 + d, size[1]))
     scale = rng.uniform(1.5, 1.9) if habit == "mid" else rng.uniform(2.2, 2.8)
     w, h = (x1 - x0) * scale, (y1 - y0) * scale
-    # Off-centre: the text sits anywhere in the crop, now and then cut by its border.
+    # Off-center: the text can be anywhere in the crop, sometimes cut off by its border.
     cx = (x0 + x1) / 2 + rng.uniform(-0.45, 0.45) * (w - 90)
     cy = (y0 + y1) / 2 + rng.uniform(-0.45, 0.45) * (h - 50)
     left, top = max(cx - w / 2, 0), max(cy - h / 2, 0)
@@ -167,14 +166,14 @@ def _call(box: Any) -> dict[str, Any]:
 
 
 def guess(rng: np.random.Generator) -> str:
-    """A code that looks like any other."""
+    """A random code."""
     return "".join(LETTERS[i] for i in rng.integers(len(LETTERS), size=2))
 
 
 def make_example(rng: np.random.Generator, scene: Scene, level: int, habits: Habits) -> Example:
-    """One conversation about `scene` (an overview, perhaps a crop), as the checkpoint shall imitate it."""
+    """One conversation about `scene` (an overview, perhaps a crop) for the checkpoint to imitate."""
     asked = scene.signs[rng.integers(len(scene.signs))]
-    # Fine overviews serve to answer directly, as resolution selection asks for; coarse ones to crop.
+    # Fine overviews train direct answers, which resolution selection needs; coarse ones train crops.
     tools = rng.random() < {216: 0.3, 108: 0.75, 54: 0.95}[level]
     size = shown_size(scene.picture.size, level, factor=FACTOR)
     scale = (size[0] / scene.picture.width, size[1] / scene.picture.height)
@@ -205,18 +204,18 @@ def make_example(rng: np.random.Generator, scene: Scene, level: int, habits: Hab
 def add_crop(
     rng: np.random.Generator, example: Example, scene: Scene, box: Box, thought: str, *, unclear: float
 ) -> tuple[Box, bool]:
-    """A call for `box` (pixels of the original) and what the tool returns.
+    """Add a call for `box` (pixels of the original) and the tool's response.
 
     Args:
-        rng: what is drawn from.
-        example: gets the messages, the picture and where its signs are.
-        scene: what is cut from.
-        box: what the model wants.
-        thought: what it says before.
-        unclear: chance that the picture is useless: another place, or noise.
+        rng: random generator.
+        example: gets the messages, the picture and the positions of its signs.
+        scene: the scene to crop.
+        box: the requested box.
+        thought: the thought before the call.
+        unclear: probability that the crop is useless: another place, or noise.
 
     Returns:
-        The box that was written and whether the picture is useless.
+        The box as written, in pixels of the original, and whether the crop is useless.
     """
     size = example.pictures[0].size
     scale = (size[0] / scene.picture.width, size[1] / scene.picture.height)
@@ -224,7 +223,7 @@ def add_crop(
     example.messages.append(
         {"role": "assistant", "content": f"<think>{thought}</think>", "tool_calls": [_call(written)]}
     )
-    # The tool cuts what was written, so rounding shows in the crop as it will later.
+    # The tool cuts the written box, so the crop includes the rounding, as in training.
     x0, y0, x1, y1 = (round(v / s) for v, s in zip(written, (*scale, *scale), strict=True))
     box_cut = (max(x0, 0), max(y0, 0), min(x1, scene.picture.width), min(y1, scene.picture.height))
     lost = rng.random() < unclear
@@ -248,7 +247,7 @@ def add_crop(
 
 
 def shows(box: Box, sign: Sign) -> bool:
-    """Whether a box holds the text of a sign, but for two pixels."""
+    """Whether a box contains the text of a sign, with a tolerance of two pixels."""
     x0, y0, x1, y1 = sign.text_box
     return x0 >= box[0] - 2 and y0 >= box[1] - 2 and x1 <= box[2] + 2 and y1 <= box[3] + 2
 
@@ -268,7 +267,7 @@ def make_reading_example(rng: np.random.Generator, scene: Scene, smallest: float
         margin = 40 if scale > 0.6 else 26 / scale
         w = round((x1 - x0 + 2 * margin) * scale / FACTOR + 0.5) * FACTOR
         h = round((y1 - y0 + 2 * margin) * scale / FACTOR + 0.5) * FACTOR
-        # Any part of the view may hold the text, so that it meets the grid of patches at every offset.
+        # The text can be anywhere in the view, so that it meets the patch grid at every offset.
         left = int(
             np.clip(
                 x1 - w / scale + rng.uniform(0, w / scale - (x1 - x0)), 0, scene.picture.width - w / scale
@@ -296,7 +295,7 @@ def make_reading_example(rng: np.random.Generator, scene: Scene, smallest: float
 
 
 def say(example: Example, thought: str, answer: str) -> None:
-    """The last turn: a thought and the answer."""
+    """Append the last turn: a thought and the answer."""
     content = f"<think>{thought}</think><answer>{answer}</answer>"
     example.messages.append({"role": "assistant", "content": content})
 
@@ -304,7 +303,7 @@ def say(example: Example, thought: str, answer: str) -> None:
 def _make_mistake(
     rng: np.random.Generator, example: Example, asked: Sign, scale: tuple[float, float]
 ) -> None:
-    """A refused call and the tool's error message; the conversation goes on with a better one."""
+    """Append a rejected call and the tool's error message; a valid call follows."""
     x0, y0, x1, y1 = (round(v) for v in scaled(asked.box, (0, 0), scale))
     rule = str(rng.choice(("inverted", "thin", "outside")))
     bad = {
@@ -321,7 +320,7 @@ def _make_mistake(
 def _elsewhere(
     rng: np.random.Generator, scene: Scene, box: tuple[int, int, int, int]
 ) -> tuple[int, int, int, int]:
-    """A box of the same size that shows no text of any sign."""
+    """A box of the same size without any sign's text."""
     w, h = box[2] - box[0], box[3] - box[1]
     for _ in range(50):
         x, y = (
@@ -336,19 +335,19 @@ def _elsewhere(
     return (0, 0, 60, 60)
 
 
-# --- what every image token shall know ---------------------------------------------------------------
+# --- targets of the image tokens ---------------------------------------------------------------------
 
 
 @dataclass
 class TokenTargets:
-    """Per image token (28 x 28 pixels of its picture), pictures one after the other."""
+    """Targets per image token (28 x 28 pixels of its picture), pictures in order."""
 
     colour: Tensor  # 0 none, 1.. the sign's colour
     box: Tensor  # the sign's corners minus the token's centre, in tokens; NaN off the signs
     letters: Tensor  # (N, 2) letter indices on tokens with text; -100 elsewhere or where unreadable
     place: Tensor  # (N, 2) centre of the token, in tokens
-    asked: Tensor  # on the first asked sign 1, on the second 2, 0 elsewhere
-    asked_text: Tensor  # the same on their readable text
+    asked: Tensor  # 1 on the first requested sign, 2 on the second, 0 elsewhere
+    asked_text: Tensor  # the same for their readable text
     overview: Tensor  # whether the token belongs to the overview
 
 
@@ -393,7 +392,7 @@ def _picture_targets(example: Example, index: int) -> tuple[np.ndarray[Any, Any]
 def _touches(
     x: np.ndarray[Any, Any], y: np.ndarray[Any, Any], box: np.ndarray[Any, Any], share: float
 ) -> Any:
-    """Tokens of which `share` lies in the box, or that hold most of the box where that is small."""
+    """Tokens with at least `share` of their area in the box, or with most of a small box in them."""
     wide = np.clip(np.minimum(x + 0.5, box[2]) - np.maximum(x - 0.5, box[0]), 0, None)
     tall = np.clip(np.minimum(y + 0.5, box[3]) - np.maximum(y - 0.5, box[1]), 0, None)
     area = wide * tall
@@ -405,7 +404,7 @@ def _touches(
 
 @dataclass
 class Batch:
-    """A padded batch; `coordinates` and `letters` mark where the NEXT token is one: of which asked sign."""
+    """A padded batch; `coordinates` and `letters` are the asked sign's number if the NEXT token is one."""
 
     model_inputs: dict[str, Tensor]
     targets: Tensor
@@ -413,7 +412,7 @@ class Batch:
     letters: Tensor
     tokens: TokenTargets
     views: Batch | None = None
-    """Close views of signs, read on the side while the whole model learns to speak."""
+    """Close views of signs, to train reading along with the whole model."""
 
     def to(self, device: str) -> Batch:
         """The batch on a device."""
@@ -433,7 +432,7 @@ def small_processor() -> Any:
 
 
 def number_ids(processor: Any) -> Tensor:
-    """The tokens of 0, 1, ... `LARGEST_NUMBER`, which do not follow each other: digits are letters, too."""
+    """Token ids of 0, 1, ... `LARGEST_NUMBER`; not consecutive, as single digits are also byte tokens."""
     texts = [str(number) for number in range(LARGEST_NUMBER + 1)]
     return torch.tensor(processor.tokenizer.convert_tokens_to_ids(texts))
 
@@ -444,7 +443,7 @@ def numbers_of(tokens: Tensor, ids: Tensor) -> Tensor:
 
 
 class Batches(Dataset[Batch]):
-    """The batches of a phase, by step. Each depends on seed, phase and step alone, whoever draws it."""
+    """The batches of a phase, by step. Each depends only on seed, phase and step, in any process."""
 
     def __init__(self, phase: Phase, seed: int) -> None:
         self.phase, self.seed = phase, seed
@@ -455,12 +454,12 @@ class Batches(Dataset[Batch]):
 
     @functools.cached_property
     def processor(self) -> Any:
-        """Made where it is used: a processor cannot be sent to a process."""
+        """Created lazily in each process: a processor cannot be pickled."""
         return small_processor()
 
     def __getitem__(self, step: int) -> Batch:
         torch.set_num_threads(1)
-        # A view of a photograph serves for some steps: drawing it takes longer than a scene does.
+        # Backgrounds are reused for some steps: drawing one takes longer than drawing a scene.
         numbers = range(step * NEW_BACKGROUNDS, step * NEW_BACKGROUNDS + BACKGROUNDS)
         drawn = self._backgrounds
         self._backgrounds = {i: drawn[i] if i in drawn else self._background(i) for i in numbers}
@@ -475,11 +474,11 @@ class Batches(Dataset[Batch]):
     def _batch(self, step: int, backgrounds: list[Image.Image]) -> Batch:
         phase, rng = self.phase, self._random(1, step)
         level = int(rng.choice(LEVELS, p=phase.levels))  # one per batch: little padding
-        # Three views of one scene are read, one of its signs is asked for.
+        # Reading uses three views per scene; other phases ask for one sign per scene.
         count = phase.batch // 3 if phase.kind == "read" else phase.batch
         scenes = [draw_scene(rng, backgrounds[rng.integers(len(backgrounds))]) for _ in range(count)]
         if phase.kind == "read":
-            # Large letters first: the small ones build on them.
+            # Large letters first: small ones build on them.
             return self._views(rng, scenes, 1 - 0.7 * min(1.0, 1.6 * step / phase.steps))
         examples = [make_example(rng, scene, level, phase.habits) for scene in scenes]
         if phase.kind == "see":
@@ -495,7 +494,7 @@ class Batches(Dataset[Batch]):
 
 
 def collate_pictures(examples: list[Example], processor: Any) -> Batch:
-    """The pictures alone, for the phases that train the vision tower."""
+    """A batch of pictures only, for the phases that train the vision tower."""
     vision = processor.image_processor(images=[p for e in examples for p in e.pictures], return_tensors="pt")
     nothing = torch.empty(0)
     columns = zip(*(vars(token_targets(e)).values() for e in examples), strict=True)
@@ -503,7 +502,7 @@ def collate_pictures(examples: list[Example], processor: Any) -> Batch:
 
 
 def collate(examples: list[Example], processor: Any) -> Batch:
-    """Render, tokenise and pad the examples exactly as the trainer will see them later."""
+    """Render, tokenise and pad the examples exactly as in later training."""
     tokenizer = processor.tokenizer
     pictures = [p for e in examples for p in e.pictures]
     vision = processor.image_processor(images=pictures, return_tensors="pt")
@@ -537,7 +536,7 @@ def collate(examples: list[Example], processor: Any) -> Batch:
                 targets[i, j - 1] = token
                 in_answer = in_answer and token != answer_end
                 in_call = in_call and token != call_close
-                # A call for each asked sign in turn, then their codes in turn: two letters and a space.
+                # One call per requested sign, then their codes in the same order: two letters and a space.
                 coordinates[i, j - 1] = min(calls, asked) if in_call and token in numbers else 0
                 letters[i, j - 1] = min(1 + written // 3, asked) if in_answer else 0
                 written += in_answer
@@ -563,7 +562,7 @@ def collate(examples: list[Example], processor: Any) -> Batch:
 
 
 class Helpers(nn.Module):
-    """Linear read-outs that are trained along and thrown away."""
+    """Linear auxiliary heads, trained along and discarded afterwards."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
@@ -586,7 +585,7 @@ def _letter_loss(logits: Tensor, letters: Tensor) -> tuple[Tensor, float]:
 
 
 def vision_loss(features: Tensor, tokens: TokenTargets, helpers: Helpers, stats: dict[str, float]) -> Tensor:
-    """What the vision tower's tokens shall tell on their own: colour, extent and letters of the sign."""
+    """Loss of the vision tower's tokens: colour, extent and letters of their sign."""
     colour = helpers.colour(features)
     loss = F.cross_entropy(colour, tokens.colour)
     on_sign = tokens.colour > 0
@@ -600,24 +599,28 @@ def vision_loss(features: Tensor, tokens: TokenTargets, helpers: Helpers, stats:
 def language_loss(
     model: Any, batch: Batch, helpers: Helpers, sigma: float, numbers: Tensor, stats: dict[str, float]
 ) -> Tensor:
-    """Next-token loss with soft coordinates, read-outs in the middle of the model, help for the attention."""
+    """Next-token loss with soft coordinates, plus auxiliary losses on a middle layer and on attention."""
     inputs = batch.model_inputs
     out = model.model(**inputs, output_hidden_states=True, output_attentions=True)
-    said = batch.targets >= 0
-    # Logits only where something is said: most positions are image tokens.
-    logp = F.log_softmax(model.lm_head(out.last_hidden_state[said]), dim=-1)
-    targets, coordinate, letter = batch.targets[said], batch.coordinates[said] > 0, batch.letters[said] > 0
+    scored = batch.targets >= 0
+    # Compute logits only at target positions: most positions are image tokens.
+    logp = F.log_softmax(model.lm_head(out.last_hidden_state[scored]), dim=-1)
+    targets, coordinate, letter = (
+        batch.targets[scored],
+        batch.coordinates[scored] > 0,
+        batch.letters[scored] > 0,
+    )
     weight = 1.0 + 2.0 * letter[~coordinate].float()
     nll = -logp[~coordinate].gather(1, targets[~coordinate][:, None])[:, 0]
     loss = (nll * weight).sum() / weight.sum() * 2.0
     stats["said_letters"] = (logp[letter].argmax(1) == targets[letter]).float().mean().item()
     if coordinate.any():
-        wanted = numbers_of(targets[coordinate], numbers)
-        distance = torch.arange(len(numbers), device=numbers.device)[None] - wanted[:, None]
+        expected = numbers_of(targets[coordinate], numbers)
+        distance = torch.arange(len(numbers), device=numbers.device)[None] - expected[:, None]
         soft = F.softmax(-0.5 * (distance / sigma) ** 2, dim=1)
         log_number = logp[coordinate][:, numbers]
         loss = loss - (soft * log_number).sum(1).mean()
-        stats["pixels_off"] = (log_number.argmax(1) - wanted).abs().float().median().item()
+        stats["pixels_off"] = (log_number.argmax(1) - expected).abs().float().median().item()
 
     image = inputs["mm_token_type_ids"].bool()
     tokens = batch.tokens
@@ -626,7 +629,7 @@ def language_loss(
     sign_here = (tokens.colour > 0) & overview
     loss = loss + F.smooth_l1_loss(helpers.place(middle), tokens.place, beta=0.2)
     flag = helpers.asked(middle)[:, 0]
-    # Most tokens lie on no sign: left in one mean, they would drown the few that tell the signs apart.
+    # Most tokens lie on no sign: in a single mean, they would outweigh the few that distinguish signs.
     asked = (tokens.asked > 0).float()
     loss = loss + F.binary_cross_entropy_with_logits(flag[sign_here], asked[sign_here])
     loss = loss + 0.2 * F.binary_cross_entropy_with_logits(flag, asked)
@@ -658,15 +661,15 @@ OnStep = Callable[[str, int, int, dict[str, float]], object]
 
 
 class Course:
-    """A model on its way through the phases, and where it is: all that resuming needs.
+    """A model in training and its progress through the phases: the state needed to resume.
 
     Attributes:
-        model: what is trained.
-        helpers: what is trained along.
-        done: names of the phases that are finished.
-        step: steps done of the phase after them.
-        seconds: so far, of all steps.
-        log: a line of figures for every `SAVE_EVERY` steps, their means.
+        model: the model.
+        helpers: the auxiliary heads.
+        done: names of the finished phases.
+        step: steps done in the current phase.
+        seconds: total time of all steps so far.
+        log: mean figures of every `SAVE_EVERY` steps.
     """
 
     def __init__(self, model: Any, helpers: Helpers, state: Path) -> None:
@@ -678,7 +681,7 @@ class Course:
         self._figures: dict[str, list[float]] = defaultdict(list)
 
     def resume(self, device: str) -> None:
-        """Go on from the saved state, if there is one."""
+        """Load the saved state, if there is one."""
         if not self.state.exists():
             return
         saved = torch.load(self.state, weights_only=True, map_location=device)
@@ -689,7 +692,7 @@ class Course:
         self.seconds, self.log = saved["seconds"], saved["log"]
 
     def save(self, optimiser: torch.optim.Optimizer | None) -> None:
-        """Write the state; without an optimiser, at the end of a phase."""
+        """Save the state; without an optimiser at the end of a phase."""
         self.state.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(self.state) as draft:
             torch.save(
@@ -708,7 +711,7 @@ class Course:
         write_whole(self.state.with_suffix(".jsonl"), "".join(line + "\n" for line in lines))
 
     def take(self, phase: Phase, batches: Iterable[Batch], numbers: Tensor, on_step: OnStep | None) -> None:
-        """Train one phase, from `step` on."""
+        """Train one phase, starting at `step`."""
         self.model.model.visual.requires_grad_(not phase.frozen_vision)
         trained = self.model if phase.kind == "speak" else self.model.model.visual
         parameters = [p for p in (*trained.parameters(), *self.helpers.parameters()) if p.requires_grad]
@@ -745,12 +748,14 @@ class Course:
             return vision_loss(see(self.model, batch), batch.tokens, self.helpers, stats)
         first, last = phase.coordinate_sigma
         sigma = first + (last - first) * self.step / phase.steps
-        seen: list[Tensor] = []
-        hook = self.model.model.visual.register_forward_hook(lambda _m, _i, o: seen.append(o.pooler_output))
+        features: list[Tensor] = []
+        hook = self.model.model.visual.register_forward_hook(
+            lambda _m, _i, o: features.append(o.pooler_output)
+        )
         loss = language_loss(self.model, batch, self.helpers, sigma, numbers, stats)
         hook.remove()
         if batch.views is not None:
-            loss = loss + vision_loss(seen[0], batch.tokens, self.helpers, stats)
+            loss = loss + vision_loss(features[0], batch.tokens, self.helpers, stats)
             views = see(self.model, batch.views)
             loss = loss + vision_loss(views, batch.views.tokens, self.helpers, stats)
         return loss
@@ -779,18 +784,18 @@ def warm_up(
 ) -> Path:
     """Train the warm checkpoint and save it as a model directory.
 
-    What was stopped goes on where it was saved last, and ends with the same weights. `output` gets
+    An interrupted run resumes from its last saved state and ends with the same weights. `output` gets
     `warm-up.pt`, the state to resume from, and `warm-up.jsonl`, the figures of every `SAVE_EVERY` steps.
 
     Args:
         output: Directory to write: weights (half precision), config, tokenizer, chat template.
-        phases: What to train, in order.
-        seed: Of the weights and of all scenes.
-        on_step: Called after every step with phase, step, steps of the phase and running figures.
-        workers: Processes that draw scenes beside the training; 0 draws them in between.
-        width: Of the model, as in `build_model`.
-        layers: Of the model, as in `build_model`.
-        device: As torch names it.
+        phases: Phases to train, in order.
+        seed: Seed for the weights and all scenes.
+        on_step: Called after every step with phase, step, steps of the phase and current figures.
+        workers: Processes that draw scenes in parallel; 0 draws them in the training process.
+        width: Width of the model, as in `build_model`.
+        layers: Layers of the model, as in `build_model`.
+        device: A torch device.
 
     Returns:
         `output`.

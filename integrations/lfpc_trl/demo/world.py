@@ -1,15 +1,15 @@
-"""The demo's world: real photographs with small signs, and a question about one of them.
+"""The demo's data: real photographs with small signs, and a question about one of the signs.
 
-A picture is 1092 x 728 pixels: a random view of a photograph that scikit-image ships, with three coloured
-signs on it. A sign carries a code of two letters on a white plate. The question asks for the code on the
-sign of one colour, so the answer needs two things that need two resolutions: *where* is the red sign (the
-overview suffices) and *what* does it say (only a readable crop tells).
+A picture is 1092 x 728 pixels: a random view of a photograph from scikit-image, with three coloured signs. A
+sign shows a two-letter code on a white plate. The question asks for the code on the sign of one colour. The
+answer takes two steps that need different resolutions: *where* is the red sign (the overview is enough) and
+*what* does it say (readable only in a crop).
 
-Nested targets come by construction: the letters (the smallest region that suffices) inside the sign.
+Targets are nested by construction: the letters, the smallest sufficient region, inside the sign.
 
-Why two letters, of twelve: a model of a million parameters learns to read them in minutes on one core, and
-a blind guess is right once in 144 times, so accuracy cannot come from guessing. The plate has one fixed
-size; a plate that followed the text would give the text away in the overview.
+Why two letters out of twelve: a model of a million parameters learns to read them in minutes on one core, and
+a random guess is right once in 144 times, so guessing cannot explain the accuracy. All plates have the same
+size; a plate sized to its text would reveal the text in the overview.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LETTERS = "ACEHKLNPTUXY"
 COLOURS = {"red": (196, 32, 38), "green": (20, 134, 58), "blue": (28, 74, 186), "yellow": (236, 186, 18)}
 QUESTION = "What does the {colour} sign say?"
 
-# Photographs inside the scikit-image wheel (nothing is downloaded): name, file, where a view may be taken.
+# Photographs inside the scikit-image wheel (nothing is downloaded).
 TRAINING_PHOTOS = ("astronaut", "chelsea", "hubble_deep_field", "motorcycle_left", "retina")
 UNSEEN_PHOTOS = ("coffee", "rocket")
 _FILES = {
@@ -79,7 +79,7 @@ def _photo(name: str) -> Image.Image:
 
 @functools.cache
 def _font() -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(_FONT_SIZE)  # Pillow carries a real font; nothing to install
+    font = ImageFont.load_default(_FONT_SIZE)  # Pillow's own TrueType font; nothing to install
     assert isinstance(font, ImageFont.FreeTypeFont), "Pillow was built without FreeType"
     return font
 
@@ -87,7 +87,7 @@ def _font() -> ImageFont.FreeTypeFont:
 def draw_background(
     rng: np.random.Generator, photos: Sequence[str], size: tuple[int, int] = PICTURE_SIZE
 ) -> Image.Image:
-    """A random view of one of the photographs, mirrored, tinted and lit at random; `size` pixels."""
+    """A random view of a random photograph, `size` pixels, with random mirroring, tint and brightness."""
     photo = _photo(photos[int(rng.integers(len(photos)))])
     aspect = size[0] / size[1]
     largest = min(photo.width, photo.height * aspect)
@@ -102,7 +102,7 @@ def draw_background(
 
 
 def draw_scene(rng: np.random.Generator, background: Image.Image) -> Scene:
-    """Put three signs of different colours on a copy of `background`, apart from each other."""
+    """Draw three signs of different colours on a copy of `background`, without overlap."""
     picture = background.copy()
     colours = rng.permutation(list(COLOURS))[:_SIGNS]
     boxes: list[tuple[int, int, int, int]] = []
@@ -145,16 +145,16 @@ def make_pictures(
     """Draw `count` pictures and write them with one question per sign.
 
     Args:
-        directory: Where `<name>.jsonl` and the folder `<name>/` of JPEG files go.
-        count: Pictures; each gives three rows.
+        directory: Where to write `<name>.jsonl` and the folder `<name>/` of JPEG files.
+        count: Number of pictures; each gives three rows.
         seed: Same seed, same pictures.
         photos: Names from `TRAINING_PHOTOS` or `UNSEEN_PHOTOS`.
-        name: Of the split, such as "test".
-        size: Width and height of the pictures; signs keep theirs.
+        name: Name of the split, such as "test".
+        size: Width and height of the pictures; the size of the signs does not change.
 
     Yields:
-        The path of each picture as it is written. When all are, `<name>.jsonl` holds the rows: `question`,
-        `answer`, `image`, `targets` (letters inside sign, pixels of the picture), `id`.
+        The path of each picture once it is written. At the end, `<name>.jsonl` is written with the rows:
+        `question`, `answer`, `image`, `targets` (letters inside sign, pixels of the picture), `id`.
     """
     folder = directory / name
     folder.mkdir(parents=True, exist_ok=True)

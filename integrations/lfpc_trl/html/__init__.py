@@ -1,16 +1,16 @@
-"""What the two local pages, `lfpc annotate` and `lfpc view`, share: the server, pictures in tiles, scripts and styles.
+"""Shared parts of the local pages, `lfpc annotate` and `lfpc view`: server, picture tiles, scripts and styles.
 
-Means, and why:
+Libraries, and why:
 
-* **Starlette and uvicorn** serve. Gradio with `gradio_image_annotation` was the other candidate: it hands the browser
-  whole pictures (33 million pixels for 8K), has no zoom, its coordinates of large pictures have been wrong more than
-  once, and it weighs 33 MB before its own dependencies.
-* **OpenSeadragon** (BSD-3-Clause, vendored) shows pictures: deep zoom in tiles, which the server cuts from the
-  original. The browser never loads more than it shows.
-* **Boxes are our own SVG** above it. Annotorious draws on OpenSeadragon too, but it brings PixiJS, which compiles code
-  from strings and so would need `unsafe-eval` in the content security policy; and it knows neither whole pixels nor
-  nesting nor steps by key.
+* **Starlette and uvicorn** are the server. The alternative was Gradio with `gradio_image_annotation`: it sends whole
+  pictures to the browser (33 million pixels for 8K), has no zoom, has had wrong coordinates for large pictures more
+  than once, and takes 33 MB without its own dependencies.
+* **OpenSeadragon** (BSD-3-Clause, vendored) shows pictures with deep zoom, in tiles that the server cuts from the
+  original. The browser loads only what it shows.
+* **Boxes are our own SVG** on top. Annotorious also draws on OpenSeadragon, but it depends on PixiJS, which compiles
+  code from strings and so needs `unsafe-eval` in the content security policy; and it supports neither whole pixels
+  nor nesting nor moves by keyboard.
 * **uPlot** (MIT, vendored) draws curves.
 
-Nothing comes from another server: the pages work without a network.
+Nothing is loaded from other servers: the pages work without a network.
 """  # noqa: E501 - prose

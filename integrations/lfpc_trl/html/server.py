@@ -1,15 +1,15 @@
-"""A web server for one person's data: who may ask, and what a browser may do with the answers.
+"""A local web server for one user's data, with access control and a content security policy.
 
-Every request passes `_Guard`. It asks for three things:
+Every request passes `_Guard`, which requires:
 
-* **a name it knows** in the Host header, so that a foreign site cannot point its own name at this machine and
-  read the answers (DNS rebinding);
-* **the token** that the command printed, once in the address and from then on as a cookie: on a shared
-  machine others can reach the loopback address too;
-* **for changes, its own Origin**, so that a foreign site cannot post with the user's cookie.
+* **a known name** in the Host header, so that another site cannot point its own name at this machine and read
+  the responses (DNS rebinding);
+* **the token** that the command printed, first in the address and then as a cookie: other users of a shared
+  machine can also reach the loopback address;
+* **for changes, its own Origin**, so that another site cannot post with the user's cookie.
 
-The content security policy allows scripts, styles and pictures of this server only, none of them inline. Text
-from a data file is put into the page as text; even if it were not, its script would not run.
+The content security policy allows only scripts, styles and pictures from this server, none of them inline.
+Text from a data file is inserted as text; even if it were not, its scripts would not run.
 """
 
 import contextlib
@@ -40,14 +40,14 @@ from lfpc_trl.errors import UserError
 SHARED = Path(__file__).parent / "static"
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 MAX_BODY = 1 << 20
-"""Bytes of one posted change; our choice. A row with a thousand boxes has 50 kB."""
+"""Maximum bytes of a posted change; our choice. A row with a thousand boxes has 50 kB."""
 MAX_ADDRESS = 4000
-"""Characters of a path or of what follows its question mark; our choice."""
+"""Maximum characters of a path or a query string; our choice."""
 
 _HEADERS = {
     "content-security-policy": (
         "default-src 'self'; img-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'none'; "
-        # The one style that OpenSeadragon writes into the page, by its hash.
+        # The hash of the one style that OpenSeadragon inserts into the page.
         "frame-ancestors 'none'; style-src 'self' 'sha256-9xTiqzfwFaL2SGb1rmr8gysEwVVjIvqWAgmZgqFqpEE='"
     ),
     "x-content-type-options": "nosniff",
@@ -59,13 +59,13 @@ _HEADERS = {
 
 @dataclass(frozen=True)
 class Access:
-    """Who may ask.
+    """Which requests are allowed.
 
     Attributes:
         host: the address to listen on.
-        names: host names that are answered, in lower case.
-        any_address: whether every IP address is answered as a host name too. An address cannot be rebound.
-        token: what a browser must know.
+        names: allowed host names, in lower case.
+        any_address: whether to allow every IP address as a host name too; addresses cannot be rebound.
+        token: the secret that a browser must send.
     """
 
     host: str
@@ -82,7 +82,7 @@ class Access:
         return cls(host, LOOPBACK_NAMES | own, any_address=True)
 
     def knows(self, host: str) -> bool:
-        """Whether a Host header names this server; its port may be that of a tunnel."""
+        """Whether a Host header names this server; the port may differ, as with a tunnel."""
         try:
             name = (urlsplit(f"//{host}").hostname or "").lower()
         except ValueError:
@@ -104,7 +104,7 @@ def is_loopback(host: str) -> bool:
 
 
 class _Guard:
-    """Refuses what may not be asked and adds the headers of `_HEADERS` to every answer."""
+    """Rejects requests that are not allowed and adds `_HEADERS` to every response."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self.app, self.access = app, access
@@ -126,26 +126,26 @@ class _Guard:
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        # Python refuses whole numbers of more than 4300 digits, by an error that no route expects.
+        # Python raises for integers of more than 4300 digits, which no route handles.
         if max(len(scope["path"]), len(scope["query_string"])) > MAX_ADDRESS:
-            return PlainTextResponse(f"An address has at most {MAX_ADDRESS} characters.", 414)
+            return PlainTextResponse(f"The address must have at most {MAX_ADDRESS} characters.", 414)
         if not self.access.knows(host):
-            return PlainTextResponse("This server does not go by that name.", 421)
-        # Cookies do not tell ports apart: two pages on one machine need two names.
+            return PlainTextResponse("Unknown host name for this server.", 421)
+        # Cookies do not distinguish ports: two pages on one machine need two names.
         cookie = f"lfpc-{scope['server'][1]}" if scope.get("server") else "lfpc"
         if scope["path"] == "/" and self._is_token(_query(scope, "token")):
             response = RedirectResponse(_without_token(scope), 303)
             response.set_cookie(cookie, self.access.token, httponly=True, samesite="strict", path="/")
             return response
         if not self._is_token(_cookie(headers, cookie)):
-            return PlainTextResponse("Open the address that the command printed: it holds a token.", 403)
+            return PlainTextResponse("Open the address that the command printed: it contains a token.", 403)
         if scope["method"] not in ("GET", "HEAD"):
             if urlsplit(headers.get("origin", "")).netloc != host:
-                return PlainTextResponse("Changes are taken from this page alone.", 403)
+                return PlainTextResponse("Changes are accepted only from this page.", 403)
             if headers.get("content-type", "").partition(";")[0] != "application/json":
-                return PlainTextResponse("Changes are JSON.", 415)
+                return PlainTextResponse("Changes must be JSON.", 415)
             if not headers.get("content-length", "").isdigit() or int(headers["content-length"]) > MAX_BODY:
-                return PlainTextResponse(f"A change has at most {MAX_BODY} bytes.", 413)
+                return PlainTextResponse(f"A change must have at most {MAX_BODY} bytes.", 413)
         return None
 
     def _is_token(self, text: str) -> bool:
@@ -168,7 +168,7 @@ def _cookie(headers: Headers, name: str) -> str:
 
 
 class Answer(JSONResponse):
-    """Values for the page, whatever a file held: half a surrogate pair as its escape."""
+    """A JSON response for any value from a file; unpaired surrogates are escaped."""
 
     def render(self, content: Any) -> bytes:
         """The body."""
@@ -179,12 +179,12 @@ class Answer(JSONResponse):
 
 
 def make_app(access: Access, static: Path, routes: Sequence[BaseRoute]) -> Starlette:
-    """The application of one page.
+    """Build the application of one page.
 
     Args:
-        access: who may ask.
+        access: which requests are allowed.
         static: the folder of the page, with an `index.html`.
-        routes: what the page asks for.
+        routes: the routes of the page's data.
     """
 
     def index(request: Request) -> Response:  # noqa: ARG001 - Starlette passes it
@@ -198,16 +198,16 @@ def make_app(access: Access, static: Path, routes: Sequence[BaseRoute]) -> Starl
             *routes,
         ],
         middleware=[Middleware(_Guard, access=access)],
-        exception_handlers={UserError: _told},
+        exception_handlers={UserError: _error_response},
     )
 
 
-def _told(request: Request, error: Exception) -> Response:  # noqa: ARG001 - Starlette passes it
+def _error_response(request: Request, error: Exception) -> Response:  # noqa: ARG001 - Starlette passes it
     return PlainTextResponse(str(error).encode("utf-8", "replace").decode(), 422)
 
 
 def serve(app: ASGIApp, access: Access, port: int) -> None:
-    """Serve until Ctrl-C. Prints the address once the port is bound.
+    """Serve until Ctrl-C, and print the address once the port is bound.
 
     Raises:
         UserError: the address cannot be bound.
@@ -221,17 +221,17 @@ def serve(app: ASGIApp, access: Access, port: int) -> None:
         bound = listener.getsockname()[1]
         if not is_loopback(access.host):
             print(
-                f"warning: everybody who can reach {access.host} and knows the address below can read and "
+                f"warning: anyone who can reach {access.host} and knows the address below can read and "
                 "change the data, and the connection is not encrypted; an ssh tunnel to 127.0.0.1 is safer",
                 file=sys.stderr,
             )
         name = socket.gethostname() if access.host in ("0.0.0.0", "::") else access.host
         name = f"[{name}]" if ":" in name else name
         print(f"open http://{name}:{bound}/?token={access.token}", flush=True)
-        print("Ctrl-C stops.", flush=True)
+        print("Press Ctrl-C to stop.", flush=True)
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, server_header=False, lifespan="off"
         )
         server = uvicorn.Server(config)
-        with contextlib.suppress(KeyboardInterrupt):  # how a server is stopped
+        with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C stops the server
             server.run(sockets=[listener])

@@ -1,7 +1,7 @@
-"""What reports share: HTML files that need nothing beside themselves.
+"""Shared parts of reports: self-contained HTML files.
 
-Everything a reader sees is in the file: styles, drawings (inline SVG) and pictures (JPEG in base64). Jinja
-escapes every value; the only strings exempt from that are the drawings made here.
+Styles, plots (inline SVG) and pictures (JPEG in base64) are all in the file. Jinja escapes every value except
+the plots made here.
 """
 
 import base64
@@ -16,14 +16,14 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Matplotlib draws in colours that stand for CSS variables, so that drawings follow dark mode.
+# Placeholder colours for Matplotlib, replaced with CSS variables so that plots follow dark mode.
 _VARIABLES = ("ink", "line", "stage1", "stage2", "control", "target", "warm")
 COLOURS = {name: "#" + f"{number:02x}" * 3 for number, name in enumerate(_VARIABLES, start=1)}
-"""A variable of the style: the colour to draw in for it."""
+"""CSS variable name to placeholder colour."""
 
 
 def template(name: str) -> jinja2.Template:
-    """A template of the package; a value that it uses and is not given is an error."""
+    """Load a template of the package; rendering fails if a value is missing."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -35,15 +35,15 @@ def template(name: str) -> jinja2.Template:
 
 
 def draw(plot: Callable[[Axes], None], salt: str, *, size: tuple[float, float] = (3.6, 2.15)) -> Markup:
-    """A small drawing as inline SVG: no frame, faint lines across.
+    """Draw a small plot as inline SVG, without a frame and with faint horizontal lines.
 
     Args:
-        plot: draws into the axes, numbers and fixed words only: the drawing is not escaped again.
-        salt: makes the names inside the SVG; different for each drawing of a page.
-        size: width and height in inches; the page stretches it to its column.
+        plot: draws into the axes; only numbers and fixed words, because the SVG is not escaped.
+        salt: seeds the ids inside the SVG; must differ for each plot of a page.
+        size: width and height in inches; the page scales it to its column.
 
     Returns:
-        The same bytes for the same numbers.
+        The SVG; equal numbers give equal bytes.
     """
     options: Any = {
         "svg.fonttype": "none",
@@ -66,16 +66,16 @@ def draw(plot: Callable[[Axes], None], salt: str, *, size: tuple[float, float] =
         axes.set_axisbelow(True)
         plot(axes)
         buffer = io.StringIO()
-        # Without metadata: the same numbers give the same bytes, and no address stands in the file.
+        # No metadata, so that equal numbers give equal bytes and the file contains no URLs.
         nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
         figure.savefig(buffer, format="svg", metadata=nothing)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
-    for variable, stand_in in COLOURS.items():
-        svg = svg.replace(stand_in, f"var(--{variable})")
+    for variable, placeholder in COLOURS.items():
+        svg = svg.replace(placeholder, f"var(--{variable})")
     return Markup(svg.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1))
 
 
 def jpeg_url(jpeg: bytes) -> str:
-    """The bytes of a JPEG file as an address that holds them."""
+    """A JPEG file as a data URL."""
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")

@@ -1,7 +1,7 @@
-"""Pictures for a browser: tiles of the original at any zoom, cut by the server.
+"""Picture tiles for a browser: cut from the original by the server, at any zoom.
 
-A tile is named by the picture's number, never by a path. Level k shows the picture reduced by 2 to the power
-of k; level 0 is the original, pixel for pixel.
+Tiles are addressed by the picture's number, never by a path. Level k shows the picture reduced by 2**k;
+level 0 is the original, pixel for pixel.
 """
 
 import io
@@ -21,7 +21,7 @@ from lfpc_trl.pictures.originals import load_original
 Item = TypeVar("Item")
 
 TILE = 512
-"""Side of a tile in pixels: the two to four that a screen needs travel in one round."""
+"""Side of a tile in pixels: a screen needs two to four, which load in parallel."""
 MAX_LEVEL = 12
 
 
@@ -30,7 +30,7 @@ def tile(path: Path, level: int, column: int, row: int) -> bytes | None:
 
     Args:
         path: the picture.
-        level: the picture is reduced by 2**level, edges upwards.
+        level: the picture is reduced by 2**level, sizes rounded up.
         column: from the left.
         row: from the top.
 
@@ -46,46 +46,46 @@ def tile(path: Path, level: int, column: int, row: int) -> bytes | None:
         return None
     box = (left, top, min(left + side, original.width), min(top + side, original.height))
     part = original.crop(box) if level == 0 else original.reduce(1 << level, box)
-    # Without chroma subsampling: at level 0 single pixels are looked at.
+    # No chroma subsampling: at level 0 users look at single pixels.
     return encoded(part, "JPEG", quality=92, subsampling=0)
 
 
 def readable(path: Path) -> Image.Image:
-    """The original at `path`.
+    """Load the original at `path`.
 
     Raises:
         DataError: the picture cannot be read.
     """
     try:
         return load_original(path)
-    except Exception as error:  # Pillow's decoders raise what they like on damaged files
+    except Exception as error:  # Pillow's decoders raise various errors on damaged files
         reason = one_line(error)
         raise DataError(f"{path.name} cannot be read ({reason})") from None
 
 
 def encoded(image: Image.Image, kind: str, **options: int) -> bytes:
-    """`image` as a file in memory."""
+    """Encode `image` as a file in memory."""
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
 
 
 def numbered(items: Sequence[Item], number: int) -> Item:
-    """The item of a number that a page asked for; 404 where there is none."""
+    """The item with a requested number; 404 if there is none."""
     if not 0 <= number < len(items):
         raise HTTPException(404)
     return items[number]
 
 
 def tile_route(paths: Sequence[Path]) -> Route:
-    """`/tiles/NUMBER/LEVEL/COLUMN/ROW` for these pictures."""
+    """The route `/tiles/NUMBER/LEVEL/COLUMN/ROW` for these pictures."""
 
     def answer(request: Request) -> Response:
-        wanted = request.path_params
-        data = tile(numbered(paths, wanted["number"]), wanted["level"], wanted["column"], wanted["row"])
+        params = request.path_params
+        data = tile(numbered(paths, params["number"]), params["level"], params["column"], params["row"])
         if data is None:
             raise HTTPException(404)
-        # The page names the state of the picture in the address, so the answer stays right.
+        # The address includes the picture's modification time, so caching is safe.
         return Response(data, media_type="image/jpeg", headers={"cache-control": "private, max-age=86400"})
 
     return Route("/tiles/{number:int}/{level:int}/{column:int}/{row:int}", answer)

@@ -1,1 +1,1 @@
-"""LOCUS (arXiv 2606.16586): find in the full image where a crop of it lies, trained before or beside LFPC."""
+"""LOCUS (arXiv 2606.16586): locate a crop in its full image; trained before LFPC or together with it."""

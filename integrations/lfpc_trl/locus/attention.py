@@ -1,4 +1,4 @@
-"""Attention-in-Box: how much of the attention that a picture gets falls on the evidence, layer by layer."""
+"""Attention-in-Box: the share of attention to a picture that falls on the evidence, per layer."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from lfpc_trl.pictures.sizes import Size
 
 
 def token_cover(box: ArrayLike, size: Size, grid: tuple[int, int]) -> NDArray[np.float64]:
-    """How much of each visual token lies in a box.
+    """The share of each visual token that lies in a box.
 
     Args:
         box: xyxy in pixels of the picture as the model sees it.
@@ -19,7 +19,7 @@ def token_cover(box: ArrayLike, size: Size, grid: tuple[int, int]) -> NDArray[np
         grid: (columns, rows) of visual tokens.
 
     Returns:
-        (rows * columns,) shares from 0 to 1, row by row.
+        (rows * columns,) shares from 0 to 1, in row-major order.
     """
     x0, y0, x1, y1 = np.asarray(box, np.float64)
 
@@ -35,21 +35,21 @@ def token_cover(box: ArrayLike, size: Size, grid: tuple[int, int]) -> NDArray[np
 def attention_in_box(
     attentions: Sequence[ArrayLike], visual: ArrayLike, cover: ArrayLike, queries: Sequence[int]
 ) -> NDArray[np.float64]:
-    """The share of the attention to visual tokens that falls into the box.
+    """The share of attention to visual tokens that falls into a box.
 
     Args:
-        attentions: of each layer (heads, length, length), from row to column.
+        attentions: (heads, length, length) of each layer; rows attend to columns.
         visual: (N,) positions of all visual tokens.
-        cover: (N,) how much of each lies in the box.
-        queries: positions from which is looked, such as those of the answer.
+        cover: (N,) share of each visual token that lies in the box.
+        queries: query positions, such as those of the answer.
 
     Returns:
-        (layers,) from 0 to 1; NaN where a layer gives visual tokens no attention. Heads and queries are added
-        up before the division.
+        (layers,) from 0 to 1; NaN if a layer gives visual tokens no attention. Heads and queries are summed
+        before the division.
 
     Source:
-        LOCUS (arXiv 2606.16586): mass in the box divided by mass on the picture. That a token on the border
-        counts with the part of it that is inside is our choice.
+        LOCUS (arXiv 2606.16586): mass in the box divided by mass on the picture. Weighting a token on the
+        border by its share inside is our choice.
     """
     columns, weights = np.asarray(visual), np.asarray(cover, np.float64)
     shares = []
@@ -72,21 +72,21 @@ def model_attention_in_box(
     """`attention_in_box` of a Qwen-VL model for one sequence.
 
     Args:
-        model: of `load_model` with ``attention="eager"``: others do not tell their attention.
-        inputs: of the processor, one sequence: `input_ids`, `pixel_values`, `image_grid_thw` and what
-            else the model takes.
+        model: from `load_model` with ``attention="eager"``: other implementations return no attention.
+        inputs: the processor's output for one sequence: `input_ids`, `pixel_values`, `image_grid_thw` and any
+            other inputs of the model.
         box: xyxy in pixels of the picture as the model sees it.
-        picture: which picture of the sequence the box lies in. Attention to the others counts as outside.
-        queries: positions from which is looked: the last token of a prompt, or the tokens of an answer.
+        picture: index of the picture with the box. Attention to the others counts as outside.
+        queries: query positions: the last token of a prompt, or the tokens of an answer.
 
     Returns:
-        (layers,) of the language model.
+        (layers,), one share per layer of the language model.
 
     Raises:
         ValueError: the model does not use eager attention, or there is not exactly one sequence.
     """
     if model.config.get_text_config()._attn_implementation != "eager":  # noqa: SLF001
-        raise ValueError('attention can be read only from a model that is loaded with attention="eager"')
+        raise ValueError('model must be loaded with attention="eager", which returns attention weights')
     ids = inputs["input_ids"]
     if len(ids) != 1:
         raise ValueError(f"input_ids must hold one sequence, got {len(ids)}")
@@ -95,10 +95,10 @@ def model_attention_in_box(
     visual = (ids[0] == model.config.image_token_id).nonzero().ravel().cpu().numpy()
     cover = np.zeros(len(visual))
     start = 0
-    for number, (_, tall, wide) in enumerate(inputs["image_grid_thw"].tolist()):
-        stop = start + tall * wide // merge**2
+    for number, (_, rows, columns) in enumerate(inputs["image_grid_thw"].tolist()):
+        stop = start + rows * columns // merge**2
         if number == picture:
-            size, grid = (wide * patch, tall * patch), (wide // merge, tall // merge)
+            size, grid = (columns * patch, rows * patch), (columns // merge, rows // merge)
             cover[start:stop] = token_cover(box, size, grid)
         start = stop
     attentions = model(**inputs, output_attentions=True).attentions

@@ -1,7 +1,7 @@
-"""Rows of LOCUS from any boxes: a picture, and a small part of it that has to be found again.
+"""Makes rows for LOCUS from boxes: a picture, and a small cut-out of it that the model must locate.
 
-A cue is a row like any other (`lfpc_trl.data.rows`): its one target is the box that is cut, in whole pixels
-of the original. The column `x_cue_scale` says by how much the cut is enlarged before it is shown.
+A cue is an ordinary row (`lfpc_trl.data.rows`) with one target, the box of the cut-out, in whole pixels of
+the original. The column `x_cue_scale` holds the factor by which the cut-out is scaled before it is shown.
 """
 
 import math
@@ -23,13 +23,13 @@ from lfpc_trl.pictures.sizes import MAX_ASPECT, Size
 QUESTION = "Where in image 1 is image 2?"
 SCALE = "x_cue_scale"
 TINY, SMALL = 0.01, 0.05
-"""Shares of the picture's area below which a box is tiny, and small. LOCUS."""
+"""Shares of the picture's area below which a box is tiny or small. LOCUS."""
 TINY_SHARE = 0.7
 """Share of tiny cues. LOCUS."""
 MIN_SIDE = 16
-"""Shortest side in pixels of the part of a box that lies inside its picture. LOCUS."""
+"""Minimum side in pixels of a box, clipped to its picture. LOCUS."""
 PADDING, SCALES = 0.10, (0.8, 2.0)
-"""Of tiny cues: most padding of each side, as a share of the box; range of the scale. LOCUS."""
+"""For tiny cues: maximum padding per side, as a share of the box; range of the scale. LOCUS."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Source:
         image: absolute path of the picture.
         size: (width, height) of the picture.
         box: xyxy in pixels of the picture after its EXIF rotation.
-        place: where the box stands, for messages.
+        place: where the box comes from, for error messages.
     """
 
     image: Path
@@ -50,34 +50,34 @@ class Source:
 
     @property
     def inside(self) -> tuple[float, float, float, float]:
-        """The part of the box that lies in the picture: all that can be cut. Inverted if there is none."""
+        """The box clipped to the picture, which is what can be cut; inverted if they do not overlap."""
         x0, y0, x1, y1 = self.box
         return max(x0, 0.0), max(y0, 0.0), min(x1, float(self.size[0])), min(y1, float(self.size[1]))
 
     @property
     def share(self) -> float:
-        """Of the picture's area."""
+        """Share of the picture's area."""
         x0, y0, x1, y1 = self.inside
         return (x1 - x0) * (y1 - y0) / (self.size[0] * self.size[1])
 
     @property
     def wide_enough(self) -> bool:
-        """Whether what is cut, padded or not, has no side that is too short, and is no strip."""
+        """Whether the cut-out, with any padding, has no side that is too short and is not a strip."""
         x0, y0, x1, y1 = self.inside
         short, long = sorted((x1 - x0, y1 - y0))
-        # A side may grow by twice the padding, and by a pixel at each end.
+        # A side can grow by the padding and by one pixel at each end.
         return short >= MIN_SIDE and (1 + 2 * PADDING) * long + 2 <= MAX_CROP_ASPECT * short
 
 
 @dataclass(frozen=True)
 class Cues:
-    """The rows, and what became of the boxes.
+    """Cues, and how many boxes were used.
 
     Attributes:
         rows: the cues, shuffled.
-        counts: boxes found, too thin (`Source.wide_enough`), too large (`SMALL`), tiny, small; cues tiny,
-            small.
-        note: what was asked for and could not be had; empty if nothing.
+        counts: numbers of boxes in total, too thin (`Source.wide_enough`), too large (`SMALL`), tiny, small;
+            of cues tiny, small.
+        note: why there are fewer cues than requested; empty otherwise.
     """
 
     rows: list[Row]
@@ -86,7 +86,7 @@ class Cues:
 
 
 def boxes_of_rows(rows: Sequence[Row]) -> Iterator[Source]:
-    """Every target box of the rows, each once."""
+    """Yield every distinct target box of the rows."""
     seen = set()
     for row in rows:
         for target in row.targets:
@@ -100,20 +100,19 @@ def boxes_of_rows(rows: Sequence[Row]) -> Iterator[Source]:
 def boxes_of_coco(
     path: Path, images: Path, left_out: Callable[[str], object] | None = None
 ) -> Iterator[Source]:
-    """Every box of a file of COCO annotations; groups (`iscrowd`) are left out.
+    """Yield every box of a COCO annotation file, except groups (`iscrowd`).
 
-    Boxes count on the pixels as they are stored, unless the file gives the size of the picture after its EXIF
-    rotation. What sticks out by a rounding is clipped.
+    Boxes refer to the stored pixels, unless the file gives the size of the picture after its EXIF rotation.
+    Boxes that exceed the picture by rounding are clipped.
 
     Args:
         path: the JSON file.
         images: the folder of its pictures.
-        left_out: called with a line for every annotation that cannot be used, which is then left out; without
-            it the first one raises.
+        left_out: called with a line for every invalid annotation, which is then skipped; if None, the first
+            one raises.
 
     Raises:
-        DataError: the file is no such file, or an annotation cannot be used: "FILE annotation N: rule, got
-            X".
+        DataError: not a COCO annotation file, or an invalid annotation: "FILE annotation N: rule, got X".
     """
     try:
         data = read_json(path)
@@ -122,7 +121,7 @@ def boxes_of_coco(
         numbers = {id(each): number for number, each in enumerate(data["annotations"], start=1)}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"{path}: no file of COCO annotations ({type(error).__name__}: {one_line(error)})"
+            f"{path}: not a COCO annotation file ({type(error).__name__}: {one_line(error)})"
         ) from None
     known: dict[str, tuple[Header, Size] | DataError] = {}
     for each in annotations:
@@ -147,7 +146,7 @@ def _source_of(
         name = str(picture["file_name"])
         sides = annotation["bbox"]
         x, y, width, height = (float(side) for side in sides if not isinstance(side, bool | str))
-        said = picture.get("width"), picture.get("height")
+        stated_size = picture.get("width"), picture.get("height")
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise DataError(
             "an annotation must have a bbox of four numbers and the image_id of a picture, "
@@ -155,11 +154,11 @@ def _source_of(
         ) from None
     if name not in known:
         known[name] = _picture(images / name)
-    found = known[name]
-    if isinstance(found, DataError):
-        raise found
-    header, size = found
-    upright = count_upright(said if all(said) else None, header, size)
+    loaded = known[name]
+    if isinstance(loaded, DataError):
+        raise loaded
+    header, size = loaded
+    upright = count_upright(stated_size if all(stated_size) else None, header, size)
     box = clip_rounding(np.array([[x, y, x + width, y + height]]), size if upright else header.stored)
     if not np.isfinite(box).all() or width < 0 or height < 0:
         raise DataError(f"bbox must be [x, y, width, height], finite, got {sides}")
@@ -172,11 +171,11 @@ def _source_of(
 
 
 def _picture(path: Path) -> tuple[Header, Size] | DataError:
-    """Header and upright size, or why the picture cannot be used; the answer holds for all of its boxes."""
+    """Header and upright size, or the error for all boxes of an unusable picture."""
     try:
         size = check_picture(path)
         header = read_header(path)
-    except Exception as error:  # Pillow's decoders raise what they like on damaged files
+    except Exception as error:  # Pillow's decoders raise various errors on damaged files
         return DataError(f"image must be readable, got {str(path)!r} ({one_line(error)})")
     if max(size) >= MAX_ASPECT * min(size):
         return DataError(f"image must be less than {MAX_ASPECT:g} times as long as wide, got {list(size)}")
@@ -184,25 +183,25 @@ def _picture(path: Path) -> tuple[Header, Size] | DataError:
 
 
 def build_cues(sources: Sequence[Source], *, count: int | None = None, seed: int = 0) -> Cues:
-    """Choose boxes and make cues of them, 70 % tiny and 30 % small.
+    """Sample boxes and make cues from them, 70 % tiny and 30 % small.
 
-    Of a box only what lies inside its picture counts; it is cut outwards to whole pixels. The box of a tiny
-    cue is first grown on each side by up to a tenth of its width or height, and the cut is shown 0.8 to 2
-    times as large. The box that is cut is the one to find.
+    Boxes are clipped to their picture and rounded outwards to whole pixels. The box of a tiny cue is first
+    padded on each side by up to a tenth of its width or height, and the cut-out is scaled by 0.8 to 2. The
+    box that is cut is the target.
 
     Args:
         sources: the boxes.
-        count: cues; None makes as many as the mixture allows.
+        count: number of cues; None for as many as the mixture allows.
         seed: same seed and sources, same cues.
 
     Returns:
-        The cues. Where one kind is too rare there are fewer of both, in the same mixture, and `note` says so.
+        The cues. If one kind is too rare there are fewer of both, in the same mixture, and `note` says so.
 
     Raises:
-        DataError: there are too few boxes for a single cue of each kind.
+        DataError: too few boxes for one cue of each kind.
 
     Source:
-        LOCUS (arXiv 2606.16586). That the padded box is the one to find is our choice.
+        LOCUS (arXiv 2606.16586). Using the padded box as the target is our choice.
     """
     rng = np.random.default_rng(seed)
     wide = [source for source in sources if source.wide_enough]
@@ -229,7 +228,7 @@ def build_cues(sources: Sequence[Source], *, count: int | None = None, seed: int
         )
     note = ""
     if count is not None and count > total:
-        note = f"{count} cues were asked for, {total} were made: too few {rare} boxes for the mixture"
+        note = f"{count} cues were requested, {total} were made: too few {rare} boxes for the mixture"
     chosen = [
         (kind, pools[kind][index])
         for kind, number in kinds.items()
@@ -247,7 +246,7 @@ def _cue(rng: np.random.Generator, kind: str, source: Source, number: int) -> Ro
         left, top, right, bottom = rng.uniform(0, PADDING, 4).tolist()
         box = (box[0] - left * width, box[1] - top * height, box[2] + right * width, box[3] + bottom * height)
         scale = float(rng.uniform(*SCALES))
-    cut = _whole(box, source.size)
+    cut = _rounded_outwards(box, source.size)
     record: dict[str, Any] = {
         "id": f"cue-{number}",
         "question": QUESTION,
@@ -262,7 +261,7 @@ def _cue(rng: np.random.Generator, kind: str, source: Source, number: int) -> Ro
         raise DataError(f"{source.place or source.image}: {error}") from None
 
 
-def _whole(box: Sequence[float], size: Size) -> PixelBox:
+def _rounded_outwards(box: Sequence[float], size: Size) -> PixelBox:
     return (
         max(math.floor(box[0]), 0),
         max(math.floor(box[1]), 0),
@@ -272,15 +271,15 @@ def _whole(box: Sequence[float], size: Size) -> PixelBox:
 
 
 def check_cue(row: Row) -> None:
-    """Refuse a row that is no cue.
+    """Check that a row is a cue.
 
     Raises:
-        DataError: it has not exactly one picture and one target, or no scale.
+        DataError: it does not have exactly one picture, one target and a scale.
     """
     if len(row.pictures) > 1:
-        raise DataError(f"{row.name}: a cue has one picture, got {len(row.pictures)}")
+        raise DataError(f"{row.name}: a cue must have one picture, got {len(row.pictures)}")
     if row.regions is None or len(row.regions) != 1 or len(row.regions[0]) != 1:
-        raise DataError(f"{row.name}: a cue has one target box; make cues with lfpc locus-data")
+        raise DataError(f"{row.name}: a cue must have one target box; make cues with lfpc locus-data")
     scale = row.extras.get(SCALE)
     if not isinstance(scale, int | float) or isinstance(scale, bool) or not 0 < scale < 100:
         raise DataError(f"{row.name}: {SCALE} must be a positive number, got {scale!r}")
@@ -289,4 +288,4 @@ def check_cue(row: Row) -> None:
 def cue_box(row: Row) -> PixelBox:
     """The box of a cue in whole pixels of the original."""
     assert row.regions is not None
-    return _whole(row.regions[0][0].tolist(), row.size)
+    return _rounded_outwards(row.regions[0][0].tolist(), row.size)

@@ -1,4 +1,4 @@
-"""How well cues are found, and what the surroundings of the evidence cost."""
+"""Evaluates how well cues are found, and how the context around the evidence changes accuracy."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,11 +21,11 @@ from lfpc_trl.rollouts.generate import generate_rollouts
 
 @dataclass(frozen=True)
 class CueFinding:
-    """How cues were found.
+    """Results of finding cues.
 
     Attributes:
         iou: (rows,) IoU of each answer with its cue; 0 without a box.
-        format: share of well-formed answers.
+        format: fraction of well-formed answers.
         answers: the last turn of each row.
     """
 
@@ -35,12 +35,12 @@ class CueFinding:
 
     @property
     def mean_iou(self) -> float:
-        """Over all rows."""
+        """Mean IoU over all rows."""
         return float(self.iou.mean())
 
     @property
     def acc_at_half(self) -> float:
-        """Share of rows with an IoU of at least 0.5."""
+        """Fraction of rows with an IoU of at least 0.5."""
         return float((self.iou >= 0.5).mean())
 
 
@@ -55,21 +55,21 @@ def find_cues(
     seed: int = 0,
     batch_size: int = 32,
 ) -> CueFinding:
-    """Let a model find cues.
+    """Have a model locate cues, and score its answers.
 
     Args:
-        model: of `load_model`.
-        processor: of `load_processor`.
+        model: from `load_model`.
+        processor: from `load_processor`.
         rows: cues with a `shown_size`.
-        crop_settings: the frame of the model, and how large a cue is shown.
-        max_new_tokens: of an answer.
+        crop_settings: the frame of the model's boxes, and the maximum size of a shown cue.
+        max_new_tokens: limit on an answer.
         temperature: 0 decodes greedily.
-        seed: of the sampling.
-        batch_size: rollouts at a time.
+        seed: seed for sampling.
+        batch_size: number of rollouts at a time.
 
     Raises:
-        DataError: a row is no cue.
-        ValueError: a row without `shown_size`, or a setting out of range.
+        DataError: a row is not a cue.
+        ValueError: a row has no `shown_size`, or a setting is out of range.
     """
     for row in rows:
         check_cue(row)
@@ -92,11 +92,11 @@ def find_cues(
 
 @dataclass(frozen=True)
 class ContextSuppression:
-    """Answers with and without what surrounds the evidence.
+    """Accuracy with and without the context around the evidence.
 
     Attributes:
-        accuracy: (rows,) with the picture as it is; NaN where the rules do not decide.
-        suppressed: (rows,) with everything black but the targets.
+        accuracy: (rows,) with the original picture; NaN where the rules do not decide.
+        suppressed: (rows,) with everything but the targets blacked out.
     """
 
     accuracy: NDArray[np.float64]
@@ -104,27 +104,27 @@ class ContextSuppression:
 
     @property
     def change(self) -> float:
-        """What blacking out adds to the accuracy; negative where the surroundings helped."""
+        """Change in accuracy from blacking out the context; negative if the context helped."""
         return float(np.nanmean(self.suppressed) - np.nanmean(self.accuracy))
 
 
 def suppress_context(rows: Sequence[Row], folder: Path) -> list[Row]:
-    """The rows with pictures that are black outside the targets.
+    """Copy the rows with pictures that are black outside the targets.
 
-    The outermost box of each region is kept, outwards to whole pixels. Size, boxes and question stay.
+    Keeps the outermost box of each region, rounded outwards to whole pixels. Size, boxes and question stay.
 
     Args:
         rows: rows with targets.
         folder: where the pictures are written, as PNG.
 
     Raises:
-        ValueError: a row without targets.
+        ValueError: a row has no targets.
 
     Source:
-        LOCUS (arXiv 2606.16586), its diagnosis of what surroundings cost.
+        LOCUS (arXiv 2606.16586), its diagnosis of context interference.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    blacked = []
+    blacked_out = []
     for number, row in enumerate(rows):
         if row.regions is None:
             raise ValueError(f"{row.name} has no targets, so nothing can be kept")
@@ -141,8 +141,8 @@ def suppress_context(rows: Sequence[Row], folder: Path) -> list[Row]:
             picture.save(path)
             paths.append(path.absolute())
         others = (each._replace(image=path) for each, path in zip(row.others, paths[1:], strict=True))
-        blacked.append(replace(row, image=paths[0], others=tuple(others)))
-    return blacked
+        blacked_out.append(replace(row, image=paths[0], others=tuple(others)))
+    return blacked_out
 
 
 def context_suppression(
@@ -155,16 +155,16 @@ def context_suppression(
     max_new_tokens: int = 2048,
     batch_size: int = 32,
 ) -> ContextSuppression:
-    """Answer every row without a tool, greedily, with its picture and with only its targets left of it.
+    """Answer every row greedily without a tool: with its picture, and with only its targets visible.
 
     Args:
-        model: of `load_model`.
-        processor: of `load_processor`.
+        model: from `load_model`.
+        processor: from `load_processor`.
         rows: rows with targets and a `shown_size`.
-        folder: where the blacked pictures are written.
-        crop_settings: the frame of the model.
-        max_new_tokens: of an answer.
-        batch_size: rollouts at a time.
+        folder: where the blacked-out pictures are written.
+        crop_settings: the frame of the model's boxes.
+        max_new_tokens: limit on an answer.
+        batch_size: number of rollouts at a time.
     """
     engine = TransformersEngine(model, processor)
 

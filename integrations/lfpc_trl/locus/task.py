@@ -1,4 +1,4 @@
-"""What the model is shown and how it is scored: two pictures, one box."""
+"""The LOCUS task: the prompt with a picture and a cue, and the reward for the box in the answer."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ _COORDINATES = {
 
 @dataclass(frozen=True)
 class CuePrompt:
-    """Makes the messages of a cue.
+    """Builds the prompt of a cue.
 
     Attributes:
-        frame: the frame in which the model counts.
+        frame: the frame of the model's boxes.
         factor: pixels per side of a visual token.
-        crop_tokens: visual tokens of the cue at most.
+        crop_tokens: maximum visual tokens of the cue.
     """
 
     frame: Frame
@@ -37,10 +37,10 @@ class CuePrompt:
     crop_tokens: int
 
     def __call__(self, row: Row) -> list[Message]:
-        """One message: the picture as it is shown, the cue, the task.
+        """One message: the picture at its shown size, the cue, the task.
 
         Raises:
-            OSError: the picture is gone.
+            OSError: the picture file is missing.
             ValueError: the row has no `shown_size`.
         """
         nbytes, (scene_size, cue_size) = file_bytes(row.image), self.sizes(row)
@@ -55,7 +55,7 @@ class CuePrompt:
         return [{"role": "user", "content": blocks}]
 
     def sizes(self, row: Row) -> tuple[Size, Size]:
-        """(width, height) of the picture and of the cue as they are shown, in pixels.
+        """(width, height) in pixels of the picture and of the cue, as shown.
 
         Raises:
             ValueError: the row has no `shown_size`.
@@ -68,7 +68,7 @@ class CuePrompt:
 
 
 def score_cues(completions: Sequence[Any], rows: Sequence[Row], frame: Frame) -> LocusParts:
-    """`locus_reward` of completions about cues; boxes are brought from the model's frame to the original."""
+    """`locus_reward` of completions for cues; converts boxes from the model's frame to original pixels."""
     shown: Sequence[Any] | None = [row.shown_size for row in rows] if frame is Frame.SHOWN else None
     return locus_parts(
         completions,
@@ -81,7 +81,7 @@ def score_cues(completions: Sequence[Any], rows: Sequence[Row], frame: Frame) ->
 
 @dataclass(frozen=True)
 class CueReward:
-    """IoU of the box in the answer with the cue's. Logs itself as "iou" too."""
+    """IoU of the answer's box with the cue's box. Also logged as "iou"."""
 
     __name__: ClassVar[str] = "grounding"
     frame: Frame
@@ -103,7 +103,7 @@ class CueReward:
 
 @dataclass(frozen=True)
 class CueFormat:
-    """1 for thinking and then an answer, else 0."""
+    """1 for thinking followed by an answer, else 0."""
 
     __name__: ClassVar[str] = "format"
     frame: Frame

@@ -1,4 +1,4 @@
-"""An alert when the model stops using its tool, which a falling reward shows late or never."""
+"""Alerts when the model stops using its tool, which the reward shows late or never."""
 
 import sys
 from collections import deque
@@ -10,20 +10,20 @@ from transformers import TrainerCallback
 METRIC = "tool_use"
 """The share of rollouts with a delivered crop; see `docs/reference/metrics.md`."""
 ALERT = "alert"
-"""The key under which an alert stands in the logs of its step."""
+"""Key of an alert in the logs of its step."""
 
 
 class CollapseWatch:
-    """Notices when a share falls far below the level it once had, and stays there.
+    """Detects when a share falls far below its earlier level and stays there.
 
-    The level is the highest mean of `window` values in a row so far. An alert is raised once per fall: before
-    the next one, a value must reach `fraction` of the level again.
+    The level is the highest mean of `window` consecutive values so far. Each fall raises one alert: before
+    the next, a value must reach `fraction` of the level again.
 
     Args:
-        fraction: of the level, below which a value is a fall. Our choice, as the other three.
-        patience: falls in a row that make an alert.
-        window: values whose mean is the level; before there are as many, nothing is a fall.
-        min_level: a share that never reached this level cannot collapse.
+        fraction: a value below this fraction of the level is a fall. Our choice, like the other three.
+        patience: number of consecutive falls that raise an alert.
+        window: number of values averaged for the level; before that many, nothing is a fall.
+        min_level: a share whose level stays below this cannot collapse.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class CollapseWatch:
         self._recent: deque[float] = deque(maxlen=window)
 
     def update(self, value: float) -> bool:
-        """Take the value of the next step; whether it makes an alert."""
+        """Add the value of the next step; return whether it raises an alert."""
         fell = self.level >= self.min_level and value < self.fraction * self.level
         self._falls = self._falls + 1 if fell else 0
         self._recent.append(value)
@@ -50,36 +50,36 @@ class CollapseWatch:
 
 
 class ToolUseAlert(TrainerCallback):  # type: ignore[misc]
-    """Says so when tool use collapses: through trackio or wandb where they report, else on stderr.
+    """Alerts when tool use collapses: through trackio or wandb if the run reports to them, else on stderr.
 
-    The text also goes into the logs of the step, as "alert", for the callbacks that were added later. A
-    resumed training remembers what it had seen.
+    The text is also added to the logs of the step, as "alert", for callbacks added later. A resumed run
+    replays its logged steps first.
 
     Args:
-        watch: when to say so.
+        watch: decides when to alert.
     """
 
     def __init__(self, watch: CollapseWatch | None = None) -> None:
         self.watch = watch or CollapseWatch()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        """Take in the steps before a resumption, whose alerts were given."""
+        """Replay the steps before a resume, without repeating their alerts."""
         for logs in state.log_history:
             if logs.get(METRIC) is not None:
                 self.watch.update(logs[METRIC])
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ARG002
-        """Take in a step."""
+        """Check the tool use logged for a step."""
         if logs is None or logs.get(METRIC) is None or not self.watch.update(logs[METRIC]):
             return
-        text = f"{logs[METRIC]:.0%} of the rollouts look at a crop, {self.watch.level:.0%} did before"
+        text = f"{logs[METRIC]:.0%} of the rollouts use a crop, down from {self.watch.level:.0%}"
         logs[ALERT] = text
         if state.is_world_process_zero:
-            send_alert("Tool use collapses", text, args.report_to)
+            send_alert("Tool use collapsed", text, args.report_to)
 
 
 def send_alert(title: str, text: str, report_to: Collection[str]) -> None:
-    """Alert through every reporter that can, on stderr if none can.
+    """Send an alert through every reporter that supports it, or to stderr if none does.
 
     Args:
         title: a few words.

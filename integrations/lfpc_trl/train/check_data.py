@@ -1,9 +1,8 @@
-"""Is every row of a data file fit to train on? Each must be able to earn full marks.
+"""Checks that every row of a data file can earn the full reward.
 
-A row that is well formed may still be one that no model can answer to the reward's satisfaction: an answer
-that the comparison rejects, a target that no crop can hit. So every good row is played through by its own
-answer key: the real crop tool cuts its targets, the scoring of the training reads the transcript. A cue of
-LOCUS is answered with its own box.
+A well-formed row can still be unsolvable: its answer may fail the comparison, or no crop may hit its target.
+So for every good row a reference rollout is built from its own answers and targets: the real crop tool cuts
+the targets, and the training's scoring reads the transcript. A cue of LOCUS is answered with its own box.
 """
 
 import contextlib
@@ -52,9 +51,9 @@ from lfpc_trl.train.preflight import (
 )
 
 CEILING = 0.75
-"""A perfect crop that earns less than this is worth a warning: its IoU is about one half. Our choice."""
+"""A perfect crop that earns less than this gets a warning: its IoU is about one half. Our choice."""
 _IMBALANCE, _ENOUGH_ROWS = 0.1, 50
-"""By how much one letter must beat guessing, over how many rows, to be worth a warning. Our choice."""
+"""A letter that beats guessing by this share, over at least this many rows, gets a warning. Our choice."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +61,12 @@ class DataReport:
     """What `check_data` found.
 
     Attributes:
-        rows: rows of the file, good and bad.
-        bad_rows: rows with at least one problem.
-        problems: every rule that a row, or a setting, breaks; rows in file order.
-        warnings: what a training survives, by kind.
-        statistics: plain numbers about the good rows, for people and for JSON.
-        preflight: what the model's processor says; None without a model.
+        rows: number of rows in the file, good and bad.
+        bad_rows: number of rows with a problem.
+        problems: every rule broken by a row or a setting; rows in file order.
+        warnings: what does not stop a training run, by kind.
+        statistics: statistics of the good rows, as plain numbers that fit into JSON.
+        preflight: report of the checks with the model's processor; None without a model.
     """
 
     rows: int
@@ -93,22 +92,22 @@ def check_data(
     sample: int | None = SAMPLE,
     progress: Callable[[int], object] | None = None,
 ) -> DataReport:
-    """Read all rows, play each through with its own answer key, and collect everything that is wrong.
+    """Check all rows, each with a reference rollout, and collect all problems.
 
     Args:
         path: a file or a folder, as for `read_rows`.
         columns: as for `read_rows`.
         method: "locus" for a file of cues.
-        stage: 2 refuses rows without targets.
-        processor: of `processors.load_processor`, for `preflight`; None leaves the model out.
-        crops: how crops are cut. By default boxes are asked for in pixels of the original, so that only
-            rounding and the shortest side limit what a crop can earn.
+        stage: 2 rejects rows without targets.
+        processor: from `processors.load_processor`, for `preflight`; None skips the model's checks.
+        crops: how crops are cut. By default boxes are in pixels of the original, so that only rounding and
+            the minimum side limit the reward of a crop.
         grounding: how crops are compared with targets.
-        shown_tokens: show every picture at this many visual tokens, in place of its `shown_size`.
+        shown_tokens: show every picture at this many visual tokens, overriding its `shown_size`.
         trajectory_tokens: as for `preflight`.
         context: as for `preflight`.
-        sample: as for `preflight`. The rollouts of the answer key decode every picture in any case.
-        progress: called with a number of rows played through.
+        sample: as for `preflight`. The reference rollouts decode every picture anyway.
+        progress: called with the number of rows checked since the last call.
 
     Raises:
         DataError: the file cannot be read at all, or holds no rows.
@@ -121,17 +120,17 @@ def check_data(
     total = len(rows) + len({problem.place for problem in problems})
     if shown_tokens is not None:
         rows = with_shown_tokens(rows, shown_tokens, factor=crops.factor)
-    key: Callable[[Row], _Played] = functools.partial(_play_row, crops=crops, grounding=grounding)
-    cues, asked = None, _question
+    check: Callable[[Row], _Checked] = functools.partial(_check_row, crops=crops, grounding=grounding)
+    cues, question_key = None, _question
     if method == "locus":
-        rows, refused = _cues(rows)
-        problems += refused
-        key, asked = functools.partial(_play_cue, frame=crops.frame), cue_box
+        rows, not_cues = _cues(rows)
+        problems += not_cues
+        check, question_key = functools.partial(_check_cue, frame=crops.frame), cue_box
         cues = CuePrompt(crops.frame, crops.factor, crops.crop_tokens)
-    # Without a size the rollouts are played at the picture's own.
+    # Pictures without a shown size are shown at their own.
     shown = [row.shown_at([each.shown_size or each.size for each in row.pictures]) for row in rows]
-    played = list(_play(shown, key, progress))
-    problems += [problem for each in played for problem in each.problems]
+    checked = list(_check_all(shown, check, progress))
+    problems += [problem for each in checked for problem in each.problems]
     report = None
     if processor is not None and rows:
         report = preflight(
@@ -147,8 +146,8 @@ def check_data(
         problems += [problem for problem in report.problems if problem not in known]
     warnings = {
         "boxes that may not be pixels": [] if frame is None else [frame],
-        "perfect crops that earn little": [each.warning for each in played if each.warning is not None],
-        "asked twice": _duplicates(rows, asked),
+        "perfect crops that earn little": [each.warning for each in checked if each.warning is not None],
+        "asked twice": _duplicates(rows, question_key),
         "the question holds its answer": _leaks(rows),
         "the question holds the options": _options_in_questions(rows),
         "a mark for the picture": _picture_marks(rows),
@@ -163,33 +162,33 @@ def check_data(
         bad_rows=len({problem.place for problem in problems if _row_number(problem.place)}),
         problems=problems,
         warnings={kind: found for kind, found in warnings.items() if found},
-        statistics=_statistics(rows, [each.earned for each in played], crops),
+        statistics=_statistics(rows, [each.earned for each in checked], crops),
         preflight=report,
     )
 
 
 def _in_order(place: str) -> tuple[str, int]:
-    """Settings first, then by file and row."""
+    """Sort key: settings first, then by file and row."""
     number = _row_number(place)
     return (place.rpartition(" row ")[0] if number else "", number)
 
 
 def _row_number(place: str) -> int:
-    """The number at the end of "FILE row N"; 0 where the place is a setting."""
+    """The row number in "FILE row N"; 0 if the place is a setting."""
     number = place.rpartition(" row ")[2]
     return int(number) if number.isdigit() else 0
 
 
-# --- the answer key, played through ------------------------------------------------------------------
+# --- reference rollouts ------------------------------------------------------------------------------
 
 
-class _Played(NamedTuple):
-    """What the answer key of a row earned.
+class _Checked(NamedTuple):
+    """The result of a row's reference rollouts.
 
     Attributes:
-        earned: by its crops, or by the box of a cue; NaN where nothing is to be earned.
-        problems: marks that it should have earned.
-        warning: that even the best boxes earn little.
+        earned: grounding reward of its crops, or IoU of a cue's box; NaN if it has no targets.
+        problems: rules that the row breaks.
+        warning: set if even the best boxes earn little.
     """
 
     earned: float
@@ -197,31 +196,31 @@ class _Played(NamedTuple):
     warning: Problem | None = None
 
 
-def _play(
-    rows: Sequence[Row], key: Callable[[Row], _Played], progress: Callable[[int], object] | None
-) -> Iterator[_Played]:
-    with ThreadPoolExecutor() as threads:  # decoding is most of the work, and leaves Python alone
-        for played in threads.map(key, rows):
+def _check_all(
+    rows: Sequence[Row], check: Callable[[Row], _Checked], progress: Callable[[int], object] | None
+) -> Iterator[_Checked]:
+    with ThreadPoolExecutor() as threads:  # most of the work is decoding, which releases the GIL
+        for checked in threads.map(check, rows):
             if progress is not None:
                 progress(1)
-            yield played
+            yield checked
 
 
-def _play_row(row: Row, crops: CropSettings, grounding: GroundingSettings) -> _Played:
-    turns = _gold_turns(row, crops, grounding)
+def _check_row(row: Row, crops: CropSettings, grounding: GroundingSettings) -> _Checked:
+    turns = _reference_turns(row, crops, grounding)
     if isinstance(turns, Problem):
-        return _Played(math.nan, [turns])
+        return _Checked(math.nan, [turns])
     completions = [[*turns, answer_turn(answer)] for answer in row.answer]
     scores = score_transcripts(completions, [row] * len(completions), crops, grounding)
-    broken = [
-        _missing_marks(row, answer, score, crops) for answer, score in zip(row.answer, scores, strict=True)
+    rules = [
+        _broken_rule(row, answer, score, crops) for answer, score in zip(row.answer, scores, strict=True)
     ]
-    problems = [Problem(row.name, rule) for rule in broken if rule]
-    return _Played(scores[0].grounding, problems, _ceiling(row, scores[0], crops.frame))
+    problems = [Problem(row.name, rule) for rule in rules if rule]
+    return _Checked(scores[0].grounding, problems, _ceiling(row, scores[0], crops.frame))
 
 
-def _gold_turns(row: Row, crops: CropSettings, grounding: GroundingSettings) -> list[Message] | Problem:
-    """The turns in which the real tool cuts the row's targets: one crop for each region."""
+def _reference_turns(row: Row, crops: CropSettings, grounding: GroundingSettings) -> list[Message] | Problem:
+    """Turns in which the real tool cuts the row's targets, one crop per region."""
     problem = unreadable(row)
     if problem is not None:
         return problem
@@ -236,7 +235,7 @@ def _gold_turns(row: Row, crops: CropSettings, grounding: GroundingSettings) -> 
         for number, box in boxes[: crops.max_crops] or [(1, whole_picture(row.pictures[0], crops.frame))]:
             which = which_image(row, number)
             reply = environment.image_zoom_in_tool(box, **which)
-            # The scores ask whether a picture came back; thousands of them would not fit into memory.
+            # Scoring only checks that a picture came back; keeping all pictures would not fit in memory.
             turns += crop_turns(box, [{"type": block["type"]} for block in reply], **which)
     except BoxError as error:
         return Problem(row.name, f"the crop tool must be able to cut its targets, got: {error}")
@@ -244,7 +243,7 @@ def _gold_turns(row: Row, crops: CropSettings, grounding: GroundingSettings) -> 
 
 
 def _cues(rows: Sequence[Row]) -> tuple[list[Row], list[Problem]]:
-    """The rows that are cues, and what is wrong with the others."""
+    """The rows that are cues, and the problems of the others."""
     cues, problems = [], []
     for row in rows:
         try:
@@ -255,10 +254,10 @@ def _cues(rows: Sequence[Row]) -> tuple[list[Row], list[Problem]]:
     return cues, problems
 
 
-def _play_cue(row: Row, frame: Frame) -> _Played:
+def _check_cue(row: Row, frame: Frame) -> _Checked:
     problem = unreadable(row)
     if problem is not None:
-        return _Played(math.nan, [problem])
+        return _Checked(math.nan, [problem])
     box = np.array(cue_box(row), dtype=np.float64)
     moved = convert_frame(box, Frame.ORIGINAL, frame, original_size=row.size, shown_size=row.shown_size)
     texts = [str(list(map(int, sides))) for sides in itertools.product(*_both_ways(moved))]
@@ -267,14 +266,16 @@ def _play_cue(row: Row, frame: Frame) -> _Played:
     problems = [] if parts.format.all() else [Problem(row.name, "an answer with its box must be well formed")]
     earned = float(parts.iou.max())
     if earned >= CEILING:
-        return _Played(earned, problems)
+        return _Checked(earned, problems)
     width, height = box[2:] - box[:2]
     why = f"cue of {width:g} x {height:g} pixels, boxes in whole numbers of {frame.value}"
-    return _Played(earned, problems, Problem(row.name, f"a perfect answer has an IoU of {earned:.2f}: {why}"))
+    return _Checked(
+        earned, problems, Problem(row.name, f"a perfect answer has an IoU of {earned:.2f}: {why}")
+    )
 
 
-def _missing_marks(row: Row, answer: str, scored: ScoredRollout, crops: CropSettings) -> str | None:
-    """The first mark that the answer key does not earn."""
+def _broken_rule(row: Row, answer: str, scored: ScoredRollout, crops: CropSettings) -> str | None:
+    """The first rule that a reference rollout breaks."""
     if scored.format != 0:
         return f"a rollout that ends with its answer must be well formed, got {answer!r}"
     if scored.accuracy != 1:
@@ -290,19 +291,19 @@ def _missing_marks(row: Row, answer: str, scored: ScoredRollout, crops: CropSett
 def best_box(
     row: Row | Picture, region: Boxes, crops: CropSettings, grounding: GroundingSettings
 ) -> list[float]:
-    """The box, in whole numbers of the model's frame, whose crop earns most for one region of targets.
+    """The box, in whole numbers of the model's frame, whose crop earns the most for one region of targets.
 
-    Tried are all nested boxes, each side rounded both ways; a box smaller than the tool cuts is widened
-    around its middle first.
+    Tries all nested boxes with each side rounded both ways; boxes below the tool's minimum size are widened
+    around their center first.
 
     Args:
-        row: the picture, or the row that has one; without a `shown_size` it is shown at its own size.
+        row: the picture, or a row with one picture; without a `shown_size` it is shown at its own size.
         region: (n, 4) nested boxes, pixels of the original.
         crops: how crops are cut.
         grounding: how crops are compared with the targets.
 
     Raises:
-        BoxError: no such box can be cut.
+        BoxError: none of these boxes can be cut.
     """
     picture = Picture(row.image, row.size, row.shown_size)
     shown = row.shown_size or row.size
@@ -324,18 +325,18 @@ def best_box(
         overlap_threshold=grounding.overlap_threshold,
         iou_weight=grounding.iou_weight,
     )
-    # A crop that covers the whole target comes first: one that does not is no perfect crop.
+    # Full coverage comes first: a crop that misses part of the target is not perfect.
     best = max(range(len(cut)), key=lambda index: (parts.overlap[index] >= 1, parts.total[index]))
     return list(list(cut)[best])
 
 
 def _both_ways(boxes: Boxes) -> NDArray[np.float64]:
-    """Each side rounded down and up, along a new last axis."""
+    """Each side rounded down and up, on a new last axis."""
     return np.stack([np.floor(boxes), np.ceil(boxes)], axis=-1)
 
 
 def _at_least(boxes: Boxes, size: Size, min_side: int) -> Boxes:
-    """Boxes widened around their middle to the shortest side of a crop, inside the picture."""
+    """Boxes widened around their center to the minimum side of a crop, kept inside the picture."""
     low, high = boxes[:, :2], boxes[:, 2:]
     missing = np.maximum(min_side - (high - low), 0) / 2
     low, high = low - missing, high + missing
@@ -344,7 +345,7 @@ def _at_least(boxes: Boxes, size: Size, min_side: int) -> Boxes:
 
 
 def _ceiling(row: Row, scored: ScoredRollout, frame: Frame) -> Problem | None:
-    """A warning where even perfect crops earn little."""
+    """A warning if even perfect crops earn little."""
     regions = row.regions or ()
     if len(scored.crops) < len(regions):
         why = f"{len(regions)} regions, {len(scored.crops)} crops allowed"
@@ -361,16 +362,16 @@ def _ceiling(row: Row, scored: ScoredRollout, frame: Frame) -> Problem | None:
 # --- across rows -------------------------------------------------------------------------------------
 
 
-def _plain(text: str) -> str:
+def _normalized(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
 def _gold_texts(row: Row) -> set[str]:
-    """What is right, as plain texts; the text of the option where there are choices."""
+    """The accepted answers as normalized texts; with choices, the text of the right option."""
     letter = _gold_letter(row)
     if letter is None or row.choices is None:
-        return set(map(_plain, row.answer))
-    return {_plain(row.choices[ord(letter) - ord("A")])}
+        return set(map(_normalized, row.answer))
+    return {_normalized(row.choices[ord(letter) - ord("A")])}
 
 
 def _gold_letter(row: Row) -> str | None:
@@ -379,14 +380,14 @@ def _gold_letter(row: Row) -> str | None:
 
 
 def _picture_keys(rows: Sequence[Row]) -> dict[Path, object]:
-    """What is equal for equal pictures, also under two names. Only files of one length are read."""
+    """A key per picture, equal for equal content. Reads only files whose length is not unique."""
     lengths = {image: file_bytes(image) for image in _images(rows)}
     shared = Counter(lengths.values())
     return {image: _digest(image) if shared[length] > 1 else length for image, length in lengths.items()}
 
 
 def _images(rows: Iterable[Row]) -> list[Path]:
-    """The pictures of all rows, each once."""
+    """The distinct pictures of all rows."""
     return list(dict.fromkeys(picture.image for row in rows for picture in row.pictures))
 
 
@@ -396,15 +397,15 @@ def _digest(image: Path) -> bytes:
 
 
 def _question(row: Row) -> Hashable:
-    return _plain(row.question)
+    return _normalized(row.question)
 
 
-def _duplicates(rows: Sequence[Row], asked: Callable[[Row], Hashable]) -> list[Problem]:
+def _duplicates(rows: Sequence[Row], question_key: Callable[[Row], Hashable]) -> list[Problem]:
     keys, found = _picture_keys(rows), []
     first: dict[tuple[object, Hashable], Row] = {}
     for row in rows:
         pictures = tuple(keys[picture.image] for picture in row.pictures)
-        before = first.setdefault((pictures, asked(row)), row)
+        before = first.setdefault((pictures, question_key(row)), row)
         if before is not row:
             other = "" if _gold_texts(before) & _gold_texts(row) else ", but another answer"
             found.append(Problem(row.name, f"same picture and question as {before.name}{other}"))
@@ -414,9 +415,9 @@ def _duplicates(rows: Sequence[Row], asked: Callable[[Row], Hashable]) -> list[P
 def _leaks(rows: Sequence[Row]) -> list[Problem]:
     found = []
     for row in rows:
-        question, gold = _plain(row.question), _gold_texts(row)
-        if all(_names(question, _plain(choice)) for choice in row.choices or ()) and row.choices:
-            continue  # "red or blue?" with both as choices tells nothing
+        question, gold = _normalized(row.question), _gold_texts(row)
+        if all(_names(question, _normalized(choice)) for choice in row.choices or ()) and row.choices:
+            continue  # "red or blue?" with both as choices gives nothing away
         leaked = sorted(text for text in gold if len(text) > 1 and _names(question, text))
         if leaked:
             found.append(Problem(row.name, f"the question holds its answer {leaked[0]!r}"))
@@ -428,7 +429,7 @@ def _names(question: str, text: str) -> bool:
 
 
 def _options_in_questions(rows: Sequence[Row]) -> list[Problem]:
-    """Questions that list options: they are read twice, or answered by a letter that nobody accepts."""
+    """Questions that list their options: shown twice, or answered by a letter that is not accepted."""
     found = []
     for row in rows:
         listed = split_choices(row.question)
@@ -442,13 +443,13 @@ def _options_in_questions(rows: Sequence[Row]) -> list[Problem]:
 
 
 def _holds_all(question: str, choices: Sequence[str]) -> bool:
-    """Whether a question has each option on a line of its own, with its letter or without."""
-    lines = {_plain(_LEAD.sub("", line)) for line in question.splitlines()[1:]}
-    return all(_plain(_LEAD.sub("", choice)) in lines for choice in choices)
+    """Whether a question has each option on its own line, with or without its letter."""
+    lines = {_normalized(_LEAD.sub("", line)) for line in question.splitlines()[1:]}
+    return all(_normalized(_LEAD.sub("", choice)) in lines for choice in choices)
 
 
 _LEAD = re.compile(r"^\s*(?:\([A-Z]\)|[A-Z][.):])\s*(?=\S)")
-"""The letter of an option before its text."""
+"""The leading letter of an option."""
 
 
 def _picture_marks(rows: Sequence[Row]) -> list[Problem]:
@@ -457,7 +458,7 @@ def _picture_marks(rows: Sequence[Row]) -> list[Problem]:
 
 
 def _lettered_choices(rows: Sequence[Row]) -> list[Problem]:
-    """Options that begin with their own letters, each of them: the model would read "A. A. red"."""
+    """Rows whose options all begin with their own letters: the model would read "A. A. red"."""
     found = []
     for row in rows:
         leads = [_LEAD.match(choice) for choice in row.choices or ()]
@@ -473,7 +474,7 @@ def _equal_choices(rows: Sequence[Row]) -> list[Problem]:
     for row in rows:
         letters = defaultdict(list)
         for index, choice in enumerate(row.choices or ()):
-            letters[_plain(choice)].append(chr(ord("A") + index))
+            letters[_normalized(choice)].append(chr(ord("A") + index))
         for text, equal in letters.items():
             if len(equal) > 1:
                 found.append(Problem(row.name, f"choices {' and '.join(equal)} are both {text!r}"))
@@ -493,7 +494,7 @@ def _letter_bias(path: Path, rows: Sequence[Row]) -> list[Problem]:
 
 
 def _letters(rows: Sequence[Row]) -> tuple[Counter[str], float]:
-    """How often each letter is right, and how often guessing is."""
+    """How often each letter is right, and the chance of guessing right."""
     pairs = [(letter, len(row.choices or ())) for row in rows if (letter := _gold_letter(row)) is not None]
     return Counter(letter for letter, _ in pairs), float(np.mean([1 / n for _, n in pairs] or [0.0]))
 
@@ -531,10 +532,10 @@ def _statistics(rows: Sequence[Row], earned: Sequence[float], crops: CropSetting
 
 
 def _converted(rows: Sequence[Row]) -> dict[str, int]:
-    """How many pictures are shown otherwise than their files hold them, by what is done to them."""
+    """Number of pictures that are converted before they are shown, by conversion."""
     found: Counter[str] = Counter()
     for path in _images(rows):
-        with contextlib.suppress(OSError):  # a picture that is gone has a problem of its own
+        with contextlib.suppress(OSError):  # a missing picture is reported as a problem elsewhere
             found.update(read_header(path).conversions)
     return dict(sorted(found.items()))
 
@@ -544,7 +545,7 @@ def _share(box: Any, size: Size) -> float:
 
 
 def _is_shown_in_full(row: Row, factor: int) -> bool:
-    """Whether a crop could show nothing that the overview does not."""
+    """Whether the overview has full resolution, so that a crop could show nothing new."""
     return all(picture.shown_size == native_size(picture.size, factor) for picture in row.pictures)
 
 

@@ -1,4 +1,4 @@
-"""TRL's calls of `generate`, answered from states that are kept between the turns of a round."""
+"""Answers TRL's calls of `generate` from a cache kept between the turns of a round."""
 
 import contextlib
 from collections.abc import Hashable, Iterator, Sequence
@@ -14,14 +14,14 @@ from lfpc_trl.train.agreement import LogprobRecorder
 
 
 class ContinuedTurns:
-    """Stands in for the model's `generate` while TRL writes a turn.
+    """Replaces the model's `generate` while TRL generates a turn.
 
-    TRL makes the model ready for it, with its adapters and precision, and reads its tokens as ever.
+    TRL still sets up adapters and precision before the call and reads the returned tokens.
 
     Args:
-        model: whose `generate` TRL calls.
-        processor: of the model.
-        ends: ids that end a turn.
+        model: the model whose `generate` TRL calls.
+        processor: the model's processor.
+        ends: token ids that end a turn.
     """
 
     def __init__(self, model: Any, processor: Any, ends: Sequence[int]) -> None:
@@ -35,7 +35,7 @@ class ContinuedTurns:
         )
 
     def forget(self) -> None:
-        """Let go of what a round has kept."""
+        """Clear the cache of the round."""
         self._generation.forget()
 
     @contextlib.contextmanager
@@ -45,16 +45,16 @@ class ContinuedTurns:
         images: Sequence[Sequence[Any] | None],
         recorder: LogprobRecorder,
     ) -> Iterator[None]:
-        """While this is open, the next turns of these conversations are written.
+        """Inside this context, `generate` returns the next turns of these conversations.
 
         Args:
-            prompts: tokens, each placeholder as often as its picture has visual tokens.
-            images: the pictures of each.
-            recorder: records their log-probabilities.
+            prompts: token ids, each placeholder repeated once per visual token of its picture.
+            images: the pictures of each prompt.
+            recorder: records the log-probabilities of the turns.
         """
         generate = self._model.generate
 
-        def written(**options: Any) -> Any:
+        def recorded_generate(**options: Any) -> Any:
             with recorder:
                 return generate(**options)
 
@@ -72,7 +72,7 @@ class ContinuedTurns:
                 Conversation(ids, [Shown(_key(each), next(pixels), next(grids)) for each in pictures or ()])
                 for ids, pictures in zip(prompts, images, strict=True)
             ]
-            turns = self._generation.generate(conversations, generation_config, self._ends, written)
+            turns = self._generation.generate(conversations, generation_config, self._ends, recorded_generate)
             new = [torch.tensor(turn, device=input_ids.device) for turn in turns]
             return torch.cat([input_ids, pad_sequence(new, batch_first=True, padding_value=self._padding)], 1)
 
@@ -84,5 +84,5 @@ class ContinuedTurns:
 
 
 def _key(image: Any) -> Hashable:
-    """Equal for pictures that are known to have equal pixels, as long as they live."""
+    """A key that is equal for pictures known to have equal pixels, while they are alive."""
     return image.recipe if isinstance(image, LazyImage) else id(image)

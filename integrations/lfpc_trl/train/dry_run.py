@@ -1,7 +1,7 @@
-"""What a run would do, told before it costs anything: settings, amounts, memory, the first prompt.
+"""The dry run: prints what a run would do: settings, amounts, memory, the first prompt.
 
-The memory is an estimate from the sizes in the model's config. It is the worst case, in which every rollout
-uses all its tokens and crops; the formulas are in the code, one line each.
+Memory is estimated from the sizes in the model's config, for the worst case in which every rollout uses all
+its tokens and crops; the formulas are in the code, one line each.
 """
 
 import json
@@ -33,15 +33,15 @@ _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 @dataclass(frozen=True)
 class ModelSize:
-    """The sizes of a model that decide about memory.
+    """The sizes of a model that determine its memory use.
 
     Attributes:
         tensors: (rows, columns) of every weight matrix by name, and (n,) of the others.
         dtype_bytes: bytes of one stored value.
-        hidden, layers, vocabulary, kv_width, intermediate: of the language model; `kv_width` is heads times
-            their size.
-        caching_layers: layers that keep keys and values, which those of linear attention do not.
-        patch_values: numbers that one patch of a picture becomes.
+        hidden, layers, vocabulary, kv_width, intermediate: of the language model; `kv_width` is the number of
+            key-value heads times their size.
+        caching_layers: layers with a key-value cache; linear-attention layers have none.
+        patch_values: values per image patch.
     """
 
     tensors: Mapping[str, tuple[int, ...]]
@@ -56,12 +56,12 @@ class ModelSize:
 
     @property
     def parameters(self) -> int:
-        """How many numbers are learned."""
+        """Number of parameters."""
         return sum(_product(shape) for shape in self.tensors.values())
 
 
 def model_size(model_dir: Path) -> ModelSize:
-    """Read the sizes from the config and the headers of the weight files; no weight is read.
+    """Read the sizes from the config and the headers of the weight files, without loading weights.
 
     Raises:
         UserError: the directory has no weights in safetensors.
@@ -81,7 +81,7 @@ def model_size(model_dir: Path) -> ModelSize:
 
 
 def planned_size(model_dir: Path) -> ModelSize:
-    """The sizes of a model of which only the config exists, as it would be stored in bfloat16."""
+    """The sizes of a model that exists only as a config, stored in bfloat16."""
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
 
@@ -95,8 +95,8 @@ def _size(config: dict[str, Any], tensors: Mapping[str, tuple[int, ...]], dtype_
     text, vision = config.get("text_config", config), config["vision_config"]
     head = text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
     kinds = text.get("layer_types") or ["full_attention"] * text["num_hidden_layers"]
-    # Of a mixture of experts, as many as read one token.
-    read = text.get("num_experts_per_tok", 1) * text.get("moe_intermediate_size", 0)
+    # Mixture of experts: only the experts active for one token count.
+    active = text.get("num_experts_per_tok", 1) * text.get("moe_intermediate_size", 0)
     return ModelSize(
         tensors=tensors,
         dtype_bytes=dtype_bytes,
@@ -106,7 +106,7 @@ def _size(config: dict[str, Any], tensors: Mapping[str, tuple[int, ...]], dtype_
         vocabulary=text["vocab_size"],
         kv_width=text["num_key_value_heads"] * head,
         intermediate=max(
-            read + text.get("shared_expert_intermediate_size", 0), text.get("intermediate_size") or 0
+            active + text.get("shared_expert_intermediate_size", 0), text.get("intermediate_size") or 0
         ),
         patch_values=3 * vision.get("temporal_patch_size", 2) * vision["patch_size"] ** 2,
     )
@@ -121,12 +121,12 @@ def _product(shape: Sequence[int]) -> int:
 
 @dataclass(frozen=True)
 class Need:
-    """One line of the estimate.
+    """One line of the memory estimate.
 
     Attributes:
-        what: for people.
+        what: description to print.
         where: "device" or "host".
-        nbytes: per process; NaN where it depends on the device.
+        nbytes: per process; NaN if it depends on the device.
     """
 
     what: str
@@ -142,15 +142,15 @@ def memory(
     processes: int,
     lora: LoraTargets | None = None,
 ) -> list[Need]:
-    """The estimate of a process's memory.
+    """Estimate the memory that one process needs.
 
     Args:
         recipe: the recipe.
         size: of `model_size`.
         longest_prompt: tokens of the longest prompt.
-        picture: visual tokens of the largest overview, of all its pictures together.
+        picture: visual tokens of the overviews of one row, the largest such sum.
         processes: how many processes train.
-        lora: where an adapter goes that the recipe does not place; None for the usual seven projections.
+        lora: target modules of the adapter if the recipe sets none; None for the usual seven projections.
     """
     stage, option = recipe.stage, recipe.option
     shards = processes if re.search("zero3|fsdp", recipe.launch.accelerate_config or "") else 1
@@ -158,16 +158,16 @@ def memory(
     trained = _adapter(recipe, size, lora or ATTENTION_AND_MLP) if option("use_peft") else size.parameters
     length = longest_prompt + stage.trajectory_tokens
     micro = option("per_device_train_batch_size")
-    # A checkpoint per layer, and one layer at a time in full, in two bytes.
+    # One activation checkpoint per layer plus one layer recomputed in full, two bytes per value.
     hidden = 2 * micro * length * (size.layers * size.hidden + 8 * size.hidden + 3 * size.intermediate)
-    # Logits in four bytes, and their gradient.
+    # Logits and their gradient, four bytes per value.
     logits = 2 * 4 * micro * stage.trajectory_tokens * size.vocabulary
     rollouts = stage.prompts_per_step * option("num_generations") / processes
     pictures = picture + stage.max_crops * stage.crop_tokens
     patches_per_token = 4
     needs = [
         Need("weights", "device", weight * size.parameters / shards),
-        # Gradient and two moments; an adapter is kept in float32 beside the weights.
+        # Gradient and two moments; an adapter also stores its own float32 weights.
         Need("gradients and AdamW", "device", (16 if option("use_peft") else 12) * trained / shards),
         Need(f"activations of {micro} rollouts of {length:,} tokens", "device", hidden),
         Need("logits and their gradient", "device", logits),
@@ -193,23 +193,23 @@ def memory(
 
 
 def _adapter(recipe: Recipe, size: ModelSize, lora: LoraTargets) -> int:
-    """Parameters of a LoRA: rank times the sides of every matrix that it is put beside."""
+    """Number of LoRA parameters: the rank times the sum of rows and columns of every adapted matrix."""
     modules, parameters = recipe.lora_targets(lora)
     modules = [modules] if isinstance(modules, str) else modules
     total = 0
     for name, shape in size.tensors.items():
         module = name.removesuffix(".weight")
-        # Stored names leave out "language_model", which the model puts in on loading.
+        # Stored names lack "language_model", which the model adds on loading.
         full = module if "visual" in module else module.replace("model.layers", "model.language_model.layers")
         hit = any(re.fullmatch(each, full) or full.endswith(f".{each}") for each in modules)
         if hit and len(shape) == 2:
             total += recipe.option("lora_r") * sum(shape)
         elif len(shape) == 3 and any(name.endswith(each) for each in parameters or ()):
-            total += recipe.option("lora_r") * shape[0] * sum(shape[1:])  # each expert for itself
+            total += recipe.option("lora_r") * shape[0] * sum(shape[1:])  # one adapter per expert
     return total
 
 
-# --- telling -----------------------------------------------------------------------------------------
+# --- the text ----------------------------------------------------------------------------------------
 
 
 def describe(recipe: Recipe, model_dir: Path, rows: Sequence[Row], processes: int) -> str:
@@ -233,7 +233,7 @@ def describe(recipe: Recipe, model_dir: Path, rows: Sequence[Row], processes: in
     sections = {
         "settings": _yaml(recipe),
         "amounts": _amounts(recipe, len(rows), processes),
-        "memory per process, estimated, at worst": "\n".join(map(_line, needs)),
+        "memory per process (worst-case estimate)": "\n".join(map(_line, needs)),
         "preflight": _preflight(report, method, warning_of(rows)),
         "first prompt": first_prompt(processor, rows[0], crops, method),
     }
@@ -254,12 +254,12 @@ def _yaml(recipe: Recipe) -> str:
 def _amounts(recipe: Recipe, rows: int, processes: int) -> str:
     stage, rollouts = recipe.stage, recipe.option("num_generations")
     seen = stage.steps * stage.prompts_per_step
-    in_all, updates = stage.prompts_per_step * rollouts, stage.updates_per_step()
+    total, updates = stage.prompts_per_step * rollouts, stage.updates_per_step()
     return "\n".join(
         [
             f"processes            {processes}",
             f"prompts per step     {stage.prompts_per_step}",
-            f"rollouts per step    {in_all:,} ({in_all // processes:,} per process)",
+            f"rollouts per step    {total:,} ({total // processes:,} per process)",
             f"updates per step     {updates}",
             f"steps                {stage.steps} ({stage.steps * updates:,} updates)",
             f"rows                 {rows:,}, each seen {seen / rows:.1f} times",
@@ -288,7 +288,7 @@ def _preflight(report: PreflightReport, method: str, boxes: Problem | None) -> s
 
 
 def first_prompt(processor: Any, row: Row, crops: CropSettings, method: str = "lfpc") -> str:
-    """A prompt as the model will see it; for each picture, what stands there."""
+    """The prompt of a row as the model sees it, each picture given by its token count and size."""
     messages, tools = _opening(row, crops, method)
     first, *parts = _render(processor, messages, tools).split(processor.image_token)
     originals = [row.size] * len(parts) if method == "locus" else [each.size for each in row.pictures]
@@ -300,7 +300,7 @@ def first_prompt(processor: Any, row: Row, crops: CropSettings, method: str = "l
 
 
 def _opening(row: Row, crops: CropSettings, method: str) -> tuple[list[Message], list[Any] | None]:
-    """The messages before the first turn, with their pictures, and the tools on offer."""
+    """The messages before the first turn, with pictures, and the available tools."""
     if method == "locus":
         return CuePrompt(crops.frame, crops.factor, crops.crop_tokens)(row), None
     from transformers.utils import get_json_schema

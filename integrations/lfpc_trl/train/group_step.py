@@ -1,10 +1,10 @@
-"""The log-probabilities of rollouts, with the prompt of a group computed once.
+"""Log-probabilities of rollouts, with the prompt of a group computed once.
 
-A group may reach over several micro batches: its prompt is kept from the first to the last of them.
+A group may span several micro-batches: its prompt is kept from the first to the last of them.
 
-With DeepSpeed and FSDP every forward and backward pass is a collective operation: all processes must make the
-same ones, in the same order. So there groups have the same boundaries in every process, a prompt is kept for
-one micro batch only, and the vision tower is called for completions without crops too.
+With DeepSpeed and FSDP every forward and backward pass is a collective operation: all processes must run the
+same ones in the same order. There, groups have the same boundaries in every process, a prompt is kept for one
+micro-batch only, and the vision tower also runs for completions without crops.
 """
 
 from typing import Any
@@ -26,13 +26,13 @@ class GroupStep:
         accelerator: the trainer's.
 
     Attributes:
-        in_step: whether all processes must make the same passes.
+        in_step: whether all processes must run the same passes.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
         self._accelerator = accelerator
         self.in_step = _in_step(accelerator)
-        self._open: tuple[Pixels, SharedPrompt] | None = None
+        self._kept: tuple[Pixels, SharedPrompt] | None = None
 
     def log_probs(
         self,
@@ -45,19 +45,19 @@ class GroupStep:
         at_once: int,
         weights_change: bool,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Log-probabilities of the tokens of completions.
+        """Compute the log-probabilities of the completion tokens.
 
         Args:
             model: with TRL's language head.
             ids: (rollouts, tokens), prompts padded on the left and completions padded on the right.
             mask: (rollouts, tokens), 1 for tokens and 0 for padding.
-            completion: how many of the tokens are those of completions and their padding.
-            pictures: of the rollouts.
-            at_once: rollouts whose completions are computed together.
-            weights_change: whether the weights change after this batch, so that no prompt may be kept.
+            completion: number of completion tokens, padding included.
+            pictures: the pictures of the rollouts.
+            at_once: number of completions computed together.
+            weights_change: whether the weights change after this batch, which makes kept prompts stale.
 
         Returns:
-            Log-probabilities and, where the language head gives them, entropies: (rollouts, `completion`)
+            Log-probabilities and, if the language head returns them, entropies: (rollouts, `completion`)
             each, 0 at padding.
         """
         unwrapped = self._accelerator.unwrap_model(model)
@@ -66,11 +66,11 @@ class GroupStep:
             at_end = part.stop == len(ids)
             last = not goes_on or (at_end and (weights_change or self.in_step))
             rollouts = pictures.rollouts[part]
-            read = mask[part.start, :-completion].bool()
-            prompt = self._prompt(model, ids[part.start, :-completion][read], rollouts[0].prompt)
+            unpadded = mask[part.start, :-completion].bool()
+            prompt = self._prompt(model, ids[part.start, :-completion][unpadded], rollouts[0].prompt)
             longest = int(mask[part, -completion:].sum(1).max())
             own, own_mask = (each[part, -completion:][:, :longest] for each in (ids, mask))
-            # Each label belongs to the token before it; the first is the end of the prompt.
+            # Each label is predicted from the token before it, the first from the end of the prompt.
             labels = pad(own.masked_fill(own_mask == 0, -100), (1, int(self.in_step)), value=-100)
             inputs = prompt.inputs(
                 own,
@@ -79,7 +79,7 @@ class GroupStep:
                 last=last,
                 always_a_picture=self.in_step,
             )
-            # DDP counts on one call per micro batch, from whose output all weights can be reached.
+            # DDP expects one call per micro-batch, whose output depends on all weights.
             with self._accelerator.autocast():
                 called = model if at_end or self.in_step else unwrapped
                 output = called(**inputs, labels=labels, fused_lm_head=True)
@@ -90,18 +90,18 @@ class GroupStep:
                 ]
             )
             if last:
-                self._open = None
+                self._kept = None
         log_probs, entropies = zip(*outputs, strict=True)
         return torch.cat(log_probs), None if entropies[0] is None else torch.cat(entropies)
 
     def _prompt(self, model: Any, ids: torch.Tensor, pictures: Pixels) -> SharedPrompt:
-        """The prompt that is open, or a new one in its place."""
-        if self._open is None or self._open[0] is not pictures:
+        """The kept prompt if it is this one, else a new one that replaces it."""
+        if self._kept is None or self._kept[0] is not pictures:
             backbone = shared_prompt.without_adapter(self._accelerator.unwrap_model(model)).model
             with self._accelerator.autocast():
                 prompt = SharedPrompt(backbone, ids, pictures, model if self.in_step else None)
-            self._open = pictures, prompt
-        return self._open[1]
+            self._kept = pictures, prompt
+        return self._kept[1]
 
 
 def _in_step(accelerator: Accelerator) -> bool:
@@ -109,13 +109,13 @@ def _in_step(accelerator: Accelerator) -> bool:
 
 
 def prepare(trainer: Any) -> str | None:
-    """Make a trainer's model ready for a `GroupStep`, or say why it cannot be used.
+    """Prepare a trainer's model for a `GroupStep`, if it supports one.
 
     Args:
         trainer: TRL's trainer.
 
     Returns:
-        Why not; None if it can.
+        The reason why it does not; None if it does.
     """
     model = shared_prompt.without_adapter(trainer.model)
     checkpointing = trainer.args.gradient_checkpointing_kwargs or {}

@@ -1,4 +1,4 @@
-"""Rollouts of a group, kept together: which they are, their pictures once, and the order of learning."""
+"""Keeps the rollouts of a group together: finds groups, stores their pictures once, orders micro-batches."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ class RolloutPictures(NamedTuple):
     """The pictures of one rollout.
 
     Attributes:
-        prompt: those of its prompt. The rollouts of a group hold the same object: that makes them a group.
-        own: those that its tool calls brought.
+        prompt: those of its prompt. Rollouts that hold the same object form a group.
+        own: those returned by its tool calls.
     """
 
     prompt: Pixels
@@ -27,18 +27,18 @@ class RolloutPictures(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class GroupedPictures:
-    """The pictures of a batch of rollouts, in place of TRL's one tensor.
+    """The pictures of a batch of rollouts, replacing TRL's single tensor.
 
     Attributes:
-        rollouts: one entry per rollout; the rollouts of a group are neighbours.
-        goes_on: whether the last group has more rollouts in the next micro batch.
+        rollouts: one entry per rollout; the rollouts of a group are adjacent.
+        goes_on: whether the last group continues in the next micro-batch.
     """
 
     rollouts: Sequence[RolloutPictures]
     goes_on: bool = False
 
     def parts(self, most: int) -> Iterator[tuple[slice, bool]]:
-        """Neighbours of one group, at most so many, and whether their group goes on after them."""
+        """Slices of at most `most` rollouts of one group, and whether the group continues after the slice."""
         start = 0
         while start < len(self.rollouts):
             stop = start + 1
@@ -64,7 +64,7 @@ def group_pictures(
     group_size: int | None = None,
     copy: bool = False,
 ) -> GroupedPictures:
-    """Find the groups in TRL's batch: neighbours whose prompts have the same tokens and the same pixels.
+    """Find the groups in TRL's batch: adjacent rollouts whose prompts have the same tokens and pixels.
 
     Args:
         prompt_ids: (rollouts, tokens).
@@ -72,16 +72,16 @@ def group_pictures(
         pixel_values: (patches, values of a patch), the pictures of all rollouts.
         image_grid_thw: (pictures, 3).
         num_images: pictures of each rollout.
-        image_token_id: the token that stands for a visual token.
+        image_token_id: the id of the image placeholder token.
         merge_size: patches per side of a visual token.
-        group_size: rollouts after which a group ends, even if the next one has an equal prompt.
-        copy: whether pixels are copied. TRL's tensor, which holds the prompt's pictures once for every
-            rollout, can then be let go.
+        group_size: number of rollouts after which a group ends, even if the next prompt is equal.
+        copy: whether to copy pixels, so that TRL's tensor, which holds the prompt's pictures once per
+            rollout, can be freed.
     """
     patches = image_grid_thw.prod(-1)
     ends = [0, *accumulate(patches.tolist())]
-    visual = (prompt_ids == image_token_id).sum(1).tolist()  # tokens of each prompt
-    read = prompt_ids.masked_fill(prompt_mask == 0, -1)
+    visual = (prompt_ids == image_token_id).sum(1).tolist()  # visual tokens of each prompt
+    unpadded = prompt_ids.masked_fill(prompt_mask == 0, -1)
 
     def pixels(start: int, stop: int) -> Pixels:
         values = pixel_values[ends[start] : ends[stop]]
@@ -95,7 +95,8 @@ def group_pictures(
         split = first + int((tokens <= visual[place]).sum())
         prompt = pixels(first, split)
         begins = place % group_size == 0 if group_size else place == 0
-        if not begins and torch.equal(read[place], read[place - 1]) and _equal(prompt, rollouts[-1].prompt):
+        same_ids = not begins and torch.equal(unpadded[place], unpadded[place - 1])
+        if same_ids and _equal(prompt, rollouts[-1].prompt):
             prompt = rollouts[-1].prompt
         rollouts.append(RolloutPictures(prompt, pixels(split, last)))
         first = last
@@ -107,22 +108,22 @@ def _equal(one: Pixels, other: Pixels) -> bool:
 
 
 def micro_batches(batch: dict[str, Any], pictures: GroupedPictures, count: int) -> list[dict[str, Any]]:
-    """Divide a round of rollouts into micro batches of neighbours: group after group, like lengths together.
+    """Split a round of rollouts into micro-batches, group after group, sorted by length within a group.
 
     Args:
-        batch: what TRL holds of the round, one entry per rollout or one for all.
-        pictures: those of the round.
-        count: micro batches.
+        batch: TRL's batch of the round, with one value per rollout or one for all.
+        pictures: the pictures of the round.
+        count: number of micro-batches.
 
     Returns:
-        TRL's micro batches, with `GroupedPictures` as their "pixel_values".
+        TRL's micro-batches, with `GroupedPictures` as their "pixel_values".
     """
     lengths = batch["completion_mask"].sum(1).tolist()
     firsts = [0, *(part.stop for part, goes_on in pictures.parts(len(lengths)) if not goes_on)]
     order: list[int] = []
     for group in starmap(range, pairwise(firsts)):
         order += sorted(group, key=lengths.__getitem__)
-    ordered = {name: _taken(value, order) for name, value in batch.items() if name not in _OF_PICTURES}
+    ordered = {name: _reordered(value, order) for name, value in batch.items() if name not in _OF_PICTURES}
     size = len(order) // count
     rollouts = [pictures.rollouts[place] for place in order]
     divided = []
@@ -133,7 +134,7 @@ def micro_batches(batch: dict[str, Any], pictures: GroupedPictures, count: int) 
     return divided
 
 
-def _taken(value: Any, order: list[int]) -> Any:
+def _reordered(value: Any, order: list[int]) -> Any:
     if isinstance(value, torch.Tensor):
         return value[order] if value.ndim else value
     return None if value is None else [value[place] for place in order]

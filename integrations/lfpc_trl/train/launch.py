@@ -1,6 +1,6 @@
-"""Several processes: accelerate starts them on GPUs, torchrun on CPUs; each runs the same command again.
+"""Multi-process launch: accelerate on GPUs, torchrun on CPUs; each process runs the same command again.
 
-`accelerate launch --cpu --num_processes 2` starts one process and says nothing: hence torchrun.
+torchrun, because `accelerate launch --cpu --num_processes 2` silently starts one process.
 """
 
 import os
@@ -15,15 +15,15 @@ from lfpc_trl.train.recipe import LaunchSettings
 
 
 def is_launched() -> bool:
-    """Whether this process is one of those that a launcher has started."""
+    """Whether this process was started by a launcher."""
     return "LOCAL_RANK" in os.environ
 
 
 def processes_of(launch: LaunchSettings) -> int:
-    """How many processes a launch starts in all.
+    """Total number of processes of a launch.
 
     Raises:
-        UserError: no such configuration, or numbers that cannot be.
+        UserError: unknown configuration, or invalid numbers.
     """
     for name in ("num_processes", "num_machines"):
         value = getattr(launch, name)
@@ -42,24 +42,24 @@ def processes_of(launch: LaunchSettings) -> int:
     if processes % launch.num_machines:
         raise UserError(
             f"num_processes ({processes}) must be a multiple of num_machines ({launch.num_machines}), "
-            "it counts those of all machines"
+            "it counts the processes of all machines"
         )
     return processes
 
 
 def launch_command(launch: LaunchSettings, arguments: Sequence[str], *, cpu: bool) -> list[str] | None:
-    """The command that starts the processes of a run.
+    """The command line that starts the processes of a run.
 
     Args:
-        launch: on what.
-        arguments: those of `lfpc`, such as ["train", "--config", ...]; every process gets them.
-        cpu: whether the run is to stay off the GPUs.
+        launch: the launch settings.
+        arguments: arguments of `lfpc`, such as ["train", "--config", ...], for every process.
+        cpu: whether to run on the CPU only.
 
     Returns:
-        The words of the command; None where one process without a configuration is asked for: this one.
+        The command line; None if this process can run alone (one process, no configuration).
 
     Raises:
-        UserError: it cannot work on this machine.
+        UserError: this machine cannot run it.
     """
     processes = processes_of(launch)
     if launch.accelerate_config is None and processes == 1:
@@ -95,24 +95,24 @@ def launch_command(launch: LaunchSettings, arguments: Sequence[str], *, cpu: boo
 
 
 def replace_process(command: Sequence[str]) -> None:
-    """Become the launcher, so that signals of a scheduler reach it."""
+    """Replace this process with the launcher, so that it receives a scheduler's signals."""
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(command[0], list(command))
 
 
 def _configuration(launch: LaunchSettings) -> Path:
-    """The file of a configuration, checked if it is the user's."""
+    """The path of an accelerate configuration; a user's file is checked."""
     name = launch.accelerate_config or ""
     if Path(name).is_file():
-        _content_of(Path(name))
+        _read_configuration(Path(name))
         return Path(name)
     folder = resources.files("trl") / "accelerate_configs"
     names = sorted(
         file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml")
     )
     if name not in names:
-        raise UserError(f"accelerate_config {name!r} is neither a file nor one of {', '.join(names)}")
+        raise UserError(f"unknown accelerate_config {name!r}; give a file or one of {', '.join(names)}")
     return Path(str(folder / f"{name}.yaml"))
 
 
@@ -122,37 +122,35 @@ _KEYS = (
     *("main_process_ip", "main_process_port", "main_training_function", "mixed_precision", "num_machines"),
     *("num_processes", "parallelism_config", "rdzv_backend", "same_network", "use_cpu"),
 )
-"""Keys of accelerate that say how processes of this machine train together."""
-_OFF_ALONE = ("tpu_env", "tpu_use_cluster", "tpu_use_sudo", "mpirun_config", "megatron_lm_config")
-"""Keys that `accelerate config` writes too, and that must be empty: they start programs, or set variables."""
+"""Allowed keys of an accelerate configuration: how processes of this machine train together."""
+_MUST_BE_EMPTY = ("tpu_env", "tpu_use_cluster", "tpu_use_sudo", "mpirun_config", "megatron_lm_config")
+"""Other keys that `accelerate config` writes. They start programs or set variables, so they must be empty."""
 _ONE_VALUE = {"compute_environment": "LOCAL_MACHINE", "main_training_function": "main"}
 _ONE_VALUE_OF_DEEPSPEED = {"deepspeed_multinode_launcher": "standard"}
 
 
-def _content_of(configuration: Path) -> dict[str, Any]:
-    """What a configuration of accelerate holds; accelerate obeys all of it, so all of it must be known.
+def _read_configuration(configuration: Path) -> dict[str, Any]:
+    """Read an accelerate configuration, with only known keys, as accelerate acts on every key.
 
     Raises:
-        UserError: no configuration, or a key that starts other programs than this training.
+        UserError: not a configuration, or a key that could start other programs.
     """
     import yaml
 
     try:
         content = yaml.safe_load(configuration.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
-        raise UserError(f"{configuration}: no configuration of accelerate ({first_line(error)})") from None
+        raise UserError(f"{configuration}: not an accelerate configuration ({first_line(error)})") from None
     if not isinstance(content, dict):
-        raise UserError(f"{configuration}: no configuration of accelerate, it must hold settings and values")
+        raise UserError(f"{configuration}: not an accelerate configuration, it must map settings to values")
     for key, value in content.items():
-        if key not in (*_KEYS, *_OFF_ALONE):
-            raise UserError(
-                f"{configuration}: no configuration of accelerate for a training here, it holds {key!r}"
-            )
-        if key in _OFF_ALONE and value:
+        if key not in (*_KEYS, *_MUST_BE_EMPTY):
+            raise UserError(f"{configuration}: {key!r} is not allowed in an accelerate configuration here")
+        if key in _MUST_BE_EMPTY and value:
             raise UserError(f"{configuration}: {key} must be empty or false, got {str(value)[:60]!r}")
     deepspeed = content.get("deepspeed_config") or {}
     if not isinstance(deepspeed, dict) or "deepspeed_hostfile" in deepspeed:
-        raise UserError(f"{configuration}: deepspeed_config must be settings without deepspeed_hostfile")
+        raise UserError(f"{configuration}: deepspeed_config must hold settings, without deepspeed_hostfile")
     for settings, rules in ((content, _ONE_VALUE), (deepspeed, _ONE_VALUE_OF_DEEPSPEED)):
         for key, only in rules.items():
             if settings.get(key, only) != only:
@@ -162,17 +160,17 @@ def _content_of(configuration: Path) -> dict[str, Any]:
 
 def _processes_in(configuration: Path) -> int:
     try:
-        return int(_content_of(configuration)["num_processes"])
+        return int(_read_configuration(configuration)["num_processes"])
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{configuration}: no configuration of accelerate ({one_line(error)})") from None
+        raise UserError(f"{configuration}: not an accelerate configuration ({one_line(error)})") from None
 
 
 def _check_gpus(processes: int) -> None:
     import torch
 
-    found = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
-    if found < processes:
+    available = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
+    if available < processes:
         raise UserError(
-            f"num_processes asks for {processes} GPUs on this machine, it has {found}; "
+            f"num_processes asks for {processes} GPUs on this machine, it has {available}; "
             "give --num_processes, or --use_cpu true"
         )

@@ -1,4 +1,4 @@
-"""The user's own rewards and judge in a run: proven before it starts, written down, remembered."""
+"""The user's own rewards and judge in a run: checked before it starts, recorded, and cached."""
 
 import contextlib
 import os
@@ -14,11 +14,11 @@ from lfpc_trl.rollouts.own_rewards import PresetReward, make_reward
 from lfpc_trl.train.settings import StageSettings
 
 JUDGED = "judged"
-"""The folder in a run's directory that holds what the judge has said."""
+"""The folder of the judge's verdicts in a run's directory."""
 
 
 def own_code(stage: StageSettings) -> list[OwnCode]:
-    """The user's code that a stage runs.
+    """Load the user's code that a stage runs.
 
     Raises:
         UserError: it cannot be imported.
@@ -27,9 +27,9 @@ def own_code(stage: StageSettings) -> list[OwnCode]:
 
 
 def check_rewards(stage: StageSettings, rows: Sequence[Row], frame: Frame) -> None:
-    """Refuse rewards that cannot work on these rows, before anything is loaded.
+    """Check that the rewards work on these rows, before the model is loaded.
 
-    A published reward scores an empty reply to every row; it may refuse their answers, or want a judge.
+    A published reward scores an empty reply to every row; it may reject their answers, or require a judge.
 
     Raises:
         UserError: naming the reward and the rule.
@@ -44,12 +44,12 @@ def check_rewards(stage: StageSettings, rows: Sequence[Row], frame: Frame) -> No
 
 @contextlib.contextmanager
 def open_judge(stage: StageSettings, output_dir: Path) -> Iterator[Judge | None]:
-    """The judge of a run, with all that it has said in it; None where a stage has none.
+    """Open the judge of a run with its verdicts so far; None if the stage has no judge.
 
-    Each process writes a file of its own, and begins with what all have written.
+    Each process writes its own file and starts with the verdicts of all files.
 
     Raises:
-        UserError: what is written down is another judge's, or its code cannot be imported.
+        UserError: the recorded verdicts come from another judge, or its code cannot be imported.
     """
     if stage.judge is None:
         yield None

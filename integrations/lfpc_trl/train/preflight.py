@@ -1,8 +1,8 @@
-"""Before a training: do pictures, prompts and budgets fit the model? Asked of the real processor and rows.
+"""Preflight checks with the real processor and rows: do pictures, prompts and budgets fit the model?
 
-"Image features and image tokens do not match" is the error with which a training of this kind dies hours
-after its start, or, inside TRL, silently loses all pictures of a batch. Here a prompt is tokenised as TRL
-tokenises it, with the picture it will be shown with, and the largest crop that its rollouts can ask for.
+"Image features and image tokens do not match" can end a training run hours after its start or, inside TRL,
+silently drop all pictures of a batch. So prompts are tokenised here as in TRL, with the shown picture and
+with the largest crop that a rollout can request.
 """
 
 import math
@@ -24,7 +24,7 @@ from lfpc_trl.rollouts.crop_tool import TOOL_NAME, CropSettings, environment_for
 from lfpc_trl.rollouts.prompts import Message, build_prompt, question_text
 
 SAMPLE = 64
-"""Rows whose pictures are decoded before a training. Our choice: seconds, and every kind of mistake in it."""
+"""Rows whose pictures are decoded before training. Our choice: takes seconds, finds systematic mistakes."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class PreflightReport:
 
     Attributes:
         rows: number of rows.
-        decoded: of these, those whose picture and largest crop, or whose cue, went through the processor.
-        longest_prompt: tokens of the longest prompt, its pictures included.
-        longest_row: the row that has it.
-        rollout_tokens: tokens of the shortest rollout that looks at one full-size crop and answers; with
-            cues, that answers.
-        problems: by row or by setting; a training with these fails or trains on something else.
-        warnings: in the same form; a training with these runs.
+        decoded: number of rows whose picture and largest crop, or whose cue, went through the processor.
+        longest_prompt: tokens of the longest prompt, pictures included.
+        longest_row: the row with the longest prompt.
+        rollout_tokens: tokens of the shortest rollout with one full-size crop and an answer; with cues, of
+            an answer alone.
+        problems: by row or setting; training would fail or use the wrong inputs.
+        warnings: in the same form; training would still run.
     """
 
     rows: int
@@ -51,10 +51,10 @@ class PreflightReport:
     warnings: list[Problem] = field(default_factory=list)
 
     def check(self) -> None:
-        """Refuse what has problems.
+        """Raise the first problem.
 
         Raises:
-            UserError: the first problem, with the number of further ones.
+            UserError: the first problem, and how many more there are.
         """
         if self.problems:
             raise UserError(in_one_line(self.problems))
@@ -71,22 +71,22 @@ def preflight(
     sample: int | None = SAMPLE,
     progress: Callable[[int], object] | None = None,
 ) -> PreflightReport:
-    """Prove on the real rows that pictures, prompts and budgets fit the model.
+    """Check on the real rows that pictures, prompts and budgets fit the model.
 
-    Of all rows: sizes, tokens of the prompt, spelled-out special tokens. Of a sample, which always holds the
-    row with the longest prompt: the prompt is tokenised as TRL does it, with the real picture, then with the
-    largest crop of that picture. Image tokens must equal image features, and the processor must have left
-    the pictures at their size.
+    All rows are checked for sizes, prompt length and spelled-out special tokens. A sample, which always
+    includes the row with the longest prompt, is also tokenised as TRL does it, with the real picture and
+    then with its largest crop: image tokens must equal image features, and the processor must not resize
+    the pictures.
 
     Args:
-        processor: of `processors.load_processor`.
+        processor: from `processors.load_processor`.
         rows: at least one.
         crops: how crops are cut.
         trajectory_tokens: limit on a whole rollout, crops included (TRL's `max_completion_length`).
         context: tokens that the model, or the engine that generates, can read at once.
-        cues: how the cues of LOCUS are shown, for rows that are cues; there is no tool then and no crop.
-        sample: rows whose pictures are decoded, evenly spread; None for all.
-        progress: called with a number of decoded rows.
+        cues: how cues are shown, if the rows are cues of LOCUS; there is no crop tool then.
+        sample: number of rows whose pictures are decoded, evenly spread; None for all.
+        progress: called with the number of rows decoded since the last call.
 
     Raises:
         ValueError: no rows.
@@ -94,7 +94,7 @@ def preflight(
     if not rows:
         raise ValueError("rows must hold at least one row, got none")
     problems = _setting_problems(processor, crops)
-    if problems:  # nothing that is counted with these settings would mean anything
+    if problems:  # all counts would be wrong with these settings
         return PreflightReport(len(rows), 0, 0, "", 0, problems)
     fitting = []
     for row in rows:
@@ -108,7 +108,7 @@ def preflight(
     lengths = _own_lengths(processor, fitting, cues)
     counts = [len(row.pictures) for row in fitting]
     chosen = _sampled(lengths, counts, sample)
-    constants = dict.fromkeys(counts, 0)  # of a prompt: what all rows with so many pictures have in it
+    constants = dict.fromkeys(counts, 0)  # prompt tokens shared by all rows with that many pictures
     for index in chosen:
         prompt, problem = _decode(processor, fitting[index], crops, cues)
         if problem is not None:
@@ -121,12 +121,12 @@ def preflight(
     overhead = _rollout_overhead(processor, cues)
     largest = [0 if cues is not None else _largest_crop(row, crops) for row in fitting]
     rollouts = [overhead + tokens for tokens in largest]
-    needs, turns = "an answer needs", "an answer"
+    subject, turns = "an answer needs", "an answer"
     if cues is None:
-        needs = f"one crop of {max(largest)} visual tokens and an answer need"
+        subject = f"one crop of {max(largest)} visual tokens and an answer need"
         turns = "one crop and an answer"
     if trajectory_tokens is not None and max(rollouts) > trajectory_tokens:
-        rule = f"{needs} {max(rollouts)} tokens, got {trajectory_tokens}"
+        rule = f"{subject} {max(rollouts)} tokens, got {trajectory_tokens}"
         problems.insert(0, Problem("trajectory_tokens", rule))
     for row, prompt, rollout in zip(fitting, prompts, rollouts, strict=True):
         if context is not None and prompt + rollout > context:
@@ -144,14 +144,14 @@ def preflight(
 
 
 def _sampled(lengths: Sequence[int], counts: Sequence[int], sample: int | None) -> list[int]:
-    """Places of the rows to decode: evenly spread, and the longest of each number of pictures."""
+    """Indices of the rows to decode: evenly spread, plus the longest for each number of pictures."""
     number = len(lengths) if sample is None else min(sample, len(lengths))
     spread = np.linspace(0, len(lengths) - 1, number).astype(int).tolist()
     longest = [int(np.argmax(np.where(np.equal(counts, count), lengths, -1))) for count in set(counts)]
     return sorted({*longest, *spread})
 
 
-# --- without a picture -------------------------------------------------------------------------------
+# --- without decoding -------------------------------------------------------------------------------
 
 
 def _setting_problems(processor: Any, crops: CropSettings) -> list[Problem]:
@@ -198,7 +198,7 @@ def _row_problem(processor: Any, row: Row) -> Problem | None:
 
 
 def _own_lengths(processor: Any, rows: Sequence[Row], cues: CuePrompt | None) -> list[int]:
-    """Tokens of each row's own part of the prompt: its pictures, and its question or its cue."""
+    """Prompt tokens that differ between rows: pictures, and the question or cue."""
     from lfpc_trl.models import processors
 
     if cues is not None:
@@ -213,13 +213,13 @@ def _own_lengths(processor: Any, rows: Sequence[Row], cues: CuePrompt | None) ->
 
 
 def _largest_crop(row: Row, crops: CropSettings) -> int:
-    """Visual tokens of the largest crop that a rollout can get: a whole picture, or the bound on crops."""
+    """Visual tokens of the largest possible crop: a whole picture, or the limit on crops."""
     whole = (native_size(picture.size, crops.factor) for picture in row.pictures)
     return min(crops.crop_tokens, max(tokens_of(size, crops.factor) for size in whole))
 
 
 def native_size(size: Size, factor: int) -> Size:
-    """A picture's own size in whole visual tokens: no bound applies.
+    """A picture's own size rounded to whole visual tokens, without a limit.
 
     Args:
         size: (width, height) in pixels.
@@ -229,7 +229,7 @@ def native_size(size: Size, factor: int) -> Size:
 
 
 def _rollout_overhead(processor: Any, cues: CuePrompt | None) -> int:
-    """Tokens of the shortest rollout with one crop and an answer, the visual tokens of the crop left out."""
+    """Tokens of the shortest rollout with one crop and an answer, without the crop's visual tokens."""
     from trl.data_utils import prepare_multimodal_messages
 
     box = [0, 0, 1, 1]
@@ -238,18 +238,18 @@ def _rollout_overhead(processor: Any, cues: CuePrompt | None) -> int:
         turns = [answer_turn(str(box))]
     user, *turns = prepare_multimodal_messages([{"role": "user", "content": "?"}, *turns])
     before = processor.apply_chat_template([user], tokenize=False, add_generation_prompt=True)
-    whole = processor.apply_chat_template([user, *turns], tokenize=False)
-    ids = processor.tokenizer(whole[len(before) :], add_special_tokens=False)["input_ids"]
+    rendered = processor.apply_chat_template([user, *turns], tokenize=False)
+    ids = processor.tokenizer(rendered[len(before) :], add_special_tokens=False)["input_ids"]
     return len(ids) - (cues is None)  # the placeholder of the crop
 
 
 def crop_turns(box: Sequence[float], reply: Any, image: int | None = None) -> list[Message]:
-    """A turn that calls the tool and does nothing else, and what the tool sends back.
+    """A turn that only calls the tool, followed by the tool's message.
 
     Args:
-        box: the box that is asked for, in the model's frame.
+        box: the requested box, in the model's frame.
         reply: content of the tool's message.
-        image: the number of the picture; None where there is one.
+        image: the number of the picture; None if the row has one picture.
     """
     arguments: dict[str, Any] = {"bbox_2d": list(box)} | ({} if image is None else {"image": image})
     call = {"name": TOOL_NAME, "arguments": arguments}
@@ -272,7 +272,7 @@ def answer_turn(answer: str) -> Message:
 def _decode(
     processor: Any, row: Row, crops: CropSettings, cues: CuePrompt | None
 ) -> tuple[int, Problem | None]:
-    """Tokens of a row's prompt as TRL makes them, and what does not fit."""
+    """Tokenise a row's prompt as TRL does; return its length and a problem, if any."""
     problem = unreadable(row)
     if problem is not None:
         return 0, problem
@@ -298,11 +298,11 @@ def _decode(
 
 
 def unreadable(row: Row) -> Problem | None:
-    """A picture whose header is good and whose pixels are not: only decoding it can tell."""
+    """The problem of a row whose picture cannot be decoded, although its header was readable."""
     for picture in row.pictures:
         try:
             load_original(picture.image)
-        except Exception as error:  # Pillow's decoders raise what they like on damaged files
+        except Exception as error:  # Pillow's decoders raise various errors on damaged files
             rule = f"image must be readable, got {str(picture.image)!r} ({one_line(error)})"
             return Problem(row.name, rule)
     return None
@@ -311,7 +311,7 @@ def unreadable(row: Row) -> Problem | None:
 def _tokenise(
     processor: Any, messages: list[Message], sizes: Sequence[Size], tools: Any, row: Row
 ) -> tuple[int, Problem | None]:
-    """As `GRPOTrainer._tokenize_prompts`: the same messages, tool description and template."""
+    """Like `GRPOTrainer._tokenize_prompts`: the same messages, tool description and template."""
     from trl.data_utils import prepare_multimodal_messages
 
     try:
@@ -322,7 +322,7 @@ def _tokenise(
             tokenize=True,
             return_dict=True,
         )
-    except ValueError as error:  # transformers counts pictures against placeholders, too
+    except ValueError as error:  # transformers also compares the number of pictures and placeholders
         rule = f"template and processor must take its pictures, got: {one_line(error)}"
         return 0, Problem(row.name, rule)
     ids, grids = tokenised["input_ids"][0], tokenised["image_grid_thw"].tolist()
@@ -345,12 +345,12 @@ def _pictures(message: Message) -> list[Any]:
 
 
 def which_image(row: Row, number: int) -> dict[str, Any]:
-    """The argument of the tool that says of which picture a crop is, where the tool has one."""
+    """The tool's `image` argument, if the row has several pictures."""
     return {"image": number} if len(row.pictures) > 1 else {}
 
 
 def whole_picture(picture: Picture, frame: Frame) -> list[float]:
-    """The box of a whole picture, in whole numbers of `frame`; of a long strip as much as may be cut."""
+    """The box of a whole picture, in whole numbers of `frame`; a long strip is cut to `MAX_CROP_ASPECT`."""
     size = picture.size
     longest = MAX_CROP_ASPECT * min(size)
     box = [0.0, 0.0, min(size[0], longest), min(size[1], longest)]

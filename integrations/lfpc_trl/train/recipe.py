@@ -1,13 +1,13 @@
-"""Recipes: everything that decides what a training run does, apart from its model and its data.
+"""Recipes: all settings of a training run apart from its model and data.
 
-A recipe is a flat YAML file; TRL's own parser gets its values, and options on the command line override them.
-Its names are those of
+A recipe is a flat YAML file, parsed by TRL's own parser; options on the command line override it. Its
+settings are those of
 
-* `StageSettings`, what LFPC adds,
-* `LaunchSettings`, on how many processes,
-* TRL's `GRPOConfig` and `ModelConfig`, for the rest, by the names that TRL documents.
+* `StageSettings`, which LFPC adds,
+* `LaunchSettings`, the number of processes,
+* TRL's `GRPOConfig` and `ModelConfig`, under TRL's names.
 
-What follows from other settings cannot be set: `REFUSED` says from which.
+Settings that follow from others cannot be set: `REFUSED` says why.
 """
 
 import argparse
@@ -36,21 +36,21 @@ _BATCH = "it follows from prompts_per_step, prompts_per_update, num_generations 
 _EVAL = "checkpoints are evaluated with evaluate()"
 _STEP = "it is counted in steps: see save_every; every step is logged"
 REFUSED = {
-    "output_dir": "the run's directory is --output",
-    "resume_from_checkpoint": "a run goes on with --resume",
-    "model_name_or_path": "the model is --model",
-    "model_revision": "the model is a directory",
+    "output_dir": "use --output",
+    "resume_from_checkpoint": "use --resume",
+    "model_name_or_path": "use --model",
+    "model_revision": "the model is a local directory",
     "generation_batch_size": _BATCH,
     "steps_per_generation": _BATCH,
     "gradient_accumulation_steps": _BATCH,
     "max_steps": "it follows from steps, prompts_per_step and prompts_per_update",
-    "num_train_epochs": "the length of a run is steps",
-    "num_iterations": "one update per rollout, as the paper; more would have to count steps anew",
-    "max_completion_length": "it is trajectory_tokens",
-    "max_tool_calling_iterations": "it is max_turns less 1",
+    "num_train_epochs": "use steps",
+    "num_iterations": "each rollout is used for one update, as in the paper",
+    "max_completion_length": "use trajectory_tokens",
+    "max_tool_calling_iterations": "it is max_turns minus 1",
     "generation_kwargs": "it follows from response_tokens and the tokens that are never sampled",
     "chat_template_kwargs": "the chat template belongs to the model directory; see lfpc prepare-model",
-    "reward_weights": "the weights are accuracy_weight and its like, and those in reward",
+    "reward_weights": "use accuracy_weight, format_weight and so on, and the weights in reward",
     "logging_steps": _STEP,
     "logging_strategy": _STEP,
     "logging_first_step": _STEP,
@@ -60,11 +60,11 @@ REFUSED = {
     "log_completions": "TRL 1.16 cannot write completions with pictures",
     "log_multimodal": "TRL 1.16 cannot write completions with pictures",
     "log_completions_hub_repo": "TRL 1.16 cannot write completions with pictures",
-    "remove_unused_columns": "the rows travel in a column that TRL would remove",
-    "use_transformers_continuous_batching": "TRL 1.16 has it for text models only",
-    "use_transformers_paged": "TRL 1.16 has it for text models only",
+    "remove_unused_columns": "the rows are in a column that TRL would remove",
+    "use_transformers_continuous_batching": "TRL 1.16 supports it for text models only",
+    "use_transformers_paged": "TRL 1.16 supports it for text models only",
     "auto_find_batch_size": "GRPO needs whole groups; lower per_device_train_batch_size",
-    "trust_remote_code": "no code of a model directory is run",
+    "trust_remote_code": "code in a model directory is never run",
     "model_init_kwargs": "the model is loaded by lfpc; see dtype and attn_implementation",
     "hub_token": "nothing is uploaded, and a recipe is copied into the run's manifest",
     "load_in_4bit": "quantised weights have not been tried",
@@ -87,7 +87,7 @@ REFUSED = {
 """Options of TRL that a recipe cannot hold, and why."""
 
 
-_MEANT = {
+_ALIASES = {
     "lr": "learning_rate",
     "batch_size": "per_device_train_batch_size",
     "group_size": "num_generations",
@@ -114,38 +114,38 @@ _MEANT = {
     "clip_grad": "max_grad_norm",
     "wandb": "report_to",
 }
-"""Settings as people call them elsewhere. No two letters of "lr" are like those of "learning_rate"."""
-_ALWAYS_TOLD = (
+"""Names that other tools use, which are too unlike ours for a close match, such as "lr"."""
+_ALWAYS_RECORDED = (
     *("num_generations", "per_device_train_batch_size", "temperature", "top_p", "top_k", "learning_rate"),
     *("lr_scheduler_type", "weight_decay", "max_grad_norm", "beta", "entropy_coef", "epsilon", "delta"),
     *("loss_type", "scale_rewards", "use_vllm", "dtype", "use_peft", "seed"),
 )
-"""Options of TRL that stand in every manifest, also where they are TRL's defaults, which may change."""
+"""Options of TRL that every manifest records, even at TRL's defaults, which may change."""
 
 
 @dataclass(frozen=True)
 class LaunchSettings:
-    """On what a run is started. Processes are started by accelerate, on CPUs by torchrun."""
+    """Processes and machines of a run. accelerate starts the processes, torchrun on CPUs."""
 
     accelerate_config: str | None = dataclasses.field(
         default=None,
         metadata={"help": "a configuration that TRL ships (zero3, fsdp2, ...) or a file for accelerate"},
     )
     num_processes: int | None = dataclasses.field(
-        default=None, metadata={"help": "processes in all; default: as the configuration says, 1 without one"}
+        default=None, metadata={"help": "processes on all machines; default: from the configuration, else 1"}
     )
-    num_machines: int = dataclasses.field(default=1, metadata={"help": "machines"})
-    machine_rank: int = dataclasses.field(default=0, metadata={"help": "number of this machine"})
+    num_machines: int = dataclasses.field(default=1, metadata={"help": "number of machines"})
+    machine_rank: int = dataclasses.field(default=0, metadata={"help": "rank of this machine, from 0"})
     main_process_ip: str | None = dataclasses.field(default=None, metadata={"help": "address of machine 0"})
     main_process_port: int | None = dataclasses.field(default=None, metadata={"help": "port on machine 0"})
 
 
 OWN_DEFAULTS: dict[str, Any] = {"gradient_checkpointing": None, "report_to": "none", "disable_tqdm": True}
-"""Our defaults where they are not TRL's; None is settled where the device is known (see `grpo_config`)."""
+"""Our defaults that differ from TRL's; None is resolved once the device is known (see `grpo_config`)."""
 
 
 def _options_of(config: type[Any]) -> type[Any]:
-    """The options of a configuration class as a plain class: making the real one sets up devices."""
+    """The options of a configuration class as a plain dataclass; the real one sets up devices on creation."""
     hints = typing.get_type_hints(config)
     options = [option for option in dataclasses.fields(config) if option.init and option.name not in REFUSED]
     return dataclasses.make_dataclass(
@@ -162,7 +162,7 @@ def _copy(option: Any) -> Any:
 
 
 class RecipeParser(TrlParser):  # type: ignore[misc]
-    """TRL's parser, with errors of one line and values of a file checked like those of options."""
+    """TRL's parser with one-line errors, which checks values from a file like those of options."""
 
     def __init__(self, *more: type[Any], **options: Any) -> None:
         super().__init__((*more, *_classes()), allow_abbrev=False, **options)
@@ -176,11 +176,11 @@ class RecipeParser(TrlParser):  # type: ignore[misc]
                 action.type = _or_none(next(kind for kind in typing.get_args(hint) if kind is not NoneType))
 
     def error(self, message: str) -> typing.NoReturn:
-        """In place of argparse's usage text, which would be hundreds of options long."""
+        """Raise, instead of printing argparse's usage text with hundreds of options."""
         raise UserError(message)
 
     def set_defaults_with_config(self, **values: Any) -> list[str]:
-        """What a file says becomes the default of the options."""
+        """Make the values of a file the defaults of the options."""
         self._code_in_file = code_in(values)
         values |= self.changes
         actions = {action.dest: action for action in self._actions}
@@ -191,11 +191,11 @@ class RecipeParser(TrlParser):  # type: ignore[misc]
         return cast("list[str]", super().set_defaults_with_config(**values))
 
     def check_code(self, *, allowed: bool) -> None:
-        """Refuse a recipe that names code, unless that is allowed: its author would run code here."""
+        """Reject a recipe that names code unless allowed, as its author could run code on this machine."""
         if self._code_in_file and not allowed:
             raise UserError(
                 f"the recipe names code, {', '.join(self._code_in_file)}: name it on the command line, "
-                "or look at it and add --allow-code"
+                "or review it and add --allow-code"
             )
 
 
@@ -225,23 +225,23 @@ def _or_none(kind: type[Any]) -> Any:
     def parse(text: str) -> Any:
         return None if text == "none" else kind(text)
 
-    parse.__name__ = kind.__name__  # argparse names it in its error message
+    parse.__name__ = kind.__name__  # argparse's errors show it
     return parse
 
 
 def refuse_option(name: str, known: Sequence[str] | Mapping[str, Any]) -> typing.NoReturn:
-    """Say why there is no such option."""
+    """Raise an error for an unknown or fixed option, with a suggestion."""
     name = name.removeprefix("--").replace("-", "_")
     if name in REFUSED:
         raise UserError(f"{name} cannot be set: {REFUSED[name]}")
-    near = [_MEANT[name]] if name in _MEANT else difflib.get_close_matches(name, list(known), n=1)
+    near = [_ALIASES[name]] if name in _ALIASES else difflib.get_close_matches(name, list(known), n=1)
     if not near and len(name) > 3:
         near = sorted((each for each in known if name in each), key=len)[:1]
     raise UserError(f"unknown setting {name}" + (f", did you mean {near[0]}?" if near else ""))
 
 
 def _check_value(name: str, value: Any, action: Any) -> None:
-    """Argparse checks the type of texts alone; a file holds numbers and lists as well."""
+    """Check a value from a file: argparse checks only strings, but a file also has numbers and lists."""
     for each in value if isinstance(value, list) else [value]:
         if each is None or isinstance(each, bool | dict) or action.type is None:
             wrong = isinstance(each, bool) and action.type in (int, float)
@@ -254,12 +254,12 @@ def _check_value(name: str, value: Any, action: Any) -> None:
         if wrong or (action.choices and each is not None and each not in action.choices):
             kind = getattr(action.type, "__name__", "")
             kind = "true or false" if kind == "string_to_bool" else kind
-            wanted = f"one of {', '.join(map(str, action.choices))}" if action.choices else kind
-            raise UserError(f"{name} must be {wanted}, got {each!r}")
+            expected = f"one of {', '.join(map(str, action.choices))}" if action.choices else kind
+            raise UserError(f"{name} must be {expected}, got {each!r}")
 
 
 _SETTINGS_OR_FILE = ("deepspeed", "fsdp_config", "accelerator_config")
-"""Options of TRL that are settings, or the path of a JSON file with them."""
+"""Options of TRL that hold settings or the path of a JSON file with settings."""
 
 
 def _check_settings_or_file(name: str, value: Any) -> None:
@@ -271,7 +271,7 @@ def _check_settings_or_file(name: str, value: Any) -> None:
         if not text.startswith("{"):
             path = Path(text)
             if not path.is_file():
-                raise UserError(f"{name} must be settings or a JSON file of them, {text}: no such file")
+                raise UserError(f"{name} must be settings or a JSON file with settings, {text}: no such file")
             text = path.read_text(encoding="utf-8")
         content = parse_json(text)
     except (ValueError, OSError) as error:
@@ -285,8 +285,8 @@ class Recipe:
     """A checked recipe.
 
     Attributes:
-        stage: what LFPC adds.
-        launch: on how many processes.
+        stage: settings that LFPC adds.
+        launch: number of processes and machines.
         trainer: options of `GRPOConfig` that differ from TRL's defaults.
         model: options of `ModelConfig` that differ from TRL's defaults.
     """
@@ -297,7 +297,7 @@ class Recipe:
     model: Mapping[str, Any]
 
     def option(self, name: str) -> Any:
-        """The value of an option of TRL, as the recipe has it or as TRL's default."""
+        """The value of an option of TRL: the recipe's, else TRL's default."""
         for values, options in ((self.trainer, _trainer_options()), (self.model, _model_options())):
             if name in values:
                 return values[name]
@@ -306,15 +306,15 @@ class Recipe:
         raise KeyError(name)
 
     def flat(self) -> dict[str, Any]:
-        """As a recipe file would hold it; without the launch, which does not change what is computed."""
-        told = {name: self.option(name) for name in _ALWAYS_TOLD}
-        return dataclasses.asdict(self.stage) | told | dict(self.trainer) | dict(self.model)
+        """All settings as in a recipe file, except the launch, which does not change the result."""
+        recorded = {name: self.option(name) for name in _ALWAYS_RECORDED}
+        return dataclasses.asdict(self.stage) | recorded | dict(self.trainer) | dict(self.model)
 
     def check(self, processes: int = 1) -> None:
-        """Refuse what cannot work, before anything is loaded.
+        """Check the settings, before anything is loaded.
 
         Args:
-            processes: how many processes train.
+            processes: number of training processes.
 
         Raises:
             UserError: naming the setting, its value and the rule.
@@ -337,21 +337,21 @@ class Recipe:
         attention = self.option("attn_implementation")
         if is_kernel_of_the_hub(attention):
             raise UserError(
-                "attn_implementation must be a name that transformers knows, such as sdpa; a kernel of the "
-                f"Hub is code that would be run, got {attention!r}"
+                "attn_implementation must be built into transformers, such as sdpa, as a kernel from the Hub "
+                f"would run its code here, got {attention!r}"
             )
         for name in _SETTINGS_OR_FILE:
             _check_settings_or_file(name, self.option(name))
 
     def check_vllm_on_cpu(self) -> None:
-        """Refuse a training without a GPU whose vLLM would have to take new weights.
+        """Check that training with vLLM on a CPU never updates the weights, which its CPU build cannot.
 
         Raises:
-            UserError: the weights are to change.
+            UserError: the weights would change.
         """
         if self.option("learning_rate") != 0 or self.option("vllm_mode") != "colocate":
             raise UserError(
-                "use_vllm without a GPU is for trying an engine: vLLM takes no new weights there, so "
+                "use_vllm without a GPU only tests an engine: vLLM cannot update weights there, so "
                 f"vllm_mode must be colocate and learning_rate 0, got {self.option('vllm_mode')} and "
                 f"{self.option('learning_rate'):g}"
             )
@@ -364,16 +364,16 @@ class Recipe:
         processes: int = 1,
         cpu: bool = False,
     ) -> GRPOConfig:
-        """This recipe as TRL's configuration.
+        """Convert this recipe to TRL's configuration.
 
         Args:
             output_dir: where checkpoints go.
-            never_sampled: the part of TRL's `generation_kwargs` that bars tokens; `processors.never_sampled`.
-            processes: how many processes train.
+            never_sampled: the `generation_kwargs` that suppress tokens, from `processors.never_sampled`.
+            processes: number of training processes.
             cpu: train on the CPU, in float32.
 
         Raises:
-            UserError: a setting that cannot work, ours or TRL's.
+            UserError: an invalid setting, ours or TRL's.
         """
         self.check(processes)
         stage, options = self.stage, dict(self.trainer)
@@ -422,11 +422,11 @@ class Recipe:
         return self.stage.rewards(self.stage.crop_settings(Frame.SHOWN, 1))[1]
 
     def lora_targets(self, lora: LoraTargets) -> tuple[str | list[str], list[str] | None]:
-        """PEFT's `target_modules` and `target_parameters`; the family's where the recipe names neither."""
+        """PEFT's `target_modules` and `target_parameters`; the model family's if the recipe sets neither."""
         modules, parameters = (self.option(f"lora_target_{kind}") for kind in ("modules", "parameters"))
         if modules is None and parameters is None:
             return lora.modules, list(lora.parameters) or None
-        # PEFT reads one text as a pattern over whole names, and a list as endings of names.
+        # PEFT treats a string as a regex over full names, and a list as name suffixes.
         modules = modules[0] if isinstance(modules, list) and len(modules) == 1 else modules
         return modules or [], parameters
 
@@ -436,17 +436,17 @@ class Recipe:
 
 
 def recipe_names() -> list[str]:
-    """The recipes that come with the package."""
+    """Names of the recipes in the package."""
     return sorted(
         file.name.removesuffix(".yaml") for file in _folder().iterdir() if file.name.endswith(".yaml")
     )
 
 
 def recipe_file(name: str | Path) -> Path:
-    """The file of a recipe: one of ours by name, or the user's own by path.
+    """The file of a recipe, given the name of one of ours or the path of the user's.
 
     Raises:
-        UserError: neither.
+        UserError: unknown recipe, or no such file.
     """
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
@@ -455,7 +455,9 @@ def recipe_file(name: str | Path) -> Path:
         return path
     if str(name) in recipe_names():
         return Path(str(_folder() / f"{name}.yaml"))
-    raise UserError(f"no recipe {str(name)!r}; there are {', '.join(recipe_names())}, or give a .yaml file")
+    raise UserError(
+        f"unknown recipe {str(name)!r}; choose from {', '.join(recipe_names())}, or give a .yaml file"
+    )
 
 
 def _folder() -> Any:
@@ -463,18 +465,18 @@ def _folder() -> Any:
 
 
 def load_recipe(name: str | Path | None = None, *, allow_code: bool = False, **changes: Any) -> Recipe:
-    """A recipe from a file, with changes.
+    """Load a recipe from a file, with changes.
 
     Args:
-        name: one of `recipe_names`, or a path; None starts from the defaults of the classes.
-        allow_code: whether the file may name code of its own, in `reward` and `judge`, which is then run.
-        changes: settings that replace those of the file.
+        name: one of `recipe_names`, or a path; None starts from the defaults.
+        allow_code: whether the file may name code, in `reward` and `judge`, which is then run.
+        changes: settings that override those of the file.
 
     Returns:
         A checked recipe.
 
     Raises:
-        UserError: no such recipe, a setting that there is not, that cannot be set, or that cannot work.
+        UserError: unknown recipe, or a setting that is unknown, fixed or invalid.
     """
     parser = RecipeParser()
     parser.allow_code = allow_code or name is None  # without a file the caller has named it
@@ -486,23 +488,23 @@ def load_recipe(name: str | Path | None = None, *, allow_code: bool = False, **c
 
 
 def parse(parser: RecipeParser, arguments: Sequence[str]) -> tuple[Any, ...]:
-    """The objects of a parser's classes.
+    """Parse arguments into objects of the parser's classes.
 
-    The file behind `--config` is read here and not by TRL, which obeys a key `env` of it before anything is
-    checked: that sets variables of this process, and some of them name programs that are run later.
+    The file of `--config` is read here rather than by TRL, which applies its key `env` before any check: that
+    sets environment variables, some of which name programs that run later.
 
     Raises:
-        UserError: a file that is no recipe, or an option that is not known or has a wrong value.
+        UserError: an invalid recipe file, an unknown option or an invalid value.
     """
     import yaml
 
-    words = _together(arguments, "--reward")
+    words = _merged(arguments, "--reward")
     try:
         if "--config" in words:
             at = words.index("--config")
             path = Path(words[at + 1])
             del words[at : at + 2]
-            parser.set_defaults_with_config(**_content(path))
+            parser.set_defaults_with_config(**_read_settings(path))
         *objects, unknown = parser.parse_args_into_dataclasses(
             words, return_remaining_strings=True, look_for_args_file=False
         )
@@ -513,12 +515,12 @@ def parse(parser: RecipeParser, arguments: Sequence[str]) -> tuple[Any, ...]:
     parser.check_code(
         allowed=parser.allow_code or any(getattr(each, "allow_code", False) for each in objects)
     )
-    # --config itself, which was taken out, is left over in a namespace.
+    # The parser puts leftover arguments into a Namespace, which is dropped.
     return tuple(each for each in objects if not isinstance(each, argparse.Namespace))
 
 
-def _together(words: Sequence[str], option: str) -> list[str]:
-    """The words, with the values of an option that is given several times behind its first place."""
+def _merged(words: Sequence[str], option: str) -> list[str]:
+    """Merge the values of an option that is given several times into its first occurrence."""
     rest: list[str] = []
     values: list[str] = []
     at: int | None = None
@@ -536,38 +538,38 @@ def _together(words: Sequence[str], option: str) -> list[str]:
     return rest if at is None else [*rest[:at], option, *values, *rest[at:]]
 
 
-def _content(path: Path) -> dict[str, Any]:
-    """The settings in a recipe's file."""
+def _read_settings(path: Path) -> dict[str, Any]:
+    """Read the settings of a recipe file."""
     import yaml
 
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold settings and their values")
+        raise ValueError(f"{path} must map settings to values")
     if "env" in content:
-        raise UserError(f"{path}: a recipe must not hold env; set variables where lfpc is started")
+        raise UserError(f"{path}: a recipe must not hold env; set environment variables when you start lfpc")
     return content
 
 
 def recipe_of(objects: Sequence[Any]) -> Recipe:
-    """The recipe among parsed objects, which are the last ones."""
+    """Build the recipe from the last four parsed objects."""
     stage, launch, trainer, model = objects[-4:]
-    recipe = Recipe(stage, launch, _changed(trainer), _changed(model))
+    recipe = Recipe(stage, launch, _non_default(trainer), _non_default(model))
     recipe.stage.check()
     return recipe
 
 
 @functools.cache
-def _untouched() -> tuple[Any, ...]:
-    """What the parser makes of nothing; not always the defaults of the classes."""
+def _parsed_defaults() -> tuple[Any, ...]:
+    """The objects parsed from no arguments; they can differ from the class defaults."""
     return tuple(RecipeParser().parse_args_into_dataclasses([]))
 
 
-def _changed(options: Any) -> dict[str, Any]:
-    plain = next(each for each in _untouched() if type(each) is type(options))
+def _non_default(options: Any) -> dict[str, Any]:
+    default = next(each for each in _parsed_defaults() if type(each) is type(options))
     values = {name: getattr(options, name) for name in type(options).__dataclass_fields__}
-    return {name: value for name, value in values.items() if value != getattr(plain, name)}
+    return {name: value for name, value in values.items() if value != getattr(default, name)}
 
 
 def processes_now() -> int:
-    """How many processes train together, as torchrun and accelerate tell each of them."""
+    """Number of training processes, from the variable that torchrun and accelerate set."""
     return int(os.environ.get("WORLD_SIZE", "1"))

@@ -1,7 +1,7 @@
-"""One training run of one stage, from a model directory and rows to a model directory.
+"""A training run of one stage: takes a model directory and rows, writes a model directory.
 
-The output is a Hugging Face directory with the processor files of the model it started from, so that it loads
-wherever that one does; what else a run leaves there is in `lfpc_trl.runs.directory`.
+The output is a Hugging Face directory with the processor files of the starting model, so it loads wherever
+that one does; the other files of a run are described in `lfpc_trl.runs.directory`.
 """
 
 import contextlib
@@ -69,10 +69,10 @@ _TRL_NAMES = {
     **{name: name for name in (DIFFERENCE, RATIO_MIN, RATIO_MAX)},
     **{f"judge/{name}": f"judge/{name}" for name in (*VERDICTS, "cost")},
 }
-"""Our name in `metrics.jsonl`: TRL's name in its logs. No times, so that equal runs give equal files."""
+"""Names in `metrics.jsonl` and in TRL's logs. Without timings, so that equal runs write equal files."""
 _NOT_COPIED = (".safetensors", ".gguf", ".md", ".index.json", ".jsonl", ".tmp", ".py", *weights.PICKLED)
 _CONVERSATION = ("max_turns", "max_crops", "crop_tokens", "min_side")
-"""What a model learns to expect of its crop tool; stage 2 must go on with what stage 1 had."""
+"""Settings of the crop tool that a model is trained on; stage 2 must keep those of stage 1."""
 _DTYPES: dict[str, Any] = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -84,9 +84,9 @@ _REPORTERS = ("trackio", "wandb", "tensorboard", "swanlab", "mlflow")
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' bars for every file it writes, and without what no user can act on."""
+    """Hide transformers' progress bars and a warning that users cannot act on."""
     with weights.without_bars(), warnings.catch_warnings():
-        # TRL 1.16 asks transformers 5.23 by an old name, in every step.
+        # TRL 1.16 uses an attribute that transformers 5.23 has deprecated, in every step.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         yield
 
@@ -117,19 +117,19 @@ def train(
 ) -> TrainResult:
     """Train a model with a recipe.
 
-    Where several processes train together, each calls this with the same arguments.
+    With several processes, each calls this with the same arguments.
 
     Args:
-        recipe: of `lfpc_trl.train.recipe.load_recipe`.
+        recipe: from `lfpc_trl.train.recipe.load_recipe`.
         model_dir: a Hugging Face directory of a supported family; for stage 2 the output of stage 1.
         rows: checked rows with `shown_size`, and with targets where the grounding reward has a weight.
-        output_dir: a new or empty directory; with `resume` the directory of the run to go on with.
-        resume: go on from the last checkpoint (from the start if there was none yet). Recipe, rows, model and
-            number of processes must be those of the run. A finished run is returned as it is.
-        on_step: progress; nothing is printed here.
+        output_dir: a new or empty directory; with `resume`, the directory of the run to resume.
+        resume: resume from the last checkpoint, or from the start if there is none. Recipe, rows, model and
+            number of processes must be those of the run. A finished run is returned unchanged.
+        on_step: called after every step; this function prints nothing.
 
     Raises:
-        UserError: anything the user can put right, before any training starts.
+        UserError: anything the user can fix, before training starts.
     """
     output_dir, model_dir = Path(output_dir), Path(model_dir)
     frame = check(recipe, model_dir, rows)
@@ -145,12 +145,12 @@ def train(
     checkpoint = None
     if resume:
         if run_directory.check_same(output_dir, manifest)["finished"]:
-            weights.check_weights(output_dir)  # they may have been moved since
+            weights.check_weights(output_dir)  # they may have been moved or deleted since
             return TrainResult(output_dir, recipe.stage.steps, run_directory.read_metrics(output_dir))
         checkpoint = run_directory.last_checkpoint(output_dir)
-    elif _is_main_process():  # the others may find what it has written meanwhile
+    elif _is_main_process():  # other processes may already see its files
         run_directory.check_new(output_dir)
-    processor = prove(recipe, model_dir, rows)
+    processor = check_before_training(recipe, model_dir, rows)
     if checkpoint is not None:
         accept_numbered_cpus()
     if recipe.stage.threads is not None:
@@ -168,7 +168,7 @@ def train(
             _trajectory_log(recipe, output_dir).forget_after(done)
         trainer.epochs_done = done // (len(rows) // recipe.stage.prompts_per_step)
         if recipe.stage.tool_use_alert:
-            trainer.add_callback(ToolUseAlert())  # before the log, which writes the alert down
+            trainer.add_callback(ToolUseAlert())  # before the step log, which records the alert
         watch = AgreementWatch()
         for callback in (EngineCheck(trainer), _StepLog(output_dir, recipe, on_step), watch):
             trainer.add_callback(callback)
@@ -177,7 +177,7 @@ def train(
             step = trainer.state.global_step // recipe.stage.updates_per_step()
             raise UserError(f"{output_dir}: stopped and saved after step {step}: {watch.reason}")
         _save_model(trainer, recipe, model_dir, output_dir)
-        trainer.accelerator.end_training()  # closes the reporters and the processes' connections
+        trainer.accelerator.end_training()  # closes the reporters and the process group
     if _is_main_process():
         run_directory.write_json(output_dir / MANIFEST, manifest | {"finished": True})
     return TrainResult(output_dir, recipe.stage.steps, run_directory.read_metrics(output_dir))
@@ -194,17 +194,17 @@ def check(
     processes: int | None = None,
     installed: bool = True,
 ) -> Frame:
-    """Everything that can be refused before the model's processor and weights are read.
+    """Run all checks that do not need the model's processor or weights.
 
     Args:
         recipe: the recipe.
-        model_dir: the model it is to start from.
-        rows: the rows it is to train on.
-        processes: how many processes are to train; None for as many as train now.
-        installed: whether the packages that the recipe needs must be there.
+        model_dir: the model to start from.
+        rows: the rows to train on.
+        processes: number of training processes; None for the current number.
+        installed: whether to require the packages that the recipe uses.
 
     Returns:
-        The frame in which the model counts.
+        The frame of the model's boxes.
 
     Raises:
         UserError: naming the setting, the row or the file, and the rule.
@@ -232,8 +232,8 @@ def check(
     return frame
 
 
-def prove(recipe: Recipe, model_dir: Path, rows: Sequence[Row]) -> Any:
-    """Everything that can be refused once the model's processor is there; returns the processor.
+def check_before_training(recipe: Recipe, model_dir: Path, rows: Sequence[Row]) -> Any:
+    """Run the checks that need the model's files and processor; return the processor.
 
     Raises:
         UserError: naming the row, the setting or the file, and the rule.
@@ -247,7 +247,7 @@ def prove(recipe: Recipe, model_dir: Path, rows: Sequence[Row]) -> Any:
 
 
 def check_prepared(model_dir: Path) -> None:
-    """Refuse a directory whose files say something else to vLLM than the trainer does in memory.
+    """Check that vLLM, which reads the model's files, would see the same model as the trainer.
 
     Raises:
         UserError: naming the first difference.
@@ -261,7 +261,7 @@ def check_prepared(model_dir: Path) -> None:
 
 
 def preflight_of(recipe: Recipe, model_dir: Path, processor: Any, rows: Sequence[Row]) -> PreflightReport:
-    """The proof on the real rows that pictures, prompts and budgets fit the model."""
+    """Run the preflight checks of a recipe on the real rows."""
     frame = processor.family.frame_as(recipe.stage.frame)
     crops = recipe.stage.crop_settings(frame, processors.factor(processor))
     context = weights.context_length(model_dir)
@@ -294,25 +294,25 @@ def _check_packages(recipe: Recipe) -> None:
 
 
 def _check_start(recipe: Recipe, model_dir: Path) -> None:
-    """A model that was trained here must go on with the conversation it has learned."""
+    """A model trained by lfpc must continue with the tool settings it was trained on."""
     before = run_directory.read_manifest(model_dir)
     if before is None:
         return
     if not before["finished"]:
-        raise UserError(f"{model_dir}: its training is not finished; go on with --resume")
+        raise UserError(f"{model_dir}: its training is not finished; continue it with --resume")
     if before["recipe"].get("method", "lfpc") != recipe.stage.method:
-        return  # another task: nothing was learned about the crop tool
+        return  # trained on the other task, so not on these tool settings
     for name in _CONVERSATION:
         was, now = before["recipe"].get(name), getattr(recipe.stage, name)
         if was != now:
             raise UserError(f"{model_dir}: was trained with {name} {was!r}, the recipe has {now!r}")
 
 
-# --- figures -----------------------------------------------------------------------------------------
+# --- metrics -----------------------------------------------------------------------------------------
 
 
 class _StepLog(TrainerCallback):  # type: ignore[misc]
-    """Appends a line per step to `metrics.jsonl` and reports it."""
+    """Appends a line per step to `metrics.jsonl` and passes it to `on_step`."""
 
     def __init__(self, output_dir: Path, recipe: Recipe, on_step: OnStep | None) -> None:
         self.output_dir, self.stage, self.on_step = output_dir, recipe.stage, on_step
@@ -320,7 +320,7 @@ class _StepLog(TrainerCallback):  # type: ignore[misc]
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ARG002
         if not state.is_world_process_zero or logs is None or "reward" not in logs:
-            return  # the summary at the end of a run holds no reward
+            return  # the summary at the end of a run has no reward
         step = state.global_step // self.stage.updates_per_step()
         line = {"step": step} | {ours: _number(logs.get(trl)) for ours, trl in _TRL_NAMES.items()}
         line |= {f"rewards/{name}": _number(logs.get(f"rewards/{name}/mean")) for name in self.own}
@@ -333,7 +333,7 @@ class _StepLog(TrainerCallback):  # type: ignore[misc]
 
 
 def _number(value: Any) -> float | None:
-    """JSON has no NaN: a metric that applied to nothing is null."""
+    """A metric without a value (None or NaN) becomes null, as JSON has no NaN."""
     return None if value is None or math.isnan(float(value)) else float(value)
 
 
@@ -342,7 +342,7 @@ def _number(value: Any) -> float | None:
 
 @dataclass(frozen=True)
 class _Prompts:
-    """Turns row numbers into what TRL reads. Rows stay Python objects: no box goes through Arrow."""
+    """Turns row numbers into TRL's columns. Rows stay Python objects, so boxes never go through Arrow."""
 
     rows: tuple[Row, ...]
     prompt: Callable[[Row], list[Message]]
@@ -351,14 +351,14 @@ class _Prompts:
         return {
             "prompt": [self.prompt(self.rows[number]) for number in batch["number"]],
             "row": [self.rows[number] for number in batch["number"]],
-            # TRL's: by which of its environments a row is cropped.
+            # TRL's column: the name of the environment that crops this row's pictures.
             "environment": [environment_name(self.rows[number]) for number in batch["number"]],
         }
 
 
 @dataclass(frozen=True)
 class _ToolPrompt:
-    """The messages of LFPC before the environment adds the picture and the question."""
+    """The LFPC prompt before the environment adds the picture and the question."""
 
     frame: Frame
 
@@ -367,41 +367,41 @@ class _ToolPrompt:
 
 
 class ResumableTrainer(RolloutTrainer):
-    """The trainer of rollouts, going on from a checkpoint as if it had never stopped."""
+    """A `RolloutTrainer` that resumes from a checkpoint exactly as if it had not stopped."""
 
     epochs_done = 0
 
     def _load_from_checkpoint(self, checkpoint: str, *args: Any) -> None:
-        # An adapter, or weights that an engine has sharded, are loaded by those who know how. For whole ones
-        # the trainer would match names of the file with names of the model, which differ for Qwen2.5-VL, and
-        # go on with untrained weights.
+        # PEFT and FSDP load adapters and sharded weights correctly. For full weights the trainer would match
+        # names in the file with names in the model, which differ for Qwen2.5-VL, and silently continue with
+        # untrained weights.
         if self.is_fsdp_enabled or is_peft_model(self.model):
             super()._load_from_checkpoint(checkpoint, *args)
         else:
             self.model.load_state_dict(weights.load_model(checkpoint, dtype=self.model.dtype).state_dict())
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        # transformers (5.17 to 5.24) looks whether all steps are done after a step alone: a run that was
-        # killed behind its last checkpoint would make one more when it goes on.
+        # transformers (5.17 to 5.24) checks only after a step whether all steps are done: a run killed after
+        # its last checkpoint would make one extra step when resumed.
         if self.state.global_step < self.state.max_steps:
             super()._run_epoch(*args, **kwargs)
         else:
             self.control.should_training_stop = True
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        # Weights that engines gather hold a tied one twice, and transformers, which knows such pairs by their
-        # common memory, would write both.
+        # Gathered weights contain tied weights twice, and transformers, which detects them by shared memory,
+        # would write both.
         if state_dict is not None:
             tied = getattr(self.accelerator.unwrap_model(self.model), "all_tied_weights_keys", {})
             state_dict = {name: weight for name, weight in state_dict.items() if name not in tied}
         super()._save(output_dir, state_dict)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """None: TRL's describes a text model and knows no name for a model from a directory."""
+        """Write no model card: TRL's describes a text model and has no name for a local model."""
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
-        # Every epoch draws its order from one generator: without the draws of the epochs before, a resumed
-        # run would see the first epoch's order again.
+        # All epochs draw their order from one generator: without the draws of the earlier epochs, a resumed
+        # run would repeat the order of the first.
         sampler = super()._get_train_sampler(dataset)
         for _ in range(self.epochs_done):
             torch.randperm(sampler.num_samples, generator=sampler.generator)
@@ -418,7 +418,7 @@ def _trainer(
     judge: Judge | None,
 ) -> Any:
     crops = recipe.stage.crop_settings(frame, processors.factor(processor), seed=recipe.option("seed"))
-    # Before the model: DeepSpeed shards weights while they are read, if it is configured by then.
+    # Before loading the model: DeepSpeed shards weights on loading only if it is configured by then.
     config = recipe.grpo_config(
         output_dir,
         never_sampled=processors.never_sampled(processor, use_vllm=recipe.option("use_vllm")),
@@ -428,12 +428,12 @@ def _trainer(
     model = weights.load_model(
         model_dir,
         dtype=_DTYPES[recipe.option("dtype")],
-        device=None,  # the trainer moves it, unless an engine has sharded it
+        device=None,  # the trainer moves it, unless it is sharded
         attention=recipe.option("attn_implementation"),
     )
-    if processor.family.turn_ends:  # a directory need not name them all, and TRL asks the model
+    if processor.family.turn_ends:  # the directory may not list them all; TRL reads them here
         model.generation_config.eos_token_id = list(processor.turn_ends)
-    model.config.name_or_path = str(model_dir)  # TRL gives it to vLLM and loads the reference model from it
+    model.config.name_or_path = str(model_dir)  # TRL passes it to vLLM and loads the reference model from it
     dataset = Dataset.from_dict({"number": list(range(len(rows)))})
     locus = recipe.stage.method == "locus"
     prompt = CuePrompt(frame, crops.factor, crops.crop_tokens) if locus else _ToolPrompt(frame)
@@ -463,7 +463,7 @@ def _trajectory_log(recipe: Recipe, output_dir: Path) -> TrajectoryLog:
 
 
 def _lora(recipe: Recipe, lora: families.LoraTargets) -> Any:
-    """The adapter of a recipe, None for a training of all weights."""
+    """The adapter config of a recipe; None for full fine-tuning."""
     if not recipe.option("use_peft"):
         return None
     from peft import LoraConfig
@@ -483,13 +483,13 @@ def _lora(recipe: Recipe, lora: families.LoraTargets) -> Any:
 
 
 def _is_main_process() -> bool:
-    """The one of several processes that writes files."""
+    """Whether this is the process that writes files."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def _save_model(trainer: Any, recipe: Recipe, model_dir: Path, output_dir: Path) -> None:
-    """Weights and config as trained; every other file as it was in the model directory."""
-    trainer.processing_class = None  # it would be written with the limits that we opened
+    """Save trained weights and config, and copy every other file from the model directory."""
+    trainer.processing_class = None  # it would be saved with our raised limits
     adapter = output_dir / "adapter" if recipe.option("use_peft") else None
     trainer.save_model(str(adapter or output_dir))
     trainer.accelerator.wait_for_everyone()
@@ -497,7 +497,7 @@ def _save_model(trainer: Any, recipe: Recipe, model_dir: Path, output_dir: Path)
         return
     if adapter is not None:
         (adapter / "training_args.bin").unlink(missing_ok=True)
-        with whole_models():  # the other processes do not merge
+        with whole_models():  # only this process merges
             weights.merge_adapter(model_dir, adapter).save_pretrained(output_dir)
     (output_dir / "training_args.bin").unlink(missing_ok=True)
     for path in model_dir.iterdir():

@@ -1,8 +1,7 @@
-"""What a stage of LFPC adds to GRPO: what a rollout may do, what is rewarded, how much is done in one step.
+"""Settings that a stage of LFPC adds to GRPO: rollouts, rewards, size of a step.
 
-How the model is updated is TRL's business and keeps TRL's names; a recipe (`lfpc_trl.train.recipe`) holds
-both. "Table 12" and "section 5.1" are those of the paper (arXiv 2603.27494); "our choice" marks what no
-source states.
+Optimizer settings are TRL's, under TRL's names; a recipe (`lfpc_trl.train.recipe`) holds both. "Table 12" and
+"section 5.1" refer to the paper (arXiv 2603.27494); "our choice" marks values that no source states.
 """
 
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from lfpc_trl.rollouts.transcript import ENDINGS, GroundingSettings
 
 
 def _option(default: Any, text: str) -> Any:
-    """A field with the line that `lfpc train --help` prints."""
+    """A field with its line in `lfpc train --help`."""
     return field(default=default, metadata={"help": text})
 
 
@@ -34,10 +33,10 @@ class StageSettings:
     method: Literal["lfpc", "locus"] = _option(
         "lfpc", "lfpc crops with a tool, locus finds a cue in one turn"
     )
-    # `Literal[1, 2]` is no type for an option of TRL's parser.
+    # TRL's parser does not accept `Literal[1, 2]`.
     stage: int = _option(1, "1 learns to focus, 2 to crop precisely")
 
-    # What a rollout may do.
+    # Limits of a rollout.
     max_turns: int = _option(5, "turns of the model, the answer included")  # Table 12
     max_crops: int = _option(4, "delivered crops; a further call is refused")  # Table 12: one per turn
     crop_tokens: int = _option(1024, "visual tokens above which a crop is shrunk")  # our choice
@@ -48,7 +47,7 @@ class StageSettings:
         "family", "frame of the model's boxes; stating it guards against a model of another family"
     )
 
-    # What is rewarded.
+    # Rewards.
     accuracy_weight: float = _option(0.8, "of a right answer")  # Table 12
     format_weight: float = _option(0.2, "of the format term, which is 0 or -1")  # Table 12
     tool_weight: float = _option(1.2, "of a right answer after a delivered crop")  # Table 12
@@ -63,29 +62,29 @@ class StageSettings:
 
     reward: list[str] = field(
         default_factory=list,
-        metadata={"help": "rewards beside these, such as my_module:my_reward=0.5 presets:deepeyes=1.0"},
+        metadata={"help": "further rewards, such as my_module:my_reward=0.5 presets:deepeyes=1.0"},
     )
-    judge: str | None = _option(None, "module:function that is asked where the rules leave an answer open")
-    judge_concurrency: int = _option(CONCURRENCY, "cases that the judge is asked at a time")  # our choice
+    judge: str | None = _option(None, "module:function that judges answers that the rules leave open")
+    judge_concurrency: int = _option(CONCURRENCY, "cases that the judge gets at a time")  # our choice
 
-    # What is left out of the loss, and what is kept to be looked at.
+    # Loss mask, logged rollouts, alerts.
     mask_endings: list[str] = field(
         default_factory=list,
         metadata={"help": f"endings that get no loss, of {', '.join(ENDINGS)}"},
     )  # our choice
     trajectory_groups: int = _option(
-        2, "groups of rollouts kept of a logged step; 0 keeps none"
+        2, "groups of rollouts saved per logged step; 0 saves none"
     )  # our choice
-    trajectory_every: int = _option(1, "a step in so many is logged")  # our choice
-    tool_use_alert: bool = _option(True, "say so when the model stops to use its tool")
+    trajectory_every: int = _option(1, "steps from one logged step to the next")  # our choice
+    tool_use_alert: bool = _option(True, "alert when the model stops using its tool")
 
-    # How much is done.
+    # Amounts.
     steps: int = _option(80, "rounds of rollouts")  # section 5.1
     prompts_per_step: int = _option(256, "rows per step")  # Table 12: train batch
     prompts_per_update: int = _option(32, "rows per optimiser update")  # Table 12: PPO mini batch, in prompts
     share_prompts: bool = _option(True, "compute the prompt of a group once, not once per rollout")
-    save_every: int = _option(10, "steps from checkpoint to checkpoint")  # our choice
-    threads: int | None = _option(None, "torch threads; 1 makes a run on a CPU repeatable to the last bit")
+    save_every: int = _option(10, "steps between checkpoints")  # our choice
+    threads: int | None = _option(None, "torch threads; 1 makes a run on a CPU bitwise reproducible")
 
     def crop_settings(self, frame: Frame, factor: int, *, seed: int = 0) -> CropSettings:
         """How crops are cut for a model with this frame and token side."""
@@ -103,10 +102,10 @@ class StageSettings:
         return GroundingSettings(self.overlap_threshold, self.iou_weight, self.reduce)
 
     def named_rewards(self) -> list[NamedReward]:
-        """The entries of `reward`, read.
+        """Parse the entries of `reward`.
 
         Raises:
-            UserError: one cannot be read, or two have one name.
+            UserError: an entry cannot be parsed, or two have the same name.
         """
         if not isinstance(self.reward, list):
             raise UserError(f"reward must be a list, got {self.reward!r}")
@@ -119,7 +118,7 @@ class StageSettings:
         return entries
 
     def code(self) -> list[str]:
-        """The names of the user's code that these settings run."""
+        """Names of the user's code in these settings."""
         judge = [] if self.judge is None else [self.judge]
         return [entry.name for entry in self.named_rewards() if entry.is_code] + judge
 
@@ -128,10 +127,10 @@ class StageSettings:
 
         Args:
             crops: how crops are cut.
-            judge: for published rewards that ask one.
+            judge: for published rewards that use one.
 
         Raises:
-            UserError: a reward that there is not.
+            UserError: unknown reward.
         """
         if self.method == "locus":
             cue: list[Any] = [CueReward(crops.frame), CueFormat(crops.frame)]
@@ -151,7 +150,7 @@ class StageSettings:
         return self.prompts_per_step // self.prompts_per_update
 
     def check(self) -> None:
-        """Refuse what cannot work.
+        """Check the settings.
 
         Raises:
             UserError: naming the setting, its value and the rule.
@@ -195,16 +194,16 @@ class StageSettings:
         except ValueError as error:
             raise UserError(str(error)) from None
         if self.method == "locus":
-            # LOCUS is one turn without a tool; settings that it would ignore must say so.
-            must: dict[str, Any] = {
+            # LOCUS is one turn without a tool; settings that it would ignore must have these values.
+            required: dict[str, Any] = {
                 "stage": 1,
                 "max_turns": 1,
                 "max_crops": 0,
                 "accuracy_weight": 0,
                 "tool_weight": 0,
             }
-            must |= {"mask_endings": [], "tool_use_alert": False, "reward": [], "judge": None}
-            for name, value in must.items():
+            required |= {"mask_endings": [], "tool_use_alert": False, "reward": [], "judge": None}
+            for name, value in required.items():
                 if getattr(self, name) != value:
                     raise UserError(f"{name} must be {value} with method locus, got {getattr(self, name)}")
             if not self.grounding_weight:

@@ -1,7 +1,7 @@
-"""Models in parts: what DeepSpeed, FSDP and the libraries around them leave open.
+"""Sharded models: gaps left by DeepSpeed, FSDP and the libraries around them.
 
-Under ZeRO-3 and FSDP each process holds a part of every weight, and a forward pass is a meeting of all
-processes. Who stays away lets the others wait, or read the wrong parts.
+Under ZeRO-3 and FSDP each process holds a shard of every weight, and a forward pass is a collective
+operation. A process that skips one makes the others hang or gather the wrong shards.
 """
 
 import contextlib
@@ -15,28 +15,28 @@ from accelerate.utils import DistributedType
 
 from lfpc_trl.errors import UserError
 
-_ASKED = {
+_REQUESTED_BY = {
     "ACCELERATE_USE_FSDP": (DistributedType.FSDP, "FSDP"),
     "ACCELERATE_USE_DEEPSPEED": (DistributedType.DEEPSPEED, "DeepSpeed"),
 }
-"""How `accelerate launch` asks each process for an engine, and what accelerate calls it."""
+"""How `accelerate launch` requests an engine: variable, accelerate's type, and name for errors."""
 
 
 def check_engine(accelerator: Any) -> None:
-    """Refuse a training whose engine is not the one that was asked for, or could not save what it trains.
+    """Reject a training run whose engine is not the requested one, or that could not save its model.
 
-    accelerate (1.10 to 1.15) leaves FSDP out on a CPU, and both engines where it was told to stay there or
-    nothing launched the process: it trains with whole weights and says nothing.
+    accelerate (1.10 to 1.15) silently drops FSDP on a CPU, and both engines with `cpu=True` or without a
+    launcher: it then trains with unsharded weights.
 
     Args:
-        accelerator: of the trainer that is about to train.
+        accelerator: the trainer's.
 
     Raises:
         UserError: naming the engine and the rule.
     """
     state = accelerator.state
-    for variable, (wanted, name) in _ASKED.items():
-        if os.environ.get(variable, "false").lower() == "true" and accelerator.distributed_type != wanted:
+    for variable, (engine, name) in _REQUESTED_BY.items():
+        if os.environ.get(variable, "false").lower() == "true" and accelerator.distributed_type != engine:
             raise UserError(
                 f"{variable} asks for {name}, but accelerate would train without it here (on a CPU, or "
                 "without its launcher); train on GPUs, or unset it"
@@ -50,26 +50,26 @@ def check_engine(accelerator: Any) -> None:
 
 
 def is_sharded(accelerator: Any) -> bool:
-    """Whether processes hold parts of each weight, so that every forward pass needs all of them."""
+    """Whether each weight is split across processes, so that every forward pass needs all of them."""
     plugin = getattr(accelerator.state, "deepspeed_plugin", None)
-    in_parts = accelerator.distributed_type == DistributedType.FSDP or (
+    sharded = accelerator.distributed_type == DistributedType.FSDP or (
         plugin is not None and plugin.zero_stage == 3
     )
-    return bool(in_parts and accelerator.num_processes > 1)
+    return bool(sharded and accelerator.num_processes > 1)
 
 
 def most(count: int, device: torch.device) -> int:
-    """The largest of the counts of all processes, each of which must call this."""
-    counted = torch.tensor(count, device=device)
-    torch.distributed.all_reduce(counted, op=torch.distributed.ReduceOp.MAX)
-    return int(counted.item())
+    """The largest count of any process. Collective: every process must call it."""
+    largest = torch.tensor(count, device=device)
+    torch.distributed.all_reduce(largest, op=torch.distributed.ReduceOp.MAX)
+    return int(largest.item())
 
 
-@functools.cache  # torch cannot order two that are registered alike
+@functools.cache  # registering it twice makes torch compare two functions, which raises
 def accept_numbered_cpus() -> None:
-    """Let `torch.load` put weights on "cpu:1": accelerate calls the CPUs of a process so, torch does not.
+    """Let `torch.load` map weights to "cpu:1": accelerate's name for the CPU of process 1, unknown to torch.
 
-    transformers (5.17) asks for it where several processes on CPUs go on from a checkpoint; 5.23 does not.
+    transformers 5.17 uses it when several CPU processes resume from a checkpoint; 5.23 does not.
     """
     torch.serialization.register_package(
         100, lambda _: None, lambda storage, place: storage if place.startswith("cpu:") else None
@@ -78,16 +78,16 @@ def accept_numbered_cpus() -> None:
 
 @contextlib.contextmanager
 def whole_models() -> Iterator[None]:
-    """Models that are loaded in here are whole, also while DeepSpeed is configured.
+    """Load models unsharded inside this context, even while DeepSpeed is configured.
 
-    transformers (5.17 to 5.24) shards every model that a process with ZeRO-3 loads, and waits for the other
-    processes, as long as its module holds the configuration.
+    While its module holds a ZeRO-3 configuration, transformers (5.17 to 5.24) shards every loaded model and
+    waits for the other processes.
     """
     from transformers.integrations import deepspeed
 
-    held = deepspeed._hf_deepspeed_config_weak_ref  # noqa: SLF001
+    config = deepspeed._hf_deepspeed_config_weak_ref  # noqa: SLF001
     deepspeed.unset_hf_deepspeed_config()
     try:
         yield
     finally:
-        deepspeed._hf_deepspeed_config_weak_ref = held  # noqa: SLF001
+        deepspeed._hf_deepspeed_config_weak_ref = config  # noqa: SLF001

@@ -1,8 +1,8 @@
-"""TRL's trainer, with what it lacks for rollouts that hold pictures.
+"""TRL's trainer, extended for rollouts with pictures.
 
-It keeps what the model wrote as it was written, knows how each rollout ended, can leave kinds of endings out
-of the loss, keeps a sample of the rollouts, compares the engine that writes with the model that is trained,
-and stops where TRL 1.16 would go on with a damaged batch.
+It keeps the model's turns verbatim, records how each rollout ended, can mask endings out of the loss, saves a
+sample of the rollouts, compares the generation engine with the trained model, and raises where TRL 1.16 would
+continue with a damaged batch.
 """
 
 import contextlib
@@ -44,35 +44,35 @@ from lfpc_trl.train.groups import GroupedPictures, group_pictures, micro_batches
 from lfpc_trl.train.lockstep import LockstepTrainer
 
 _WRITTEN = "written_logps"
-"""In a batch: the log-probabilities with which the engine has written its tokens; NaN where it told none."""
+"""Key in a batch: the engine's log-probabilities of the generated tokens; NaN where it returned none."""
 
 
 class RolloutTrainer(LockstepTrainer):
-    """GRPO on rollouts of the crop tool.
+    """GRPO on rollouts with the crop tool.
 
     Args:
-        *args: TRL's.
+        *args: passed to TRL.
         crops: how crops are cut.
         grounding: how crops are compared with targets. The rollouts of a batch are scored once, and each
             reward function gets the column `scored` (`transcript.ScoredRollout`). None for tasks with
-            scores of their own: there is no such column then.
-        judge: asked for the answers that the rules leave open. A rollout for which it does not know has no
-            reward at all: TRL then leaves it out of its group.
-        environment_factory: of the crop tool, or one for each number of pictures that rows have
+            their own scores, which get no such column.
+        judge: decides the answers that the rules leave open. If it cannot decide, the rollout has no
+            reward at all, and TRL leaves it out of its group.
+        environment_factory: of the crop tool, or one per number of pictures in a row
             (`crop_tool.environment_factories`); None for rollouts of one turn without a tool.
-        mask_endings: rollouts that ended so (`transcript.ENDINGS`) get no loss. Their reward still counts in
+        mask_endings: endings (`transcript.ENDINGS`) whose rollouts get no loss. Their reward still counts in
             the mean and the deviation of their group, as in the code of Mini-o3 (arXiv 2509.07969), which
             masks what we call "over_turn" and "over_long".
-        trajectories: where a sample of the rollouts is kept; None keeps none.
-        share_prompts: whether the prompt of a group is computed once, see `lfpc_trl.train.group_step`. Where
-            that cannot be, one line on stderr says why, and every rollout is computed by itself.
-        **kwargs: TRL's.
+        trajectories: saves a sample of the rollouts; None saves none.
+        share_prompts: whether to compute the prompt of a group once, see `lfpc_trl.train.group_step`. If that
+            is not possible, one line on stderr says why, and every rollout is computed separately.
+        **kwargs: passed to TRL.
 
     Raises:
-        ValueError: `mask_endings` holds another word, or TRL's `mask_truncated_completions` is set.
+        ValueError: `mask_endings` holds an unknown ending, or TRL's `mask_truncated_completions` is set.
     """
 
-    _buffered_inputs: list[dict[str, Any]] | None  # TRL's: the micro batches of a round
+    _buffered_inputs: list[dict[str, Any]] | None  # TRL's: the micro-batches of a round
 
     def __init__(
         self,
@@ -89,11 +89,11 @@ class RolloutTrainer(LockstepTrainer):
         unknown = sorted(set(mask_endings) - set(ENDINGS))
         if unknown:
             raise ValueError(f"mask_endings must be some of {', '.join(ENDINGS)}, got {', '.join(unknown)}")
-        # TRL announces on every start that environments are experimental; our version range says so once.
+        # TRL warns on every start that environments are experimental; our version range accounts for that.
         os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
         super().__init__(*args, environment_factory=environment_factory, **kwargs)
         if self.mask_truncated_completions:
-            # TRL 1.16 takes the attention from the tokens of crops, and the model then fails on them.
+            # TRL 1.16 also zeroes the attention mask of the crops' tokens, and the model then fails.
             raise ValueError('mask_truncated_completions must be False, use mask_endings=("cut",)')
         self.mask_endings = frozenset(mask_endings)
         self.trajectories = trajectories
@@ -105,18 +105,18 @@ class RolloutTrainer(LockstepTrainer):
         self._placeholder = image_token_id(self.processing_class)
         self._comparison = Comparison()
         self._own_logps: torch.Tensor | None = None
-        self._written_at = -1  # the update before which the batch was written
+        self._written_at = -1  # optimizer step at which the batch was generated
         if self.use_vllm and self.vllm_mode == "colocate":
             self.vllm_generation.llm = ColocatedEngine(self.vllm_generation.llm, self._placeholder)
             if self.args.learning_rate == 0 and not self.args.vllm_enable_sleep_mode:
-                # It has read these very weights from the directory, and its build for CPUs takes no others.
+                # It already loaded these weights from the directory, and its CPU build cannot take new ones.
                 self.vllm_generation.sync_weights = lambda: None
         reason = group_step.prepare(self) if share_prompts else None
         if reason is not None and self.accelerator.is_main_process:
-            print(f"lfpc: every rollout is computed by itself: {reason}", file=sys.stderr, flush=True)
-        can = share_prompts and reason is None
-        self._group_step = group_step.GroupStep(self.accelerator) if can else None
-        # Another cache than transformers' usual one cannot be handed from turn to turn.
+            print(f"lfpc: every rollout is computed separately: {reason}", file=sys.stderr, flush=True)
+        can_share = share_prompts and reason is None
+        self._group_step = group_step.GroupStep(self.accelerator) if can_share else None
+        # Only transformers' default cache can be passed from turn to turn.
         other_cache = self.use_transformers_continuous_batching or self.args.cache_implementation is not None
         self._continued = (
             ContinuedTurns(
@@ -155,7 +155,7 @@ class RolloutTrainer(LockstepTrainer):
         return ids, recorder.logps(ids)
 
     def _bare_model(self) -> Any:
-        """The module whose `generate` TRL calls in the end."""
+        """The module whose `generate` TRL calls."""
         return without_adapter(self.accelerator.unwrap_model(self.model_wrapped))
 
     # --- after the rollouts, before the rewards ---
@@ -167,7 +167,7 @@ class RolloutTrainer(LockstepTrainer):
             if self._continued is not None:
                 self._continued.forget()
         prompt_ids, ids, tool_mask, parsed, *rest = output
-        if tool_mask is None:  # without a tool every token is the model's
+        if tool_mask is None:  # without a tool the model generated every token
             tool_mask = [[1] * len(tokens) for tokens in ids]
         self._check_tokens(ids, tool_mask)
         completions = [
@@ -187,20 +187,20 @@ class RolloutTrainer(LockstepTrainer):
             for name in ENDINGS:
                 self._log_metric(f"endings/{name}", float(end == name))
             if end in self.mask_endings:
-                # The loss mask alone: the tokens keep their attention, so the pictures stay in place. TRL
-                # makes the tensors, and counts the tokens of the loss, after this.
+                # Only the loss mask: the attention mask must keep the pictures' tokens. TRL builds the
+                # tensors and counts the loss tokens after this.
                 mask[:] = [0] * len(mask)
         return prompt_ids, ids, output[2], completions, *rest
 
     def _check_tokens(self, ids: Sequence[list[int]], tool_mask: Sequence[list[int]]) -> None:
-        """No model writes a picture. TRL 1.16 would drop all pictures of the batch, or crash later."""
+        """Raise if the model generated a vision token: TRL 1.16 would drop all pictures or crash later."""
         for index, (tokens, mask) in enumerate(zip(ids, tool_mask, strict=True)):
-            written = torch.tensor(tokens)[torch.tensor(mask, dtype=torch.bool)]
-            stray = written[torch.isin(written, self._never_sampled)]
+            generated = torch.tensor(tokens)[torch.tensor(mask, dtype=torch.bool)]
+            stray = generated[torch.isin(generated, self._never_sampled)]
             if len(stray):
                 token = self._tokenizer.convert_ids_to_tokens(int(stray[0]))
                 raise RuntimeError(
-                    f"rollout {index} of this batch sampled {token}, which stands for no picture; "
+                    f"rollout {index} of this batch sampled {token}, for which there is no picture; "
                     "vision tokens must be suppressed, see processors.never_sampled"
                 )
 
@@ -225,10 +225,10 @@ class RolloutTrainer(LockstepTrainer):
                 self._log_verdicts(scored)
         scores = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         if self._judge is not None:
-            # Without this, a rollout whose answer is not judged would have the sum of its other terms: less
-            # than it earned, for a failure that is not the model's.
-            unknown = scores[:, self.reward_func_names.index("accuracy")].isnan()
-            scores[unknown] = torch.nan
+            # Otherwise a rollout whose answer was not judged would get the sum of its other terms: less than
+            # it earned, for a failure that is not the model's.
+            unjudged = scores[:, self.reward_func_names.index("accuracy")].isnan()
+            scores[unjudged] = torch.nan
         log = self.trajectories
         if log is not None and self._is_logged() and log.wants(self._round()):
             kept = slice(min(log.groups * self.num_generations, len(inputs)))
@@ -238,33 +238,33 @@ class RolloutTrainer(LockstepTrainer):
                 completions=completions[kept],
                 scored=None if scored is None else scored[kept],
                 endings=self._endings[kept],
-                # Those of all processes; the main process, which writes, comes first.
+                # The scores of all processes; those of the main process, which writes, come first.
                 scores=scores[kept].tolist(),
             )
         return scores
 
     def _log_verdicts(self, scored: Sequence[ScoredRollout]) -> None:
         for each in scored:
-            said = None if each.verdict is None else each.verdict.said
+            verdict = None if each.verdict is None else each.verdict.said
             for name in VERDICTS:
-                self._log_metric(f"judge/{name}", float(said == name))
+                self._log_metric(f"judge/{name}", float(verdict == name))
             self._log_metric("judge/cost", 0.0 if each.verdict is None else each.verdict.cost)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Any:
-        once = self._group_step is not None
-        with self.processing_class.image_processor.each_once() if once else contextlib.nullcontext():
+        shares = self._group_step is not None
+        with self.processing_class.image_processor.each_once() if shares else contextlib.nullcontext():
             output = super()._generate_and_score_completions(inputs)
         if output.get("pixel_values") is None:
             raise RuntimeError(
                 "TRL dropped all pictures of this batch: picture tokens and picture features differ in number"
             )
-        written = (
+        logps = (
             output.get("sampling_per_token_logps")
             if self.use_vllm
             else output.pop("sampling_per_token_logps", None)
         )
-        if written is not None:
-            output[_WRITTEN] = written
+        if logps is not None:
+            output[_WRITTEN] = logps
         self._written_at = self.state.global_step
         if self.trajectories is not None and self._kept is not None:
             trajectories = self._kept.trajectories(
@@ -277,7 +277,7 @@ class RolloutTrainer(LockstepTrainer):
             self.trajectories.write(self._round(), trajectories)
             self._kept = None
         if not self.log_completions:
-            # TRL holds the last batch for a table that is not printed, pictures with their pixels.
+            # TRL keeps the last batch, pixels included, for a table that is never printed.
             self._logs["prompt"].clear()
             self._logs["completion"].clear()
         return output
@@ -285,7 +285,7 @@ class RolloutTrainer(LockstepTrainer):
     # --- the update ---
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
-        """The next micro batch. TRL shuffles the rollouts of a round; here groups stay together."""
+        """The next micro-batch. TRL shuffles the rollouts of a round; here groups stay together."""
         if self._group_step is None or not self.model.training:
             return super()._prepare_inputs(generation_batch)
         micro_steps: int = self.args.steps_per_generation
@@ -306,11 +306,11 @@ class RolloutTrainer(LockstepTrainer):
     ) -> Any:
         pictures = kwargs.get("pixel_values")
         if self._group_step is None or pictures is None:
-            found = super()._get_per_token_logps_and_entropies(
+            output = super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, batch_size=batch_size, **kwargs
             )
-            self._own_logps = found[0].detach()
-            return found
+            self._own_logps = output[0].detach()
+            return output
         if not isinstance(pictures, GroupedPictures):
             ids, mask = (each[:, :-logits_to_keep] for each in (input_ids, attention_mask))
             pictures = self._pictures(ids, mask, kwargs)
@@ -329,7 +329,7 @@ class RolloutTrainer(LockstepTrainer):
     def _pictures(
         self, ids: torch.Tensor, mask: torch.Tensor, batch: dict[str, Any], *, copy: bool = False
     ) -> GroupedPictures:
-        """The groups in a batch of TRL's; `ids` and `mask` are those of its prompts."""
+        """The groups in TRL's batch; `ids` and `mask` are those of its prompts."""
         return group_pictures(
             ids,
             mask,
@@ -340,11 +340,11 @@ class RolloutTrainer(LockstepTrainer):
             copy=copy,
         )
 
-    # --- do the engine and the model agree? ---
+    # --- agreement of engine and model ---
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
         loss = super()._compute_loss(model, inputs)
-        # After the first update of a round the model is another one than that which has written.
+        # After the first update of a round the model differs from the one that generated it.
         if self.state.global_step == self._written_at:
             self._compare(inputs)
         return loss
@@ -355,13 +355,13 @@ class RolloutTrainer(LockstepTrainer):
             self._comparison.add(self._own_logps, batch[_WRITTEN], mask)
 
     def compare_engines(self) -> Agreement | None:
-        """The agreement over a group of rollouts per process, of rows of the run; it leaves no trace.
+        """Compare engine and model on one group of rollouts per process; the training state does not change.
 
         Raises:
             UserError: the engine read other prompts.
         """
         row = self.accelerator.process_index % len(self.train_dataset)
-        with leaves_no_trace(self), self._whole_distribution():
+        with leaves_no_trace(self), self._full_distribution():
             batch = self._generate_and_score_completions(
                 [self.train_dataset[row] for _ in range(self.num_generations)]
             )
@@ -383,11 +383,11 @@ class RolloutTrainer(LockstepTrainer):
         return self._comparison.result(self.accelerator)
 
     @contextlib.contextmanager
-    def _whole_distribution(self) -> Iterator[None]:
-        """The log-probabilities of vLLM are those after top_p and its like, unknown to the trainer."""
-        whole = {"top_p": 1.0, "top_k": 0, "min_p": None, "repetition_penalty": 1.0} if self.use_vllm else {}
-        before = {name: getattr(self.vllm_generation, name) for name in whole}
-        for name, value in whole.items():
+    def _full_distribution(self) -> Iterator[None]:
+        """Turn off top_p and the like: vLLM applies them to its log-probabilities, the trainer does not."""
+        plain = {"top_p": 1.0, "top_k": 0, "min_p": None, "repetition_penalty": 1.0} if self.use_vllm else {}
+        before = {name: getattr(self.vllm_generation, name) for name in plain}
+        for name, value in plain.items():
             setattr(self.vllm_generation, name, value)
         try:
             yield
@@ -396,17 +396,21 @@ class RolloutTrainer(LockstepTrainer):
                 setattr(self.vllm_generation, name, value)
 
     def computes_in_float32(self) -> bool:
-        """Whether the trainer and its engine both do."""
-        kinds = {self.model.dtype}
+        """Whether the trainer and its engine both compute in float32."""
+        dtypes = {self.model.dtype}
         if self.use_vllm and self.vllm_mode == "colocate":
-            kinds.add(self.vllm_generation.llm.llm_engine.model_config.dtype)
-        return kinds == {torch.float32} and self.accelerator.mixed_precision == "no"
+            dtypes.add(self.vllm_generation.llm.llm_engine.model_config.dtype)
+        return dtypes == {torch.float32} and self.accelerator.mixed_precision == "no"
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """As TRL's, with the agreement since the last call."""
-        found = self._comparison.result(self.accelerator) if self.model.training else None
-        if found is not None:
-            logs |= {DIFFERENCE: found.difference, RATIO_MIN: found.ratio_min, RATIO_MAX: found.ratio_max}
+        """Log as TRL does, with the agreement since the last call."""
+        agreement = self._comparison.result(self.accelerator) if self.model.training else None
+        if agreement is not None:
+            logs |= {
+                DIFFERENCE: agreement.difference,
+                RATIO_MIN: agreement.ratio_min,
+                RATIO_MAX: agreement.ratio_max,
+            }
         super().log(logs, *args, **kwargs)
 
     # --- rounds ---
@@ -415,7 +419,7 @@ class RolloutTrainer(LockstepTrainer):
         return bool(self.model.training and self.accelerator.is_main_process)
 
     def _round(self) -> int:
-        """The number of this round of rollouts, from 1: the step of our logs."""
+        """The number of this round of rollouts, from 1: the step in our logs."""
         micro_steps: int = self.args.steps_per_generation * self.num_iterations
         updates = max(1, micro_steps // self.args.gradient_accumulation_steps)
         return int(self.state.global_step // updates) + 1

@@ -1,4 +1,4 @@
-"""What the page of `lfpc view` asks its server for."""
+"""The server of `lfpc view`: runs, curves, trajectories and pictures for its page."""
 
 import itertools
 import math
@@ -22,22 +22,22 @@ from lfpc_trl.runs.reading import Filter, Run, conversation, crop_scores, pictur
 
 STATIC = Path(__file__).parent / "static"
 PAGE = 100
-"""Trajectories per answer of the list."""
+"""Trajectories per page of the list."""
 
 
 def make_viewer(runs: Sequence[Run], access: Access, *, rows: Sequence[Row] = ()) -> Starlette:
-    """The application.
+    """Build the application.
 
     Args:
-        runs: one, or two side by side.
-        access: who may ask.
-        rows: rows whose originals may be shown. The paths inside trajectories are never opened.
+        runs: one run, or two to compare side by side.
+        access: which requests are allowed.
+        rows: rows whose originals may be shown. Paths inside trajectories are never opened.
     """
     return _Viewer(runs, rows, {row.id: number for number, row in enumerate(rows)}).app(access)
 
 
 def _first_tiles(rows: Sequence[Row]) -> list[int]:
-    """Where the pictures of each row start among those of all."""
+    """Index of each row's first picture among all pictures."""
     return [0, *itertools.accumulate(len(row.pictures) for row in rows)]
 
 
@@ -60,13 +60,13 @@ class _Viewer:
         return make_app(access, STATIC, routes)
 
     def overall(self, request: Request) -> Response:  # noqa: ARG002 - Starlette passes it
-        """The runs and what their filters offer."""
+        """The runs and their filter options."""
         for run in self.runs:
             run.refresh()
         return Answer({"runs": [run.facts() for run in self.runs]})
 
     def curves(self, request: Request) -> Response:  # noqa: ARG002 - Starlette passes it
-        """Every number in the metrics of the runs, by name, against the step."""
+        """Every numeric metric of the runs by name, per step."""
         return Answer({"runs": [_series(run) for run in self.runs]})
 
     def _run(self, request: Request) -> Run:
@@ -76,12 +76,12 @@ class _Viewer:
         return self.runs[number]
 
     def listed(self, request: Request) -> Response:
-        """A page of the trajectories that pass a filter."""
+        """A page of the trajectories that match a filter."""
         run = self._run(request)
         other = next((each for each in self.runs if each is not run), None)
-        asked = request.query_params
-        positions = run.select(_filter(asked), other)
-        first = int(asked.get("from", "0")) if asked.get("from", "0").isdecimal() else 0
+        query = request.query_params
+        positions = run.select(_filter(query), other)
+        first = int(query.get("from", "0")) if query.get("from", "0").isdecimal() else 0
         page = [run.summary(int(position)) for position in positions[first : first + PAGE]]
         return Answer({"count": len(positions), "generation": run.generation, "page": page})
 
@@ -138,7 +138,7 @@ class _Viewer:
         )
 
     def _originals(self, row_id: str, sizes: Sequence[list[int] | None]) -> list[dict[str, Any] | None]:
-        """How to ask for the tiles of each original, if the user gave the row."""
+        """How to request the tiles of each original, if the user gave the row."""
         number = self.numbers.get(row_id)
         if number is None or [list(each.size) for each in self.rows[number].pictures] != list(sizes):
             return [None] * len(sizes)
@@ -153,7 +153,7 @@ class _Viewer:
         ]
 
     def thumbnail(self, request: Request) -> Response:
-        """A picture of a conversation, as it was logged."""
+        """A logged picture of a conversation."""
         _, _, columns = self._columns(request)
         pictures = columns.get("thumbnails") or ()
         number = request.path_params["number"]
@@ -162,21 +162,21 @@ class _Viewer:
         return Response(pictures[number], media_type="image/jpeg")
 
 
-def _filter(asked: QueryParams) -> Filter:
+def _filter(query: QueryParams) -> Filter:
     choices = {"outcome": ("right", "wrong"), "crop": ("yes", "no"), "against": ("better", "worse")}
     values: dict[str, Any] = {
-        name: asked[name] for name, allowed in choices.items() if asked.get(name) in allowed
+        name: query[name] for name, allowed in choices.items() if query.get(name) in allowed
     }
-    if asked.get("order") in ("reward", "overlap"):
-        values["order"] = asked["order"]
+    if query.get("order") in ("reward", "overlap"):
+        values["order"] = query["order"]
     try:
-        if asked.get("overlap_below"):
-            values["overlap_below"] = float(asked["overlap_below"])
-        if asked.get("step"):
-            values["step"] = int(asked["step"])
+        if query.get("overlap_below"):
+            values["overlap_below"] = float(query["overlap_below"])
+        if query.get("step"):
+            values["step"] = int(query["step"])
     except ValueError:
         raise DataError("overlap_below and step must be numbers") from None
-    values |= {name: asked.get(name, "") for name in ("ending", "condition", "text")}
+    values |= {name: query.get(name, "") for name in ("ending", "condition", "text")}
     return Filter(**values)
 
 
@@ -194,7 +194,7 @@ def _series(run: Run) -> dict[str, Any]:
 
 
 def _finite_boxes(boxes: Sequence[Sequence[float]]) -> list[list[float]]:
-    """The boxes that a page can draw."""
+    """The boxes with finite coordinates, which the page can draw."""
     return [list(box) for box in boxes if _is_finite(box)]
 
 
@@ -203,7 +203,7 @@ def _is_finite(box: Sequence[float]) -> bool:
 
 
 def _finite(value: Any) -> float | None:
-    """JSON has no NaN; what is no number is no point of a curve."""
+    """The value as a finite float; None for anything else, as JSON has no NaN."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if math.isfinite(value) else None

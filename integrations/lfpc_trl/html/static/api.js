@@ -1,6 +1,6 @@
 // Requests to the server that sent the page.
 
-/** The server answered, but not with what was asked for. `status` is 0 where it did not answer at all. */
+/** An error response of the server; `status` is 0 if there was no response. */
 export class Refusal extends Error {
   constructor(status, text) {
     super(text);
@@ -13,33 +13,33 @@ async function ask(path, options) {
   try {
     response = await fetch(path, options);
   } catch {
-    throw new Refusal(0, "The server does not answer.");
+    throw new Refusal(0, "The server does not respond.");
   }
   return response;
 }
 
-/** The JSON at a path. */
+/** Fetches JSON from a path. */
 export async function getJSON(path) {
   const response = await ask(path, {});
   if (!response.ok) throw new Refusal(response.status, await response.text());
   return response.json();
 }
 
-/** A picture at a path: its blob and its headers. */
+/** Fetches a picture from a path: its blob and headers. */
 export async function getPicture(path, signal) {
   const response = await fetch(path, { signal });
   if (!response.ok) throw new Refusal(response.status, await response.text());
   return { blob: await response.blob(), headers: response.headers };
 }
 
-/** Posts JSON. Gives the status, 200 or 409, and the answer. */
+/** Posts JSON. Returns the status, 200 or 409, and the answer. */
 export async function postJSON(path, body) {
   const text = JSON.stringify(body);
   const response = await ask(path, {
     method: "POST",
     headers: { "content-type": "application/json" },
     body: text,
-    keepalive: text.length < 30000, // goes on when the page is closed; browsers allow 64 kB
+    keepalive: text.length < 30000, // continues after the page is closed; browsers allow 64 kB
   });
   if (response.status !== 200 && response.status !== 409)
     throw new Refusal(response.status, await response.text());

@@ -1,4 +1,4 @@
-// Elements from data. Every text becomes a text node: nothing that a file or a model wrote is ever read as HTML.
+// Creates elements from data. Texts become text nodes: output of a file or model is never parsed as HTML.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -30,21 +30,21 @@ export function byId(id) {
   return document.getElementById(id);
 }
 
-/** Replaces what is inside an element. */
+/** Replaces the children of an element. */
 export function put(node, ...children) {
   node.replaceChildren(...present(children));
 }
 
-/** Whether the keyboard types into a field at the moment. */
+/** Whether the keyboard focus is in an input field. */
 export function isTyping(target = document.activeElement) {
   return target instanceof HTMLElement && target.matches("input, textarea, select");
 }
 
-/** A long list of rows of equal height, of which only the visible ones are in the page. */
+/** A long list of rows of equal height that keeps only the visible rows in the page. */
 export class LongList {
   /**
-   * @param {HTMLElement} host scrolls
-   * @param {number} height of a row in CSS pixels
+   * @param {HTMLElement} host the scrolling element
+   * @param {number} height height of a row in CSS pixels
    * @param {(index: number) => HTMLElement} make
    */
   constructor(host, height, make) {
@@ -58,13 +58,13 @@ export class LongList {
     new ResizeObserver(() => this.draw()).observe(host);
   }
 
-  /** Shows `count` rows anew. */
+  /** Redraws the list with `count` rows. */
   show(count) {
     this.count = count;
     this.draw();
   }
 
-  /** Draws the rows in sight. */
+  /** Draws the visible rows. */
   draw() {
     this.space.style.height = `${this.count * this.height}px`;
     const first = Math.max(0, Math.floor(this.host.scrollTop / this.height) - 4);
@@ -81,7 +81,7 @@ export class LongList {
     this.space.replaceChildren(...rows);
   }
 
-  /** Scrolls until a row is in sight. */
+  /** Scrolls until a row is visible. */
   reveal(index) {
     const top = index * this.height;
     const bottom = top + this.height;

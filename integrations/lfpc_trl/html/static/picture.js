@@ -1,5 +1,5 @@
-// A picture of any size with boxes above it. OpenSeadragon shows the tiles that the server cuts; boxes are SVG in screen
-// pixels, so that their lines are thin and sharp at every zoom. Coordinates in and out are pixels of the original.
+// A picture of any size with boxes on top. OpenSeadragon shows tiles cut by the server; boxes are SVG in screen
+// pixels, so that their lines stay thin and sharp at every zoom. All coordinates are pixels of the original.
 
 import { svg } from "./dom.js";
 
@@ -7,7 +7,7 @@ const TILE = 512;
 const REST = 120; // milliseconds without movement
 const { OpenSeadragon } = window;
 
-/** Where the tiles of a picture come from: level 0 of the server is the original, OpenSeadragon counts the other way. */
+/** The tile source of a picture. Level 0 is the original on the server; OpenSeadragon counts the other way. */
 export function tileSource({ number, size, state }) {
   const finest = Math.ceil(Math.log2(Math.max(...size)));
   const coarsest = Math.max(0, finest - Math.max(0, Math.ceil(Math.log2(Math.max(...size) / TILE))));
@@ -21,7 +21,7 @@ export function tileSource({ number, size, state }) {
   };
 }
 
-/** The address of the coarsest tile: asking for it makes the server read the picture. */
+/** The address of the coarsest tile; requesting it makes the server read the picture. */
 export function coarsestTile(picture) {
   const source = tileSource(picture);
   return source.getTileUrl(source.minLevel, 0, 0);
@@ -36,7 +36,7 @@ export class Picture {
     this.onmove = onmove;
     this.shapes = [];
     this.size = [1, 1];
-    this.view = ""; // where the picture was when it moved last
+    this.view = ""; // its last position and scale
     this.resting = 0;
     this.viewer = new OpenSeadragon.Viewer({
       element: host,
@@ -45,7 +45,7 @@ export class Picture {
       animationTime: 0.25,
       springStiffness: 12,
       blendTime: 0,
-      minScrollDeltaTime: -1, // every turn of the wheel counts
+      minScrollDeltaTime: -1, // handle every wheel event
       maxZoomPixelRatio: 32,
       minZoomImageRatio: 0.5,
       visibilityRatio: 0.4,
@@ -55,10 +55,10 @@ export class Picture {
       gestureSettingsPen: { clickToZoom: false, dblClickToZoom: false, dragToPan: pan },
     });
     this.viewer.addHandler("canvas-key", (event) => {
-      event.preventDefaultAction = true; // the page has keys of its own
+      event.preventDefaultAction = true; // the page handles keys itself
     });
     this.viewer.addHandler("canvas-scroll", (event) => {
-      // At once and around the mouse: a spring for each turn of the wheel drifts away from what one looks at.
+      // Zoom at once and around the mouse: animating each wheel event drifts away from the mouse position.
       event.preventDefaultAction = true;
       event.preventDefault = true;
       this.#zoomAround(event.position, 1.0015 ** -wheelPixels(event.originalEvent));
@@ -69,7 +69,7 @@ export class Picture {
     this.viewer.addHandler("resize", () => this.#moved());
   }
 
-  /** Opens a picture, `{number, size, state}`; done when the picture can be zoomed. */
+  /** Opens a picture, `{number, size, state}`; resolves when it can be zoomed. */
   open(picture) {
     this.size = picture.size;
     return new Promise((resolve, reject) => {
@@ -79,7 +79,7 @@ export class Picture {
     });
   }
 
-  /** Opens a small picture as one file, shown as if it had the size of the original. */
+  /** Opens a small picture from one file, scaled to the size of the original. */
   openFile(url, size) {
     this.size = size;
     return new Promise((resolve, reject) => {
@@ -98,7 +98,7 @@ export class Picture {
     return this.viewer.world.getItemAt(0);
   }
 
-  /** Screen pixels per pixel of the original, and where its corner is. */
+  /** Screen pixels per pixel of the original, and the screen position of its corner. */
   #transform() {
     const bounds = this.item.getBounds(true);
     const corner = this.viewer.viewport.pixelFromPoint(bounds.getTopLeft(), true);
@@ -111,14 +111,14 @@ export class Picture {
     return this.item ? this.#transform().scale : 1;
   }
 
-  /** A point of the screen, as an event has it, in pixels of the original. */
+  /** Converts the screen position of an event to pixels of the original. */
   toImage(event) {
     const frame = this.layer.getBoundingClientRect();
     const { x, y, scale } = this.#transform();
     return [(event.clientX - frame.left - x) / scale, (event.clientY - frame.top - y) / scale];
   }
 
-  /** A point of the original in CSS pixels of the window. */
+  /** Converts a point of the original to CSS pixels of the window. */
   toScreen([left, top]) {
     const frame = this.layer.getBoundingClientRect();
     const { x, y, scale } = this.#transform();
@@ -129,11 +129,11 @@ export class Picture {
     this.viewer.viewport.goHome();
   }
 
-  /** Zooms and pans to a box, which then fills about half of the view. */
+  /** Zooms and pans so that a box fills about half of the view. */
   show([x1, y1, x2, y2]) {
     const view = this.layer.getBoundingClientRect();
-    const wanted = Math.min(view.width / (x2 - x1), view.height / (y2 - y1)) / 2;
-    this.#zoomTo(Math.min(wanted, 16), [(x1 + x2) / 2, (y1 + y2) / 2]);
+    const scale = Math.min(view.width / (x2 - x1), view.height / (y2 - y1)) / 2;
+    this.#zoomTo(Math.min(scale, 16), [(x1 + x2) / 2, (y1 + y2) / 2]);
   }
 
   zoomBy(factor) {
@@ -148,7 +148,7 @@ export class Picture {
     viewport.applyConstraints(true);
   }
 
-  /** One pixel of the original for one of the screen. */
+  /** Shows one pixel of the original per screen pixel. */
   actualSize() {
     this.#zoomTo(1);
   }
@@ -159,23 +159,23 @@ export class Picture {
     const unit = bounds.width / this.size[0];
     if (centre)
       viewport.panTo(new OpenSeadragon.Point(bounds.x + centre[0] * unit, bounds.y + centre[1] * unit));
-    const wide = viewport.getContainerSize().x / scale;
-    viewport.zoomTo(1 / (wide * unit));
+    const shownWidth = viewport.getContainerSize().x / scale;
+    viewport.zoomTo(1 / (shownWidth * unit));
     viewport.applyConstraints();
   }
 
-  /** Moves and zooms by two fingers: what lay under them stays under them. Each argument holds two points, `{clientX, clientY}`. */
+  /** Moves and zooms with two fingers, keeping the points under them. Each argument is two points, `{clientX, clientY}`. */
   pinch(before, after) {
     if (!this.item) return;
     const middle = ([a, b]) => ({ clientX: (a.clientX + b.clientX) / 2, clientY: (a.clientY + b.clientY) / 2 });
     const apart = ([a, b]) => Math.max(1, Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY));
-    const held = this.toImage(middle(before));
+    const anchor = this.toImage(middle(before));
     const { viewport } = this.viewer;
     viewport.zoomBy(apart(after) / apart(before), null, true);
     viewport.applyConstraints(true);
-    const [x, y] = this.toScreen(held);
-    const wanted = middle(after);
-    this.panBy(wanted.clientX - x, wanted.clientY - y);
+    const [x, y] = this.toScreen(anchor);
+    const target = middle(after);
+    this.panBy(target.clientX - x, target.clientY - y);
   }
 
   /** Moves the picture by screen pixels. */
@@ -186,9 +186,9 @@ export class Picture {
   }
 
   /**
-   * Shows boxes in place of those before.
+   * Replaces the shown boxes.
    * @param {{box: number[], kind: string, label?: string, small?: string, handles?: boolean}[]} shapes `kind`: classes of the
-   *   box; `small: "bare"`: without its label where it is small
+   *   box; `small: "bare"`: no label if it is small on the screen
    */
   draw(shapes) {
     this.shapes = shapes;
@@ -203,10 +203,10 @@ export class Picture {
     const view = `${x} ${y} ${scale}`;
     if (view !== this.view) {
       this.view = view;
-      // A smooth picture takes half of a frame where no graphics card draws it, so it waits until the picture is at rest.
+      // Smoothing takes half a frame without a graphics card, so it waits until the picture is at rest.
       this.viewer.drawer.setImageSmoothingEnabled(false);
       clearTimeout(this.resting);
-      // Above the size of the original its pixels are what counts; below, a smooth picture.
+      // Zoomed in, show the original's pixels; zoomed out, smooth the picture.
       if (scale < 2) this.resting = setTimeout(() => this.viewer.drawer?.setImageSmoothingEnabled(true), REST);
     }
     this.onmove(scale);
@@ -228,7 +228,7 @@ export class Picture {
           svg("rect", { class: "halo", ...area }),
           svg("rect", { class: "line", ...area }),
         );
-        // Labels of neighbours would cover a box that is small on the screen.
+        // Labels of neighbors would cover a box that is small on the screen.
         if (shape.label && !(shape.small === "bare" && width < 40))
           group.append(tag(shape.label, index, left, top));
         if (shape.handles) group.append(...handles(left, top, width, height));
@@ -252,7 +252,7 @@ function tag(label, index, left, top) {
   );
 }
 
-/** Marks on the rim of a box, inside it as the rim is. */
+/** The handles on the edge of a box, drawn inside it like the edge. */
 function handles(left, top, width, height) {
   const side = Math.min(8, width / 4, height / 4);
   const places = [

@@ -1,11 +1,11 @@
 
-// The rollouts on the page of an evaluation. What stands above comes from dom.js.
+// The rollouts on the page of an evaluation. dom.js is inserted above.
 
 const data = JSON.parse(byId("data").textContent);
 const CHOICES = ["benchmark", "budget", "condition"];
 const OUTCOMES = ["wrong", "no_crop", "low_overlap"];
-let shown = []; // the rollouts that pass the filters
-let current = -1; // which of them is open
+let shown = []; // the rollouts that match the filters
+let current = -1; // index of the open one
 
 const outcomeOf = (rollout) =>
   rollout.accuracy === null ? "" : rollout.accuracy >= 0.5 ? "right" : "wrong";
@@ -18,8 +18,8 @@ const nameOf = (condition) =>
 function passes(rollout) {
   return (
     CHOICES.every((name) => {
-      const wanted = byId(`filter-${name}`).value;
-      return !wanted || String(rollout[name]) === wanted;
+      const selected = byId(`filter-${name}`).value;
+      return !selected || String(rollout[name]) === selected;
     }) && OUTCOMES.every((name) => !byId(`filter-${name}`).checked || rollout[name])
   );
 }
@@ -31,7 +31,7 @@ function refilter() {
   byId("list").scrollTop = 0;
   current = -1;
   if (shown.length) open(0);
-  else put(byId("rollout"), el("p", {}, "Nothing passes the filters."));
+  else put(byId("rollout"), el("p", {}, "No rollout matches the filters."));
 }
 
 function row(rollout, index) {
@@ -82,7 +82,7 @@ function pane(rollout) {
     `${rollout.crops} crop${rollout.crops === 1 ? "" : "s"}`,
     labelled("overlap", rollout.overlap),
     labelled("IoU", rollout.iou),
-    rollout.failed_calls ? `${rollout.failed_calls} refused` : null,
+    rollout.failed_calls ? `${rollout.failed_calls} rejected` : null,
     `ending ${rollout.ending}`,
   ];
   const where = [
@@ -105,7 +105,7 @@ function pane(rollout) {
 
 const address = (rollout, place) => `data:image/jpeg;base64,${data.pictures[rollout.pictures[place]]}`;
 
-/** A picture as it was shown, in pixels of the original, with targets dashed and crops numbered. */
+/** A shown picture, in pixels of the original, with dashed targets and numbered crops. */
 function picture(rollout, size, at) {
   if (!size || rollout.pictures.length <= at) return null;
   const [width, height] = size;
@@ -137,7 +137,7 @@ function picture(rollout, size, at) {
     {
       viewBox: `0 0 ${width} ${height}`,
       role: "img",
-      "aria-label": `${name} as it was shown, with ${crops.length} crops and ${targets.length} target regions`,
+      "aria-label": `${name} as shown, with ${crops.length} crops and ${targets.length} target regions`,
     },
     svg("image", { href: address(rollout, at), width, height, preserveAspectRatio: "none" }),
     targets.flat().map((target) => box("target", target)),
@@ -148,7 +148,7 @@ function picture(rollout, size, at) {
 function turn(message, rollout) {
   const parts = message.parts.map((each) => part(each, rollout));
   const role = message.role === "assistant" ? "model" : message.role;
-  // The prompt is the same for all: folded away.
+  // The prompt is the same for all rollouts: collapse it.
   if (role === "system" || role === "user")
     return el("li", {}, el("details", {}, el("summary", {}, role), parts));
   return el("li", {}, el("p", { class: "role" }, role), parts);
@@ -156,10 +156,10 @@ function turn(message, rollout) {
 
 function part(each, rollout) {
   if ("thumbnail" in each) {
-    if (!(each.thumbnail in rollout.pictures)) return el("p", {}, "The file does not hold this picture.");
+    if (!(each.thumbnail in rollout.pictures)) return el("p", {}, "This picture is not in the file.");
     const behind = each.thumbnail - rollout.sizes.length + 1;
     const shown =
-      rollout.sizes.length > 1 ? `image ${each.thumbnail + 1} as it was shown` : "the picture as it was shown";
+      rollout.sizes.length > 1 ? `image ${each.thumbnail + 1} as shown` : "the picture as shown";
     const name = behind > 0 ? `crop ${behind}` : shown;
     const image = el("img", { src: address(rollout, each.thumbnail), alt: name });
     return el("figure", {}, image, el("figcaption", {}, name));

@@ -1,18 +1,18 @@
-// The curves of one or two runs, a small chart per metric. uPlot draws; a chart is drawn when it comes into sight.
+// The curves of one or two runs, one small uPlot chart per metric, drawn when it becomes visible.
 
 import { getJSON } from "/static/shared/api.js";
 import { el, put } from "/static/shared/dom.js";
 
 const { uPlot } = window;
 const HEIGHT = 190;
-/** Distances between the marks of the step axis: there is no half step. */
+/** Tick distances of the step axis: whole steps only. */
 const WHOLE_STEPS = [1, 10, 100, 1000, 10000, 100000].flatMap((power) => [power, 2 * power, 5 * power]);
 
-/** Values of each run on the steps of both: uPlot wants one axis. */
+/** Values of each run at the steps of all runs: uPlot needs a shared axis. */
 function aligned(runs, name) {
   const steps = [...new Set(runs.flatMap((run) => run.step))].sort((a, b) => a - b);
   const columns = runs.map((run) => {
-    // A step that was logged twice, before and after a resumption, counts as logged last.
+    // If a resumed run logged a step twice, the last value counts.
     const at = new Map(run.step.map((step, index) => [step, run.series[name]?.[index] ?? null]));
     return steps.map((step) => at.get(step) ?? null);
   });
@@ -26,11 +26,11 @@ function number(value) {
     : value.toPrecision(3);
 }
 
-/** The range of an axis: a tenth above and below, also around a curve that is flat. */
+/** The range of an axis: a margin of a tenth above and below, also for a flat curve. */
 function spread(_, low, high) {
   if (low === null) return [0, 1];
-  const air = (high - low || Math.abs(low) || 1) / 10;
-  return [low - air, high + air];
+  const margin = (high - low || Math.abs(low) || 1) / 10;
+  return [low - margin, high + margin];
 }
 
 function plot(host, runs, name, reading) {
@@ -101,15 +101,15 @@ export async function showCurves(host) {
       el(
         "p",
         { class: "quiet" },
-        "No metrics.jsonl: this is a file of trajectories, not the directory of a run.",
+        "No metrics.jsonl: this is a trajectory file, not a run directory.",
       ),
     );
     return;
   }
-  const seen = new IntersectionObserver((entries) => {
+  const observer = new IntersectionObserver((entries) => {
     for (const entry of entries) {
       if (entry.isIntersecting) {
-        seen.unobserve(entry.target);
+        observer.unobserve(entry.target);
         entry.target.draw();
       }
     }
@@ -156,5 +156,5 @@ export async function showCurves(host) {
       charts,
     ),
   );
-  charts.forEach((chart) => seen.observe(chart));
+  charts.forEach((chart) => observer.observe(chart));
 }

@@ -5,16 +5,16 @@ import { LongList, byId, el, isTyping, put } from "/static/shared/dom.js";
 import { showCurves } from "./curves.js";
 import { Pane } from "./pane.js";
 
-const PAGE = 100; // trajectories per request, as the server sends them
-const POLL = 5000; // milliseconds between questions for new steps
+const PAGE = 100; // trajectories per request, as on the server
+const POLL = 5000; // milliseconds between polls for new steps
 const FILTERS = ["text", "outcome", "crop", "overlap_below", "step", "ending", "condition", "order", "against"];
 
 let runs = [];
 let panes = [];
-let pages = new Map(); // page number: trajectories, or a promise of them
+let pages = new Map(); // page number: trajectories, or null while they load
 let count = 0;
 let current = -1; // index in the list
-let asked = 0;
+let latestQuery = 0;
 
 const list = new LongList(byId("list"), 54, rowOf);
 
@@ -29,11 +29,11 @@ function query() {
 }
 
 async function load(number) {
-  const mine = asked;
+  const thisQuery = latestQuery;
   const words = query();
   words.set("from", number * PAGE);
   const answer = await getJSON(`/api/runs/0/list?${words}`);
-  if (mine !== asked) return null; // the filter changed meanwhile
+  if (thisQuery !== latestQuery) return null; // the filter has changed
   pages.set(number, answer.page);
   return answer;
 }
@@ -78,7 +78,7 @@ function rowOf(index) {
 }
 
 async function refilter({ keep = false } = {}) {
-  asked += 1;
+  latestQuery += 1;
   pages = new Map();
   let answer;
   try {
@@ -109,12 +109,12 @@ async function open(index) {
   if (each) await show(each);
 }
 
-/** Shows a trajectory of the first run, and that of the same row, condition and nearest step of the second. */
+/** Shows a trajectory of the first run, and the second run's for the same row, condition and nearest step. */
 async function show({ position, row_id: row, step, condition }) {
   const words = new URLSearchParams({ row_id: row, step: step ?? "", condition: condition ?? "" });
   const others = panes.slice(1).map(async (pane) => {
-    const { position: theirs } = await getJSON(`/api/runs/${pane.run}/match?${words}`);
-    await pane.show(theirs);
+    const { position: match } = await getJSON(`/api/runs/${pane.run}/match?${words}`);
+    await pane.show(match);
   });
   await Promise.all([panes[0].show(position), ...others]);
 }
@@ -122,13 +122,13 @@ async function show({ position, row_id: row, step, condition }) {
 // --- start ---------------------------------------------------------------------------------------------
 
 function fill(select, values, label) {
-  const kept = select.value;
+  const before = select.value;
   put(
     select,
     select.options[0],
     values.map((value) => el("option", { value }, label(value))),
   );
-  select.value = values.map(String).includes(kept) ? kept : "";
+  select.value = values.map(String).includes(before) ? before : "";
 }
 
 function showRuns() {
@@ -166,7 +166,7 @@ async function poll() {
   try {
     now = (await getJSON("/api/runs")).runs;
   } catch {
-    return; // the page goes on with what it has
+    return; // keep showing the loaded data
   }
   const changed = now.some((run, index) => run.generation !== runs[index].generation);
   runs = now;
@@ -227,7 +227,7 @@ async function start() {
   listen();
   await refilter();
   if (!runs[0].count) tab("curves");
-  else if (!count) put(byId("panes"), el("p", { class: "pane empty" }, "Nothing passes the filter."));
+  else if (!count) put(byId("panes"), el("p", { class: "pane empty" }, "No trajectory matches the filters."));
 }
 
 start();

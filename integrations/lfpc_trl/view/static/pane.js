@@ -1,5 +1,5 @@
-// One trajectory: its picture with targets and crops, its scores, its conversation. Everything that the model or the data
-// wrote is put in as text.
+// One trajectory: its picture with targets and crops, its scores, its conversation. Output of the model and texts from
+// the data are always inserted as text.
 
 import { getJSON } from "/static/shared/api.js";
 import { el, put } from "/static/shared/dom.js";
@@ -18,9 +18,9 @@ export class Pane {
     this.run = run;
     this.name = name;
     this.onstep = onstep;
-    this.asked = 0;
-    this.off = new Set(); // what the legend has switched off
-    this.at = 0; // which of its pictures is shown
+    this.latestRequest = 0;
+    this.off = new Set(); // what the legend has turned off
+    this.at = 0; // index of the shown picture
     this.host = el("div", { class: "picture" });
     this.tabs = el("div", { class: "tabs", role: "tablist", "aria-label": "Pictures", hidden: true });
     this.legend = el("div", { class: "legend" });
@@ -42,16 +42,16 @@ export class Pane {
     );
   }
 
-  /** Once the pane is in the page: OpenSeadragon measures it. */
+  /** Creates the picture once the pane is in the page: OpenSeadragon measures it. */
   attach() {
     this.picture = new Picture(this.host);
   }
 
   async show(position) {
-    this.asked += 1;
-    const mine = this.asked;
+    this.latestRequest += 1;
+    const thisRequest = this.latestRequest;
     if (position === null) {
-      this.#empty("This run has no trajectory of this row.");
+      this.#empty("This run has no trajectory for this row.");
       return;
     }
     let data;
@@ -61,7 +61,7 @@ export class Pane {
       this.#empty(refusal.message);
       return;
     }
-    if (mine !== this.asked) return;
+    if (thisRequest !== this.latestRequest) return;
     const before = this.data;
     this.data = data;
     this.#fill();
@@ -69,22 +69,22 @@ export class Pane {
       before &&
       before.row_id === data.row_id &&
       JSON.stringify(before.pictures) === JSON.stringify(data.pictures);
-    // What the model looked at, else what it should have looked at.
+    // The picture that the model cropped, else the one with the target.
     if (!sameRow) this.at = (data.box_images[0] ?? data.target_images[0] ?? 1) - 1;
     this.#drawTabs();
-    if (!sameRow || !this.picture.item) await this.#openPicture(mine);
-    if (mine === this.asked) this.#draw();
+    if (!sameRow || !this.picture.item) await this.#openPicture(thisRequest);
+    if (thisRequest === this.latestRequest) this.#draw();
   }
 
   /** Shows another picture of the same question. */
   async #turnTo(at) {
     if (at === this.at) return;
     this.at = at;
-    this.asked += 1;
-    const mine = this.asked;
+    this.latestRequest += 1;
+    const thisRequest = this.latestRequest;
     this.#drawTabs();
-    await this.#openPicture(mine);
-    if (mine === this.asked) this.#draw();
+    await this.#openPicture(thisRequest);
+    if (thisRequest === this.latestRequest) this.#draw();
   }
 
   #drawTabs() {
@@ -108,7 +108,7 @@ export class Pane {
     );
   }
 
-  /** Whether a crop or a region, by its number, is on the picture that is shown. */
+  /** Whether the crop or region with this index is on the shown picture. */
   #isHere(numbers, index) {
     return (numbers[index] ?? 1) === this.at + 1;
   }
@@ -122,7 +122,7 @@ export class Pane {
     put(this.text, el("p", { class: "empty" }, text));
   }
 
-  async #openPicture(mine) {
+  async #openPicture(thisRequest) {
     const { data } = this;
     const shown = data.pictures[this.at];
     this.note.hidden = true;
@@ -130,16 +130,16 @@ export class Pane {
     try {
       if (shown.original) {
         await this.picture.open(shown.original);
-        // A picture that cannot be read fails tile by tile: ask for one to learn why.
+        // An unreadable picture fails tile by tile: request one to get the error.
         const probe = await fetch(coarsestTile(shown.original));
-        if (probe.ok || mine !== this.asked) return;
+        if (probe.ok || thisRequest !== this.latestRequest) return;
         throw new Error(await probe.text());
       }
-      if (data.thumbnails <= this.at) throw new Error("The file holds no picture of this trajectory.");
+      if (data.thumbnails <= this.at) throw new Error("The file has no picture for this trajectory.");
       await this.picture.openFile(`/thumbnails/${this.run}/${data.position}/${this.at}`, size);
-      if (mine === this.asked) this.#tell("Thumbnail. Start with --data to see the original.");
+      if (thisRequest === this.latestRequest) this.#tell("Thumbnail. Start with --data to see the original.");
     } catch (error) {
-      if (mine !== this.asked) return;
+      if (thisRequest !== this.latestRequest) return;
       this.picture.close();
       this.#tell(error.message);
     }
@@ -250,7 +250,7 @@ export class Pane {
           outcome && el("span", { class: `chip ${outcome === "right" ? "good" : "bad"}` }, outcome),
           data.condition && el("span", { class: "chip" }, data.condition),
           data.ending && el("span", { class: "chip" }, data.ending),
-          data.masked && el("span", { class: "chip warn" }, "left out of the loss"),
+          data.masked && el("span", { class: "chip warn" }, "masked in the loss"),
           el("span", { class: "chip" }, `${data.crops} crop${data.crops === 1 ? "" : "s"}`),
         ),
         this.#others(),
@@ -299,7 +299,7 @@ export class Pane {
       ),
     ];
     const steps = data.steps.length > 1 && [
-      el("p", { class: "quiet" }, "Sampled in steps"),
+      el("p", { class: "quiet" }, "Logged steps"),
       el(
         "div",
         { class: "chips" },
@@ -369,7 +369,7 @@ export class Pane {
                     {
                       type: "button",
                       class: "plain mono",
-                      title: "Zoom to it",
+                      title: "Zoom to this crop",
                       onclick: async () => {
                         await this.#turnTo((data.box_images[index] ?? 1) - 1);
                         if (this.picture.item) this.picture.show(box);
@@ -392,7 +392,7 @@ export class Pane {
     const { data } = this;
     const parts = message.parts.map((part) => this.#part(part));
     if (!parts.length) parts.push(el("p", { class: "quiet" }, "empty"));
-    // The system text is the same for all: folded away.
+    // The system message is the same for all: collapse it.
     if (message.role === "system") {
       return el("li", { class: "turn system" }, el("details", {}, el("summary", {}, "system"), parts));
     }
@@ -411,12 +411,12 @@ export class Pane {
     if ("call" in part) return el("pre", { class: "says call" }, part.call);
     const { data } = this;
     if (part.thumbnail < 0 || part.thumbnail >= data.thumbnails)
-      return el("p", { class: "quiet" }, "The file does not hold this picture.");
-    // First come the overviews; the crops follow in order, unless the file does not say which is which.
+      return el("p", { class: "quiet" }, "This picture is not in the file.");
+    // The overviews come first; the crops follow in order, unless the counts do not match.
     const overviews = data.pictures.length;
     const linked = data.thumbnails === data.boxes.length + overviews;
     const behind = part.thumbnail - overviews + 1;
-    const shown = overviews > 1 ? `image ${part.thumbnail + 1} as it was shown` : "the picture as it was shown";
+    const shown = overviews > 1 ? `image ${part.thumbnail + 1} as shown` : "the picture as shown";
     const name = behind < 1 ? shown : linked ? `crop ${behind}` : `picture ${behind}`;
     return el(
       "figure",
