@@ -297,7 +297,7 @@ def best_box(
     around their center first.
 
     Args:
-        row: the picture, or a row with one picture; without a `shown_size` it is shown at its own size.
+        row: the picture, or a row for its first picture; without a `shown_size` it is shown at its own size.
         region: (n, 4) nested boxes, pixels of the original.
         crops: how crops are cut.
         grounding: how crops are compared with the targets.
