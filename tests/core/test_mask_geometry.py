@@ -94,7 +94,7 @@ def test_coverage_equals_exact_fractions(target, crop):
 )
 def test_the_coverage_of_a_mask_that_fills_a_box_is_that_of_the_box(box, crop):
     mask = box_mask(*box, (WIDTH, HEIGHT))
-    assert lr.mask_coverage([crop], [mask]) == pytest.approx(lr.coverage(crop, box), abs=1e-12)
+    assert lr.mask_coverage([crop], [mask]) == pytest.approx(lr.coverage([crop], box), abs=1e-12)
 
 
 @given(filled, int_boxes(width=WIDTH, height=HEIGHT))
@@ -179,9 +179,9 @@ def test_one_row_is_the_partner_of_all():
     assert lr.mask_coverage([[0, 0, 10, 10], [0, 0, 5, 10]], masks[1]).tolist() == [1, 0.5]
     assert lr.mask_coverage(masks[1], masks).tolist() == [0.5, 1, 0]
     for measure in (*PAIRED, lr.mask_coverage):
-        with pytest.raises(ValueError, match="must have the same length, or one of them 1, got 3 and 2"):
+        with pytest.raises(ValueError, match=r"must have the same length, or one of them 1, got 3 and 2$"):
             measure(masks, masks[:2])
-    with pytest.raises(ValueError, match="crops and targets must have the same length, .* got 2 and 3"):
+    with pytest.raises(ValueError, match=r"crops and targets must have the same length, .* got 2 and 3"):
         lr.mask_coverage([[0, 0, 1, 1]] * 2, masks)
 
 
@@ -220,7 +220,7 @@ NAN = float("nan")
 def test_a_bad_box_is_named_with_its_row(measure, crop):
     with pytest.raises(ValueError, match=r"^crops\[1\] must be four finite numbers with x0 <= x1, y0 <= y1"):
         measure([[5, 5, 5, 5], crop], [LEFT])
-    with pytest.raises(ValueError, match=r"crops must have shape \((n|..., ), 4\)|crops must have shape"):
+    with pytest.raises(ValueError, match=r"^crops must have shape"):
         measure([[1, 2, 3]], [LEFT])
 
 

@@ -115,6 +115,7 @@ def test_lfpc_reward_takes_masks():
     assert total == pytest.approx(1.8)
 
 
+INNERMOST = "mask must be the innermost of the region, before its boxes, got"
 EMPTY = {"size": [80, 100], "counts": [8000]}
 BAD = [
     ("empty", [EMPTY], "mask must hold at least one pixel, got none"),
@@ -122,8 +123,8 @@ BAD = [
      "mask must have the size of its image, 100 x 80, got 80 x 100"),
     ("broken", [RLE | {"counts": "015"}], "mask counts must add up to 100 x 80 pixels, got 6"),
     ("without counts", [{"size": [80, 100]}], 'mask must have "size"'),
-    ("not the innermost", [[40, 40, 60, 60], RLE], "mask must be the innermost of the region, before its boxes, got"),
-    ("two masks", [MASK, RLE], "mask must be the innermost of the region, before its boxes, got"),
+    ("not the innermost", [[40, 40, 60, 60], RLE], INNERMOST),
+    ("two masks", [MASK, RLE], INNERMOST),
     ("several rows", [MASK[[0, 0]]], "mask must be Masks with one row, got Masks\\(rows=2, runs=40\\)"),
     ("a box that does not hold it", [RLE, [41, 20, 80, 60]], "box 1 must contain the box before it"),
     ("a box that is none", [RLE, [1, 2, 3]], "must have shape"),

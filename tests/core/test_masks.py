@@ -28,15 +28,39 @@ def drawn(masks):
 # As pycocotools 2.0.11 draws them: name, polygons, pixels of an image of 8 x 6.
 POLYGONS = [
     ("a square fills its box", [SQUARE], "......../.###..../.###..../.###..../......../........"),
-    ("the other way round", [[1, 4, 4, 4, 4, 1, 1, 1]], "......../.###..../.###..../.###..../......../........"),
+    (
+        "the other way round",
+        [[1, 4, 4, 4, 4, 1, 1, 1]],
+        "......../.###..../.###..../.###..../......../........",
+    ),
     ("a triangle", [[0, 0, 5, 0, 0, 5]], "####..../###...../##....../#......./......../........"),
-    ("the middle of a column counts", [[1.6, 1, 4.4, 1, 4.4, 4, 1.6, 4]], "......../..##..../..##..../..##..../......../........"),
-    ("two parts are united", [SQUARE, [3, 3, 6, 3, 6, 5, 3, 5]], "......../.###..../.###..../.#####../...###../........"),
-    ("a part inside another is no hole", [SQUARE, [2, 2, 3, 2, 3, 3, 2, 3]], "......../.###..../.###..../.###..../......../........"),
-    ("a line that crosses itself: even-odd", [[0, 0, 6, 0, 6, 6, 2, 6, 2, 2, 4, 2, 4, 4, 0, 4]], "######../######../##..##../######../..####../..####.."),
-    ("what leaves the image is cut off", [[-5, -5, 3, -5, 3, 3, -5, 3]], "###...../###...../###...../......../......../........"),
+    (
+        "the middle of a column counts",
+        [[1.6, 1, 4.4, 1, 4.4, 4, 1.6, 4]],
+        "......../..##..../..##..../..##..../......../........",
+    ),
+    (
+        "two parts are united",
+        [SQUARE, [3, 3, 6, 3, 6, 5, 3, 5]],
+        "......../.###..../.###..../.#####../...###../........",
+    ),
+    (
+        "a part inside another is no hole",
+        [SQUARE, [2, 2, 3, 2, 3, 3, 2, 3]],
+        "......../.###..../.###..../.###..../......../........",
+    ),
+    (
+        "a line that crosses itself: even-odd",
+        [[0, 0, 6, 0, 6, 6, 2, 6, 2, 2, 4, 2, 4, 4, 0, 4]],
+        "######../######../##..##../##..##../..####../..####..",
+    ),
+    (
+        "what leaves the image is cut off",
+        [[-5, -5, 3, -5, 3, 3, -5, 3]],
+        "###...../###...../###...../......../......../........",
+    ),
     ("a line holds no pixel", [[1, 1, 4, 4, 1, 1]], "......../......../......../......../......../........"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(
@@ -107,6 +131,9 @@ coordinate = st.floats(-0.9, 1.9) | st.integers(-2, 4).map(lambda n: n / 2)
 polygon = st.lists(st.tuples(coordinate, coordinate), min_size=3, max_size=7)
 
 
+@pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)
 @given(st.lists(polygon, min_size=1, max_size=3), st.integers(1, 30), st.integers(1, 30))
 def test_masks_agree_with_pycocotools_pixel_by_pixel(shares, width, height):
     coco = pytest.importorskip("pycocotools.mask")
@@ -150,25 +177,28 @@ FORM = r"must be an RLE, a list of polygons, or a bitmap \(height, width\) of bo
 POINTS = r"polygon 1 must be a flat list x0, y0, x1, y1, ... of at least 3 points, got"
 FAR = r"polygon 1 must lie inside its image of 8 x 6 pixels, or at most that far outside, got"
 WHOLE = "must have a width and a height that are whole numbers, and 1 to 2147483647 pixels, got"
+ADD_UP = "counts must add up to 8 x 6 pixels, got "
+OTHER_SIZE = "must have the size of its image, 8 x 6, got 6 x 8"
+LISTED = "counts must be compressed text or a list of whole numbers, got"
 LENGTHS = "counts must be lengths, compressed as COCO does or not, got"
 BAD = [
-    ("counts that do not add up", BAD_RLE, "counts must add up to 8 x 6 pixels, got 12"),
-    ("counts of more pixels", BAD_RLE | {"counts": [40, 9]}, "counts must add up to 8 x 6 pixels, got 49"),
-    ("counts beyond all numbers", BAD_RLE | {"counts": [2**62] * 4}, "counts must add up to 8 x 6 pixels, got 18446"),
-    ("no counts", BAD_RLE | {"counts": []}, "counts must be compressed text or a list of whole numbers, got"),
+    ("counts that do not add up", BAD_RLE, ADD_UP + "12"),
+    ("counts of more pixels", BAD_RLE | {"counts": [40, 9]}, ADD_UP + "49"),
+    ("counts beyond all numbers", BAD_RLE | {"counts": [2**62] * 4}, ADD_UP + "184"),
+    ("no counts", BAD_RLE | {"counts": []}, LISTED),
     ("a negative count", BAD_RLE | {"counts": [50, -2]}, LENGTHS),
-    ("counts with a fraction", BAD_RLE | {"counts": [40.5, 7.5]}, "counts must be compressed text or a list of whole"),
-    ("nested counts", BAD_RLE | {"counts": [[40, 8]]}, "counts must be compressed text or a list of whole numbers, got"),
+    ("counts with a fraction", BAD_RLE | {"counts": [40.5, 7.5]}, LISTED),
+    ("nested counts", BAD_RLE | {"counts": [[40, 8]]}, LISTED),
     ("text of other characters", BAD_RLE | {"counts": "`1 8"}, LENGTHS),
     ("text beyond ASCII", BAD_RLE | {"counts": "é"}, LENGTHS),
     ("text that stops inside a number", BAD_RLE | {"counts": "`"}, LENGTHS),
     ("text of an endless number", BAD_RLE | {"counts": "o" * 20}, LENGTHS),
-    ("empty text", BAD_RLE | {"counts": ""}, "counts must add up to 8 x 6 pixels, got 0"),
-    ("text of the wrong sum", BAD_RLE | {"counts": "015"}, "counts must add up to 8 x 6 pixels, got 6"),
+    ("empty text", BAD_RLE | {"counts": ""}, ADD_UP + "0"),
+    ("text of the wrong sum", BAD_RLE | {"counts": "015"}, ADD_UP + "6"),
     ("no size", {"counts": [48]}, MISSING),
     ("a size of one number", {"size": [48], "counts": [48]}, MISSING),
     ("a size that is a number", {"size": 48, "counts": [48]}, MISSING),
-    ("width before height", {"size": [8, 6], "counts": [48]}, "must have the size of its image, 8 x 6, got 6 x 8"),
+    ("width before height", {"size": [8, 6], "counts": [48]}, OTHER_SIZE),
     ("a size of words", {"size": ["6", "8"], "counts": [48]}, WHOLE),
     ("a size of nothing", {"size": [None, 8], "counts": [48]}, WHOLE),
     ("a size without pixels", {"size": [0, 8], "counts": []}, WHOLE),
@@ -188,7 +218,7 @@ BAD = [
     ("a bitmap of floats", np.ones((6, 8)), FORM),
     ("a bitmap with channels", np.ones((6, 8, 3), bool), FORM),
     ("a bitmap of no pixels", np.ones((0, 8), bool), WHOLE),
-    ("a bitmap of another size", np.ones((8, 6), bool), "must have the size of its image, 8 x 6, got 6 x 8"),
+    ("a bitmap of another size", np.ones((8, 6), bool), OTHER_SIZE),
     ("nothing", None, FORM),
     ("a number", 7, FORM),
     ("text", "1O", FORM),
