@@ -273,7 +273,6 @@ def boundaries(count):
 MASKS = [
     lambda: mask_matrix(True, True, 3),
     lambda: mask_matrix(False, True, 3),
-    lambda: mask_matrix(True, False, None),
     lambda: mask_matrix(False, False, None),
     lambda: mask_coverage(10_000, None),
     lambda: polygons_to_masks(1000),
@@ -416,6 +415,7 @@ def main():
     parser.add_argument(
         "--quick", action="store_true", help="3 rounds in place of 15; does not write the page"
     )
+    parser.add_argument("--rounds", type=int, default=15, help="rounds of each row; the page says if not 15")
     parser.add_argument("--only", default="", help="rows whose name contains this; does not write the page")
     parser.add_argument(
         "--presets", action="store_true", help="the rows of the presets; the page keeps its other rows"
@@ -428,9 +428,10 @@ def main():
     before = load()
     section = next((name for name in SECTIONS if getattr(arguments, name)), None)
     cases = SECTIONS[section][0] if section else CASES
-    lines = measured(cases, arguments.only, 3 if arguments.quick else 15)
+    lines = measured(cases, arguments.only, 3 if arguments.quick else arguments.rounds)
     day = time.strftime("%Y-%m-%d")
     note = f"{machine()}. Load of the machine before and after: {before} and {load()}. {day}."
+    note += "" if arguments.rounds == 15 else f" {arguments.rounds} rounds."
     print(note)
     if not arguments.quick and not arguments.only:
         page = PAGE.read_text(encoding="utf-8")

@@ -7,6 +7,7 @@ Pixel (x, y) of a mask is the square from there to (x + 1, y + 1), so a mask tha
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from reprlib import repr as short
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -228,22 +229,29 @@ def _edges_of_rle(rle: Mapping[str, Any], name: str) -> tuple[NDArray[np.int64],
     try:
         (height, width), counts = rle["size"], rle["counts"]
     except (KeyError, TypeError, ValueError):
-        raise ValueError(f'{name} must have "size" (height, width) and "counts", got {dict(rle)!r}') from None
+        raise ValueError(
+            f'{name} must have "size" (height, width) and "counts", got {short(dict(rle))}'
+        ) from None
     own = _size(width, height, name)
     if isinstance(counts, str | bytes):
         text = counts.encode() if isinstance(counts, str) else counts
         numbers = _runs.counts_of_text(np.frombuffer(text, np.uint8))
     else:
-        numbers = np.asarray(counts)
+        try:
+            numbers = np.asarray(counts)
+        except ValueError:  # lists of different lengths
+            numbers = np.empty(0)
         if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
             raise ValueError(
-                f"{name} counts must be compressed text or a list of whole numbers, got {counts!r}"
+                f"{name} counts must be compressed text or a list of whole numbers, got {short(counts)}"
             )
         numbers = numbers.astype(np.int64, copy=False)
     edges, good = _runs.edges_of_counts(numbers, width * height)
     if not good:
         if (numbers < 0).any():
-            raise ValueError(f"{name} counts must be lengths, compressed as COCO does or not, got {counts!r}")
+            raise ValueError(
+                f"{name} counts must be lengths, compressed as COCO does or not, got {short(counts)}"
+            )
         total = sum(numbers.tolist())
         raise ValueError(f"{name} counts must add up to {width} x {height} pixels, got {total}")
     return edges, own
@@ -277,12 +285,12 @@ def _edges_of_polygons(polygons: Sequence[Any], width: int, height: int, name: s
         if points.ndim != 1 or points.size < 6 or points.size % 2:
             raise ValueError(
                 f"{name} polygon {number} must be a flat list x0, y0, x1, y1, ... of at least 3 points, "
-                f"got {polygon!r}"
+                f"got {short(polygon)}"
             )
         if not (np.abs(points.reshape(-1, 2) / (width, height) - 0.5) <= 1.5).all():  # NaN is not, either
             raise ValueError(
                 f"{name} polygon {number} must lie inside its image of {width} x {height} pixels, or at most "
-                f"that far outside, got {polygon!r}"
+                f"that far outside, got {short(polygon)}"
             )
         edges = np.sort(_runs.polygon_edges(points, width, height))
         parts.append(_runs.merged_runs(edges, width * height).reshape(-1, 2))

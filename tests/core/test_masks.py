@@ -189,6 +189,8 @@ BAD = [
     ("a negative count", BAD_RLE | {"counts": [50, -2]}, LENGTHS),
     ("counts with a fraction", BAD_RLE | {"counts": [40.5, 7.5]}, LISTED),
     ("nested counts", BAD_RLE | {"counts": [[40, 8]]}, LISTED),
+    ("lists of different lengths", BAD_RLE | {"counts": [[40], 8]}, LISTED),
+    ("no list", BAD_RLE | {"counts": None}, LISTED),
     ("text of other characters", BAD_RLE | {"counts": "`1 8"}, LENGTHS),
     ("text beyond ASCII", BAD_RLE | {"counts": "é"}, LENGTHS),
     ("text that stops inside a number", BAD_RLE | {"counts": "`"}, LENGTHS),
