@@ -38,6 +38,23 @@ def boxes(count, dtype=np.float64, seed=0):
     return np.hstack([corners, corners + random_numbers.uniform(5, 400, (count, 2))]).astype(dtype)
 
 
+MASK_WIDTH, MASK_HEIGHT = 640, 480
+
+
+def blobs(count, dense, seed=0):
+    """Masks as COCO's polygons of 24 corners: large ones around the middle, of which any two overlap, or (not
+    `dense`) small ones anywhere, of which one pair in a hundred does."""
+    random_numbers = np.random.default_rng(seed)
+    size = (MASK_WIDTH, MASK_HEIGHT)
+    centres = random_numbers.uniform(0, size, (count, 2))
+    if dense:
+        centres = np.array(size) / 2 + random_numbers.normal(0, 20, (count, 2))
+    angles = np.sort(random_numbers.uniform(0, 2 * np.pi, (count, 24)))
+    radii = (130 if dense else 16) * random_numbers.uniform(0.6, 1.3, (count, 24))
+    corners = centres[:, None] + radii[..., None] * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+    return [[each] for each in np.clip(corners, 0, size).reshape(count, -1).tolist()]
+
+
 def _box(dice):
     x, y = dice.uniform(0, WIDTH - 400), dice.uniform(0, HEIGHT - 400)
     return [round(x, 1), round(y, 1), round(x + dice.uniform(5, 400), 1), round(y + dice.uniform(5, 400), 1)]

@@ -201,6 +201,84 @@ def chats(count):
     )
 
 
+def mask_matrix(dense, prepared, goal):
+    """1,000 x 1,000 masks of which all overlap, or one pair in a hundred."""
+    polygons = [data.blobs(1000, dense, seed) for seed in (1, 2)]
+    size = (data.MASK_WIDTH, data.MASK_HEIGHT)
+    a, b = (lr.Masks(each, size) for each in polygons)
+    # What pycocotools works with: dicts of compressed counts.
+    texts = [[rle | {"counts": rle["counts"].encode()} for rle in each.rles()] for each in (a, b)]
+    crowd = np.zeros(1000, np.uint8)
+    theirs = lambda: coco.iou(*texts, crowd)  # noqa: E731
+    ours = (
+        (lambda: lr.mask_iou_matrix(a, b))
+        if prepared
+        else (lambda: lr.mask_iou_matrix(lr.Masks(texts[0]), lr.Masks(texts[1])))
+    )
+    result = ours()
+    np.testing.assert_array_equal(result, theirs())
+    share = f"{100 * (result > 0).mean():.0f} % overlap"
+    how = "`Masks` prepared" if prepared else "from compressed RLE"
+    return f"`mask_iou_matrix`, 1,000 x 1,000 of 640 x 480, {share}, {how}", "pycocotools", goal, ours, theirs
+
+
+def mask_coverage(count, goal):
+    """pycocotools has no coverage by boxes: it gets boxes of whole pixels as masks."""
+    size = (data.MASK_WIDTH, data.MASK_HEIGHT)
+    mask = lr.Masks(data.blobs(1, True, 1), size)
+    boxes = np.floor(data.boxes(count, seed=1) * (np.array(size * 2) / (SIZE * 2)))
+    boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
+    [rle] = mask.rles()
+    xywh = np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])
+    frames = coco.frPyObjects(xywh, data.MASK_HEIGHT, data.MASK_WIDTH)
+    ours = lambda: lr.mask_coverage_matrix(boxes, mask)  # noqa: E731
+    theirs = lambda: coco.iou([rle], frames, [1] * count)  # noqa: E731
+    np.testing.assert_allclose(ours()[:, 0], theirs()[0], atol=1e-12)
+    return (
+        f"`mask_coverage_matrix`, {count:,} boxes, one mask",
+        "pycocotools, boxes as masks",
+        goal,
+        ours,
+        theirs,
+    )
+
+
+def polygons_to_masks(count):
+    polygons = data.blobs(count, True, 1)
+    size = (data.MASK_WIDTH, data.MASK_HEIGHT)
+    ours = lambda: lr.Masks(polygons, size)  # noqa: E731
+    theirs = lambda: [  # noqa: E731
+        coco.merge(coco.frPyObjects(each, data.MASK_HEIGHT, data.MASK_WIDTH)) for each in polygons
+    ]
+    assert [each["counts"].encode() for each in ours().rles()] == [each["counts"] for each in theirs()]
+    return f"`Masks`, {count:,} polygons on 640 x 480", "pycocotools", None, ours, theirs
+
+
+def boundaries(count):
+    size = (data.MASK_WIDTH, data.MASK_HEIGHT)
+    a, b = (lr.Masks(data.blobs(count, True, seed), size) for seed in (1, 2))
+    pictures = list(zip(a.bitmaps(), b.bitmaps(), strict=True))
+    ours = lambda: lr.boundary_f1(a, b)  # noqa: E731
+    theirs = lambda: [peers.davis_f(mask, other) for mask, other in pictures]  # noqa: E731
+    np.testing.assert_allclose(ours(), theirs(), atol=1e-12)
+    return (
+        f"`boundary_f1`, {count:,} pairs of 640 x 480",
+        "DAVIS's formula, numpy and scipy",
+        None,
+        ours,
+        theirs,
+    )
+
+
+MASKS = [
+    lambda: mask_matrix(True, True, 3),
+    lambda: mask_matrix(False, True, 3),
+    lambda: mask_matrix(False, False, None),
+    lambda: mask_coverage(10_000, None),
+    lambda: polygons_to_masks(1000),
+    lambda: boundaries(100),
+]
+
 CASES = [
     lambda: rows_of_iou(16, "numpy", 2),
     lambda: rows_of_iou(4096, "torch", 8),
@@ -220,6 +298,7 @@ CASES = [
     lambda: parsing(4096, "ascii"),
     lambda: parsing(4096, "cjk"),
     lambda: chats(512),
+    *MASKS,
     *preset_cases.CASES,
 ]
 
@@ -293,13 +372,23 @@ def measured(cases, only, rounds):
     return lines
 
 
-def merged(old, lines, note):
-    """The page's rows with those of the presets exchanged, and both notes: they may be of different days."""
+SECTIONS = {
+    "presets": (preset_cases.CASES, "the original's loop, restated", "import lfpc_rewards"),
+    "masks": (MASKS, "640 x 480", "the original's loop, restated"),
+}
+"""Rows measured alone: their cases, what tells them on the page, and what tells the row after them."""
+
+
+def merged(old, lines, note, section):
+    """The page's rows with those of a section exchanged, and all notes: they may be of different days."""
+    _, mark, after = SECTIONS[section]
     rows = [line for line in old if line.startswith("|")]
-    ours = [place for place, line in enumerate(rows) if "the original's loop, restated" in line]
-    rows[ours[0] : ours[-1] + 1] = lines[2:]
-    notes = [line for line in old if line and not line.startswith("|")]
-    return rows, "\n\n".join([notes[0], f"Rows of the presets: {note}"])
+    kept = [line for line in rows if mark not in line]
+    place = next(place for place, line in enumerate(kept) if after in line)
+    kept[place:place] = lines[2:]
+    own = f"Rows of the {section}: "
+    notes = [line for line in old if line and not line.startswith(("|", own))]
+    return kept, "\n\n".join([*notes, own + note])
 
 
 def machine():
@@ -326,23 +415,31 @@ def main():
     parser.add_argument(
         "--quick", action="store_true", help="3 rounds in place of 15; does not write the page"
     )
+    parser.add_argument("--rounds", type=int, default=15, help="rounds of each row; the page says if not 15")
     parser.add_argument("--only", default="", help="rows whose name contains this; does not write the page")
     parser.add_argument(
         "--presets", action="store_true", help="the rows of the presets; the page keeps its other rows"
     )
+    parser.add_argument(
+        "--masks", action="store_true", help="the rows of masks; the page keeps its other rows"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     before = load()
-    cases = preset_cases.CASES if arguments.presets else CASES
-    lines = measured(cases, arguments.only, 3 if arguments.quick else 15)
+    section = next((name for name in SECTIONS if getattr(arguments, name)), None)
+    cases = SECTIONS[section][0] if section else CASES
+    lines = measured(cases, arguments.only, 3 if arguments.quick else arguments.rounds)
     day = time.strftime("%Y-%m-%d")
     note = f"{machine()}. Load of the machine before and after: {before} and {load()}. {day}."
+    note += "" if arguments.rounds == 15 else f" {arguments.rounds} rounds."
     print(note)
     if not arguments.quick and not arguments.only:
         page = PAGE.read_text(encoding="utf-8")
         head, tail = page[: page.index(START)], page[page.index(STOP) :]
-        if arguments.presets:
-            lines, note = merged(page[page.index(START) : page.index(STOP)].splitlines()[2:], lines, note)
+        if section:
+            lines, note = merged(
+                page[page.index(START) : page.index(STOP)].splitlines()[2:], lines, note, section
+            )
         PAGE.write_text(head + START + "\n\n" + "\n".join(lines) + f"\n\n{note}\n\n" + tail, encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""Rewards for models that zoom into pictures: geometry of boxes, parsing of rollouts, LFPC's terms."""
+"""Rewards for models that zoom into pictures: boxes and masks, parsing of rollouts, LFPC's terms."""
 
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -31,6 +31,15 @@ from lfpc_rewards.geometry import (
     union_coverage,
 )
 from lfpc_rewards.locus import LocusParts, locus_parts, locus_reward
+from lfpc_rewards.mask_geometry import (
+    boundary_f1,
+    mask_coverage,
+    mask_coverage_matrix,
+    mask_f1,
+    mask_iou,
+    mask_iou_matrix,
+)
+from lfpc_rewards.masks import Masks
 from lfpc_rewards.parsing import Crop, Rollout, parse_completion, parse_completions
 from lfpc_rewards.rewards import (
     GroundingParts,
@@ -74,6 +83,7 @@ __all__ = [
     "FrameName",
     "GroundingParts",
     "LocusParts",
+    "Masks",
     "Reduce",
     "Rollout",
     "Targets",
@@ -82,6 +92,7 @@ __all__ = [
     "adapters",
     "answers_match",
     "area",
+    "boundary_f1",
     "clip_boxes",
     "convert_boxes",
     "convert_frame",
@@ -100,6 +111,11 @@ __all__ = [
     "lfpc_reward",
     "locus_parts",
     "locus_reward",
+    "mask_coverage",
+    "mask_coverage_matrix",
+    "mask_f1",
+    "mask_iou",
+    "mask_iou_matrix",
     "parse_completion",
     "parse_completions",
     "presets",

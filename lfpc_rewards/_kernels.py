@@ -1,4 +1,4 @@
-"""The only numba loops of the package.
+"""The loops over boxes.
 
 Boxes come as flat C-contiguous arrays: coordinate k of box i is ``a[4 * i + k]``, a stride that
 the compiler knows, so that it can use vector instructions. Geometry kernels return whether every box was
@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lfpc_rewards._jit import kernel, part
+from lfpc_rewards._runs import share_inside
 
 A = NDArray[Any]
 F64 = NDArray[np.float64]
+I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 
 BEST, LAST, FIRST, MEAN = 0, 1, 2, 3
@@ -261,12 +263,16 @@ def score_crop(
     boxes: F64,
     first: int,
     stop: int,
+    runs: I32,
+    first_run: int,
+    stop_run: int,
     width: float,
     height: float,
     threshold: float,
     iou_weight: float,
 ) -> tuple[float, float, float, float, float]:
-    # The parts of `GroundingParts` for one crop and one region, in that order.
+    # The parts of `GroundingParts` for one crop and one region, in that order. With runs the first box is the
+    # tight box of a mask.
     x0, y0, x1, y1 = crops[4 * crop], crops[4 * crop + 1], crops[4 * crop + 2], crops[4 * crop + 3]
     if not (x0 < x1 and y0 < y1 and x0 > -np.inf and y0 > -np.inf and x1 < np.inf and y1 < np.inf):
         return 0.0, 0.0, 0.0, 0.0, 0.0
@@ -279,8 +285,10 @@ def score_crop(
         tx0, ty0, tx1, ty1 = boxes[4 * box], boxes[4 * box + 1], boxes[4 * box + 2], boxes[4 * box + 3]
         area = (tx1 - tx0) * (ty1 - ty0)
         inter = max(min(x1, tx1) - max(x0, tx0), 0.0) * max(min(y1, ty1) - max(y0, ty0), 0.0)
-        if box == first:
+        if box == first and first_run == stop_run:
             overlap = inter / area
+        elif box == first:
+            overlap = share_inside(runs, first_run, stop_run, int(height), x0, y0, x1, y1)
         max_iou = max(max_iou, inter / (own + area - inter))
         dx = abs(x0 - tx0) + abs(x1 - tx1)
         dy = abs(y0 - ty0) + abs(y1 - ty1)
@@ -300,6 +308,8 @@ def grounding_rows(
     row_starts: I64,
     sizes: F64,
     images: I64,
+    runs: I32,
+    run_starts: I64,
     rows: I64,
     threshold: float,
     iou_weight: float,
@@ -307,7 +317,8 @@ def grounding_rows(
     out: F64,
 ) -> None:
     # out[0..4] = the parts of `GroundingParts`; one column per rollout.
-    # Without `images` every row has one, and no crop can be of another.
+    # Without `images` every row has one, and no crop can be of another. Without `run_starts` no region has a
+    # mask.
     for i in range(rows.size):
         row = rows[i]
         regions = row_starts[row + 1] - row_starts[row]
@@ -322,11 +333,17 @@ def grounding_rows(
         for region in range(row_starts[row], row_starts[row + 1]):
             begin, end = region_starts[region], region_starts[region + 1]
             width, height = sizes[2 * region], sizes[2 * region + 1]
+            first_run, stop_run = 0, 0
+            if run_starts.size > 0:
+                first_run, stop_run = run_starts[region], run_starts[region + 1]
             best = (0.0, 0.0, 0.0, -1.0, 0.0)
             for c in range(first, stop):
                 parts = (0.0, 0.0, 0.0, 0.0, 0.0)
                 if images.size == 0 or crop_images[c] == images[region]:
-                    parts = score_crop(crops, c, boxes, begin, end, width, height, threshold, iou_weight)
+                    parts = score_crop(
+                        crops, c, boxes, begin, end, runs, first_run, stop_run,
+                        width, height, threshold, iou_weight,
+                    )  # fmt: skip
                 if reduce == MEAN:
                     add(out, i, parts)
                 elif parts[3] > best[3]:  # Strict: of equal crops the earlier one is taken.

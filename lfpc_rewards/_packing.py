@@ -35,6 +35,30 @@ Box: TypeAlias = tuple[float, float, float, float]
 NO_BOX: Box = (math.nan, math.nan, math.nan, math.nan)
 
 
+class Packed:
+    """Arrays about many rows, checked once and read-only from then on, also after a copy or a pickle."""
+
+    __slots__: tuple[str, ...] = ()
+
+    def _freeze(self) -> None:
+        for name in self.__slots__:
+            getattr(self, name).flags.writeable = False
+
+    def __setstate__(self, state: tuple[None, dict[str, NDArray[Any]]]) -> None:
+        """Restore from a pickle, which makes the arrays writeable: freeze them again."""
+        for name, value in state[1].items():
+            setattr(self, name, value)
+        self._freeze()
+
+
+def chosen_rows(rows: int, indices: int | slice | Sequence[int] | NDArray[Any]) -> I64:
+    """The numbers of the rows that an index into so many selects."""
+    chosen = indices if isinstance(indices, slice) else np.asarray(indices)
+    if isinstance(chosen, np.ndarray) and chosen.size == 0:
+        chosen = chosen.astype(np.int64)  # numpy reads an empty list as floats
+    return np.atleast_1d(np.arange(rows)[chosen])
+
+
 def starts_of(lengths: Sequence[int] | NDArray[Any]) -> I64:
     """Where each of several runs starts, and where the last one stops."""
     starts = np.empty(len(lengths) + 1, np.int64)

@@ -52,7 +52,7 @@ class GroundingParts(NamedTuple):
     """The parts of `grounding_reward`, each (B,) float64, NaN where the row has no target.
 
     Attributes:
-        overlap: The crop's `coverage` of the innermost box.
+        overlap: The crop's `coverage` of the innermost box, or its `mask_coverage` of the innermost mask.
         iou: Best IoU with any of the nested boxes, 0 unless overlap > overlap_threshold.
         nearness: 1 minus the smallest `corner_distance` to any of the nested boxes, at least 0.
         total: ``iou_weight * iou + (1 - iou_weight) * nearness``, the reward.
@@ -284,11 +284,18 @@ def grounding_reward(
     Where a row has several images, a region is on one of them. A crop of another image overlaps nothing: it
     scores 0 in every part, wherever its box is.
 
+    The innermost target of a region may be a mask (see `Targets`). Then overlap is the share of its pixels
+    inside the crop (`mask_coverage`): a crop that cuts off an empty corner of the mask's box loses nothing
+    by it. iou and nearness are those of the mask's tight box, which is B1: a crop is a box, so it could
+    never have an IoU of 1 with the pixels of a mask, and the best crop must get 1. With a mask that fills
+    its box nothing changes.
+
     Args:
         crops: (B,) rows of zero or more boxes, xyxy in pixels of the original image. Ragged; an entry
             may be None. An array (B, 4) is one crop for each rollout.
         targets: (B,) rows of nested boxes (n, 4) from inner to outer, or a list of such regions, or
-            None: the term does not apply. Or `Targets` with B rows, checked and packed before.
+            None: the term does not apply. The first of a region may be a mask. Or `Targets` with B rows,
+            checked and packed before.
         image_sizes: (B, 2) width and height of the original images, or one (2,) for all. With
             `target_images` a row may also be the sizes (k, 2) of its k images. None with `Targets`.
         crop_images: (B,) rows with the number of each crop's image, from 1, as the model wrote it: what is
@@ -310,8 +317,8 @@ def grounding_reward(
         TypeError: A row of crops is not a list.
 
     Source:
-        LFPC (arXiv 2603.27494), stage 2. The distance's normaliser, iou_weight = 0.5, `reduce` and the
-        score of a bad crop are not in the paper: our choices.
+        LFPC (arXiv 2603.27494), stage 2. The distance's normaliser, iou_weight = 0.5, `reduce`, the
+        score of a bad crop and masks are not in the paper: our choices.
 
     Example:
         >>> sign = [[40, 40, 60, 60], [20, 20, 80, 80]]
@@ -329,6 +336,20 @@ def grounding_reward(
         ...     [crop, crop], [sign, sign], sizes, crop_images=[[1], [2]], target_images=[[2], [2]]
         ... )
         array([0., 1.])
+
+        A mask as the target, one arm of which leaves its box nearly empty. A crop of most of the box misses
+        the arm; with the box as the target it passes:
+
+        >>> import lfpc_rewards
+        >>> arm = np.zeros((100, 100), bool)
+        >>> arm[40:60, 40:42] = arm[40:41, 40:60] = True
+        >>> mask = lfpc_rewards.Masks([arm])
+        >>> crop = [[40, 40.5, 60, 60]]
+        >>> for inner in (mask, [40, 40, 60, 60]):
+        ...     parts = grounding_parts([crop], [[inner]], (100, 100))
+        ...     print(parts.overlap.round(3), parts.total.round(3))
+        [0.828] [0.499]
+        [0.975] [0.987]
 
         Two regions and two crops, one of them exact:
 
@@ -442,6 +463,8 @@ def _grounding(
         targets.row_starts,
         targets.sizes,
         targets.images,
+        targets.runs,
+        targets.run_starts,
         targets.rows,
         -1.0 if overlap_threshold is None else float(overlap_threshold),
         float(iou_weight),

@@ -1,9 +1,9 @@
-"""Targets packed once: nested boxes of a whole dataset with the sizes of their images."""
+"""Targets packed once: nested boxes and masks of a whole dataset with the sizes of their images."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, TypeAlias
 
@@ -12,26 +12,38 @@ from numpy.typing import NDArray
 
 from lfpc_rewards import _kernels
 from lfpc_rewards._checks import SIZE, WITH_AREA, as_floats, as_sizes
-from lfpc_rewards._packing import four_numbers, pack_rows, starts_of
+from lfpc_rewards._packing import Packed, chosen_rows, four_numbers, pack_rows, starts_of
 from lfpc_rewards._typing import BoxesLike, SizesLike
+from lfpc_rewards.masks import Masks, one_mask
 
-RowTarget: TypeAlias = BoxesLike | Sequence[BoxesLike] | None
-"""Nested boxes (n, 4) from inner to outer, a list of such regions, or None: nothing to find."""
+Region: TypeAlias = BoxesLike | Sequence[BoxesLike | Mapping[str, Any] | Masks]
+"""Nested boxes (n, 4) from inner to outer; the innermost may be a mask instead."""
+
+RowTarget: TypeAlias = Region | Sequence[Region] | None
+"""One region, a list of regions, or None: nothing to find."""
 
 _PackedTargets: TypeAlias = tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]
 """`Targets.boxes`, `Targets.region_starts` and `Targets.row_starts`."""
 
+_NamedMasks: TypeAlias = dict[int, tuple[str, Masks]]
+"""The mask of each region that has one, and its name in errors."""
 
-class Targets:
-    """Nested target boxes of many rows, checked and packed once.
+
+class Targets(Packed):
+    """Nested target boxes and masks of many rows, checked and packed once.
 
     A row has zero or more *regions* (a question about two objects has two). A region is one or more
     nested boxes, the innermost first: the smallest box that suffices, then larger ones that also make
     sense. Rows without a region (None or an empty list) have no target; terms score them NaN.
 
+    In place of its innermost box a region may have a mask: the pixels that a crop must hold. Everything else
+    is measured on the mask's tight box, which is the region's first box; a mask that fills it is just that
+    box.
+
     Args:
         targets: (N,) rows: (n, 4) nested boxes, or a list of such regions, or None; in pixels of
-            the original image, format xyxy. Ragged.
+            the original image, format xyxy. Ragged. The first of a region's boxes may be a mask: COCO's RLE
+            (a dict), or `Masks` with one row, which are made from polygons or a bitmap.
         image_sizes: (N, 2) width and height of each original image, or one (2,) for all. Not read
             for rows without a target. With `target_images` a row may also hold the sizes (k, 2) of its k
             images.
@@ -46,11 +58,14 @@ class Targets:
         row_starts: (packed rows + 1,) where each row's regions start.
         sizes: (2 * regions,) width and height of the image that each region is on.
         images: (regions,) the number of that image; empty where each row has one.
+        runs: All masks, as in `Masks`, without those that fill their tight box.
+        run_starts: (regions + 1,) where each region's runs start, in `runs`; empty without any mask.
 
     Raises:
         ValueError: A box is not finite, has no area, leaves its image, or does not contain the box before
-            it; or a size is not positive; or the numbers of rows differ; or a row has no image of that
-            number. The text names row, region and box.
+            it; or a mask is bad (see `Masks`), empty, not the innermost or not of its image's size; or a
+            size is not positive; or the numbers of rows differ; or a row has no image of that number. The
+            text names row, region and box.
         TypeError: A box holds something that is not a number.
 
     Source:
@@ -66,19 +81,25 @@ class Targets:
         Targets(rows=3, regions=3, boxes=4)
         >>> targets[[2, 2, 1]]
         Targets(rows=3, regions=4, boxes=4)
+        >>> words = {"size": [100, 100], "counts": [4040, 9, 95, 3, 5853]}
+        >>> Targets([[words, [20, 20, 80, 80]]], (100, 100)).boxes.reshape(-1, 4)
+        array([[40., 40., 42., 49.],
+               [20., 20., 80., 80.]])
         >>> Targets([[[40, 40, 60, 60], [45, 20, 80, 80]]], (100, 100))  # doctest: +ELLIPSIS
         Traceback (most recent call last):
             ...
         ValueError: targets[0] region 0 box 1 must contain the box before it ... got [45.0, 20.0, 80.0, 80.0]
     """
 
-    __slots__ = ("boxes", "images", "region_starts", "row_starts", "rows", "sizes")
+    __slots__ = ("boxes", "images", "region_starts", "row_starts", "rows", "run_starts", "runs", "sizes")
 
     boxes: NDArray[np.float64]
     region_starts: NDArray[np.int64]
     row_starts: NDArray[np.int64]
     sizes: NDArray[np.float64]
     images: NDArray[np.int64]
+    runs: NDArray[np.int32]
+    run_starts: NDArray[np.int64]
     rows: NDArray[np.int64]
 
     def __init__(
@@ -87,7 +108,10 @@ class Targets:
         image_sizes: SizesLike | Sequence[SizesLike],
         target_images: Sequence[Sequence[int] | None] | None = None,
     ) -> None:
-        self.boxes, self.region_starts, self.row_starts = _pack_nested(targets) or _pack_regions(targets)
+        packed, masks = _pack_nested(targets), _NamedMasks()
+        if packed is None:
+            packed, masks = _pack_regions(targets)
+        self.boxes, self.region_starts, self.row_starts = packed
         rows = len(self.row_starts) - 1
         if target_images is None:
             self.images = np.empty(0, np.int64)
@@ -95,19 +119,10 @@ class Targets:
         else:
             self.images = _images_of_regions(target_images, self.row_starts)
             self.sizes = _sizes_of_images(image_sizes, self.images, self.row_starts)
+        self.runs, self.run_starts = _pack_masks(masks, self.sizes)
         self.rows = np.arange(rows)
         self._freeze()
         self._refuse_bad()
-
-    def _freeze(self) -> None:
-        for name in self.__slots__:
-            getattr(self, name).flags.writeable = False
-
-    def __setstate__(self, state: tuple[None, dict[str, NDArray[Any]]]) -> None:
-        """Restore from a pickle, which makes the arrays writeable: freeze them again."""
-        for name, value in state[1].items():
-            setattr(self, name, value)
-        self._freeze()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -116,11 +131,9 @@ class Targets:
         """The chosen rows, in that order; repeats are fine. Boxes are shared, not copied."""
         selection = Targets.__new__(Targets)
         selection.boxes, selection.sizes, selection.images = self.boxes, self.sizes, self.images
+        selection.runs, selection.run_starts = self.runs, self.run_starts
         selection.region_starts, selection.row_starts = self.region_starts, self.row_starts
-        chosen = indices if isinstance(indices, slice) else np.asarray(indices)
-        if isinstance(chosen, np.ndarray) and chosen.size == 0:
-            chosen = chosen.astype(np.int64)  # numpy reads an empty list as floats
-        selection.rows = np.atleast_1d(self.rows[chosen])
+        selection.rows = self.rows[chosen_rows(len(self), indices)]
         selection.rows.flags.writeable = False
         return selection
 
@@ -225,11 +238,18 @@ def _regions(target: RowTarget, row: int) -> Sequence[Any]:
         if len(target) == 0:
             return []
         inner = target[0]
+        if _is_mask(inner):
+            return [target]
         if isinstance(inner, list | tuple | np.ndarray):
-            return [target] if len(inner) > 0 and np.ndim(inner[0]) == 0 else list(target)
+            nested = len(inner) == 0 or _is_mask(inner[0]) or np.ndim(inner[0]) > 0
+            return list(target) if nested else [target]
     raise TypeError(
         f"targets[{row}] must be nested boxes (n, 4), a list of such regions or None, got {target!r}"
     )
+
+
+def _is_mask(thing: Any) -> bool:
+    return isinstance(thing, Mapping | Masks)
 
 
 def _pack_nested(targets: Sequence[Any]) -> _PackedTargets | None:
@@ -246,15 +266,51 @@ def _pack_nested(targets: Sequence[Any]) -> _PackedTargets | None:
     return *packed, starts_of([len(row) > 0 for row in rows])
 
 
-def _pack_regions(targets: Sequence[RowTarget]) -> _PackedTargets:
-    """Any form of rows; raises with row and region for anything that is not a box."""
+def _pack_regions(targets: Sequence[RowTarget]) -> tuple[_PackedTargets, _NamedMasks]:
+    """Any form of rows; raises with row and region for anything that is neither a box nor a mask."""
     regions: list[Any] = []
     row_starts = [0]
+    masks = _NamedMasks()
     for row, target in enumerate(targets):
-        regions.extend(_regions(target, row))
+        for number, region in enumerate(_regions(target, row)):
+            if isinstance(region, list | tuple) and any(map(_is_mask, region)):
+                name = f"targets[{row}] region {number} mask"
+                mask = _inner_mask(region, name)
+                masks[len(regions)] = name, mask
+                region = [*mask.boxes().tolist(), *region[1:]]
+            regions.append(region)
         row_starts.append(len(regions))
     boxes, starts = _pack_plain(regions) or _pack_checked(regions, row_starts)
-    return boxes, starts, np.array(row_starts)
+    return (boxes, starts, np.array(row_starts)), masks
+
+
+def _inner_mask(region: Sequence[Any], name: str) -> Masks:
+    if any(map(_is_mask, region[1:])):
+        raise ValueError(f"{name} must be the innermost of the region, before its boxes, got {region!r}")
+    mask = one_mask(region[0], name)
+    if mask.areas()[0] == 0:
+        raise ValueError(f"{name} must hold at least one pixel, got none")
+    return mask
+
+
+def _pack_masks(
+    masks: _NamedMasks, sizes: NDArray[np.float64]
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """`Targets.runs` and `Targets.run_starts`."""
+    if not masks:
+        return np.empty(0, np.int32), np.empty(0, np.int64)
+    parts = [np.empty(0, np.int32)] * (len(sizes) // 2)
+    for region, (name, mask) in masks.items():
+        image, own = sizes[2 * region : 2 * region + 2].tolist(), mask.sizes[0].tolist()
+        if own != image:
+            raise ValueError(
+                f"{name} must have the size of its image, {image[0]:g} x {image[1]:g}, "
+                f"got {own[0]} x {own[1]}"
+            )
+        [(x0, y0, x1, y1)], [area] = mask.extents()
+        if area < (x1 - x0) * (y1 - y0):
+            parts[region] = mask.runs[mask.spans[0, 0] : mask.spans[0, 1]]
+    return np.concatenate(parts), starts_of(list(map(len, parts)))
 
 
 def _pack_plain(regions: list[Any]) -> tuple[NDArray[np.float64], NDArray[np.int64]] | None:

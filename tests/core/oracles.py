@@ -32,6 +32,45 @@ def giou_by_counting(box, other):
     return iou_by_counting(box, other) - (hull - union) / hull if hull else 0.0
 
 
+def mask_coverage_by_counting(crop, bitmap):
+    """In exact fractions: each pixel is a square, of which the crop has its share."""
+    x0, y0, x1, y1 = map(Fraction, crop)
+
+    def inside(pixel, low, high):
+        return max(min(pixel + 1, high) - max(pixel, low), 0)
+
+    pixels = [(x, y) for y, row in enumerate(bitmap.tolist()) for x, filled in enumerate(row) if filled]
+    return float(sum(inside(x, x0, x1) * inside(y, y0, y1) for x, y in pixels) / Fraction(len(pixels)))
+
+
+def davis_f(bitmap, other, bound):
+    """F of DAVIS: boundaries by three shifted copies, matched by growing each with a disk."""
+    height, width = bitmap.shape
+    reach = math.ceil(bound * math.sqrt(height * height + width * width))
+    steps = range(-reach, reach + 1)
+    disk = [(dx, dy) for dx in steps for dy in steps if dx * dx + dy * dy <= reach * reach]
+
+    def boundary(mask):
+        rows = mask.tolist()
+        last_x, last_y = width - 1, height - 1
+        return {
+            (x, y)
+            for x in range(width)
+            for y in range(height)
+            for dx, dy in ((1, 0), (0, 1), (1, 1))
+            if x + dx <= last_x and y + dy <= last_y and rows[y][x] != rows[y + dy][x + dx]
+        }
+
+    edge, other_edge = boundary(bitmap), boundary(other)
+    if not edge or not other_edge:
+        return 1.0 if edge == other_edge else 0.0
+    grown, other_grown = (
+        {(x + dx, y + dy) for x, y in each for dx, dy in disk} for each in (edge, other_edge)
+    )
+    precision, recall = len(edge & other_grown) / len(edge), len(other_edge & grown) / len(other_edge)
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
 def grounding(crops, regions, size, *, threshold, weight, reduce):
     """(overlap, iou, nearness, total, max_iou) of one rollout in exact fractions, by the paper's formulas."""
     width, height = size

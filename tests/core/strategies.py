@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 from hypothesis import strategies as st
 
 IMAGE = (40, 30)
@@ -167,3 +168,17 @@ message = st.fixed_dictionaries(
 )
 messages = st.lists(message, max_size=6)
 completions = turn_texts | messages
+
+
+@st.composite
+def bitmaps(draw, *, empty=True, width=None, height=None):
+    """Bitmaps as arrays of bools: boxes united, with holes and single pixels."""
+    width = width or draw(st.integers(1, 14))
+    height = height or draw(st.integers(1, 12))
+    bitmap = np.zeros((height, width), bool)
+    for value in draw(st.lists(st.sampled_from([True, True, False]), max_size=5)):
+        x0, y0, x1, y1 = draw(int_boxes(width=width, height=height))
+        bitmap[y0:y1, x0:x1] = value
+    if not empty and not bitmap.any():
+        bitmap[draw(st.integers(0, height - 1)), draw(st.integers(0, width - 1))] = True
+    return bitmap

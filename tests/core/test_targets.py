@@ -168,8 +168,8 @@ def test_rows_with_and_without_regions_mix():
 
 def test_a_box_is_a_list_a_tuple_or_an_array():
     with pytest.raises(TypeError, match=r"targets\[0\] must be nested boxes"):
-        lr.Targets([[{1: 0, 2: 0, 3: 0, 4: 0}]], SIZE)
-    for region in ([{1: 0, 2: 0, 3: 0, 4: 0}], [{1: 0, 2: 0, 3: 0, 4: 0}, INNER]):
+        lr.Targets([[{0, 1, 2, 3}]], SIZE)
+    for region in ([{0, 1, 2, 3}], [{0, 1, 2, 3}, INNER]):
         with pytest.raises((TypeError, ValueError), match=r"targets\[1\] region 0 must"):
             lr.Targets([[INNER], [region]], SIZE)
     with pytest.raises(TypeError, match=r"targets\[0\] region 0 must hold numbers, got bool values"):
