@@ -7,6 +7,7 @@ from importlib import resources
 
 import pyarrow as pa
 import pytest
+import uvicorn
 from pyarrow import parquet
 
 from lfpc_trl import cli
@@ -29,7 +30,7 @@ SCRIPT = "<img src=x onerror=alert(1)>"
 class Stub:
     """A model that proposes what it is told to, when it is told to."""
 
-    name = "stub"
+    name = SCRIPT  # what others wrote is text wherever it is shown
 
     def __init__(self, *boxes, held=False):
         self.boxes, self.rows = boxes, []
@@ -95,13 +96,13 @@ def test_one_piece_of_work_at_a_time_and_its_failure_in_one_line():
 def test_a_model_is_asked_with_the_words_of_the_page_and_its_boxes_are_proposed_alone(rows_file):
     model = Stub((1, (10, 20, 60, 80)))
     client = client_with(model, rows_file)
-    assert client.get("/api/project").json()["model"] == "stub"
+    assert client.get("/api/project").json()["model"] == SCRIPT
     assert client.post("/api/items/1/proposals", json=asked(choices=["a", "b"])).status_code == 200
     state = until_done(client, 1)
     assert state == {
         "busy": None,
         "failure": None,
-        "proposals": [{"box": [10, 20, 60, 80], "by": "stub", "image": 1}],
+        "proposals": [{"box": [10, 20, 60, 80], "by": SCRIPT, "image": 1}],
     }
     [row] = model.rows
     assert (row.question, row.choices, row.image.name) == ("What is it?", ("a", "b"), "picture-1.png")
@@ -144,7 +145,7 @@ def test_a_model_that_fails_is_told_in_one_line_and_can_be_asked_again(rows_file
     client.post("/api/items/0/proposals", json=asked())
     state = until_done(client)
     assert state["failure"] is None
-    assert [each["by"] for each in state["proposals"]] == ["stub", "run"]
+    assert [each["by"] for each in state["proposals"]] == [SCRIPT, "run"]
 
 
 @pytest.mark.parametrize(
@@ -332,53 +333,50 @@ def test_the_model_s_own_sides_and_tokens_are_those_of_the_page(demo_rows, capsy
 
 
 @pytest.fixture
-def page_with(opened, serve, tmp_path):
-    """Makes a page whose model is a server in this process, told what to say; the file of its rows."""
-    pytest.importorskip("openai", reason="the client of such servers is not installed")
-    with stub_server() as stub:
+def page_with(opened, tmp_path):
+    """Makes a page whose server is in this process, with a model that is told what to propose; and its rows."""
+    servers = []
 
-        def make(model, rows=None):
-            stub.model = model
-            rows = rows or write_rows_file(tmp_path, 2)
-            options = ("--endpoint", stub.url, "--frame", "relative_1000")
-            page = opened(serve("annotate", rows, *options).url)
-            page.until(lambda: page.text("#row-name") and page.text("#scale"))
-            return page, rows
+    def make(model, rows=None):
+        rows = rows or write_rows_file(tmp_path, 2)
+        access = Access.listening_on("127.0.0.1")
+        app = make_annotator(Project(rows), access, annotator="ann", proposals=Proposals(None, model))
+        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off"))
+        thread = threading.Thread(target=server.run)
+        servers.append((server, thread))
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        page = opened(f"http://127.0.0.1:{port}/?token={access.token}")
+        page.until(lambda: page.text("#row-name") and page.text("#scale"))
+        return page, rows
 
-        yield make
+    yield make
+    for server, thread in servers:
+        server.should_exit = server.force_exit = True
+        thread.join()
 
 
-def turns(*written):
-    """A model that writes these turns one after another, as often as it is asked."""
-
-    def model(body):
-        answers = sum(message["role"] == "tool" for message in body["messages"])
-        return written[min(answers, len(written) - 1)]
-
-    return model
-
-
-ANSWERS = says(f"<think>{SCRIPT}</think><answer>{SCRIPT}</answer>")
-TWO_LOOKS = turns(calls([100, 100, 300, 300], content=SCRIPT), calls([500, 500, 750, 800]), ANSWERS)
 LOOKED = [[64, 48, 192, 144], [320, 240, 480, 384]]
-"""The same boxes in the pixels of a picture of 640 x 480."""
+TWO_LOOKS = [(1, tuple(box)) for box in LOOKED]
 
 
 @pytest.mark.browser
 def test_boxes_are_proposed_in_one_click_and_are_targets_once_they_are_accepted(page_with):
-    page, rows = page_with(TWO_LOOKS)
+    page, rows = page_with(Stub(*TWO_LOOKS))
     page.click("#propose")
     page.until(lambda: page.locator(".boxes .proposal").count() == 2)
     page.until(lambda: page.text("#toast") == "2 boxes proposed.")
-    assert "2 boxes proposed by big-model, dashed" in page.text("#proposals")
+    assert f"2 boxes proposed by {Stub.name}, dashed" in page.text("#proposals")
     page.wait_for_timeout(500)
     assert last_change(rows)["targets"] is None  # nothing is saved
     page.keyboard.press("a")
     page.until_saved()
-    origins = [{"by": "big-model", "box": box} for box in LOOKED]
+    origins = [{"by": Stub.name, "box": box} for box in LOOKED]
     assert last_change(rows)["targets"] == [LOOKED[:1]]
     assert last_change(rows)["proposed"] == [origins[:1]]
-    assert page.text("#regions .from") == "big-model"
+    assert page.text("#regions .from") == Stub.name
     # Undo gives the proposal back, redo takes it again; a change of the box is still a change of that one.
     page.keyboard.press("Control+z")
     page.until(lambda: page.locator(".boxes .proposal").count() == 2)
@@ -386,6 +384,7 @@ def test_boxes_are_proposed_in_one_click_and_are_targets_once_they_are_accepted(
     assert last_change(rows)["targets"] == []
     assert "proposed" not in last_change(rows)
     page.keyboard.press("Control+y")
+    page.keyboard.press("b")
     page.keyboard.press("Shift+ArrowLeft")
     page.until(lambda: page.locator(".boxes .proposal").count() == 1)
     page.until_saved()
@@ -415,11 +414,11 @@ def test_boxes_are_proposed_in_one_click_and_are_targets_once_they_are_accepted(
 
 @pytest.mark.browser
 def test_a_proposal_is_dropped_by_key_and_another_one_is_highlighted(page_with):
-    page, rows = page_with(TWO_LOOKS)
+    page, rows = page_with(Stub(*TWO_LOOKS))
     page.keyboard.press("u")
     page.until(lambda: page.locator(".boxes .proposal").count() == 2)
     page.keyboard.press("]")
-    page.until(lambda: page.text(".boxes .proposal.current .tag") == "P2 · A accepts")
+    page.until(lambda: page.text_content(".boxes .proposal.current .tag") == "P2 · A accepts")
     page.keyboard.press("Shift+A")
     page.until(lambda: page.locator(".boxes .proposal").count() == 1)
     page.keyboard.press("j")
@@ -436,13 +435,8 @@ def test_a_proposal_is_dropped_by_key_and_another_one_is_highlighted(page_with):
 
 @pytest.mark.browser
 def test_the_page_is_used_while_the_model_is_at_work(page_with):
-    go = threading.Event()
-
-    def slow(body):
-        assert go.wait(30)
-        return TWO_LOOKS(body)
-
-    page, rows = page_with(slow)
+    model = Stub(*TWO_LOOKS, held=True)
+    page, rows = page_with(model)
     page.fill("#question", "Typed just now?")
     page.keyboard.press("Escape")
     page.keyboard.press("u")
@@ -455,7 +449,7 @@ def test_the_page_is_used_while_the_model_is_at_work(page_with):
     page.until(lambda: "still at work on row q0" in page.text("#toast"))
     page.keyboard.press("j")
     page.until(lambda: page.text("#row-name") == "q1")
-    go.set()
+    model.go.set()
     page.until(lambda: page.text("#toast") == "q0: 2 boxes proposed.")
     assert page.locator(".boxes .proposal").count() == 0  # they are of another row
     page.keyboard.press("k")
@@ -466,30 +460,31 @@ def test_the_page_is_used_while_the_model_is_at_work(page_with):
 
 @pytest.mark.browser
 def test_a_page_that_is_loaded_anew_waits_for_what_was_asked(page_with):
-    go = threading.Event()
-
-    def slow(body):
-        assert go.wait(30)
-        return TWO_LOOKS(body)
-
-    page, _ = page_with(slow)
+    model = Stub(*TWO_LOOKS, held=True)
+    page, _ = page_with(model)
     page.keyboard.press("u")
     page.until(lambda: page.text("#propose").startswith("Looking, "))
     page.page.reload()
     page.until(lambda: page.text("#propose").startswith("Looking, "))
-    go.set()
+    model.go.set()
     page.until(lambda: page.locator(".boxes .proposal").count() == 2)
 
 
 @pytest.mark.browser
 def test_why_there_is_no_box_is_said_on_the_page_in_one_line(page_with):
-    page, _ = page_with(turns(ANSWERS))
+    model = Stub()
+    page, _ = page_with(model)
     page.keyboard.press("u")
     page.until(lambda: page.text("#toast") == "no box proposed: the model looked no closer.")
     page.fill("#question", "")
     page.keyboard.press("Escape")
     page.keyboard.press("u")
     page.until(lambda: "No box: question must be a text that is not empty" in page.text("#proposals"))
+    page.fill("#question", "What?")
+    page.keyboard.press("Escape")
+    model.boxes = ("no",)
+    page.keyboard.press("u")
+    page.until(lambda: page.text("#proposals") == "No box: the server is gone")
     assert page.text("#propose") == "Propose a box"
     assert [error for error in page.errors if "422" not in error] == []
 
@@ -498,15 +493,7 @@ def test_why_there_is_no_box_is_said_on_the_page_in_one_line(page_with):
 def test_proposals_lie_on_the_picture_that_they_are_of(page_with, tmp_path):
     rows = tiny.make_several(tmp_path, 1, targets=None, target_images=None)
 
-    def model(body):
-        turn = turns(
-            calls(json.dumps({"bbox_2d": [100, 100, 600, 600], "image": 2})),
-            calls(json.dumps({"bbox_2d": [0, 0, 500, 500], "image": 3})),
-            ANSWERS,
-        )
-        return turn(body)
-
-    page, _ = page_with(model, rows)
+    page, _ = page_with(Stub((2, (10, 10, 60, 60)), (3, (0, 0, 40, 40))), rows)
     page.keyboard.press("u")
     page.until(lambda: page.text("#toast") == "2 boxes proposed on image 2, 3.")
     assert page.locator(".boxes .proposal").count() == 0
@@ -515,7 +502,7 @@ def test_proposals_lie_on_the_picture_that_they_are_of(page_with, tmp_path):
     page.keyboard.press("a")
     page.until_saved()
     assert last_change(rows)["target_images"] == [2]
-    assert last_change(rows)["proposed"][0][0]["by"] == "big-model"
+    assert last_change(rows)["proposed"][0][0]["by"] == Stub.name
     assert page.errors == []
 
 
