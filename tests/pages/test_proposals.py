@@ -334,7 +334,7 @@ def test_the_model_s_own_sides_and_tokens_are_those_of_the_page(demo_rows, capsy
 
 @pytest.fixture
 def page_with(opened, tmp_path):
-    """Makes a page whose server is in this process, with a model that is told what to propose; and its rows."""
+    """Makes a page with a server in this process and a model that is told what to propose; and its rows."""
     servers = []
 
     def make(model, rows=None):

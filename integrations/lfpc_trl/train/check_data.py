@@ -13,8 +13,7 @@ import itertools
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -39,6 +38,7 @@ from lfpc_trl.pictures.sizes import Size, tokens_of
 from lfpc_trl.rollouts.crop_tool import CropSettings, cut_box, environment_for
 from lfpc_trl.rollouts.prompts import Message
 from lfpc_trl.rollouts.transcript import GroundingSettings, ScoredRollout, score_transcripts
+from lfpc_trl.threads import in_threads
 from lfpc_trl.train.preflight import (
     SAMPLE,
     PreflightReport,
@@ -129,9 +129,15 @@ def check_data(
         key, asked = functools.partial(_play_cue, frame=crops.frame), cue_box
         cues = CuePrompt(crops.frame, crops.factor, crops.crop_tokens)
     # Without a size the rollouts are played at the picture's own.
-    shown = [row.shown_at([each.shown_size or each.size for each in row.pictures]) for row in rows]
-    played = list(_play(shown, key, progress))
-    problems += [problem for each in played for problem in each.problems]
+    shown = (row.shown_at([each.shown_size or each.size for each in row.pictures]) for row in rows)
+    earned: list[float] = []
+    ceilings: list[Problem] = []
+    for _, played in in_threads(key, shown):  # decoding is most of the work, and leaves Python alone
+        earned.append(played.earned)
+        problems += played.problems
+        ceilings += [] if played.warning is None else [played.warning]
+        if progress is not None:
+            progress(1)
     report = None
     if processor is not None and rows:
         report = preflight(
@@ -147,7 +153,7 @@ def check_data(
         problems += [problem for problem in report.problems if problem not in known]
     warnings = {
         "boxes that may not be pixels": [] if frame is None else [frame],
-        "perfect crops that earn little": [each.warning for each in played if each.warning is not None],
+        "perfect crops that earn little": ceilings,
         "asked twice": _duplicates(rows, asked),
         "the question holds its answer": _leaks(rows),
         "the question holds the options": _options_in_questions(rows),
@@ -163,7 +169,7 @@ def check_data(
         bad_rows=len({problem.place for problem in problems if _row_number(problem.place)}),
         problems=problems,
         warnings={kind: found for kind, found in warnings.items() if found},
-        statistics=_statistics(rows, [each.earned for each in played], crops),
+        statistics=_statistics(rows, earned, crops),
         preflight=report,
     )
 
@@ -195,16 +201,6 @@ class _Played(NamedTuple):
     earned: float
     problems: list[Problem]
     warning: Problem | None = None
-
-
-def _play(
-    rows: Sequence[Row], key: Callable[[Row], _Played], progress: Callable[[int], object] | None
-) -> Iterator[_Played]:
-    with ThreadPoolExecutor() as threads:  # decoding is most of the work, and leaves Python alone
-        for played in threads.map(key, rows):
-            if progress is not None:
-                progress(1)
-            yield played
 
 
 def _play_row(row: Row, crops: CropSettings, grounding: GroundingSettings) -> _Played:
