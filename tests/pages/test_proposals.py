@@ -376,7 +376,7 @@ def test_boxes_are_proposed_in_one_click_and_are_targets_once_they_are_accepted(
     origins = [{"by": Stub.name, "box": box} for box in LOOKED]
     assert last_change(rows)["targets"] == [LOOKED[:1]]
     assert last_change(rows)["proposed"] == [origins[:1]]
-    assert page.text("#regions .from") == Stub.name
+    assert page.text("#regions .from") == f"proposed by {Stub.name}"
     # Undo gives the proposal back, redo takes it again; a change of the box is still a change of that one.
     page.keyboard.press("Control+z")
     page.until(lambda: page.locator(".boxes .proposal").count() == 2)

@@ -534,13 +534,13 @@ function showRegions() {
               },
               el("b", {}, `B${index + 1}`),
               el("span", { class: "mono" }, box.join(", ")),
+              el("span", { class: "quiet" }, wrong ?? `${box[2] - box[0]} × ${box[3] - box[1]}`),
               origin &&
                 el(
                   "span",
-                  { class: "from", title: `Proposed by ${origin.by}: ${origin.box.join(", ")}` },
-                  origin.by,
+                  { class: "from", title: `As ${origin.box.join(", ")}` },
+                  `proposed by ${origin.by}`,
                 ),
-              el("span", { class: "quiet" }, wrong ?? `${box[2] - box[0]} × ${box[3] - box[1]}`),
             ),
             el(
               "button",
