@@ -126,8 +126,8 @@ def likely_layout(samples: Iterable[Sample]) -> Guess | None:
         Guess(layout='xyxy-1', why='all numbers are at most 1')
         >>> likely_layout([Sample((64, 96, 256, 240), (640, 480))])
     """
-    numbers = ((*sample.box, *sample.size) for sample in samples)
-    rows = np.fromiter(numbers, dtype=np.dtype((np.float64, 6)))
+    numbers = itertools.chain.from_iterable((*sample.box, *sample.size) for sample in samples)
+    rows = np.fromiter(numbers, dtype=np.float64).reshape(-1, 6)
     if not len(rows):
         return None
     distinct = np.unique(rows, axis=0)
