@@ -72,6 +72,7 @@ MATRIX = _matrix(
     Package("filelock", None, ">=3.16", note="for lfpc annotate and lfpc view: the extra pages"),
     Package("starlette", None, ">=1.0", note="for lfpc annotate and lfpc view: the extra pages"),
     Package("uvicorn", None, ">=0.35", note="for lfpc annotate and lfpc view: the extra pages"),
+    Package("pillow-heif", None, ">=0.22", note="for photographs of iPhones, HEIC: the extra heic"),
     Package("openai", None, ">=2.25,<4", note="for a model behind a server: the extra endpoint"),
     Package("ray", None, ">=2.50", note="for a Ray cluster: the extra ray"),
     Package("deepspeed", None, ">=0.18.6", note="for several GPUs"),

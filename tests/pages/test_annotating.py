@@ -146,6 +146,7 @@ def test_what_is_red_on_the_page_is_refused_by_the_server(opened, serve, rows_fi
         [[10, 10, 60, 60], [20, 20, 90, 90]],
         [[10, 10, 60, 60], [10, 10, 60, 60]],
         [[10, 10, 60, 60], [0, 0, 90, 60]],
+        [[10, 10, 60, 60], [10, 10, 60, 60], [0, 0, 90, 90]],
     ]
     page = opened(serve("annotate", rows_file).url)
     ready(page)
@@ -161,7 +162,57 @@ def test_what_is_red_on_the_page_is_refused_by_the_server(opened, serve, rows_fi
         for region in regions
     ]
     assert list(map(bool, red)) == list(map(bool, refused)), list(zip(regions, red, refused, strict=True))
-    assert sum(map(bool, red)) == 5
+    assert sum(map(bool, red)) == 7
+
+
+def test_two_equal_boxes_on_a_picture_are_red_and_done_says_why(boxed):
+    page, rows, line = boxed
+    page.keyboard.press("r")
+    page.drag((line["x"] + 60, line["y"] + 60), (line["x"] + 130, line["y"] + 130))
+    page.until_saved()
+    assert page.locator(".boxes .box.bad").count() == 0
+    [[first], [second]] = last_change(rows)["targets"]
+    for index, keys in enumerate(("Control+Shift+{}", "Control+Shift+{}", "Control+{}", "Control+{}")):
+        way = first[index] - second[index]  # of one edge after the other, by the keyboard
+        arrow = ("ArrowLeft", "ArrowRight") if index % 2 == 0 else ("ArrowUp", "ArrowDown")
+        for _ in range(abs(way)):
+            page.keyboard.press(keys.format(arrow[way > 0]))
+    page.until_saved()
+    assert last_change(rows)["targets"] == [[BOX], [BOX]]
+    assert page.locator(".boxes .box.bad").count() == 2
+    assert "is equal to 2·B1" in page.text("#regions")
+    assert page.locator("#problems .remedy").count() == 0
+    page.keyboard.press("Enter")
+    page.until(
+        lambda: page.text("#toast") == f"Not finished: targets must differ, got {BOX} twice on one picture"
+    )
+    assert last_change(rows)["status"] == "open"
+    assert page.errors == []
+
+
+def test_a_drag_from_a_label_draws_a_click_on_it_selects_and_shift_moves(boxed):
+    page, rows, line = boxed
+    page.keyboard.press("Escape")
+    label = page.locator(".boxes .tag").bounding_box()
+    x, y = label["x"] + label["width"] / 2, label["y"] + label["height"] / 2
+    page.drag((x, y), (x - 60, y - 60))
+    page.until_saved()
+    [region] = last_change(rows)["targets"]
+    assert BOX in region
+    assert len(region) == 2
+    page.keyboard.press("Control+z")
+    page.until_saved()
+    page.keyboard.press("Escape")
+    page.page.mouse.click(x, y)
+    page.until(lambda: page.locator(".boxes .box.selected").count() == 1)
+    page.keyboard.down("Shift")
+    page.drag((line["x"] + 50, line["y"] + 50), (line["x"] + 90, line["y"] + 30))
+    page.keyboard.up("Shift")
+    page.until_saved()
+    scale = line["width"] / 100
+    wanted = [200 + 40 / scale, 200 - 20 / scale, 300 + 40 / scale, 300 - 20 / scale]
+    assert near(last_change(rows)["targets"][0][0], wanted)
+    assert page.errors == []
 
 
 # --- undo --------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from PIL import Image
 
 from lfpc_trl.annotate.app import ModelView, make_annotator
 from lfpc_trl.annotate.project import Project
+from lfpc_trl.annotate.proposals import Proposal, Proposals
 from lfpc_trl.html.server import Access
 from lfpc_trl.pictures.crops import cut
 from lfpc_trl.pictures.originals import load_original
@@ -130,6 +131,16 @@ BAD = [
     ("no seconds", change() | {"seconds": "7"}, "seconds must be a number from 0 to 86400, got '7'"),
     ("a row of the file that is to go", change(status="deleted"), "a row of rows.jsonl can be skipped, not"),
     ("a box of one pixel", change(targets=[[[9, 9, 10, 10]]], status="done"), "targets must be boxes that"),
+    ("a box twice", change(targets=[[SIGN[0]], SIGN], status="done"), "targets must differ, got [100, 100"),
+    ("no origins", change(proposed=3), "proposed must be a list, got 3"),
+    ("too few origins", change(proposed=[[None]]), "proposed must have one entry for each box of targets"),
+    ("an origin that is none", change(proposed=[["m", None]]), "proposed must hold null or objects with"),
+    ("an origin of nobody", change(proposed=[[{"box": [0, 0, 9, 9]}, None]]), "by must be a text, got None"),
+    (
+        "an origin without a box",
+        change(proposed=[[{"by": "m", "box": [1]}, None]]),
+        "box must be lists of boxes [x1, y1, x2, y2], got [1]",
+    ),
     ("boxes where none are needed", change(without_boxes=True, status="done"), "the row is marked as one"),
     ("no content", {"base": 0, "annotator": "ann"}, "a change must be a JSON object"),
     ("done too early", change(targets=[], status="done"), "targets are needed for stage 2, got none"),
@@ -199,9 +210,14 @@ def test_without_a_shown_size_the_overview_has_a_budget(annotator_of, rows_file)
 
 
 def test_boxes_of_a_model_come_with_their_row(annotator_of, rows_file):
-    client = annotator_of(rows_file, suggestions={"q1": [(1, 2, 30, 40)]})
-    assert client.get("/api/items/1").json()["suggestions"] == [[1, 2, 30, 40]]
-    assert client.get("/api/items/0").json()["suggestions"] == []
+    client = annotator_of(rows_file, proposals=Proposals({"q1": [Proposal((1, 2, 30, 40), "a run")]}))
+    assert client.get("/api/items/1").json()["proposals"] == [
+        {"box": [1, 2, 30, 40], "by": "a run", "image": 1}
+    ]
+    assert client.get("/api/items/0").json()["proposals"] == []
+    assert client.get("/api/project").json()["model"] is None
+    refused = client.post("/api/items/0/proposals", json=change())
+    assert (refused.status_code, refused.text[:18]) == (422, "no model was given")
 
 
 def test_a_picture_that_vanished_is_told(client, rows_file):

@@ -253,12 +253,17 @@ def test_boxes_of_a_model_are_accepted_by_key(opened, serve, tmp_path):
         ],
     )
     page = opened(serve("annotate", rows, "--prefill", crops).url)
-    page.until(lambda: page.locator(".boxes .suggestion").count() == 2)
+    page.until(lambda: page.locator(".boxes .proposal").count() == 2)
     page.keyboard.press("a")
     page.keyboard.press("a")
-    page.until(lambda: page.locator(".boxes .suggestion").count() == 0)
+    page.until(lambda: page.locator(".boxes .proposal").count() == 0)
     page.until_saved()
-    assert last_change(rows)["targets"] == [SIGN]
+    change = last_change(rows)
+    assert change["targets"] == [SIGN]
+    assert change["proposed"] == [[{"by": "t.parquet", "box": box} for box in SIGN]]
+    assert not page.is_visible("#propose")  # there is no model to ask
+    page.keyboard.press("u")
+    page.until(lambda: "start with --model or --endpoint" in page.text("#toast"))
 
 
 def test_a_picture_that_cannot_be_read_is_told(opened, serve, tmp_path):

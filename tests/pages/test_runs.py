@@ -263,10 +263,10 @@ def test_boxes_to_start_from_are_the_best_ones(tmp_path):
         ],
     )
     found = crops_by_row(path)
-    assert found["q0"] == [tuple(second), tuple(first), tuple(third)]
-    assert found["other"] == [tuple(third)]
+    assert found["q0"] == [(1, tuple(second)), (1, tuple(first)), (1, tuple(third))]
+    assert found["other"] == [(1, tuple(third))]
     assert "none" not in found
-    assert crops_by_row(path, limit=1)["q0"] == [tuple(second)]
+    assert crops_by_row(path, limit=1)["q0"] == [(1, tuple(second))]
     with pytest.raises(UserError, match="holds no trajectories"):
         crops_by_row(tmp_path / "empty")
 

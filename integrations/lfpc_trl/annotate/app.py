@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,13 @@ from starlette.routing import Route
 from lfpc_rewards import Frame
 from lfpc_trl.annotate.journal import Change, Conflict, Content, is_duration, writable
 from lfpc_trl.annotate.project import Item, Problem, Project
+from lfpc_trl.annotate.proposals import Proposals
 from lfpc_trl.data.rows import Picture
 from lfpc_trl.errors import DataError
 from lfpc_trl.html.server import Access, Answer, make_app
 from lfpc_trl.html.tiles import encoded, numbered, readable, tile_route
 from lfpc_trl.json_values import parse_json
-from lfpc_trl.pictures.crops import BoxError, PixelBox, crop_box, cut
+from lfpc_trl.pictures.crops import BoxError, crop_box, cut
 from lfpc_trl.pictures.sizes import Size, show, shown_size, tokens_of
 
 STATIC = Path(__file__).parent / "static"
@@ -53,7 +54,7 @@ def make_annotator(
     *,
     annotator: str,
     view: ModelView = ModelView(),
-    suggestions: Mapping[str, Sequence[PixelBox]] | None = None,
+    proposals: Proposals | None = None,
 ) -> Starlette:
     """The application.
 
@@ -62,9 +63,9 @@ def make_annotator(
         access: who may ask.
         annotator: the name that the page proposes.
         view: how the model would see the picture.
-        suggestions: boxes of a model per row, best first.
+        proposals: boxes of models.
     """
-    return _Annotator(project, annotator, view, suggestions or {}).app(access)
+    return _Annotator(project, annotator, view, proposals or Proposals()).app(access)
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class _Annotator:
     project: Project
     annotator: str
     view: ModelView
-    suggestions: Mapping[str, Sequence[PixelBox]]
+    proposals: Proposals
 
     @functools.cached_property
     def picture_number(self) -> dict[Path, int]:
@@ -86,6 +87,8 @@ class _Annotator:
             Route("/api/items/{number:int}", self.item),
             Route("/api/items/{number:int}", self.save, methods=["POST"]),
             Route("/api/items/{number:int}/questions", self.add, methods=["POST"]),
+            Route("/api/items/{number:int}/proposals", self.proposed),
+            Route("/api/items/{number:int}/proposals", self.propose, methods=["POST"]),
             Route("/api/items/{number:int}/overview", self.overview),
             Route("/api/items/{number:int}/crop", self.crop),
             tile_route(self.project.pictures),
@@ -108,6 +111,7 @@ class _Annotator:
                 "factor": self.view.factor,
                 "crop_tokens": self.view.crop_tokens,
                 "left_out": project.left_out,
+                "model": None if self.proposals.model is None else self.proposals.model.name,
                 "seen": seen,
                 "median_seconds": project.median_seconds(),
                 "items": [self._summary(item) for item in project.items],
@@ -151,7 +155,7 @@ class _Annotator:
                 "image": item.name,
                 "after": item.after,
                 "pictures": list(map(self._picture, item.pictures)),
-                "suggestions": self.suggestions.get(item.id, ()),
+                **self.proposals.state(item.id),
                 **_state(project.journal.latest.get(item.id), content),
                 "problems": _problems(project.problems(item, content)),
             }
@@ -200,6 +204,22 @@ class _Annotator:
         annotator = _annotator(await _json_object(request))
         added = await run_in_threadpool(self.project.add_question, item, annotator)
         return Answer({"number": self.project.number[added.id], "item": self._summary(added)})
+
+    def proposed(self, request: Request) -> Response:
+        """The boxes that are proposed for a row, and whether the model is at work."""
+        return Answer(self.proposals.state(self._find(request).id))
+
+    async def propose(self, request: Request) -> Response:
+        """Ask the model about a row with the question that the page has; 409 while it is at work."""
+        item = self._find(request)
+        content = Content.parse((await _json_object(request)).get("content"))
+        return await run_in_threadpool(self._propose, item, content)
+
+    def _propose(self, item: Item, content: Content) -> Response:
+        row = self.project.as_asked(item, content)
+        shown = row.shown_at(list(map(self.view.overview_size, row.pictures)))
+        started = self.proposals.ask(shown)
+        return Answer(self.proposals.state(item.id), status_code=200 if started else 409)
 
     def overview(self, request: Request) -> Response:
         """The picture as the model sees it first."""

@@ -9,10 +9,11 @@ lets one of them at a time read what is new and append.
 import dataclasses
 import os
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 from filelock import FileLock
 
@@ -25,6 +26,22 @@ STATUSES: tuple[Status, ...] = get_args(Status)
 _AGAIN = "nothing is saved any more; put the file back in its place and start again"
 _REMEMBERED = 4096
 """Bytes before the place up to which the file was read. They tell whether it was rewritten. Our choice."""
+
+
+Sides = tuple[float, ...]
+"""A box `(x1, y1, x2, y2)` in pixels of the original."""
+
+
+class Origin(NamedTuple):
+    """What a target began as, where an annotator accepted the box of a model.
+
+    Attributes:
+        by: the model, or the run that held its crop.
+        box: as it was proposed; the target may have been changed since.
+    """
+
+    by: str
+    box: Sides
 
 
 @dataclass(frozen=True)
@@ -40,16 +57,18 @@ class Content:
         note: a remark of the annotator.
         without_boxes: whether the annotator says that the row is for stage 1 alone, which needs no boxes.
         target_images: the number of the picture that each region is on, from 1; empty where there is one.
+        proposed: for each box of `targets` what it began as, None for one that was drawn; empty if all were.
     """
 
     question: str = ""
     answer: tuple[str, ...] = ()
     choices: tuple[str, ...] | None = None
-    targets: tuple[tuple[tuple[float, ...], ...], ...] = ()
+    targets: tuple[tuple[Sides, ...], ...] = ()
     status: Status = "open"
     note: str = ""
     without_boxes: bool = False
     target_images: tuple[int, ...] = ()
+    proposed: tuple[tuple[Origin | None, ...], ...] = ()
 
     @classmethod
     def parse(cls, record: object) -> "Content":
@@ -67,15 +86,17 @@ class Content:
         without_boxes = record.get("without_boxes", False)
         if not isinstance(without_boxes, bool):
             raise DataError(f"without_boxes must be true or false, got {without_boxes!r}")
+        targets = tuple(_region(region) for region in _list(record.get("targets", []), "targets"))
         return cls(
             question=_text(record.get("question", ""), "question"),
             answer=_texts(record.get("answer", []), "answer"),
             choices=None if choices is None else _texts(choices, "choices"),
-            targets=tuple(_region(region) for region in _list(record.get("targets", []), "targets")),
+            targets=targets,
             status=cast("Status", status),
             note=_text(record.get("note", ""), "note"),
             without_boxes=without_boxes,
             target_images=tuple(map(_number, _list(record.get("target_images", []), "target_images"))),
+            proposed=parse_origins(record.get("proposed", []), targets),
         )
 
     def as_record(self) -> dict[str, Any]:
@@ -85,8 +106,10 @@ class Content:
         record["answer"] = list(self.answer)
         record["choices"] = None if self.choices is None else list(self.choices)
         record["target_images"] = list(self.target_images)
-        if not self.target_images:
-            del record["target_images"]
+        record["proposed"] = origins_as_json(self.proposed)
+        for name in ("target_images", "proposed"):
+            if not record[name]:
+                del record[name]
         return record
 
 
@@ -117,13 +140,48 @@ def _texts(value: object, name: str) -> tuple[str, ...]:
     return tuple(_text(item, name) for item in _list(value, name))
 
 
-def _region(value: object) -> tuple[tuple[float, ...], ...]:
-    boxes = []
-    for box in _list(value, "targets"):
-        if len(_list(box, "targets")) != 4 or not all(_is_side(side) for side in box):
-            raise DataError(f"targets must be lists of boxes [x1, y1, x2, y2], got {str(box)[:80]}")
-        boxes.append(tuple(box))
-    return tuple(boxes)
+def _region(value: object) -> tuple[Sides, ...]:
+    return tuple(_box(box, "targets") for box in _list(value, "targets"))
+
+
+def _box(value: object, name: str) -> Sides:
+    sides = _list(value, name)
+    if len(sides) != 4 or not all(map(_is_side, sides)):
+        raise DataError(f"{name} must be lists of boxes [x1, y1, x2, y2], got {str(sides)[:80]}")
+    return tuple(sides)
+
+
+def parse_origins(value: object, targets: Sequence[Sequence[Sides]]) -> tuple[tuple[Origin | None, ...], ...]:
+    """What the boxes of some targets began as; empty where all were drawn.
+
+    Args:
+        value: a list for each region of null or `{"by": NAME, "box": BOX}` for each of its boxes.
+        targets: the regions.
+
+    Raises:
+        DataError: it is something else, or has not one entry for each box.
+    """
+    regions = [_list(region, "proposed") for region in _list(value, "proposed")]
+    if regions and list(map(len, regions)) != list(map(len, targets)):
+        raise DataError("proposed must have one entry for each box of targets")
+    found = tuple(tuple(map(_origin, region)) for region in regions)
+    return found if any(map(any, found)) else ()
+
+
+def _origin(value: object) -> Origin | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise DataError(f"proposed must hold null or objects with 'by' and 'box', got {str(value)[:80]}")
+    return Origin(_text(value.get("by"), "by"), _box(value.get("box"), "box"))
+
+
+def origins_as_json(proposed: Sequence[Sequence[Origin | None]]) -> list[list[dict[str, Any] | None]]:
+    """Plain JSON values, as `parse_origins` reads them."""
+    return [
+        [None if origin is None else {"by": origin.by, "box": list(origin.box)} for origin in region]
+        for region in proposed
+    ]
 
 
 def _is_side(value: object) -> bool:

@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from lfpc_rewards import Frame
-from lfpc_trl.annotate.journal import Change, Conflict, Content, Journal, Status
+from lfpc_trl.annotate.journal import (
+    Change,
+    Conflict,
+    Content,
+    Journal,
+    Origin,
+    Status,
+    origins_as_json,
+    parse_origins,
+)
 from lfpc_trl.data.boxes import Sample
 from lfpc_trl.data.frames import frame_warning
 from lfpc_trl.data.rows import (
@@ -30,6 +39,8 @@ from lfpc_trl.pictures.sizes import Size
 
 Stage = Literal[1, 2]
 """What the rows are for: stage 2 needs boxes, stage 1 does not."""
+PROPOSED = "x_proposed"
+"""The column of an exported row that says which targets began as a model's box: `Content.proposed`."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +226,11 @@ class Project:
                 _check_that_it_is_cut(region, item.sizes[(image or 1) - 1])
             except DataError as error:
                 found.append(Problem(str(error), number))
-        record = self._record(item, dataclasses.replace(content, targets=(), target_images=()))
+        found += [
+            Problem(f"targets must differ, got {list(box)} twice on one picture", number)
+            for number, box in _twice(content.targets, images)
+        ]
+        record = self._record(item, dataclasses.replace(content, targets=(), target_images=(), proposed=()))
         return found + [Problem(each) for each in row_problems(record, item.image.parent, item.sizes)]
 
     def _record(self, item: Item, content: Content) -> dict[str, Any]:
@@ -233,7 +248,20 @@ class Project:
             if None in shown
             else one_or_all([list(size) for size in shown if size is not None]),
         }
+        if content.proposed:
+            record[PROPOSED] = origins_as_json(content.proposed)
         return record | item.carried
+
+    def as_asked(self, item: Item, content: Content) -> Row:
+        """The row as a model is asked it: question and choices, whether it is finished or not.
+
+        Raises:
+            DataError: they break a rule.
+        """
+        known = dataclasses.replace(
+            content, answer=(content.choices or ("-",))[:1], targets=(), target_images=(), proposed=()
+        )
+        return check_row(self._record(item, known), item.image.parent, item.sizes)
 
     # --- changes -------------------------------------------------------------------------------------
 
@@ -374,6 +402,20 @@ def _check_that_it_is_cut(region: Sequence[Sequence[float]], size: Size) -> None
             ) from None
 
 
+def _twice(
+    targets: Sequence[Sequence[Sequence[float]]], images: Sequence[int | None]
+) -> list[tuple[int, Sequence[float]]]:
+    """The boxes that were there before on their picture, each with the number of its region."""
+    seen: set[tuple[object, ...]] = set()
+    found = []
+    for number, (region, image) in enumerate(zip(targets, images, strict=False)):
+        for box in region:
+            if (place := (image or 1, *box)) in seen:
+                found.append((number, box))
+            seen.add(place)
+    return found
+
+
 def _items_of_file(path: Path) -> tuple[list[Item], list[str], str | None]:
     """The rows of a file, every problem of the others, and what the boxes seem to count in."""
     items = []
@@ -388,13 +430,34 @@ def _items_of_file(path: Path) -> tuple[list[Item], list[str], str | None]:
         # A row that comes with targets is finished unless somebody changes it.
         status: Status = "done" if targets else "open"
         images = tuple(target.image for target in row.targets) if row.others else ()
-        start = Content(row.question, row.answer, row.choices, targets, status, target_images=images)
+        carried = dict(row.extras)
+        start = Content(
+            row.question,
+            row.answer,
+            row.choices,
+            targets,
+            status,
+            target_images=images,
+            proposed=_origins_of(carried, targets),
+        )
         name = record["image"] if "image" in record else " + ".join(record["images"])
         items.append(
-            Item(row.id, row.image, name, row.size, start, row.extras, row.shown_size, others=row.others)
+            Item(row.id, row.image, name, row.size, start, carried, row.shown_size, others=row.others)
         )
     warning = frame_warning(path, samples)
     return items, list(map(str, problems)), None if warning is None else str(warning)
+
+
+def _origins_of(
+    carried: dict[str, Any], targets: Sequence[Sequence[tuple[float, ...]]]
+) -> tuple[tuple[Origin | None, ...], ...]:
+    """What the targets of a row began as, taken out of its further columns where it is of this kind."""
+    try:
+        found = parse_origins(carried.get(PROPOSED, []), targets)
+    except DataError:
+        return ()
+    carried.pop(PROPOSED, None)
+    return found
 
 
 def _whole(side: float) -> float:

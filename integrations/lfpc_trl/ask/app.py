@@ -1,7 +1,6 @@
 """The page of `lfpc ask --page`: a picture, a question, and the model's looks as they happen."""
 
 import io
-import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from lfpc_trl.ask.asking import Answer, Asker
-from lfpc_trl.errors import UserError, one_line
+from lfpc_trl.errors import UserError
+from lfpc_trl.html.background import Background
 from lfpc_trl.html.server import Access, make_app
 from lfpc_trl.html.server import Answer as Reply
 from lfpc_trl.json_values import parse_json
@@ -42,18 +42,15 @@ class _Page:
 
     Attributes:
         told: what is known of the last question.
-        busy: whether the model is at work.
-        problem: why there is no answer.
         number: questions so far; a page that sees another one starts anew.
+        work: the conversation; its lock guards these two.
     """
 
     asker: Asker
     name: str
     told: Answer | None = None
-    busy: bool = False
-    problem: str | None = None
     number: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    work: Background = field(default_factory=Background)
 
     def app(self, access: Access) -> Starlette:
         routes = [
@@ -80,9 +77,10 @@ class _Page:
 
     def state(self, request: Request) -> Response:  # noqa: ARG002 - Starlette passes it
         """What is known by now."""
-        with self.lock:
+        work = self.work
+        with work.lock:
             told = None if self.told is None else self.told.as_json()
-            known: dict[str, Any] = {"number": self.number, "busy": self.busy, "problem": self.problem}
+            known: dict[str, Any] = {"number": self.number, "busy": work.busy, "problem": work.problem}
             return Reply(known | {"told": told})
 
     async def ask(self, request: Request) -> Response:
@@ -94,25 +92,19 @@ class _Page:
         question = body.get("question") if isinstance(body, dict) else None
         if not isinstance(question, str) or not question.strip():
             raise UserError("a question must be a text")
-        with self.lock:
-            if self.busy:
-                return Reply({"number": self.number}, 409)
-            self.busy, self.told, self.problem = True, None, None
-            self.number += 1
-        threading.Thread(target=self._work, args=(question.strip(),), daemon=True).start()
-        return Reply({"number": self.number})
 
-    def _work(self, question: str) -> None:
-        problem = None
-        try:
-            self._tell(self.asker.ask(question, self._tell))
-        except Exception as error:  # whatever it is, the page says it
-            problem = str(error) if isinstance(error, UserError) else one_line(error)
-        with self.lock:
-            self.problem, self.busy = problem, False
+        def work() -> None:
+            self._tell(self.asker.ask(question.strip(), self._tell))
+
+        started = self.work.start(work, self._begin)
+        return Reply({"number": self.number}, 200 if started else 409)
+
+    def _begin(self) -> None:
+        self.told = None
+        self.number += 1
 
     def _tell(self, told: Answer) -> None:
-        with self.lock:
+        with self.work.lock:
             self.told = told
 
     def picture(self, request: Request) -> Response:  # noqa: ARG002 - Starlette passes it
@@ -124,7 +116,7 @@ class _Page:
     def look(self, request: Request) -> Response:
         """A crop as the model saw it."""
         number, index = request.path_params["number"], request.path_params["index"]
-        with self.lock:
+        with self.work.lock:
             looks = () if self.told is None or number != self.number else self.told.looks
         if index >= len(looks):
             raise HTTPException(404)

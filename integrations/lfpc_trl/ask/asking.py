@@ -14,7 +14,7 @@ from lfpc_trl.models.engines import Engine
 from lfpc_trl.pictures.crops import PixelBox, crop_size
 from lfpc_trl.pictures.sizes import Size, shown_size, tokens_of
 from lfpc_trl.rollouts.crop_tool import CropSettings
-from lfpc_trl.rollouts.generate import ChatEngine, Job, RolloutSettings, Usage, images_of, stream_rollouts
+from lfpc_trl.rollouts.generate import ChatEngine, Job, RolloutSettings, Usage, images_of, one_rollout
 from lfpc_trl.rollouts.prompts import Message
 from lfpc_trl.rollouts.transcript import score_transcripts
 
@@ -138,20 +138,16 @@ class Asker:
         """
         row = replace(row_about(self.picture, question, self._choices), shown_size=self.shown)
         story = _Story(row, self._crops)
-        jobs = iter([Job(row, self._crops)])
 
         def turn(_: Job, messages: Sequence[Message]) -> None:
             told = story.after(messages)
             if on_turn is not None:
                 on_turn(told)
 
-        for _, outcome in stream_rollouts(
-            self._engine, lambda: next(jobs, None), self._settings, on_turn=turn
-        ):
-            if isinstance(outcome, Exception):
-                raise UserError(f"{self.picture}: {outcome}") from outcome
-            return story.after(outcome.messages, outcome.usage)
-        raise AssertionError("a stream ends with its job")
+        outcome = one_rollout(self._engine, Job(row, self._crops), self._settings, turn)
+        if isinstance(outcome, Exception):
+            raise UserError(f"{self.picture}: {outcome}") from outcome
+        return story.after(outcome.messages, outcome.usage)
 
 
 class _Story:

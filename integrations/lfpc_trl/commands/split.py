@@ -3,10 +3,8 @@
 import argparse
 import itertools
 import json
-import os
 import re
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +15,7 @@ from lfpc_trl.options import Parser, add_columns
 if TYPE_CHECKING:
     from lfpc_trl.data.rows import Row
     from lfpc_trl.data.split import Fingerprints, Leak, Parts
+    from lfpc_trl.pictures.near_duplicates import Fingerprint
 
 _PARTS = ("train=0.9", "test=0.1")
 _SHOWN = 5
@@ -115,22 +114,27 @@ def _shares(texts: Sequence[str]) -> dict[str, float]:
 
 
 def _fingerprints(paths: Iterable[Path]) -> "Fingerprints":
-    """Of every picture, read in threads: decoding lets go of Python's lock."""
+    """Of every picture, read in threads: decoding lets go of Python's lock.
+
+    Raises:
+        DataError: a picture cannot be read.
+    """
     from lfpc_trl.pictures.near_duplicates import fingerprint
     from lfpc_trl.progress import Progress
+    from lfpc_trl.threads import in_threads
+
+    def readable(path: Path) -> "Fingerprint":
+        try:
+            return fingerprint(path)
+        except OSError as error:
+            raise DataError(f"image must be readable, got {str(path)!r} ({one_line(error)})") from None
 
     pictures = list(dict.fromkeys(paths))
     progress = Progress(len(pictures))
     found = {}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        waiting = {path: pool.submit(fingerprint, path) for path in pictures}
-        for done, (path, future) in enumerate(waiting.items(), start=1):
-            try:
-                found[path] = future.result()
-            except OSError as error:
-                pool.shutdown(cancel_futures=True)
-                raise DataError(f"image must be readable, got {str(path)!r} ({one_line(error)})") from None
-            progress.show(done, f"{done} of {len(pictures)} pictures")
+    for path, made in in_threads(readable, pictures):
+        found[path] = made
+        progress.show(len(found), f"{len(found)} of {len(pictures)} pictures")
     return found
 
 

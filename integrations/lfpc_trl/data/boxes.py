@@ -126,10 +126,11 @@ def likely_layout(samples: Iterable[Sample]) -> Guess | None:
         Guess(layout='xyxy-1', why='all numbers are at most 1')
         >>> likely_layout([Sample((64, 96, 256, 240), (640, 480))])
     """
-    rows = [[*map(float, sample.box), *sample.size] for sample in samples]
-    if not rows:
+    numbers = itertools.chain.from_iterable((*sample.box, *sample.size) for sample in samples)
+    rows = np.fromiter(numbers, dtype=np.float64).reshape(-1, 6)
+    if not len(rows):
         return None
-    distinct = np.unique(np.array(rows), axis=0)
+    distinct = np.unique(rows, axis=0)
     boxes, sizes = distinct[:, :4], distinct[:, 4:]
     if not np.isfinite(boxes).all() or boxes.min() < -1:
         return None

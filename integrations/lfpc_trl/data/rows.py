@@ -94,7 +94,7 @@ class Target(NamedTuple):
     image: int
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, slots=True)  # slots: there may be many rows
 class Row:
     """One question, checked.
 
@@ -239,7 +239,7 @@ def scan_rows(
     problems: list[Problem] = []
     rows: list[Row] = []
     first_use: dict[str, str] = {}
-    picture_size = functools.cache(_picture_size)  # many rows may ask about one picture
+    picture_size = functools.lru_cache(_REMEMBERED)(_picture_size)  # rows about one picture stand together
     records = _records(files)
     first = next(records, None)
     if first is None:
@@ -472,6 +472,8 @@ def _check_names(path: Path, first: _Found, records: Iterable[_Found]) -> None:
     )
 
 
+_REMEMBERED = 1024
+"""Pictures whose size is remembered while rows are read: not all, each row may have its own. Our choice."""
 _LOOKED_AT = 100
 """Records whose boxes are looked at to tell what they count in. Our choice."""
 

@@ -25,7 +25,7 @@ _BITS = _SIDE * _SIDE
 _PLAIN = 4.0
 """Standard deviation of grey values (0 to 255) below which a picture shows nothing to compare. Our choice."""
 _BLOCK = 1024
-"""Pictures that are compared with all others at a time."""
+"""Pictures that are compared with so many others at a time: 4 MB of distances."""
 
 
 class Fingerprint(NamedTuple):
@@ -33,11 +33,12 @@ class Fingerprint(NamedTuple):
 
     Attributes:
         digest: SHA-256 of its file; equal files are the same picture.
-        bits: (256,) its perceptual hash; None for a plain picture, which is compared by its file alone.
+        bits: the 256 bits of its perceptual hash, 8 in a byte; None for a plain picture, which is compared by
+            its file alone.
     """
 
     digest: bytes
-    bits: NDArray[np.bool_] | None
+    bits: bytes | None
 
 
 def fingerprint(path: Path) -> Fingerprint:
@@ -53,7 +54,7 @@ def fingerprint(path: Path) -> Fingerprint:
     picture = load_small(path, 8 * _SIDE).convert("L")
     if np.asarray(picture, dtype=np.float64).std() < _PLAIN:
         return Fingerprint(digest, None)
-    return Fingerprint(digest, imagehash.phash(picture, hash_size=_SIDE).hash.ravel())
+    return Fingerprint(digest, np.packbits(imagehash.phash(picture, hash_size=_SIDE).hash).tobytes())
 
 
 def near_duplicates(
@@ -69,16 +70,31 @@ def near_duplicates(
     Yields:
         (pairs, 3) numbers in `some`, numbers in `others`, bits in which they differ; sorted by both numbers.
     """
-    signs, digests = _table(others)
     for start in range(0, len(some), _BLOCK):
-        block, own_digests = _table(some[start : start + _BLOCK])
-        # Of two rows of 1 and -1 the product is the equal bits less the differing ones.
-        apart = (_BITS - block @ signs.T) / 2
-        apart[~block.any(axis=1)] = _BITS  # plain pictures, whose row is 0
-        apart[:, ~signs.any(axis=1)] = _BITS
-        apart[own_digests[:, None] == digests[None, :]] = 0
-        one, other = np.nonzero(apart <= distance)
-        yield np.stack([one + start, other, apart[one, other].astype(np.int64)], axis=1)
+        block = _table(some[start : start + _BLOCK])
+        found = [np.empty((0, 3), dtype=np.int64)]
+        for behind in range(0, len(others), _BLOCK):
+            pairs = _near(*block, *_table(others[behind : behind + _BLOCK]), distance)
+            found.append(pairs + np.array([start, behind, 0]))
+        pairs = np.concatenate(found)
+        yield pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+
+
+def _near(
+    signs: NDArray[np.float32],
+    digests: NDArray[np.bytes_],
+    other_signs: NDArray[np.float32],
+    other_digests: NDArray[np.bytes_],
+    distance: int,
+) -> NDArray[np.int64]:
+    """(pairs, 3) numbers in both tables, and the bits in which they differ."""
+    # Of two rows of 1 and -1 the product is the equal bits less the differing ones.
+    apart = (_BITS - signs @ other_signs.T) / 2
+    apart[~signs.any(axis=1)] = _BITS  # plain pictures, whose row is 0
+    apart[:, ~other_signs.any(axis=1)] = _BITS
+    apart[digests[:, None] == other_digests[None, :]] = 0
+    one, other = np.nonzero(apart <= distance)
+    return np.stack([one, other, apart[one, other].astype(np.int64)], axis=1)
 
 
 def _table(fingerprints: Sequence[Fingerprint]) -> tuple[NDArray[np.float32], NDArray[np.bytes_]]:
@@ -86,5 +102,5 @@ def _table(fingerprints: Sequence[Fingerprint]) -> tuple[NDArray[np.float32], ND
     signs = np.zeros((len(fingerprints), _BITS), dtype=np.float32)
     for row, each in zip(signs, fingerprints, strict=True):
         if each.bits is not None:
-            row[:] = np.where(each.bits, 1, -1)
+            row[:] = np.where(np.unpackbits(np.frombuffer(each.bits, dtype=np.uint8)), 1, -1)
     return signs, np.array([each.digest.hex() for each in fingerprints], dtype="S64")

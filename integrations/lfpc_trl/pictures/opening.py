@@ -16,6 +16,7 @@ from typing import BinaryIO, NamedTuple
 
 from PIL import Image, UnidentifiedImageError, features
 
+from lfpc_trl.errors import how_to_install
 from lfpc_trl.pictures.inside import holder_of, read_inside
 
 MAX_PIXELS = 16_384 * 12_288
@@ -42,7 +43,7 @@ _MISSING: dict[str, str] = {}
 """Why a format of `FORMATS` is not read here."""
 
 if importlib.util.find_spec("pillow_heif") is None:
-    _MISSING["HEIF"] = "HEIC needs the package pillow-heif, or another format"
+    _MISSING["HEIF"] = f"HEIC needs the package pillow-heif ({how_to_install('heic')})"
 else:
     importlib.import_module("pillow_heif").register_heif_opener()
 for _kind, _feature, _what in (

@@ -360,6 +360,18 @@ def generate_rollouts(
     return [done[job] for job in jobs]
 
 
+def one_rollout(
+    engine: Engine | ChatEngine,
+    job: Job,
+    settings: RolloutSettings,
+    on_turn: Callable[[Job, Sequence[Message]], object] | None = None,
+) -> Rollout | Exception:
+    """The rollout of one job, or why there is none; the arguments are those of `stream_rollouts`."""
+    jobs = iter([job])
+    [(_, outcome)] = stream_rollouts(engine, lambda: next(jobs, None), settings, on_turn=on_turn)
+    return outcome
+
+
 def prompt_limits(
     processor: Any,
     rows: Sequence[Row],

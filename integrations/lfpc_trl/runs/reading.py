@@ -271,33 +271,32 @@ def parts(path: Path) -> list[Path]:
     return sorted((inside if inside.is_dir() else path).glob("*.parquet"))
 
 
-def crops_by_row(path: Path, limit: int = 6) -> dict[str, list[PixelBox]]:
+def crops_by_row(path: Path, limit: int = 6) -> dict[str, list[tuple[int, PixelBox]]]:
     """The distinct delivered crops of each row over all its rollouts, by descending reward.
 
-    Only for questions about one picture.
+    A crop is the number of its picture, from 1, and its box.
 
     Raises:
         UserError: there are no trajectories.
     """
     if not parts(path):
         raise UserError(f"{path}: holds no trajectories (.parquet)")
-    rewards: dict[str, dict[PixelBox, float]] = defaultdict(dict)
+    found: dict[str, dict[tuple[int, PixelBox], float]] = defaultdict(dict)
     for file in parts(path):
         table = _read(file, ("row_id", "boxes", "reward", "box_images"))
         _check_lengths(file, "boxes", _column(table, "boxes"))
         for record in table.to_pylist():
             reward = record.get("reward")
-            if record.get("box_images"):
-                continue  # several pictures: the result could not tell them apart
-            for box in record.get("boxes") or ():
+            boxes = record.get("boxes") or ()
+            for box, image in zip(boxes, record.get("box_images") or (1,) * len(boxes), strict=False):
                 if not all(map(math.isfinite, box)):
                     continue
-                key = (int(box[0]), int(box[1]), int(box[2]), int(box[3]))
+                key = int(image), (int(box[0]), int(box[1]), int(box[2]), int(box[3]))
                 value = -math.inf if reward is None or math.isnan(reward) else float(reward)
-                before = rewards[record["row_id"]].get(key, -math.inf)
-                rewards[record["row_id"]][key] = max(value, before)
+                before = found[record["row_id"]].get(key, -math.inf)
+                found[record["row_id"]][key] = max(value, before)
     return {
-        row: sorted(boxes, key=lambda box: boxes[box], reverse=True)[:limit] for row, boxes in rewards.items()
+        row: sorted(crops, key=lambda crop: crops[crop], reverse=True)[:limit] for row, crops in found.items()
     }
 
 

@@ -12,8 +12,7 @@ import itertools
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -38,6 +37,7 @@ from lfpc_trl.pictures.sizes import Size, tokens_of
 from lfpc_trl.rollouts.crop_tool import CropSettings, cut_box, environment_for
 from lfpc_trl.rollouts.prompts import Message
 from lfpc_trl.rollouts.transcript import GroundingSettings, ScoredRollout, score_transcripts
+from lfpc_trl.threads import in_threads
 from lfpc_trl.train.preflight import (
     SAMPLE,
     PreflightReport,
@@ -128,9 +128,15 @@ def check_data(
         check, question_key = functools.partial(_check_cue, frame=crops.frame), cue_box
         cues = CuePrompt(crops.frame, crops.factor, crops.crop_tokens)
     # Pictures without a shown size are shown at their own.
-    shown = [row.shown_at([each.shown_size or each.size for each in row.pictures]) for row in rows]
-    checked = list(_check_all(shown, check, progress))
-    problems += [problem for each in checked for problem in each.problems]
+    shown = (row.shown_at([each.shown_size or each.size for each in row.pictures]) for row in rows)
+    earned: list[float] = []
+    ceilings: list[Problem] = []
+    for _, checked in in_threads(check, shown):  # most of the work is decoding, which releases the GIL
+        earned.append(checked.earned)
+        problems += checked.problems
+        ceilings += [] if checked.warning is None else [checked.warning]
+        if progress is not None:
+            progress(1)
     report = None
     if processor is not None and rows:
         report = preflight(
@@ -146,7 +152,7 @@ def check_data(
         problems += [problem for problem in report.problems if problem not in known]
     warnings = {
         "boxes that may not be pixels": [] if frame is None else [frame],
-        "perfect crops that earn little": [each.warning for each in checked if each.warning is not None],
+        "perfect crops that earn little": ceilings,
         "asked twice": _duplicates(rows, question_key),
         "the question holds its answer": _leaks(rows),
         "the question holds the options": _options_in_questions(rows),
@@ -162,7 +168,7 @@ def check_data(
         bad_rows=len({problem.place for problem in problems if _row_number(problem.place)}),
         problems=problems,
         warnings={kind: found for kind, found in warnings.items() if found},
-        statistics=_statistics(rows, [each.earned for each in checked], crops),
+        statistics=_statistics(rows, earned, crops),
         preflight=report,
     )
 
@@ -194,16 +200,6 @@ class _Checked(NamedTuple):
     earned: float
     problems: list[Problem]
     warning: Problem | None = None
-
-
-def _check_all(
-    rows: Sequence[Row], check: Callable[[Row], _Checked], progress: Callable[[int], object] | None
-) -> Iterator[_Checked]:
-    with ThreadPoolExecutor() as threads:  # most of the work is decoding, which releases the GIL
-        for checked in threads.map(check, rows):
-            if progress is not None:
-                progress(1)
-            yield checked
 
 
 def _check_row(row: Row, crops: CropSettings, grounding: GroundingSettings) -> _Checked:

@@ -4,6 +4,8 @@
 export const MIN_SIDE = 8; // pixels; the crop tool refuses smaller boxes
 const MAX_ASPECT = 100; // and longer ones
 
+const isSame = (box, other) => box.join() === other.join();
+
 const area = ([x1, y1, x2, y2]) => (x2 - x1) * (y2 - y1);
 
 export const contains = (outer, inner) =>
@@ -49,10 +51,14 @@ export function fault([x1, y1, x2, y2]) {
   return null;
 }
 
-/** What a box breaks beside its neighbours in the region, in a few words, or null. */
-export function hint(region, index) {
-  const box = region[index];
-  const order = inOrder(region);
+/** What a box breaks beside the other boxes of its picture, in a few words, or null. */
+export function hint(regions, number, index) {
+  const box = regions[number][index];
+  const twin = placesOf(regions).find(
+    ({ region, index: at }) => !(region === number && at === index) && isSame(regions[region][at], box),
+  );
+  if (twin) return `is equal to ${twin.region === number ? "" : `${twin.region + 1}·`}B${twin.index + 1}`;
+  const order = inOrder(regions[number]);
   const at = order.indexOf(box);
   if (at > 0 && !contains(box, order[at - 1])) return `does not contain B${at}`;
   if (at + 1 < order.length && !contains(order[at + 1], box)) return `is not inside B${at + 2}`;
@@ -64,10 +70,38 @@ export function inOrder(region) {
   return [...region].sort((a, b) => area(a) - area(b));
 }
 
+const placesOf = (regions) =>
+  regions.flatMap((boxes, region) => boxes.map((_, index) => ({ region, index })));
+
+/**
+ * What the boxes of a picture began as, where a model had proposed them: `{by, box}`. Boxes are known by their numbers, and
+ * nothing is forgotten, so that what is undone and done again is known again.
+ */
+export class Origins {
+  constructor() {
+    this.known = new Map();
+  }
+
+  of(box) {
+    return this.known.get(box.join()) ?? null;
+  }
+
+  set(box, origin) {
+    this.known.set(box.join(), origin);
+  }
+
+  /** `after` is what became of `before`. */
+  follow(before, after) {
+    const origin = this.of(before);
+    if (origin) this.set(after, origin);
+  }
+}
+
 /** The regions of one row, and what is selected. */
 export class Boxes {
-  constructor(regions, size) {
+  constructor(regions, size, origins = new Origins()) {
     this.size = size;
+    this.origins = origins;
     this.regions = regions.map(inOrder);
     this.region = Math.max(0, this.regions.length - 1); // where the next box goes; may be one past the last
     this.selected = null; // {region, index}
@@ -76,19 +110,16 @@ export class Boxes {
   /** Other regions in place of these. The selected box stays selected; if it is another one now, the one in its place. */
   put(regions) {
     const { selected, selectedBox } = this;
-    const isSame = (box) => box.join() === selectedBox?.join();
     const isAsMany = regions.flat().length === this.regions.flat().length;
     const inPlace = isAsMany ? regions[selected?.region]?.[selected?.index] : null;
-    this.#take(regions, regions.flat().find(isSame) ?? inPlace);
+    this.#take(regions, regions.flat().find((box) => selectedBox && isSame(box, selectedBox)) ?? inPlace);
   }
 
   /** The first thing that is wrong with any box, in a few words, or null. */
   get fault() {
-    for (const region of this.regions) {
-      for (const index of region.keys()) {
-        const wrong = hint(region, index);
-        if (wrong) return `B${index + 1} ${/^(does|is) /.test(wrong) ? wrong : `is ${wrong}`}`;
-      }
+    for (const { region, index } of placesOf(this.regions)) {
+      const wrong = hint(this.regions, region, index);
+      if (wrong) return `B${index + 1} ${/^(does|is) /.test(wrong) ? wrong : `is ${wrong}`}`;
     }
     return null;
   }
@@ -130,9 +161,24 @@ export class Boxes {
   /** Puts `box` in the place of the selected one. */
   replace(box) {
     const { region, index } = this.selected;
+    this.origins.follow(this.selectedBox, box);
     this.change((regions) => {
       regions[region][index] = box;
       return box;
+    });
+  }
+
+  /** Takes a proposal, `{box, by}`, as a box of the current region. */
+  accept({ box, by }) {
+    this.origins.set(box, { by, box });
+    this.add([...box]);
+  }
+
+  /** Whether a proposal is a box of the picture already, or became one that was changed since. */
+  has(proposal) {
+    return this.regions.flat().some((box) => {
+      const origin = this.origins.of(box);
+      return isSame(box, proposal.box) || (origin?.by === proposal.by && isSame(origin.box, proposal.box));
     });
   }
 
@@ -159,12 +205,14 @@ export class Boxes {
       const grown = [];
       for (const box of inOrder(region)) {
         const inner = grown.at(-1) ?? box;
-        grown.push([
+        const larger = [
           Math.min(box[0], inner[0]),
           Math.min(box[1], inner[1]),
           Math.max(box[2], inner[2]),
           Math.max(box[3], inner[3]),
-        ]);
+        ];
+        this.origins.follow(box, larger);
+        grown.push(larger);
       }
       return grown;
     });

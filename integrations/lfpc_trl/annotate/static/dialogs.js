@@ -105,7 +105,10 @@ function inWords(version) {
   const boxes = version.targets.flatMap((region, number) => {
     const image = version.target_images ? `Image ${version.target_images[number]}  ` : "";
     const place = version.targets.length > 1 ? `${number + 1}·` : "";
-    return region.map((box, index) => `${image}${place}B${index + 1}  ${box.join(", ")}`);
+    return region.map((box, index) => {
+      const by = version.proposed?.[number]?.[index]?.by;
+      return `${image}${place}B${index + 1}  ${box.join(", ")}${by ? `  proposed by ${by}` : ""}`;
+    });
   });
   return {
     Question: version.question,

@@ -1,7 +1,8 @@
 // Drawing with mouse, pen and fingers: from their events to changes of `Boxes`.
 //
 // Drag draws, whatever lies below: the inner box of a sign is drawn inside the outer one. A click selects, again for the next
-// box outwards. The rim of the selected box, on its inner side, resizes it, its label moves it: outside a box, drawing wins.
+// box outwards; on the label of a proposal it accepts. The rim of the selected box, on its inner side, resizes it; with Shift
+// held a drag moves it. Outside a box, and from its label, drawing wins.
 // Space, another button or the hand moves the picture; so do two fingers, which zoom too.
 
 import { MIN_SIDE, boxBetween, fault, hint, moved, resized } from "./boxes.js";
@@ -16,15 +17,15 @@ export const HUES = 6; // regions have colours of their own, again after so many
 export class Editor {
   /**
    * @param {import("/static/shared/picture.js").Picture} picture
-   * @param {{onchange: () => void, onselect: () => void, onrefuse: (reason: string) => void,
+   * @param {{onchange: () => void, onselect: () => void, ondrop: (proposal: object) => void, onrefuse: (reason: string) => void,
    *   onpoint: (point: number[] | null, box: number[] | null) => void}} events
    */
   constructor(picture, events) {
     this.picture = picture;
     this.events = events;
     this.boxes = null;
-    this.suggestions = [];
-    this.suggestion = -1;
+    this.proposals = []; // {box, by} on the shown picture
+    this.highlight = 0; // which of those that are offered
     this.drag = null;
     this.fingers = new Map(); // pointer: where it is
     this.space = false;
@@ -41,44 +42,67 @@ export class Editor {
   }
 
   /** Edits these boxes from now on. */
-  edit(boxes, suggestions) {
+  edit(boxes, proposals) {
     this.boxes = boxes;
-    this.suggestions = suggestions;
-    this.suggestion = suggestions.length ? 0 : -1;
     this.drag = null;
+    this.propose(proposals);
+  }
+
+  /** Shows other proposals beside the boxes. */
+  propose(proposals) {
+    this.proposals = proposals;
+    this.highlight = 0;
     this.draw();
+  }
+
+  /** The proposals that are no boxes yet: what is accepted is not offered, and is offered again when that is undone. */
+  get offered() {
+    return this.boxes ? this.proposals.filter((proposal) => !this.boxes.has(proposal)) : [];
+  }
+
+  /** The proposal that is highlighted, if any. */
+  get highlighted() {
+    const { offered } = this;
+    return offered[Math.min(this.highlight, offered.length - 1)];
   }
 
   draw() {
     if (!this.boxes) return;
-    const shapes = this.suggestions.map((box) => ({ box, kind: "suggestion" }));
-    // The current one above the others.
-    shapes.push(
-      ...shapes
-        .splice(this.suggestion, this.suggestion < 0 ? 0 : 1)
-        .map(({ box }) => ({ box, kind: "suggestion current", label: "A accepts" })),
-    );
+    const { highlighted } = this;
+    const shapes = this.offered.map((proposal, index) => {
+      const isCurrent = proposal === highlighted;
+      return {
+        box: proposal.box,
+        kind: `proposal${isCurrent ? " current" : ""}`,
+        label: `P${index + 1}${isCurrent ? " · A accepts" : ""}`,
+        proposal,
+      };
+    });
+    shapes.sort((one, other) => (one.proposal === highlighted) - (other.proposal === highlighted)); // above the others
     const { selected } = this.boxes;
     const live = this.drag?.box;
-    this.boxes.regions.forEach((region, number) => {
+    const shown = this.boxes.regions.map((region, number) => {
       const changed = live && this.drag.kind !== "draw" && selected?.region === number ? selected.index : -1;
-      const shown = region.map((box, index) => (index === changed ? live : box));
+      return region.map((box, index) => (index === changed ? live : box));
+    });
+    shown.forEach((region, number) => {
       // Outer boxes first: the inner one's line stays on top.
-      [...shown.keys()].reverse().forEach((index) => {
+      [...region.keys()].reverse().forEach((index) => {
         const isSelected = selected?.region === number && selected.index === index;
         shapes.push({
-          box: shown[index],
-          kind: `hue-${number % HUES}${hint(shown, index) ? " bad" : ""}${isSelected ? " selected" : ""}`,
-          label: `${this.boxes.regions.length > 1 ? `${number + 1}·` : ""}B${index + 1}`,
+          box: region[index],
+          kind: `hue-${number % HUES}${hint(shown, number, index) ? " bad" : ""}${isSelected ? " selected" : ""}`,
+          label: `${shown.length > 1 ? `${number + 1}·` : ""}B${index + 1}`,
           handles: isSelected,
           place: { region: number, index },
         });
       });
     });
     if (live && this.drag.kind === "draw") {
-      const region = [...(this.boxes.regions[this.boxes.region] ?? []), live];
-      const bad = hint(region, region.length - 1) ? " bad" : "";
-      shapes.push({ box: live, kind: `hue-${this.boxes.region % HUES} drawing${bad}` });
+      const number = Math.min(this.boxes.region, shown.length);
+      shown[number] = [...(shown[number] ?? []), live];
+      const bad = hint(shown, number, shown[number].length - 1) ? " bad" : "";
+      shapes.push({ box: live, kind: `hue-${number % HUES} drawing${bad}` });
     }
     this.picture.draw(shapes);
   }
@@ -107,16 +131,12 @@ export class Editor {
     this.picture.layer.setPointerCapture(event.pointerId);
     const start = this.picture.toImage(event);
     this.drag = { pointer: event.pointerId, start, x: event.clientX, y: event.clientY, far: false, box: null };
-    const tag = event.target.closest?.("[data-shape]");
+    const before = this.boxes.selectedBox;
     const edges = this.#edgesAt(event);
     if (event.button !== 0 || this.space || this.hand) this.drag.kind = "pan";
-    else if (edges) Object.assign(this.drag, { kind: "resize", edges, before: this.boxes.selectedBox });
-    else if (tag && this.picture.shapes[tag.dataset.shape]?.place) {
-      const { region, index } = this.picture.shapes[tag.dataset.shape].place;
-      this.boxes.select(region, index);
-      Object.assign(this.drag, { kind: "move", before: this.boxes.selectedBox });
-      this.events.onselect();
-    } else this.drag.kind = "draw";
+    else if (event.shiftKey && before) Object.assign(this.drag, { kind: "move", before });
+    else if (edges) Object.assign(this.drag, { kind: "resize", edges, before });
+    else Object.assign(this.drag, { kind: "draw", label: this.#labelAt(event) });
     this.draw();
   }
 
@@ -161,7 +181,7 @@ export class Editor {
     this.drag = null;
     if (drag.kind === "pan") return;
     if (!drag.far) {
-      if (drag.kind !== "move") this.#click(event); // on its label a box is selected already
+      this.#click(event, drag.label);
     } else if (drag.kind === "draw") this.#add(drag.box);
     else if (drag.box.join() !== drag.before.join()) {
       this.boxes.replace(drag.box);
@@ -202,7 +222,22 @@ export class Editor {
     this.draw();
   }
 
-  #click(event) {
+  /** The shape whose label is under the mouse, if any. */
+  #labelAt(event) {
+    const tag = event.target.closest?.("[data-shape]");
+    return tag && this.picture.shapes[tag.dataset.shape];
+  }
+
+  #click(event, label) {
+    if (label?.proposal) {
+      this.accept(label.proposal);
+      return;
+    }
+    if (label?.place) {
+      this.boxes.select(label.place.region, label.place.index);
+      this.events.onselect();
+      return;
+    }
     const around = this.boxes.at(this.picture.toImage(event));
     const { selected } = this.boxes;
     const now = around.findIndex(
@@ -237,8 +272,10 @@ export class Editor {
   #cursor(event) {
     const pans = this.space || this.hand;
     let cursor = pans ? "grab" : "crosshair";
-    const edges = pans ? null : this.#edgesAt(event);
-    if (event.target.closest?.("[data-shape]") && !edges && !pans) cursor = "move";
+    const moves = !pans && event.shiftKey && this.boxes.selectedBox;
+    const edges = pans || moves ? null : this.#edgesAt(event);
+    if (moves) cursor = "move";
+    else if (this.#labelAt(event) && !edges && !pans) cursor = "pointer";
     if (edges) {
       const horizontal = edges.has("left") || edges.has("right");
       const vertical = edges.has("top") || edges.has("bottom");
@@ -261,21 +298,28 @@ export class Editor {
     this.events.onchange();
   }
 
-  /** Makes another suggestion the current one. */
+  /** Highlights another proposal. */
   browse(by) {
-    if (!this.suggestions.length) return;
-    this.suggestion = (this.suggestion + by + this.suggestions.length) % this.suggestions.length;
+    const count = this.offered.length;
+    if (!count) return;
+    this.highlight = (Math.min(this.highlight, count - 1) + by + count) % count;
     this.draw();
   }
 
-  /** Takes the current suggestion as a box of the current region. */
-  accept() {
-    const box = this.suggestions[this.suggestion];
-    if (!box || !this.boxes) return;
-    this.suggestions = this.suggestions.filter((each) => each !== box);
-    this.suggestion = Math.min(this.suggestion, this.suggestions.length - 1);
-    this.boxes.add([...box]);
+  /** Takes a proposal, the highlighted one if no other is named, as a box of the current region. */
+  accept(proposal = this.highlighted) {
+    if (!proposal) return;
+    this.boxes.accept(proposal);
     this.draw();
     this.events.onchange();
+  }
+
+  /** Forgets the highlighted proposal. */
+  drop() {
+    const { highlighted } = this;
+    if (!highlighted) return;
+    this.proposals = this.proposals.filter((proposal) => proposal !== highlighted);
+    this.draw();
+    this.events.ondrop(highlighted);
   }
 }

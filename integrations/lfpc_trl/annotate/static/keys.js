@@ -15,7 +15,8 @@ export const KEYS = [
       ["D", "draw a box in the middle of the view", "drawHere", ["D"]],
       ["click", "select a box; again: the one around it"],
       ["B, Shift + B", "select the next box, the one before", "stepBox", ["B", "Shift+B"]],
-      ["drag an edge, its label", "resize, move the selected box"],
+      ["drag an edge", "resize the selected box"],
+      ["Shift + drag", "move the selected box"],
       [
         "arrows",
         "move it by one pixel, with Shift by ten; without a box the picture",
@@ -45,7 +46,9 @@ export const KEYS = [
   [
     "Model's boxes",
     [
-      ["A", "accept the highlighted box", "accept", ["A"]],
+      ["U", "ask the model: what it looks at is proposed", "propose", ["U"]],
+      ["A", "accept the highlighted box; also a click on its label", "accept", ["A"]],
+      ["Shift + A", "drop it", "drop", ["Shift+A"]],
       ["[ and ]", "highlight another one", "browse", ["[", "]"]],
     ],
   ],

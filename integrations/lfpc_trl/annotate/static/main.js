@@ -3,7 +3,7 @@
 import { Refusal, getJSON, getPicture, postJSON } from "/static/shared/api.js";
 import { byId, el, isTyping, put } from "/static/shared/dom.js";
 import { Picture, coarsestTile } from "/static/shared/picture.js";
-import { Boxes, hint } from "./boxes.js";
+import { Boxes, Origins, hint } from "./boxes.js";
 import { Clock } from "./clock.js";
 import { askAboutConflict, showHelp, showLeftOut, showModelView } from "./dialogs.js";
 import { Editor, HUES } from "./editor.js";
@@ -14,20 +14,27 @@ import { Saver, drafts } from "./saver.js";
 
 const POLL = 2500; // milliseconds between questions for what others changed
 const TYPING = 300; // milliseconds after the last key before a text is saved
+const LOOK = 400; // milliseconds between questions whether the model is done
 
 const TEXTS = ["question", "choices", "answer", "note"];
 
 let project = null;
 let rows = null;
-let current = null; // {number, row, saver, status, problems, history, textTimer, at, regions}
+let current = null; // {number, row, saver, status, problems, sources, history, textTimer, at, regions}
 const savers = new Map(); // row id: Saver, while it has something to save
 const histories = new Map(); // row id: History, as long as the page is open
+const sources = new Map(); // row id: {origins, dropped}, as long as the page is open
+let asking = null; // {id, since}: the row that the model is at work on, for this page
 const clock = new Clock();
 
 const picture = new Picture(byId("picture"), { onmove: showScale, pan: false });
 const editor = new Editor(picture, {
   onchange: changed,
   onselect: selectionChanged,
+  ondrop: (proposal) => {
+    current.sources.dropped.add(JSON.stringify(proposal));
+    selectionChanged();
+  },
   onpoint: showPoint,
   onrefuse: toast,
 });
@@ -65,6 +72,7 @@ async function open(number) {
     saver,
     status: content.status,
     problems: row.problems,
+    sources: sourcesOf(row, content),
     history: historyOf(row, content),
     textTimer: 0,
     at: 0, // which picture is shown
@@ -82,6 +90,7 @@ async function open(number) {
   const isSame = before?.number === now.number && before.state === now.state;
   if (!isSame && (await openPicture(mine))) prefetch(rows.nextOpen);
   if (current.saver === saver && saver.state === "conflict") settleConflict(saver);
+  if (row.busy === row.id && asking === null) waitForModel(number, row.id); // asked before the page was loaded
 }
 
 const shownPicture = () => current.row.pictures[current.at];
@@ -113,10 +122,16 @@ function show(state, at) {
 }
 
 function editShown() {
-  const { row, at, regions } = current;
-  const suggestions = row.pictures.length > 1 ? [] : row.suggestions;
-  editor.edit(new Boxes(regions[at], shownPicture().size), suggestions);
+  const { at, regions, sources } = current;
+  editor.edit(new Boxes(regions[at], shownPicture().size, sources.origins[at]), shownProposals());
 }
+
+/** What is proposed on the shown picture and was not dropped. */
+const shownProposals = () =>
+  current.row.proposals.filter(
+    (proposal) =>
+      proposal.image === current.at + 1 && !current.sources.dropped.has(JSON.stringify(proposal)),
+  );
 
 /** Goes on with another picture of the row. */
 async function turnTo(at) {
@@ -203,8 +218,11 @@ function lines(text) {
 }
 
 /** The content of a state. The order of the keys is that of the server. */
-function asContent(state, status) {
+function asContent(state, status, { origins }) {
   const choices = lines(state.choices);
+  const proposed = state.regions.flatMap((own, at) =>
+    own.map((region) => region.map((box) => origins[at].of(box))),
+  );
   const images = state.regions.flatMap((own, at) => own.map(() => at + 1));
   return {
     question: state.question.trim(),
@@ -215,6 +233,7 @@ function asContent(state, status) {
     note: state.note.trim(),
     without_boxes: state.withoutBoxes,
     ...(state.regions.length > 1 && images.length ? { target_images: images } : {}),
+    ...(proposed.flat().some(Boolean) ? { proposed } : {}),
   };
 }
 
@@ -229,9 +248,25 @@ function fillFields(state) {
 /** The history of a row: the one from before, unless somebody else has changed the row since. */
 function historyOf(row, content) {
   const known = histories.get(row.id);
-  const isSame = (state) => JSON.stringify(asContent(state, content.status)) === JSON.stringify(content);
+  const isSame = (state) =>
+    JSON.stringify(asContent(state, content.status, sources.get(row.id))) === JSON.stringify(content);
   if (!known || !isSame(known.now)) histories.set(row.id, new History(asTyped(content, row)));
   return histories.get(row.id);
+}
+
+/** What the boxes of a row began as, on each picture, and which proposals were dropped. */
+function sourcesOf(row, content) {
+  if (!sources.has(row.id)) {
+    sources.set(row.id, { origins: row.pictures.map(() => new Origins()), dropped: new Set() });
+  }
+  const found = sources.get(row.id);
+  content.targets.forEach((region, number) =>
+    region.forEach((box, index) => {
+      const origin = content.proposed?.[number]?.[index];
+      if (origin) found.origins[(content.target_images?.[number] ?? 1) - 1]?.set(box, origin);
+    }),
+  );
+  return found;
 }
 
 // --- saving --------------------------------------------------------------------------------------------
@@ -290,7 +325,7 @@ function edited(field = null) {
 function save() {
   clearTimeout(current.textTimer);
   current.textTimer = 0;
-  const now = asContent(typed(), current.status);
+  const now = asContent(typed(), current.status, current.sources);
   current.saver.change(now, clock.take());
   summarise(current.number, now);
 }
@@ -365,6 +400,7 @@ async function reload() {
   if (current.number !== number) return;
   const now = saver.wanted ?? row.content;
   if (saver.wanted === null) saver.base = row.revision;
+  current.sources = sourcesOf(row, now);
   Object.assign(current, { row, status: now.status, problems: row.problems, history: historyOf(row, now) });
   show(asTyped(now, row), current.at);
   summarise(number, now, row.revision);
@@ -459,6 +495,7 @@ function showSteps() {
 function selectionChanged() {
   editor.draw();
   showRegions();
+  showProposals();
   showProblems();
   showPreview();
   showFacts();
@@ -480,7 +517,8 @@ function showRegions() {
         {},
         region.map((box, index) => {
           const isSelected = boxes.selected?.region === number && boxes.selected.index === index;
-          const wrong = hint(region, index);
+          const wrong = hint(boxes.regions, number, index);
+          const origin = boxes.origins.of(box);
           return el(
             "li",
             { class: `${isSelected ? "selected" : ""}${wrong ? " bad" : ""}` },
@@ -497,6 +535,12 @@ function showRegions() {
               el("b", {}, `B${index + 1}`),
               el("span", { class: "mono" }, box.join(", ")),
               el("span", { class: "quiet" }, wrong ?? `${box[2] - box[0]} × ${box[3] - box[1]}`),
+              origin &&
+                el(
+                  "span",
+                  { class: "from", title: `As ${origin.box.join(", ")}` },
+                  `proposed by ${origin.by}`,
+                ),
             ),
             el(
               "button",
@@ -535,24 +579,34 @@ function showRegions() {
         "Drag on the picture: first the words that answer the question, then the object around them. Order is by size.",
       ),
     );
-  if (editor.suggestions.length) {
-    parts.push(
-      el(
-        "p",
-        { class: "suggestions" },
-        `${editor.suggestions.length} box${editor.suggestions.length > 1 ? "es" : ""} of the model, dashed. `,
-        el(
-          "button",
-          { type: "button", class: "small", id: "accept", onclick: () => editor.accept() },
-          "Accept (A)",
-        ),
-        " ",
-        el("button", { type: "button", class: "small", onclick: () => editor.browse(1) }, "Next ( ] )"),
-      ),
-    );
-  }
   put(byId("regions"), parts);
   byId("without-boxes").disabled = allRegions().flat().length > 0;
+}
+
+/** What a model proposes for the shown picture, what can be done with it, and why it proposes nothing. */
+function showProposals() {
+  const { offered, highlighted } = editor;
+  const button = (id, text, act) =>
+    el("button", { type: "button", class: "small", id, onclick: act }, text);
+  put(
+    byId("proposals"),
+    highlighted && [
+      el("p", {}, `${inNumber(offered.length)} proposed by ${highlighted.by}, dashed`),
+      el(
+        "p",
+        {},
+        button("accept", "Accept (A)", () => editor.accept()),
+        " ",
+        button("drop", "Drop (Shift + A)", () => editor.drop()),
+        " ",
+        offered.length > 1 && button("next-proposal", "Next ( ] )", () => editor.browse(1)),
+      ),
+    ],
+    current.row.failure && el("p", { class: "warning" }, `No box: ${current.row.failure}`),
+  );
+  const busy = asking && `Looking, ${Math.round((performance.now() - asking.since) / 1000)} s`;
+  byId("propose").textContent = busy ?? "Propose a box";
+  byId("propose").setAttribute("aria-busy", asking ? "true" : "false");
 }
 
 /** What a problem of a region begins with; the server counts the regions of all pictures. */
@@ -566,8 +620,8 @@ function regionName(region) {
 }
 
 function showProblems() {
-  const nested = editor.boxes.regions.some((region) =>
-    region.some((_, index) => hint(region, index)?.includes("B")),
+  const nested = editor.boxes.regions.some((region, number) =>
+    region.some((_, index) => /contain|inside/.test(hint(editor.boxes.regions, number, index))),
   );
   put(
     byId("problems"),
@@ -727,6 +781,76 @@ function splitBox() {
   edit(() => boxes.split());
 }
 
+// --- boxes of a model ----------------------------------------------------------------------------------
+
+/** Asks the model about the row as it stands on the page. The page goes on meanwhile. */
+async function propose() {
+  if (project.model === null) {
+    toast("No model proposes boxes: start with --model or --endpoint.");
+    return;
+  }
+  if (asking !== null) {
+    toast(`${project.model} is still at work on row ${asking.id}.`);
+    return;
+  }
+  const { number, row, status, sources } = current;
+  asking = { id: row.id, since: performance.now() };
+  row.failure = null;
+  showProposals();
+  const asked = asContent(typed(), status, sources);
+  let answer = null;
+  try {
+    answer = await postJSON(`/api/items/${number}/proposals`, { content: asked });
+  } catch (refusal) {
+    told(number, { failure: refusal.message });
+    return;
+  }
+  if (answer.status === 409) {
+    told(number, { failure: `${project.model} is at work on row ${answer.answer.busy}; ask again then` });
+    return;
+  }
+  sources.dropped.clear();
+  waitForModel(number, row.id);
+}
+
+/** Waits until the model is done with a row, and shows what it proposes. */
+async function waitForModel(number, id) {
+  asking ??= { id, since: performance.now() };
+  let state;
+  try {
+    do {
+      await new Promise((wake) => setTimeout(wake, LOOK));
+      showProposals();
+      state = await getJSON(`/api/items/${number}/proposals`);
+    } while (state.busy === id);
+  } catch (refusal) {
+    state = { failure: refusal.message };
+  }
+  told(number, state);
+  if (state.failure) return;
+  const found = state.proposals.filter(({ by }) => by === project.model);
+  const images = [...new Set(found.map(({ image }) => image))].sort().join(", ");
+  const where = current.row.pictures.length > 1 && found.length ? ` on image ${images}` : "";
+  const count = found.length ? inNumber(found.length) : "no box";
+  const why = found.length ? "" : ": the model looked no closer";
+  toast(`${current.number === number ? "" : `${id}: `}${count} proposed${where}${why}.`);
+}
+
+const inNumber = (boxes) => `${boxes} box${boxes > 1 ? "es" : ""}`;
+
+/** What became of a request to the model. */
+function told(number, { failure, proposals }) {
+  asking = null;
+  if (current.number === number) {
+    current.row.failure = failure;
+    if (proposals) {
+      current.row.proposals = proposals;
+      editor.propose(shownProposals());
+    }
+  } else if (failure) toast(`${rows.items[number].id}: no box: ${failure}`);
+  selectionChanged();
+}
+
 /** Waits until the server has what is on the page; whether it has. */
 async function settled() {
   flushTexts();
@@ -866,8 +990,13 @@ const ACTIONS = {
   newRegion,
   chooseRegion: (event) => choose(Number(event.key) - 1),
   splitBox,
+  propose,
   accept: () => editor.accept(),
-  browse: (event) => editor.browse(event.key === "]" ? 1 : -1),
+  drop: () => editor.drop(),
+  browse: (event) => {
+    editor.browse(event.key === "]" ? 1 : -1);
+    showProposals();
+  },
   undo,
   redo,
   toField: (event) => byId(FIELDS[low(event)]).focus(),
@@ -954,6 +1083,7 @@ function listen() {
     "add-question": addQuestion,
     "delete-question": toggleDeleted,
     "new-region": newRegion,
+    propose,
     skip: () => mark("skipped"),
     flag: toggleFlag,
     done,
@@ -989,6 +1119,7 @@ async function start() {
   byId("source").textContent = project.source;
   byId("annotator").value = localStorage.getItem("lfpc-annotator") || project.annotator;
   byId("save-state").title = project.journal;
+  byId("propose").hidden = project.model === null;
   byId("without-boxes-label").hidden = project.stage === 1; // there no row needs boxes
   const files = project.left_out.length;
   byId("left-out").hidden = files === 0;

@@ -38,6 +38,7 @@ export class Picture {
     this.size = [1, 1];
     this.view = ""; // its last position and scale
     this.resting = 0;
+    this.turned = 0; // how far the wheel was turned since the last frame
     this.viewer = new OpenSeadragon.Viewer({
       element: host,
       drawer: "canvas",
@@ -61,7 +62,7 @@ export class Picture {
       // Zoom at once and around the mouse: animating each wheel event drifts away from the mouse position.
       event.preventDefaultAction = true;
       event.preventDefault = true;
-      this.#zoomAround(event.position, 1.0015 ** -wheelPixels(event.originalEvent));
+      this.#turn(event.position, wheelPixels(event.originalEvent));
     });
     this.layer = svg("svg", { class: "boxes", "aria-hidden": "true" });
     this.viewer.canvas.append(this.layer);
@@ -139,6 +140,17 @@ export class Picture {
   zoomBy(factor) {
     this.viewer.viewport.zoomBy(factor);
     this.viewer.viewport.applyConstraints();
+  }
+
+  /** Takes a turn of the wheel. All turns between two frames are one zoom: a fast wheel turns more often than a screen shows. */
+  #turn(position, pixels) {
+    const isFirst = this.turned === 0;
+    this.turned += pixels;
+    if (!isFirst) return;
+    requestAnimationFrame(() => {
+      this.#zoomAround(position, 1.0015 ** -this.turned);
+      this.turned = 0;
+    });
   }
 
   #zoomAround(position, factor) {
