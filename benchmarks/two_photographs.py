@@ -3,10 +3,10 @@
     PYTHONPATH=.:integrations python -m benchmarks.two_photographs OUTPUT
 
 Two photographs of the demo's world with two signs each, no colour twice, and a question about one sign, which
-does not say where it is. Both are shown too coarsely to read. Each seed draws its own training pictures, makes its own
-starting model (`benchmarks.two_photographs_start`) and trains it twice with `cpu-stage1`: on the questions, and
-as a control on the same questions with the answers of others. The test is the same for all, on photographs that
-no training has seen. Writes the figures into docs/results/two-photographs.md.
+does not say where it is. Both are shown too coarsely to read. Each seed draws its own training pictures, makes
+its own starting model (`benchmarks.two_photographs_start`) and trains it twice with `cpu-stage1`: on the
+questions, and as a control on the same questions with the answers of others. The test is the same for all,
+on photographs that no training has seen. Writes the figures into docs/results/two-photographs.md.
 
 Again with the same OUTPUT after a stop: what is done stays done, and trainings go on from their checkpoints.
 """
@@ -48,25 +48,26 @@ TINY = Scale(2, 3, 1, 1, 2, 2)
 
 
 def plan(output: Path, seeds: Sequence[int], scale: Scale) -> list[Job]:
-    """All jobs, seed by seed."""
+    """All jobs: the starting models, then stage 1 seed by seed, then the controls."""
+    folders = {seed: output / f"seed-{seed}" for seed in seeds}
     jobs = []
-    for seed in seeds:
-        folder = output / f"seed-{seed}"
-        common = (scale, seed)
+    for seed, folder in folders.items():
         jobs += [
-            Job(folder, "pictures", make_pictures, common),
-            Job(folder, "start", start, common),
-            *(Job(folder, arm, train_arm, common, {"arm": arm}, ("pictures", "start")) for arm in page.ARMS),
-            *(
-                Job(folder, f"{model}-on-test", look, (model,), needs=("pictures", model))
-                for model in page.MODELS
-            ),
+            Job(folder, "pictures", make_pictures, (scale, seed)),
+            Job(folder, "start", start, (scale, seed)),
+            Job(folder, "start-on-test", look, ("start",), needs=("pictures", "start")),
         ]
+    for arm in page.ARMS:
+        for seed, folder in folders.items():
+            jobs += [
+                Job(folder, arm, train_arm, (scale, seed), {"arm": arm}, ("pictures", "start")),
+                Job(folder, f"{arm}-on-test", look, (arm,), needs=("pictures", arm)),
+            ]
     return jobs
 
 
 def make_pictures(folder: Path, scale: Scale, seed: int) -> dict[str, int]:
-    """The questions; those of the test are the same for every seed, and those of the control have other answers."""
+    """The questions. Those of the test are the same for every seed, the control's have the answers of others."""
     from lfpc_trl.demo import world
 
     # 5000: far from the seeds on whose pictures settings were chosen.
@@ -92,7 +93,9 @@ def _make_rows(data: Path, name: str, count: int, seed: int, photos: Sequence[st
         rng = np.random.default_rng((seed, number))
         backgrounds = (draw_background(rng, photos, PICTURE_SIZE), draw_background(rng, photos, PICTURE_SIZE))
         images = [f"{name}/{number:03d}-{place}.jpg" for place in (1, 2)]
-        for place, (image, scene) in enumerate(zip(images, draw_pair(rng, backgrounds), strict=True), start=1):
+        for place, (image, scene) in enumerate(
+            zip(images, draw_pair(rng, backgrounds), strict=True), start=1
+        ):
             scene.picture.save(data / image, quality=92, subsampling=0)
             rows += [
                 {

@@ -1,8 +1,8 @@
-"""Writes the figures of docs/results/two-photographs.md from a run of `benchmarks.two_photographs`; none is typed.
+"""Writes the figures of docs/results/two-photographs.md; none is typed.
 
 python -m benchmarks.two_photographs_page OUTPUT [PAGE]
 
-The claims and the rule that decides them stand here and were fixed before the figures were in.
+OUTPUT is that of `benchmarks.two_photographs`. The claims and the rule that decides them stand here and were fixed before the figures were in.
 """
 
 import dataclasses
@@ -79,7 +79,12 @@ CLAIMS = (
     Claim("Accuracy is higher than the control's", "accuracy", "greedy", "control"),
     Claim("Accuracy of sampled rollouts rises", "accuracy", "sampled", "start"),
     Claim("More first looks are into the right picture, sampled", "first", "sampled", "start"),
-    Claim("More first looks are into the right picture than the control's, sampled", "first", "sampled", "control"),
+    Claim(
+        "More first looks are into the right picture than the control's, sampled",
+        "first",
+        "sampled",
+        "control",
+    ),
     Claim("More of the letters is covered, sampled", "overlap", "sampled", "start"),
     Claim("Noise instead of the crops costs accuracy", "accuracy", "greedy", "accuracy_noise_crop"),
 )
@@ -122,7 +127,7 @@ def write(output: Path, page: Path = PAGE) -> None:
         *_about(run, output),
         *_table(found, PER_QUESTION, ("greedy", "sampled")),
         *_table(found, OVER_ALL, ("greedy",)),
-        "Means over the seeds and their standard deviation. Accuracies of the second table are those of greedy rollouts.",
+        "Means over the seeds and their standard deviation; the second table is of greedy rollouts.",
         "",
         *_verdicts(found),
         *per_question(seeds),
@@ -144,18 +149,19 @@ def _about(run: dict[str, Any], output: Path) -> list[str]:
         for name in ("start", *ARMS, "stage1-on-test")
     }
     processes = "1 process" if run["workers"] == 1 else f"{run['workers']} processes"
-    return [
-        f"Run on {run['date']} at commit `{run['commit']}`, {run['machine']}, {processes} of one thread; "
-        f"seeds {', '.join(map(str, seeds))}. The shipped checkpoint was `{run['checkpoint']}` (its SHA-256).",
-        "",
+    about = (
+        f"Run on {run['date']} at commit `{run['commit']}`, {run['machine']}, {processes} of one thread; seeds "
+        f"{', '.join(map(str, seeds))}. The shipped checkpoint was `{run['checkpoint']}` (its SHA-256)."
+    )
+    of_each = (
         f"Per seed: {scale['start_steps']} supervised steps to the starting model ({spent['start']:.0f} s), "
         f"{scale['steps']} GRPO steps of {scale['prompts']} questions with {scale['rollouts']} rollouts each "
         f"({spent['stage1']:.0f} s), learning rate {scale['learning_rate']:g}, "
         f"{4 * scale['training_pairs']} questions to train on; as many steps for the control "
-        f"({spent['control']:.0f} s). {4 * scale['test_pairs']} test questions ({spent['stage1-on-test']:.0f} s "
-        "per model). Seconds are means over the seeds.",
-        "",
-    ]
+        f"({spent['control']:.0f} s). {4 * scale['test_pairs']} test questions "
+        f"({spent['stage1-on-test']:.0f} s per model). Seconds are means over the seeds."
+    )
+    return [about, "", of_each, ""]
 
 
 def _table(seeds: Sequence[dict[str, Look]], metrics: dict[str, str], ways: Sequence[str]) -> list[str]:

@@ -1,9 +1,9 @@
-"""The starting model of `benchmarks.two_photographs`: it knows which picture a sign is in, and often does not act on it.
+"""The starting model of `benchmarks.two_photographs`: it could tell where a sign is, and often does not look.
 
-The demo's warm checkpoint knows one picture per question. A short supervised phase on scenes drawn on the fly,
-with the helpers of `lfpc_trl.demo.warm_up` and three more, teaches it two, and calls that name a picture. It
-answers without looking in a good part of the cases, most of its boxes are too large, and it likes the first
-picture better than the second. That is what the training has to change, and all of it can be sampled.
+The demo's warm checkpoint knows one picture per question. A short supervised phase on scenes drawn on the
+fly, with the helpers of `lfpc_trl.demo.warm_up` and two more, teaches it two, and calls that name a picture.
+It answers without looking in a good part of the cases, most of its boxes are too large, and it likes the
+first picture better than the second. That is what the training has to change, and all of it can be sampled.
 """
 
 import math
@@ -120,7 +120,8 @@ def make_start(folder: Path, *, steps: int, seed: int) -> dict[str, float]:
         examples = [make_example(rng, draw_pair(rng, (pool[a], pool[b]))) for a, b in chosen]
         batch = demo.collate(examples, processor)
         batch.coordinates = torch.isin(batch.targets, numbers).int()
-        batch.tokens.overview = _overview(examples)
+        of_picture = _numbers(examples)
+        batch.tokens.overview = of_picture < 2
         done = step / steps
         decay = 0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * done))
         for group in optimiser.param_groups:
@@ -128,7 +129,7 @@ def make_start(folder: Path, *, steps: int, seed: int) -> dict[str, float]:
         outputs.clear()
         width = WIDTH[0] + (WIDTH[1] - WIDTH[0]) * done
         loss = demo.language_loss(model, batch, helpers, width, numbers, stats)
-        loss = loss + _picture_loss(outputs[0], batch, examples, calls, which, holds, stats)
+        loss = loss + _picture_loss(outputs[0], batch, of_picture, calls, which, holds, stats)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -142,7 +143,7 @@ def make_start(folder: Path, *, steps: int, seed: int) -> dict[str, float]:
 
 
 def _add_calls(model: Any, processor: Any) -> torch.Tensor:
-    """Add the tokens of `call_open`, which begin as that of calls without a picture does; returns their ids."""
+    """Add the tokens of `call_open`, made like that of calls without a picture; returns their ids."""
     tokenizer = processor.tokenizer
     opens = [call_open(1), call_open(2)]
     tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in opens])
@@ -155,13 +156,13 @@ def _add_calls(model: Any, processor: Any) -> torch.Tensor:
     return ids
 
 
-def _overview(examples: list[demo.Example]) -> torch.Tensor:
-    """Per image token of a batch, whether it is of one of the first two pictures; the demo knows one."""
+def _numbers(examples: list[demo.Example]) -> torch.Tensor:
+    """Per image token of a batch the place of its picture in the conversation; the overviews are 0 and 1."""
     return torch.cat(
         [
-            torch.full((tokens_of(picture.size, demo.FACTOR),), number < 2)
+            torch.full((tokens_of(picture.size, demo.FACTOR),), place)
             for example in examples
-            for number, picture in enumerate(example.pictures)
+            for place, picture in enumerate(example.pictures)
         ]
     )
 
@@ -169,7 +170,7 @@ def _overview(examples: list[demo.Example]) -> torch.Tensor:
 def _picture_loss(
     out: Any,
     batch: demo.Batch,
-    examples: list[demo.Example],
+    of_picture: torch.Tensor,
     calls: torch.Tensor,
     which: torch.nn.Module,
     holds: torch.nn.Module,
@@ -181,24 +182,19 @@ def _picture_loss(
     """
     image = batch.model_inputs["mm_token_type_ids"].bool()
     tokens = batch.tokens
-    number = torch.cat(
-        [
-            torch.full((tokens_of(picture.size, demo.FACTOR),), min(place, 1))
-            for example in examples
-            for place, picture in enumerate(example.pictures)
-        ]
-    )
     on_sign = (tokens.colour > 0) & tokens.overview
     told = which(out.hidden_states[2][image][on_sign])
-    loss = F.cross_entropy(told, number[on_sign])
-    stats["which"] = (told.argmax(1) == number[on_sign]).float().mean().item()
+    loss = F.cross_entropy(told, of_picture[on_sign])
+    stats["which"] = (told.argmax(1) == of_picture[on_sign]).float().mean().item()
     rows, places = torch.isin(batch.targets, calls).nonzero(as_tuple=True)
     if not len(rows):
         return loss
     asked = torch.zeros(image.shape)
     asked[image] = (tokens.asked * tokens.overview).float()
     mass = (out.attentions[2][rows, :2, places].mean(1) * asked[rows]).sum(-1)
-    truth = torch.tensor([int(examples[row].asked[0] in (s for s, _, _ in examples[row].signs[1])) for row in rows])
+    second = torch.zeros(image.shape)
+    second[image] = (of_picture == 1).float()
+    truth = (asked * second)[rows].any(-1).long()
     known = holds(out.hidden_states[3][rows, places])
     stats["look"] = mass.mean().item()
     stats["holds"] = (known.argmax(1) == truth).float().mean().item()

@@ -475,7 +475,12 @@ def test_a_training_step_about_several_pictures_is_that_of_trl(tmp_path, family,
     rows = read_rows(tiny.make_several(tmp_path, 1, 28 if "2_5" in family else 32, **columns))
     assert len(rows[0].pictures) == pictures
     first, second, last = (call_of(family, image) for image in (1, 2, pictures))
-    script = [[first, second, "<answer>A</answer>"], [second, "<answer>A</answer>"], [last, first, "no"], ["A"]]
+    script = [
+        [first, second, "<answer>A</answer>"],
+        [second, "<answer>A</answer>"],
+        [last, first, "no"],
+        ["A"],
+    ]
     rolled_out, _ = steps_are_those_of_trl(tmp_path, family, rows, script)
     assert rolled_out["tool_calls"] == (2 + 1 + 2) / 4
     assert rolled_out["failed_calls"] == 0
@@ -496,7 +501,8 @@ def call_of(family, image=None):
     arguments |= {} if image is None else {"image": image}
     if family == "glm46v":
         said = "".join(
-            f"<arg_key>{name}</arg_key>\n<arg_value>{value}</arg_value>\n" for name, value in arguments.items()
+            f"<arg_key>{name}</arg_key>\n<arg_value>{value}</arg_value>\n"
+            for name, value in arguments.items()
         )
         return f"<tool_call>image_zoom_in_tool\n{said}</tool_call>"
     return f"<tool_call>{json.dumps({'name': 'image_zoom_in_tool', 'arguments': arguments})}</tool_call>"
