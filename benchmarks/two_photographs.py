@@ -2,11 +2,12 @@
 
     PYTHONPATH=.:integrations python -m benchmarks.two_photographs OUTPUT
 
-Two photographs of the demo's world with two signs each, no colour twice, and a question about one sign, which
-does not say where it is. Both are shown too coarsely to read. Each seed draws its own training pictures, makes
-its own starting model (`benchmarks.two_photographs_start`) and trains it twice with `cpu-stage1`: on the
-questions, and as a control on the same questions with the answers of others. The test is the same for all,
-on photographs that no training has seen. Writes the figures into docs/results/two-photographs.md.
+Two photographs of the demo's world with two signs each, no colour twice, and a question about one sign,
+which does not say where it is. Both are shown too coarsely to read. Each seed draws its own training
+pictures, makes its own starting model (`benchmarks.two_photographs_start`) and trains it twice with
+`cpu-stage1`: on the questions, and as a control on the same questions with the answers of others. The test is
+the same for all, on photographs that no training has seen. Writes the figures into
+docs/results/two-photographs.md.
 
 Again with the same OUTPUT after a stop: what is done stays done, and trainings go on from their checkpoints.
 """
@@ -35,9 +36,9 @@ class Scale:
     """How much of everything, for one seed. Two photographs carry four signs, hence four questions."""
 
     training_pairs: int = 24
-    test_pairs: int = 60
-    start_steps: int = 180
-    steps: int = 16
+    test_pairs: int = 40
+    start_steps: int = 140
+    steps: int = 18
     prompts: int = 6
     rollouts: int = 8
     learning_rate: float = 2e-4
@@ -67,7 +68,7 @@ def plan(output: Path, seeds: Sequence[int], scale: Scale) -> list[Job]:
 
 
 def make_pictures(folder: Path, scale: Scale, seed: int) -> dict[str, int]:
-    """The questions. Those of the test are the same for every seed, the control's have the answers of others."""
+    """The questions; those of the test are the same for every seed, the control's have answers of others."""
     from lfpc_trl.demo import world
 
     # 5000: far from the seeds on whose pictures settings were chosen.

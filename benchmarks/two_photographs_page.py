@@ -2,7 +2,8 @@
 
 python -m benchmarks.two_photographs_page OUTPUT [PAGE]
 
-OUTPUT is that of `benchmarks.two_photographs`. The claims and the rule that decides them stand here and were fixed before the figures were in.
+OUTPUT is that of `benchmarks.two_photographs`. The claims and the rule that decides them stand here and were
+fixed before the figures were in.
 """
 
 import dataclasses
@@ -34,7 +35,7 @@ MODELS = {
     "stage1": "after stage 1",
     "control": "control, paid for the answers of other questions",
 }
-CONDITIONS: tuple[Condition, ...] = ("predicted", "no_tool", "noise", "target", "elsewhere")
+CONDITIONS: tuple[Condition, ...] = ("predicted", "no_tool", "noise", "target")
 CURVES = ("accuracy", "tool_calls")
 """Of the rollouts while training."""
 PER_QUESTION = {
@@ -46,7 +47,6 @@ PER_QUESTION = {
 OVER_ALL = {
     "accuracy_without_tool": "without the tool",
     "accuracy_noise_crop": "with noise crops",
-    "accuracy_elsewhere": "with crops of another place",
     "accuracy_target_crop": "with target crops",
     "bbox_ratio": "crop / picture",
     "format": "well formed",
@@ -150,8 +150,8 @@ def _about(run: dict[str, Any], output: Path) -> list[str]:
     }
     processes = "1 process" if run["workers"] == 1 else f"{run['workers']} processes"
     about = (
-        f"Run on {run['date']} at commit `{run['commit']}`, {run['machine']}, {processes} of one thread; seeds "
-        f"{', '.join(map(str, seeds))}. The shipped checkpoint was `{run['checkpoint']}` (its SHA-256)."
+        f"Run on {run['date']} at commit `{run['commit']}`, {run['machine']}, {processes} of one thread; "
+        f"seeds {', '.join(map(str, seeds))}. The shipped checkpoint was `{run['checkpoint']}` (its SHA-256)."
     )
     of_each = (
         f"Per seed: {scale['start_steps']} supervised steps to the starting model ({spent['start']:.0f} s), "

@@ -94,7 +94,10 @@ PUBLISHED = {  # builder: format, rows (question, answer, choices, targets), rea
             ("What number of purple metallic balls in total within the two images?", ("3",), None, None),
             ("Is there a ball in Image 1 that is not in Image 2?", ("yes",), None, None),
         ],
-        ["boxes must be on one picture, since the format cannot say which, got 2", "question must be about its 2"],
+        [
+            "boxes must be on one picture, since the format cannot say which, got 2",
+            "question must be about its 2",
+        ],
     ),
     "treebench": (
         "treebench",

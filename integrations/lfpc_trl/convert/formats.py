@@ -159,7 +159,9 @@ def from_vlm_r1(record: Record) -> Draft:
             solution = _ANSWER_TAG.sub("", solution)
         return _open_or_choice(question, solution, picture, extras=extras)
     if not isinstance(picture, Place):
-        raise DataError(f"boxes must be on one picture, since the format cannot say which, got {len(picture)}")
+        raise DataError(
+            f"boxes must be on one picture, since the format cannot say which, got {len(picture)}"
+        )
     return Draft(
         question=_look(plain_question(question), _whole(record.get("normal_caption"))),
         answer=["seen"],
