@@ -199,8 +199,8 @@ def test_without_a_shown_size_the_overview_has_a_budget(annotator_of, rows_file)
 
 
 def test_boxes_of_a_model_come_with_their_row(annotator_of, rows_file):
-    client = annotator_of(rows_file, suggestions={"q1": [(1, 2, 30, 40)]})
-    assert client.get("/api/items/1").json()["suggestions"] == [[1, 2, 30, 40]]
+    client = annotator_of(rows_file, suggestions={"q1": [((1, 2, 30, 40), 1)]})
+    assert client.get("/api/items/1").json()["suggestions"] == [[[1, 2, 30, 40], 1]]
     assert client.get("/api/items/0").json()["suggestions"] == []
 
 

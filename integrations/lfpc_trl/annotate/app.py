@@ -53,7 +53,7 @@ def make_annotator(
     *,
     annotator: str,
     view: ModelView = ModelView(),
-    suggestions: Mapping[str, Sequence[PixelBox]] | None = None,
+    suggestions: Mapping[str, Sequence[tuple[PixelBox, int]]] | None = None,
 ) -> Starlette:
     """The application.
 
@@ -62,7 +62,7 @@ def make_annotator(
         access: who may ask.
         annotator: the name that the page proposes.
         view: how the model would see the picture.
-        suggestions: boxes of a model per row, best first.
+        suggestions: boxes of a model per row, best first, each with the number of its picture.
     """
     return _Annotator(project, annotator, view, suggestions or {}).app(access)
 
@@ -72,7 +72,7 @@ class _Annotator:
     project: Project
     annotator: str
     view: ModelView
-    suggestions: Mapping[str, Sequence[PixelBox]]
+    suggestions: Mapping[str, Sequence[tuple[PixelBox, int]]]
 
     @functools.cached_property
     def picture_number(self) -> dict[Path, int]:

@@ -10,8 +10,8 @@ import dataclasses
 import json
 import math
 import threading
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
@@ -271,34 +271,54 @@ def parts(path: Path) -> list[Path]:
     return sorted((inside if inside.is_dir() else path).glob("*.parquet"))
 
 
-def crops_by_row(path: Path, limit: int = 6) -> dict[str, list[PixelBox]]:
+class Proposed(NamedTuple):
+    """A crop as a box to start from.
+
+    Attributes:
+        box: pixels of the original.
+        image: the number of its picture, from 1.
+    """
+
+    box: PixelBox
+    image: int = 1
+
+
+def crops_by_row(path: Path, limit: int = 6) -> dict[str, list[Proposed]]:
     """The delivered crops of each row over all its rollouts, the highest reward first, no box twice.
 
-    Of questions about one picture.
+    Args:
+        path: a file of trajectories, or a run.
+        limit: crops of a picture at most.
 
     Raises:
         UserError: there are no trajectories.
     """
     if not parts(path):
         raise UserError(f"{path}: holds no trajectories (.parquet)")
-    found: dict[str, dict[PixelBox, float]] = defaultdict(dict)
+    found: dict[str, dict[Proposed, float]] = defaultdict(dict)
     for file in parts(path):
         table = _read(file, ("row_id", "boxes", "reward", "box_images"))
         _check_lengths(file, "boxes", _column(table, "boxes"))
         for record in table.to_pylist():
             reward = record.get("reward")
-            if record.get("box_images"):
-                continue  # which picture they are of cannot be said here
-            for box in record.get("boxes") or ():
+            boxes = record.get("boxes") or ()
+            for box, image in zip(boxes, record.get("box_images") or [1] * len(boxes), strict=False):
                 if not all(map(math.isfinite, box)):
                     continue
-                key = (int(box[0]), int(box[1]), int(box[2]), int(box[3]))
+                key = Proposed((int(box[0]), int(box[1]), int(box[2]), int(box[3])), int(image))
                 value = -math.inf if reward is None or math.isnan(reward) else float(reward)
                 before = found[record["row_id"]].get(key, -math.inf)
                 found[record["row_id"]][key] = max(value, before)
-    return {
-        row: sorted(boxes, key=lambda box: boxes[box], reverse=True)[:limit] for row, boxes in found.items()
-    }
+    return {row: _best_of_each_picture(boxes, limit) for row, boxes in found.items()}
+
+
+def _best_of_each_picture(boxes: Mapping[Proposed, float], limit: int) -> list[Proposed]:
+    places: Counter[int] = Counter()
+    best = []
+    for each in sorted(boxes, key=lambda box: boxes[box], reverse=True):
+        places[each.image] += 1
+        best += [each] if places[each.image] <= limit else []
+    return best
 
 
 class Pictures(NamedTuple):

@@ -114,7 +114,10 @@ function show(state, at) {
 
 function editShown() {
   const { row, at, regions } = current;
-  const suggestions = row.pictures.length > 1 ? [] : row.suggestions;
+  const taken = regions[at].flat().map(String);
+  const suggestions = row.suggestions
+    .filter(([box, image]) => image === at + 1 && !taken.includes(String(box)))
+    .map(([box]) => box);
   editor.edit(new Boxes(regions[at], shownPicture().size), suggestions);
 }
 
