@@ -3,11 +3,10 @@
     PYTHONPATH=.:integrations python -m benchmarks.two_photographs OUTPUT
 
 Two photographs of the demo's world with two signs each, no colour twice, and a question about one sign,
-which does not say where it is. Both are shown too coarsely to read. Each seed draws its own training
-pictures, makes its own starting model (`benchmarks.two_photographs_start`) and trains it twice with
-`cpu-stage1`: on the questions, and as a control on the same questions with the answers of others. The test is
-the same for all, on photographs that no training has seen. Writes the figures into
-docs/results/two-photographs.md.
+which does not say where it is. Both are shown too coarsely to read. One starting model is taught for all seeds
+(`benchmarks.two_photographs_start`). Each seed draws its own training pictures, goes on with that model on
+scenes of its own, and trains it with `cpu-stage1`. The test is the same for all, on photographs that no
+training has seen. Writes the figures into docs/results/two-photographs.md.
 
 Again with the same OUTPUT after a stop: what is done stays done, and trainings go on from their checkpoints.
 """
@@ -26,9 +25,11 @@ from benchmarks import two_photographs_page as page
 from benchmarks.miniature.__main__ import checkpoint, commit, machine
 from benchmarks.miniature.jobs import be_quiet
 from benchmarks.miniature.runner import Job, run_jobs
-from benchmarks.two_photographs_start import PICTURE_SIZE, SHOWN_TOKENS, draw_pair, make_start
+from benchmarks.two_photographs_start import PICTURE_SIZE, SHOWN_TOKENS, draw_pair, make_own, make_start
 
 CROP_TOKENS = 64
+COMMON = "common"
+"""The folder of the starting model that all seeds share."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +37,9 @@ class Scale:
     """How much of everything, for one seed. Two photographs carry four signs, hence four questions."""
 
     training_pairs: int = 24
-    test_pairs: int = 40
-    start_steps: int = 140
+    test_pairs: int = 30
+    common_steps: int = 180
+    own_steps: int = 60
     steps: int = 18
     prompts: int = 6
     rollouts: int = 8
@@ -45,44 +47,41 @@ class Scale:
 
 
 FULL = Scale()
-TINY = Scale(2, 3, 1, 1, 2, 2)
+TINY = Scale(2, 3, 1, 1, 1, 2, 2)
 
 
 def plan(output: Path, seeds: Sequence[int], scale: Scale) -> list[Job]:
-    """All jobs: the starting models, then stage 1 seed by seed, then the controls."""
-    folders = {seed: output / f"seed-{seed}" for seed in seeds}
+    """What waits for the common starting model, seed by seed."""
     jobs = []
-    for seed, folder in folders.items():
+    for seed in seeds:
+        folder = output / f"seed-{seed}"
+        common = (scale, seed)
         jobs += [
-            Job(folder, "pictures", make_pictures, (scale, seed)),
-            Job(folder, "start", start, (scale, seed)),
-            Job(folder, "start-on-test", look, ("start",), needs=("pictures", "start")),
+            Job(folder, "pictures", make_pictures, common),
+            Job(folder, "start", start, common),
+            Job(folder, "stage1", train_stage, common, needs=("pictures", "start")),
+            *(
+                Job(folder, f"{model}-on-test", look, (model,), needs=("pictures", model))
+                for model in page.MODELS
+            ),
         ]
-    for arm in page.ARMS:
-        for seed, folder in folders.items():
-            jobs += [
-                Job(folder, arm, train_arm, (scale, seed), {"arm": arm}, ("pictures", "start")),
-                Job(folder, f"{arm}-on-test", look, (arm,), needs=("pictures", arm)),
-            ]
     return jobs
 
 
 def make_pictures(folder: Path, scale: Scale, seed: int) -> dict[str, int]:
-    """The questions; those of the test are the same for every seed, the control's have answers of others."""
+    """The questions; those of the test are the same for every seed."""
     from lfpc_trl.demo import world
 
     # 5000: far from the seeds on whose pictures settings were chosen.
-    train = _make_rows(folder / "data", "train", scale.training_pairs, 5000 + seed, world.TRAINING_PHOTOS)
-    test = _make_rows(folder / "data", "test", scale.test_pairs, 5000, world.UNSEEN_PHOTOS)
-    others = [row["answer"] for row in train[4:] + train[:4]]
-    control = [row | {"answer": answer} for row, answer in zip(train, others, strict=True)]
-    for name, rows in {"train": train, "test": test, "control": control}.items():
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        (folder / "data" / f"{name}.jsonl").write_text(text, encoding="utf-8")
-    return {"train": len(train), "test": len(test)}
+    train = 5000 + seed, scale.training_pairs, world.TRAINING_PHOTOS
+    test = 5000, scale.test_pairs, world.UNSEEN_PHOTOS
+    return {
+        name: _make_rows(folder / "data", name, count, stream, photos)
+        for name, (stream, count, photos) in {"train": train, "test": test}.items()
+    }
 
 
-def _make_rows(data: Path, name: str, count: int, seed: int, photos: Sequence[str]) -> list[dict[str, Any]]:
+def _make_rows(data: Path, name: str, count: int, seed: int, photos: Sequence[str]) -> int:
     """Draw `count` pairs of pictures; one row per sign, with the sign on its picture as target."""
     import numpy as np
 
@@ -109,13 +108,22 @@ def _make_rows(data: Path, name: str, count: int, seed: int, photos: Sequence[st
                 }
                 for sign in scene.signs
             ]
-    return rows
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (data / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    return len(rows)
 
 
-def start(folder: Path, scale: Scale, seed: int) -> dict[str, float]:
+def teach(folder: Path, scale: Scale) -> dict[str, float]:
+    """The starting model that all seeds share."""
+    be_quiet()
+    return make_start(folder / "start", steps=scale.common_steps, seed=0)
+
+
+def start(folder: Path, scale: Scale, seed: int) -> float:
     """The starting model of the seed."""
     be_quiet()
-    return make_start(folder / "start", steps=scale.start_steps, seed=seed)
+    common = folder.parent / COMMON / "start"
+    return make_own(common, folder / "start", steps=scale.own_steps, seed=seed)
 
 
 def recipe_of(scale: Scale, seed: int) -> Any:
@@ -148,17 +156,17 @@ def _rows(folder: Path, name: str) -> list[Any]:
     return with_shown_tokens(rows, SHOWN_TOKENS, factor=FACTOR)
 
 
-def train_arm(folder: Path, scale: Scale, seed: int, *, arm: str) -> list[dict[str, float]]:
-    """One training, from its last checkpoint if there is one; its lines of `metrics.jsonl`."""
+def train_stage(folder: Path, scale: Scale, seed: int) -> list[dict[str, float]]:
+    """Stage 1, from its last checkpoint if there is one; its lines of `metrics.jsonl`."""
     be_quiet()
     from lfpc_trl.train.run import train
 
     result = train(
         recipe_of(scale, seed),
         folder / "start",
-        _rows(folder, "control" if arm == "control" else "train"),
-        folder / arm,
-        resume=(folder / arm / "manifest.json").exists(),
+        _rows(folder, "train"),
+        folder / "stage1",
+        resume=(folder / "stage1" / "manifest.json").exists(),
         on_step=_tell,
     )
     return [{name: line[name] for name in page.CURVES} for line in result.metrics]
@@ -253,6 +261,7 @@ def main(arguments: list[str] | None = None) -> int:
     }
     args.output.mkdir(parents=True, exist_ok=True)
     record.write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
+    run_jobs([Job(args.output / COMMON, "start", teach, (scale,))], workers=1)
     run_jobs(plan(args.output, args.seeds, scale), workers=args.workers)
     page.write(args.output, args.page)
     return 0

@@ -29,14 +29,9 @@ RUN = "run.json"
 BEGIN = "<!-- figures: written by benchmarks/two_photographs_page.py -->\n"
 END = "<!-- end of figures -->\n"
 
-ARMS = ("stage1", "control")
-MODELS = {
-    "start": "before training",
-    "stage1": "after stage 1",
-    "control": "control, paid for the answers of other questions",
-}
+MODELS = {"start": "before training", "stage1": "after stage 1"}
 CONDITIONS: tuple[Condition, ...] = ("predicted", "no_tool", "noise", "target")
-CURVES = ("accuracy", "tool_calls")
+CURVES = {"accuracy": "accuracy", "tool_calls": "crops per rollout", "overlap": "overlap"}
 """Of the rollouts while training."""
 PER_QUESTION = {
     "accuracy": "accuracy",
@@ -76,15 +71,8 @@ MARGIN = 0.02
 """A difference within it is nothing."""
 CLAIMS = (
     Claim("Accuracy rises", "accuracy", "greedy", "start"),
-    Claim("Accuracy is higher than the control's", "accuracy", "greedy", "control"),
     Claim("Accuracy of sampled rollouts rises", "accuracy", "sampled", "start"),
     Claim("More first looks are into the right picture, sampled", "first", "sampled", "start"),
-    Claim(
-        "More first looks are into the right picture than the control's, sampled",
-        "first",
-        "sampled",
-        "control",
-    ),
     Claim("More of the letters is covered, sampled", "overlap", "sampled", "start"),
     Claim("Noise instead of the crops costs accuracy", "accuracy", "greedy", "accuracy_noise_crop"),
 )
@@ -115,12 +103,12 @@ def differences(seeds: Sequence[dict[str, Look]], claim: Claim) -> list[float]:
 
 
 def write(output: Path, page: Path = PAGE) -> None:
-    """Write the figures between the marks of the page, and its two pictures beside it."""
+    """Write the figures between the marks of the page, and its plot beside it."""
     run = json.loads((output / RUN).read_text(encoding="utf-8"))
     seeds = {seed: looks(output, seed) for seed in run["seeds"]}
     folder = page.parent / page.stem
     folder.mkdir(parents=True, exist_ok=True)
-    curves = {arm: [outcome(output / f"seed-{seed}", arm) for seed in run["seeds"]] for arm in ARMS}
+    curves = [outcome(output / f"seed-{seed}", "stage1") for seed in run["seeds"]]
     _draw_curves(folder / "training.svg", curves)
     found = list(seeds.values())
     lines = [
@@ -131,7 +119,7 @@ def write(output: Path, page: Path = PAGE) -> None:
         "",
         *_verdicts(found),
         *per_question(seeds),
-        f"![Accuracy and crops of the rollouts while training, a line per seed]({page.stem}/training.svg)",
+        f"![The rollouts while training, a line per seed]({page.stem}/training.svg)",
         "",
     ]
     text = page.read_text(encoding="utf-8")
@@ -146,7 +134,7 @@ def _about(run: dict[str, Any], output: Path) -> list[str]:
             json.loads(marker(output / f"seed-{seed}", name).read_text(encoding="utf-8"))["seconds"]
             for seed in seeds
         )
-        for name in ("start", *ARMS, "stage1-on-test")
+        for name in ("start", "stage1", "stage1-on-test")
     }
     processes = "1 process" if run["workers"] == 1 else f"{run['workers']} processes"
     about = (
@@ -154,12 +142,12 @@ def _about(run: dict[str, Any], output: Path) -> list[str]:
         f"seeds {', '.join(map(str, seeds))}. The shipped checkpoint was `{run['checkpoint']}` (its SHA-256)."
     )
     of_each = (
-        f"Per seed: {scale['start_steps']} supervised steps to the starting model ({spent['start']:.0f} s), "
-        f"{scale['steps']} GRPO steps of {scale['prompts']} questions with {scale['rollouts']} rollouts each "
-        f"({spent['stage1']:.0f} s), learning rate {scale['learning_rate']:g}, "
-        f"{4 * scale['training_pairs']} questions to train on; as many steps for the control "
-        f"({spent['control']:.0f} s). {4 * scale['test_pairs']} test questions "
-        f"({spent['stage1-on-test']:.0f} s per model). Seconds are means over the seeds."
+        f"{scale['common_steps']} supervised steps to the starting model that the seeds share. Per seed: "
+        f"{scale['own_steps']} more on scenes of its own ({spent['start']:.0f} s), {scale['steps']} GRPO steps "
+        f"of {scale['prompts']} questions with {scale['rollouts']} rollouts each ({spent['stage1']:.0f} s), "
+        f"learning rate {scale['learning_rate']:g}, {4 * scale['training_pairs']} questions to train on, "
+        f"{4 * scale['test_pairs']} test questions ({spent['stage1-on-test']:.0f} s per model). Seconds are means "
+        "over the seeds, on a machine that did other work beside."
     )
     return [about, "", of_each, ""]
 
@@ -196,40 +184,38 @@ def _verdicts(seeds: Sequence[dict[str, Look]]) -> list[str]:
 
 
 def per_question(seeds: dict[int, dict[str, Look]]) -> list[str]:
-    """Greedy accuracy after stage 1 minus that of the other models, with intervals over questions."""
-    others = {name: text for name, text in MODELS.items() if name != "stage1"}
+    """What stage 1 adds, seed by seed, with intervals over questions."""
+    columns = [("greedy", "accuracy"), *(("sampled", metric) for metric in ("accuracy", "first", "overlap"))]
     lines = [
-        "| seed | after minus " + " | after minus ".join(others.values()) + " |",
-        "| --- |" + " --- |" * len(others),
+        "| seed | " + " | ".join(f"{PER_QUESTION[metric]}, {how}" for how, metric in columns) + " |",
+        "| --- |" + " --- |" * len(columns),
     ]
     for seed, found in seeds.items():
-        after = np.array(found["stage1"]["greedy"]["accuracy"], dtype=float)
         cells = []
-        for name in others:
-            gain = difference_of(after, np.array(found[name]["greedy"]["accuracy"], dtype=float))
+        for how, metric in columns:
+            after, before = (np.array(found[name][how][metric], float) for name in ("stage1", "start"))
+            gain = difference_of(after, before)
             known = "" if gain.low is None else f" ({gain.low:+.3f} to {gain.high:+.3f})"
-            cells.append(f"{gain.value:+.3f}{known}")
+            cells.append("-" if gain.value is None else f"{gain.value:+.3f}{known}")
         lines.append(f"| {seed} | " + " | ".join(cells) + " |")
-    return [*lines, "", "Greedy accuracy; 95 % bootstrap intervals over the test questions.", ""]
+    over = "After stage 1 minus before; 95 % bootstrap intervals over the test questions that have both."
+    return [*lines, "", over, ""]
 
 
-def _draw_curves(path: Path, curves: dict[str, list[list[dict[str, float]]]]) -> None:
+def _draw_curves(path: Path, curves: list[list[dict[str, float]]]) -> None:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     # Text as text, and the same figures give the same file.
     mpl.rcParams |= {"svg.hashsalt": "two-photographs", "svg.fonttype": "none"}
-    canvas = Figure(figsize=(6, 4.4), layout="constrained")
-    axes = canvas.subplots(len(CURVES), len(curves), sharey="row", squeeze=False)
-    for place, (arm, of_seeds) in enumerate(curves.items()):
-        for ax, name in zip(axes[:, place], CURVES, strict=True):
-            for each in of_seeds:
-                ax.plot(range(1, len(each) + 1), [line[name] for line in each], linewidth=0.9)
-            ax.tick_params(labelsize=6)
-        axes[0, place].set_title(MODELS[arm], fontsize=7)
-        axes[-1, place].set_xlabel("step", fontsize=7)
-    axes[0, 0].set_ylabel("accuracy", fontsize=7)
-    axes[1, 0].set_ylabel("crops per rollout", fontsize=7)
+    canvas = Figure(figsize=(6, 2.6), layout="constrained")
+    axes = canvas.subplots(1, len(CURVES))
+    for ax, (name, title) in zip(axes, CURVES.items(), strict=True):
+        for each in curves:
+            ax.plot(range(1, len(each) + 1), [line[name] for line in each], linewidth=0.9)
+        ax.set_title(title, fontsize=7)
+        ax.set_xlabel("step", fontsize=7)
+        ax.tick_params(labelsize=6)
     canvas.savefig(path, format="svg", metadata={"Date": None})
 
 

@@ -4,10 +4,13 @@ The demo's warm checkpoint knows one picture per question. A short supervised ph
 fly, with the helpers of `lfpc_trl.demo.warm_up` and two more, teaches it two, and calls that name a picture.
 It answers without looking in a good part of the cases, most of its boxes are too large, and it likes the
 first picture better than the second. That is what the training has to change, and all of it can be sampled.
+
+That phase is the same for all seeds. Each seed then goes on with scenes of its own for a while.
 """
 
 import math
 import shutil
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -31,7 +34,8 @@ SHOWN_TOKENS = 35
 """Visual tokens of each overview: signs and colours are seen, letters are not."""
 EXAMPLES = 12
 """In a batch."""
-LEARNING_RATE = 2e-3
+LEARNING_RATE, OWN_LEARNING_RATE = 2e-3, 4e-4
+"""Of the phase that all seeds share, and of a seed's own."""
 WIDTH = (2.0, 0.6)
 """Of the soft target around a coordinate, at the start and at the end, in pixels of the picture as shown."""
 HABITS = {"now": 0.4, "near": 0.24, "mid": 0.2, "wide": 0.16}
@@ -111,21 +115,14 @@ def make_start(folder: Path, *, steps: int, seed: int) -> dict[str, float]:
     modules = (model, helpers, which, holds)
     parameters = [each for module in modules for each in module.parameters() if each.requires_grad]
     optimiser = torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=0.01)
-    rng = np.random.default_rng((seed, 99))
-    pool = [draw_background(rng, TRAINING_PHOTOS, PICTURE_SIZE) for _ in range(48)]
     stats: dict[str, float] = {}
-    for step in range(steps):
-        pool[rng.integers(len(pool))] = draw_background(rng, TRAINING_PHOTOS, PICTURE_SIZE)
-        chosen = rng.integers(len(pool), size=(EXAMPLES, 2)).tolist()
-        examples = [make_example(rng, draw_pair(rng, (pool[a], pool[b]))) for a, b in chosen]
+    for step, examples in enumerate(_draw(steps, seed)):
         batch = demo.collate(examples, processor)
         batch.coordinates = torch.isin(batch.targets, numbers).int()
         of_picture = _numbers(examples)
         batch.tokens.overview = of_picture < 2
         done = step / steps
-        decay = 0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * done))
-        for group in optimiser.param_groups:
-            group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / 30) * decay
+        _set_rate(optimiser, LEARNING_RATE, step, steps)
         outputs.clear()
         width = WIDTH[0] + (WIDTH[1] - WIDTH[0]) * done
         loss = demo.language_loss(model, batch, helpers, width, numbers, stats)
@@ -140,6 +137,49 @@ def make_start(folder: Path, *, steps: int, seed: int) -> dict[str, float]:
             print(f"start {step + 1}/{steps}: loss {loss.item():.2f}, {figures}", flush=True)
     demo.save(model, processor, folder)
     return {name: stats[name] for name in ("attention", "pixels_off", "which", "holds")}
+
+
+def make_own(start: Path, folder: Path, *, steps: int, seed: int) -> float:
+    """Go on with a starting model on scenes of a seed, by what it shall say alone; returns the last loss."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(start, folder)
+    model, processor = load_model(folder), load_processor(folder)
+    model.train()
+    model.model.visual.requires_grad_(False)
+    parameters = [each for each in model.parameters() if each.requires_grad]
+    optimiser = torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=0.01)
+    loss = torch.tensor(math.nan)
+    for step, examples in enumerate(_draw(steps, seed)):
+        batch = demo.collate(examples, processor)
+        _set_rate(optimiser, OWN_LEARNING_RATE, step, steps)
+        said = batch.targets >= 0
+        hidden = model.model(**batch.model_inputs).last_hidden_state[said]
+        loss = F.cross_entropy(model.lm_head(hidden), batch.targets[said])
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        if (step + 1) % 10 == 0:
+            print(f"own {step + 1}/{steps}: loss {loss.item():.2f}", flush=True)
+    demo.save(model, processor, folder)
+    return loss.item()
+
+
+def _draw(steps: int, seed: int) -> Iterator[list[demo.Example]]:
+    """The examples of each step."""
+    rng = np.random.default_rng((seed, 99))
+    pool = [draw_background(rng, TRAINING_PHOTOS, PICTURE_SIZE) for _ in range(48)]
+    for _ in range(steps):
+        pool[rng.integers(len(pool))] = draw_background(rng, TRAINING_PHOTOS, PICTURE_SIZE)
+        chosen = rng.integers(len(pool), size=(EXAMPLES, 2)).tolist()
+        yield [make_example(rng, draw_pair(rng, (pool[a], pool[b]))) for a, b in chosen]
+
+
+def _set_rate(optimiser: torch.optim.Optimizer, rate: float, step: int, steps: int) -> None:
+    """Up to `rate` in 30 steps, and down by a cosine."""
+    decay = 0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * step / steps))
+    for group in optimiser.param_groups:
+        group["lr"] = rate * min(1.0, (step + 1) / 30) * decay
 
 
 def _add_calls(model: Any, processor: Any) -> torch.Tensor:

@@ -45,7 +45,7 @@ def pairs(signs, tmp_path_factory):
             {
                 "id": row.id,
                 "question": row.question,
-                "answer": row.answers[0],
+                "answer": row.answer[0],
                 "images": [str(each) for each in ((row.image, other) if image == 1 else (other, row.image))],
                 "targets": row.regions[0].tolist(),
                 "target_images": image,
