@@ -135,6 +135,19 @@ def grounding(count, prepared, goal):
     return f"`grounding_reward`, lists, {count:,} rollouts{how}", "a plain Python loop", goal, ours, theirs
 
 
+def grounding_of_several(count, prepared, goal):
+    crops, targets = data.grounding(count)
+    seen, wanted = data.images_of(crops)
+    truth = lr.Targets(targets, SIZE, wanted) if prepared else targets
+    more = {} if prepared else {"image_sizes": SIZE, "target_images": wanted}
+    ours = lambda: lr.grounding_reward(crops, truth, crop_images=seen, **more)  # noqa: E731
+    theirs = lambda: peers.grounding_loop_of_several(crops, seen, targets, wanted, *SIZE)  # noqa: E731
+    np.testing.assert_allclose(ours(), theirs(), atol=1e-9)
+    how = ", `Targets` prepared" if prepared else ""
+    what = f"`grounding_reward`, lists, {count:,} rollouts about 2 or 3 images{how}"
+    return what, "a plain Python loop", goal, ours, theirs
+
+
 def one_rollout(prepared):
     crops, targets = (
         [[[100, 100, 200, 220], [400, 300, 600, 500]]],
@@ -201,6 +214,7 @@ def chats(count):
     )
 
 
+SEVERAL = [lambda: grounding_of_several(4096, False, None), lambda: grounding_of_several(4096, True, None)]
 CASES = [
     lambda: rows_of_iou(16, "numpy", 2),
     lambda: rows_of_iou(4096, "torch", 8),
@@ -213,6 +227,7 @@ CASES = [
     lambda: matrix(1000, "pycocotools", 25),
     lambda: grounding(4096, False, 8),
     lambda: grounding(4096, True, 20),
+    *SEVERAL,
     lambda: one_rollout(False),
     lambda: one_rollout(True),
     lambda: strings(4096, "ascii", 8),
@@ -293,13 +308,21 @@ def measured(cases, only, rounds):
     return lines
 
 
-def merged(old, lines, note):
-    """The page's rows with those of the presets exchanged, and both notes: they may be of different days."""
+PARTS = {
+    "several": (SEVERAL, "about 2 or 3 images", "Rows about several images"),
+    "presets": (preset_cases.CASES, "the original's loop, restated", "Rows of the presets"),
+}
+"""What can be measured alone: its cases, what its rows hold, and how its note begins."""
+
+
+def merged(old, lines, part, note):
+    """The page's rows with those of a part exchanged, and all notes: they may be of different days."""
+    _, mark, begins = PARTS[part]
     rows = [line for line in old if line.startswith("|")]
-    ours = [place for place, line in enumerate(rows) if "the original's loop, restated" in line]
+    ours = [place for place, line in enumerate(rows) if mark in line]
     rows[ours[0] : ours[-1] + 1] = lines[2:]
-    notes = [line for line in old if line and not line.startswith("|")]
-    return rows, "\n\n".join([notes[0], f"Rows of the presets: {note}"])
+    notes = [line for line in old if line and not line.startswith(("|", begins))]
+    return rows, "\n\n".join([*notes, f"{begins}: {note}"])
 
 
 def machine():
@@ -327,13 +350,13 @@ def main():
         "--quick", action="store_true", help="3 rounds in place of 15; does not write the page"
     )
     parser.add_argument("--only", default="", help="rows whose name contains this; does not write the page")
-    parser.add_argument(
-        "--presets", action="store_true", help="the rows of the presets; the page keeps its other rows"
-    )
+    for name, (_, _, begins) in PARTS.items():
+        told = f"the {begins[0].lower()}{begins[1:]}; the page keeps its other rows"
+        parser.add_argument(f"--{name}", dest="part", action="store_const", const=name, help=told)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     before = load()
-    cases = preset_cases.CASES if arguments.presets else CASES
+    cases = PARTS[arguments.part][0] if arguments.part else CASES
     lines = measured(cases, arguments.only, 3 if arguments.quick else 15)
     day = time.strftime("%Y-%m-%d")
     note = f"{machine()}. Load of the machine before and after: {before} and {load()}. {day}."
@@ -341,8 +364,9 @@ def main():
     if not arguments.quick and not arguments.only:
         page = PAGE.read_text(encoding="utf-8")
         head, tail = page[: page.index(START)], page[page.index(STOP) :]
-        if arguments.presets:
-            lines, note = merged(page[page.index(START) : page.index(STOP)].splitlines()[2:], lines, note)
+        if arguments.part:
+            old = page[page.index(START) : page.index(STOP)].splitlines()[2:]
+            lines, note = merged(old, lines, arguments.part, note)
         PAGE.write_text(head + START + "\n\n" + "\n".join(lines) + f"\n\n{note}\n\n" + tail, encoding="utf-8")
 
 

@@ -3,9 +3,9 @@
     PYTHONPATH=.:integrations python -m benchmarks.two_photographs OUTPUT
 
 Two photographs of the demo's world with two signs each, no colour twice, and a question about one sign,
-which does not say where it is. Both are shown too coarsely to read. One starting model is taught for all seeds
-(`benchmarks.two_photographs_start`). Each seed draws its own training pictures, goes on with that model on
-scenes of its own, and trains it with `cpu-stage1`. The test is the same for all, on photographs that no
+which does not say where it is. Both are shown too coarsely to read. One starting model is taught for all
+seeds (`benchmarks.two_photographs_start`). Each seed draws its own training pictures, goes on with that model
+on scenes of its own, and trains it with `cpu-stage1`. The test is the same for all, on photographs that no
 training has seen. Writes the figures into docs/results/two-photographs.md.
 
 Again with the same OUTPUT after a stop: what is done stays done, and trainings go on from their checkpoints.

@@ -143,11 +143,12 @@ def _about(run: dict[str, Any], output: Path) -> list[str]:
     )
     of_each = (
         f"{scale['common_steps']} supervised steps to the starting model that the seeds share. Per seed: "
-        f"{scale['own_steps']} more on scenes of its own ({spent['start']:.0f} s), {scale['steps']} GRPO steps "
-        f"of {scale['prompts']} questions with {scale['rollouts']} rollouts each ({spent['stage1']:.0f} s), "
-        f"learning rate {scale['learning_rate']:g}, {4 * scale['training_pairs']} questions to train on, "
-        f"{4 * scale['test_pairs']} test questions ({spent['stage1-on-test']:.0f} s per model). Seconds are means "
-        "over the seeds, on a machine that did other work beside."
+        f"{scale['own_steps']} more on scenes of its own ({spent['start']:.0f} s), {scale['steps']} GRPO "
+        f"steps of {scale['prompts']} questions with {scale['rollouts']} rollouts each "
+        f"({spent['stage1']:.0f} s), learning rate {scale['learning_rate']:g}, "
+        f"{4 * scale['training_pairs']} questions to train on, {4 * scale['test_pairs']} test questions "
+        f"({spent['stage1-on-test']:.0f} s per model). Seconds are means over the seeds, on a machine that "
+        "did other work beside."
     )
     return [about, "", of_each, ""]
 
