@@ -87,6 +87,11 @@ def value(look: Look, metric: str, how: str = "greedy") -> float:
     return statistics.fmean(values) if values else math.nan
 
 
+def is_finished(output: Path, seed: int) -> bool:
+    """Whether everything was measured of a seed."""
+    return all(marker(output / f"seed-{seed}", f"{model}-on-test").exists() for model in MODELS)
+
+
 def looks(output: Path, seed: int) -> dict[str, Look]:
     """What was measured of the models of a seed."""
     return {model: outcome(output / f"seed-{seed}", f"{model}-on-test") for model in MODELS}
@@ -103,16 +108,16 @@ def differences(seeds: Sequence[dict[str, Look]], claim: Claim) -> list[float]:
 
 
 def write(output: Path, page: Path = PAGE) -> None:
-    """Write the figures between the marks of the page, and its plot beside it."""
+    """Write the figures of the finished seeds between the marks of the page, and its plot beside it."""
     run = json.loads((output / RUN).read_text(encoding="utf-8"))
-    seeds = {seed: looks(output, seed) for seed in run["seeds"]}
+    seeds = {seed: looks(output, seed) for seed in run["seeds"] if is_finished(output, seed)}
     folder = page.parent / page.stem
     folder.mkdir(parents=True, exist_ok=True)
-    curves = [outcome(output / f"seed-{seed}", "stage1") for seed in run["seeds"]]
+    curves = [outcome(output / f"seed-{seed}", "stage1") for seed in seeds]
     _draw_curves(folder / "training.svg", curves)
     found = list(seeds.values())
     lines = [
-        *_about(run, output),
+        *_about(run, list(seeds), output),
         *_table(found, PER_QUESTION, ("greedy", "sampled")),
         *_table(found, OVER_ALL, ("greedy",)),
         "Means over the seeds and their standard deviation; the second table is of greedy rollouts.",
@@ -127,8 +132,8 @@ def write(output: Path, page: Path = PAGE) -> None:
     page.write_text(head + "\n" + "\n".join(lines) + "\n" + tail, encoding="utf-8")
 
 
-def _about(run: dict[str, Any], output: Path) -> list[str]:
-    seeds, scale = run["seeds"], run["scale"]
+def _about(run: dict[str, Any], seeds: Sequence[int], output: Path) -> list[str]:
+    scale = run["scale"]
     spent = {
         name: statistics.fmean(
             json.loads(marker(output / f"seed-{seed}", name).read_text(encoding="utf-8"))["seconds"]
