@@ -83,6 +83,18 @@ def grounding(rollouts, seed=0):
     return crops, targets
 
 
+def images_of(crops, seed=0):
+    """(crop images, target images): 2 or 3 images per rollout; most crops are of the target's."""
+    dice = random.Random(seed)
+    seen, wanted = [], []
+    for row in crops:
+        count = dice.randint(2, 3)
+        image = dice.randint(1, count)
+        wanted.append([image])
+        seen.append([image if dice.random() < 0.7 else dice.randint(1, count) for _ in row])
+    return seen, wanted
+
+
 def _request(dice):
     """The text of a tool call; one in twenty-five is broken or odd."""
     box = [round(number) for number in _box(dice)] if dice.random() < 0.7 else _box(dice)

@@ -135,6 +135,19 @@ def grounding(count, prepared, goal):
     return f"`grounding_reward`, lists, {count:,} rollouts{how}", "a plain Python loop", goal, ours, theirs
 
 
+def grounding_of_several(count, prepared, goal):
+    crops, targets = data.grounding(count)
+    seen, wanted = data.images_of(crops)
+    truth = lr.Targets(targets, SIZE, wanted) if prepared else targets
+    more = {} if prepared else {"image_sizes": SIZE, "target_images": wanted}
+    ours = lambda: lr.grounding_reward(crops, truth, crop_images=seen, **more)  # noqa: E731
+    theirs = lambda: peers.grounding_loop_of_several(crops, seen, targets, wanted, *SIZE)  # noqa: E731
+    np.testing.assert_allclose(ours(), theirs(), atol=1e-9)
+    how = ", `Targets` prepared" if prepared else ""
+    what = f"`grounding_reward`, lists, {count:,} rollouts about 2 or 3 images{how}"
+    return what, "a plain Python loop", goal, ours, theirs
+
+
 def one_rollout(prepared):
     crops, targets = (
         [[[100, 100, 200, 220], [400, 300, 600, 500]]],
@@ -279,6 +292,7 @@ MASKS = [
     lambda: boundaries(100),
 ]
 
+SEVERAL = [lambda: grounding_of_several(4096, False, None), lambda: grounding_of_several(4096, True, None)]
 CASES = [
     lambda: rows_of_iou(16, "numpy", 2),
     lambda: rows_of_iou(4096, "torch", 8),
@@ -291,6 +305,7 @@ CASES = [
     lambda: matrix(1000, "pycocotools", 25),
     lambda: grounding(4096, False, 8),
     lambda: grounding(4096, True, 20),
+    *SEVERAL,
     lambda: one_rollout(False),
     lambda: one_rollout(True),
     lambda: strings(4096, "ascii", 8),
@@ -373,22 +388,21 @@ def measured(cases, only, rounds):
 
 
 SECTIONS = {
-    "presets": (preset_cases.CASES, "the original's loop, restated", "import lfpc_rewards"),
-    "masks": (MASKS, "640 x 480", "the original's loop, restated"),
+    "several": (SEVERAL, "about 2 or 3 images"),
+    "presets": (preset_cases.CASES, "the original's loop, restated"),
+    "masks": (MASKS, "640 x 480"),
 }
-"""Rows measured alone: their cases, what tells them on the page, and what tells the row after them."""
+"""Rows that can be measured alone: their cases, and a text that all of them have on the page."""
 
 
-def merged(old, lines, note, section):
-    """The page's rows with those of a section exchanged, and all notes: they may be of different days."""
-    _, mark, after = SECTIONS[section]
+def merged(old, lines, section, note):
+    """The page's rows with those of a section replaced, and all notes: they may be of different days."""
+    mark, own = SECTIONS[section][1], f"Rows of the section {section}: "
     rows = [line for line in old if line.startswith("|")]
-    kept = [line for line in rows if mark not in line]
-    place = next(place for place, line in enumerate(kept) if after in line)
-    kept[place:place] = lines[2:]
-    own = f"Rows of the {section}: "
+    places = [place for place, line in enumerate(rows) if mark in line]
+    rows[places[0] : places[-1] + 1] = lines[2:]
     notes = [line for line in old if line and not line.startswith(("|", own))]
-    return kept, "\n\n".join([*notes, own + note])
+    return rows, "\n\n".join([*notes, own + note])
 
 
 def machine():
@@ -417,17 +431,13 @@ def main():
     )
     parser.add_argument("--rounds", type=int, default=15, help="rounds of each row; the page says if not 15")
     parser.add_argument("--only", default="", help="rows whose name contains this; does not write the page")
-    parser.add_argument(
-        "--presets", action="store_true", help="the rows of the presets; the page keeps its other rows"
-    )
-    parser.add_argument(
-        "--masks", action="store_true", help="the rows of masks; the page keeps its other rows"
-    )
+    for name in SECTIONS:
+        told = f"the rows of the section {name}; the page keeps its other rows"
+        parser.add_argument(f"--{name}", dest="section", action="store_const", const=name, help=told)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     before = load()
-    section = next((name for name in SECTIONS if getattr(arguments, name)), None)
-    cases = SECTIONS[section][0] if section else CASES
+    cases = SECTIONS[arguments.section][0] if arguments.section else CASES
     lines = measured(cases, arguments.only, 3 if arguments.quick else arguments.rounds)
     day = time.strftime("%Y-%m-%d")
     note = f"{machine()}. Load of the machine before and after: {before} and {load()}. {day}."
@@ -436,10 +446,9 @@ def main():
     if not arguments.quick and not arguments.only:
         page = PAGE.read_text(encoding="utf-8")
         head, tail = page[: page.index(START)], page[page.index(STOP) :]
-        if section:
-            lines, note = merged(
-                page[page.index(START) : page.index(STOP)].splitlines()[2:], lines, note, section
-            )
+        if arguments.section:
+            old = page[page.index(START) : page.index(STOP)].splitlines()[2:]
+            lines, note = merged(old, lines, arguments.section, note)
         PAGE.write_text(head + START + "\n\n" + "\n".join(lines) + f"\n\n{note}\n\n" + tail, encoding="utf-8")
 
 

@@ -99,6 +99,15 @@ def grounding_loop(crops, targets, width, height, threshold=0.9, weight=0.5):
     return scores
 
 
+def grounding_loop_of_several(crops, crop_images, targets, target_images, width, height):
+    """The same where a rollout has several images of one size: a crop of another image counts for nothing."""
+    on_its_image = [
+        [crop if image == wanted else None for crop, image in zip(row, images, strict=True)]
+        for row, images, (wanted,) in zip(crops, crop_images, target_images, strict=True)
+    ]
+    return grounding_loop(on_its_image, targets, width, height)
+
+
 TAG = re.compile(r"</?(?:think|tool_call|answer)>")
 LETTER = re.compile(r"\(?([A-Za-z])\)?[.:]?")
 

@@ -237,6 +237,24 @@ def vlm_r1_lines(folder: Path) -> Path:
     )
 
 
+def vlm_r1_several(folder: Path) -> Path:
+    """The format for several pictures in VLM-R1's README."""
+    for seed, name in enumerate(("16885.png", "16886.png")):
+        add_picture(folder / "images" / f"CLEVR_{name}", kind="PNG", seed=seed)
+
+    def record(question, answer):
+        talk = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+        return {"id": 1, "image": ["images/CLEVR_16885.png", "images/CLEVR_16886.png"], "conversations": talk}
+
+    return write_lines(
+        folder / "clevr.jsonl",
+        record("<image><image>What number of purple metallic balls in total within the two images?", "3"),
+        record("Is there a ball in <image> that is not in <image>?", "yes"),
+        record("<image><image>" + ASK + "left cup", "[10, 20, 110, 220]"),
+        record("<image><image><image>Which differs?", "the last"),
+    )
+
+
 def vstar(folder: Path) -> Path:
     for kind, name, boxes in (
         ("direct_attributes", "sa_1", [[10, 20, 30, 40]]),

@@ -88,6 +88,17 @@ PUBLISHED = {  # builder: format, rows (question, answer, choices, targets), rea
         ],
         [r"targets must lie inside the picture .320 x 240", "a box must be four finite numbers, got .*nan"],
     ),
+    "vlm_r1_several": (
+        "vlm-r1",
+        [
+            ("What number of purple metallic balls in total within the two images?", ("3",), None, None),
+            ("Is there a ball in Image 1 that is not in Image 2?", ("yes",), None, None),
+        ],
+        [
+            "boxes must be on one picture, since the format cannot say which, got 2",
+            "question must be about its 2",
+        ],
+    ),
     "treebench": (
         "treebench",
         [
@@ -120,6 +131,14 @@ def test_a_published_layout_becomes_rows(tmp_path, name):
     assert len(entries) == len(reasons)
     for entry, reason in zip(entries, reasons, strict=True):
         assert re.match(reason, entry["reason"]), entry
+
+
+def test_lists_of_pictures_of_vlm_r1_stay_lists(tmp_path):
+    rows, _ = run(tmp_path, published.vlm_r1_several(tmp_path), "vlm-r1")
+    for row in rows:
+        assert [picture.image.read_bytes() for picture in row.pictures] == [
+            published.picture_bytes("PNG", seed=seed) for seed in (0, 1)
+        ]
 
 
 def test_vstar_is_read_from_its_folders_and_its_first_option_is_the_right_one(tmp_path):

@@ -19,6 +19,7 @@ BUILDERS = {
     "visualprobe": "visualprobe",
     "vlm_r1": "vlm-r1",
     "vlm_r1_lines": "vlm-r1",
+    "vlm_r1_several": "vlm-r1",
     "vstar": "vstar",
     "treebench": "treebench",
     "coco": "coco",

@@ -30,6 +30,33 @@ def signs(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def pairs(signs, tmp_path_factory):
+    """Rows about two pictures of `signs`; the sign that is asked for is in the first or in the second."""
+    from lfpc_trl.data.rows import read_rows, with_shown_tokens
+    from tests.tiny import write_records
+
+    pictures = list(dict.fromkeys(row.image for row in signs))
+    records = []
+    for row in signs:
+        place = pictures.index(row.image)
+        image = 1 + place % 2
+        other = pictures[place + 1 if image == 1 else place - 1]
+        records.append(
+            {
+                "id": row.id,
+                "question": row.question,
+                "answer": row.answer[0],
+                "images": [str(each) for each in ((row.image, other) if image == 1 else (other, row.image))],
+                "targets": row.regions[0].tolist(),
+                "target_images": image,
+            }
+        )
+    path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
+    write_records(path, records)
+    return with_shown_tokens(read_rows(path, require_targets=True), 54, factor=28)
+
+
+@pytest.fixture(scope="session")
 def shipped_dir(tmp_path_factory):
     """The demo's checkpoint, prepared as a model of one's own would be."""
     from lfpc_trl.models.prepare import prepare_model

@@ -29,7 +29,7 @@ from lfpc_trl.models.engines import (
 )
 from lfpc_trl.models.processors import load_processor
 from lfpc_trl.models.weights import load_model
-from lfpc_trl.rollouts.crop_tool import CropSettings
+from lfpc_trl.rollouts.crop_tool import TOOL_NAME, CropSettings
 from lfpc_trl.rollouts.generate import Job, RolloutSettings, generate_rollouts, stream_rollouts
 from lfpc_trl.runs.directory import read_metrics
 from lfpc_trl.select.ask import AskSettings, LadderItem, LadderWork
@@ -83,6 +83,39 @@ def call(processor, row):
     """A turn that asks for the sign of the row, in pixels of the picture as it is shown."""
     box = [round(side * row.shown_size[0] / row.size[0]) for side in row.regions[0][1]]
     text = f"<think>near</think><tool_call>{CALL_OPEN}{', '.join(map(str, box))}{CALL_CLOSE}</tool_call>"
+    return [*processor.tokenizer(text)["input_ids"], processor.tokenizer.eos_token_id]
+
+
+def test_rollouts_about_several_pictures_are_those_of_transformers(engine, plain, pairs):
+    """Greedy: every token, from two overviews alone and behind crops of the first, of the second, of both."""
+    options = {"crop_settings": CROPS, "max_turns": 3, "max_new_tokens": 48}
+    for images in ((), (1,), (2,), (1, 2), (2, 1)):
+        turns = [calls_on(engine.processor, row, images) for row in pairs] if images else None
+        ours, theirs = (
+            generate_rollouts(each, pairs, first_turns=turns, **options) for each in (engine, plain)
+        )
+        assert [each.messages for each in ours] == [each.messages for each in theirs]
+        for rollout in ours:
+            cut = [message for message in rollout.messages if message["role"] == "tool"]
+            assert all(is_image(message["content"][0]) for message in cut[: len(images)])
+            assert len(cut) >= len(images)
+            assert rollout.messages[-1]["content"]
+    record(
+        "eval, two pictures, greedy, behind crops of both",
+        "vLLM, offline",
+        equals="transformers, every token",
+    )
+
+
+def calls_on(processor, row, images):
+    """A turn that asks for the place of the sign on each of these pictures, in pixels as they are shown."""
+    [target], sizes = row.targets, row.shown_sizes
+    scale = sizes[0][0] / row.pictures[0].size[0]
+    box = [round(side * scale) for side in target.boxes[-1].tolist()]
+    calls = [
+        json.dumps({"name": TOOL_NAME, "arguments": {"bbox_2d": box, "image": image}}) for image in images
+    ]
+    text = "<think>near</think>" + "".join(f"<tool_call>{each}</tool_call>" for each in calls)
     return [*processor.tokenizer(text)["input_ids"], processor.tokenizer.eos_token_id]
 
 

@@ -91,6 +91,17 @@ SCHEMA = pa.schema(
     }
 )
 
+SOMETIMES = pa.schema(
+    {
+        "condition": pa.string(),
+        "images": pa.list_(pa.string()),
+        "image_sizes": pa.list_(pa.list_(pa.int32())),
+        "box_images": pa.list_(pa.int32()),
+        "target_images": pa.list_(pa.int32()),
+    }
+)
+"""Columns of evaluations, and of questions about several pictures."""
+
 
 def trajectory(**columns: object) -> dict[str, object]:
     """One rollout as it stands in a file: a crop on the sign and a right answer, changed by `columns`."""
@@ -130,8 +141,8 @@ def trajectory(**columns: object) -> dict[str, object]:
 
 def write_trajectories(path: Path, trajectories: list[dict[str, object]], **options: object) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    evaluated = any("condition" in each for each in trajectories)
-    schema = SCHEMA.append(pa.field("condition", pa.string())) if evaluated else SCHEMA
+    named = {name for each in trajectories for name in each}
+    schema = pa.schema([*SCHEMA, *(field for field in SOMETIMES if field.name in named)])
     parquet.write_table(pa.Table.from_pylist(trajectories, schema=schema), path, **options)
     return path
 

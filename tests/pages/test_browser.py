@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from tests import tiny
 from tests.pages.conftest import SIGN, noise, trajectory, write_rows_file, write_trajectories
 from tests.pages.driving import last_change, near
 
@@ -266,6 +267,41 @@ def test_boxes_of_a_model_are_accepted_by_key(opened, serve, tmp_path):
     page.until(lambda: "start with --model or --endpoint" in page.text("#toast"))
 
 
+def test_boxes_of_a_model_are_proposed_on_their_pictures(opened, serve, tmp_path):
+    rows = tiny.make_several(tmp_path, 1, targets=None, target_images=None)
+    crops = write_trajectories(
+        tmp_path / "t.parquet",
+        [
+            trajectory(boxes=[[95, 145, 175, 215], [45, 45, 85, 75]], box_images=[3, 1], reward=2.0),
+            trajectory(boxes=[[90, 140, 180, 220]], box_images=[3], reward=1.0),
+        ],
+    )
+    page = opened(serve("annotate", rows, "--prefill", crops).url)
+
+    def proposed(tab, count):
+        page.until(lambda: page.text('#tabs [aria-selected="true"]') == tab)
+        page.until(lambda: page.locator(".boxes .suggestion").count() == count)
+
+    proposed("Image 1", 1)
+    page.keyboard.press("a")
+    proposed("Image 1", 0)
+    page.keyboard.press("p")
+    proposed("Image 2", 0)
+    page.keyboard.press("p")
+    proposed("Image 3", 2)
+    page.keyboard.press("a")
+    proposed("Image 3", 1)
+    page.click("#tabs button >> nth=0")
+    proposed("Image 1", 0)  # what was taken is not proposed again
+    page.click("#tabs button >> nth=2")
+    proposed("Image 3", 1)
+    page.until_saved()
+    change = last_change(rows)
+    taken = dict(zip(change["target_images"], change["targets"], strict=True))
+    assert taken == {1: [[45, 45, 85, 75]], 3: [[95, 145, 175, 215]]}
+    assert page.errors == []
+
+
 def test_a_picture_that_cannot_be_read_is_told(opened, serve, tmp_path):
     rows = write_rows_file(tmp_path, 1)
     server = serve("annotate", rows)
@@ -355,6 +391,42 @@ def test_the_conditions_of_an_evaluation_are_shown_and_filtered(opened, serve, t
     assert page.locator(".pane.run-0 .chips button").all_inner_texts() == ["predicted 1", "noise 0"]
     page.locator(".pane.run-0 .chips button").first.click()
     page.until(lambda: "predicted" in page.text(".pane.run-0 .facts"))
+    assert page.errors == []
+
+
+def test_pictures_of_a_question_are_tabs_with_their_own_boxes(opened, serve, tmp_path):
+    rows = tiny.make_several(tmp_path, 1)
+    [row] = map(json.loads, rows.read_text().splitlines())
+    rollout = trajectory(
+        images=[str(tmp_path / image) for image in row["images"]],
+        image_sizes=[[224, 168], [112, 112], [196, 252]],
+        boxes=[[95, 145, 175, 215], [45, 45, 85, 75], [10, 10, 60, 60]],
+        box_images=[3, 1, 1],
+        targets=row["targets"],
+        target_images=row["target_images"],
+    )
+    write_trajectories(tmp_path / "t.parquet", [rollout])
+    page = opened(serve("view", tmp_path / "t.parquet", "--data", rows).url)
+
+    def shows(tab, crops, targets):
+        page.until(lambda: page.text('.tabs [aria-selected="true"]') == tab)
+        page.until(lambda: page.locator(".boxes .box.crop").count() == crops)
+        page.until(lambda: page.locator(".boxes .box.target").count() == targets)
+
+    shows("Image 3", 1, 2)  # where the model looked first
+    assert page.locator(".tabs button").all_inner_texts() == ["Image 1", "Image 2", "Image 3"]
+    page.click(".tabs button >> nth=1")
+    shows("Image 2", 0, 0)
+    page.click(".tabs button >> nth=0")
+    shows("Image 1", 2, 1)
+    for number in (0, 1, 2):  # each as its original
+        page.until(lambda tiles=f"/tiles/{number}/": any(tiles in url for url in page.requests))
+    assert not page.locator(".note").is_visible()
+    assert page.locator("table tbody tr td:nth-child(2)").all_inner_texts() == ["3", "1", "1"]
+    page.locator("table tbody button.mono").first.click()
+    shows("Image 3", 1, 2)
+    page.locator(".legend button").nth(1).click()  # the first crop, off
+    shows("Image 3", 0, 2)
     assert page.errors == []
 
 

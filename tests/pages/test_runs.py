@@ -248,6 +248,20 @@ def test_each_crop_has_its_own_scores():
     assert crop_scores({"boxes": [], "targets": [SIGN]}) == []
 
 
+def test_boxes_to_start_from_stay_on_their_pictures(tmp_path):
+    first, second, third = [1, 2, 30, 40], [5, 5, 50, 50], [7, 7, 70, 70]
+    path = write_trajectories(
+        tmp_path / "t.parquet",
+        [
+            trajectory(boxes=[first, first], box_images=[2, 1], reward=1.0),
+            trajectory(boxes=[second, third], box_images=[2, 2], reward=3.0),
+        ],
+    )
+    best = [(tuple(second), 2), (tuple(third), 2), (tuple(first), 2), (tuple(first), 1)]
+    assert crops_by_row(path)["q0"] == best
+    assert crops_by_row(path, limit=1)["q0"] == [best[0], best[3]]
+
+
 def test_boxes_to_start_from_are_the_best_ones(tmp_path):
     first, second, third = [1, 2, 30, 40], [5, 5, 50, 50], [7, 7, 70, 70]
     path = write_trajectories(

@@ -11,7 +11,7 @@ from lfpc_trl.data.rows import Row
 from lfpc_trl.models.families import family_of
 from lfpc_trl.models.processors import factor, load_processor, never_sampled
 from lfpc_trl.models.weights import load_model
-from lfpc_trl.rollouts.crop_tool import CropSettings, environment_factory
+from lfpc_trl.rollouts.crop_tool import CropSettings, environment_factories, environment_name
 from lfpc_trl.rollouts.prompts import build_prompt
 from lfpc_trl.rollouts.rewards import AccuracyReward, FormatReward, ToolBonus
 from lfpc_trl.train.trainer import RolloutTrainer
@@ -43,10 +43,11 @@ class Columns:
         self.rows, self.frame = rows, frame
 
     def __call__(self, batch):
-        numbers = batch["number"]
+        rows = [self.rows[number] for number in batch["number"]]
         return {
-            "prompt": [build_prompt(self.frame) for _ in numbers],
-            "row": [self.rows[number] for number in numbers],
+            "prompt": [build_prompt(self.frame, pictures=len(row.pictures)) for row in rows],
+            "row": rows,
+            "environment": [environment_name(row) for row in rows],
         }
 
 
@@ -89,7 +90,7 @@ def make_trainer(
         ),
         processing_class=processor,
         crops=crops,
-        environment_factory=environment_factory(crops),
+        environment_factory=environment_factories(crops, rows),
         **options,
     )
     trainer.script = script

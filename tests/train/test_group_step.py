@@ -1,6 +1,7 @@
 """The update that computes the prompt of a group once, against TRL's own update on the same rollouts."""
 
 import copy
+import json
 import os
 import subprocess
 import sys
@@ -56,6 +57,27 @@ UNEVEN = (
     ),
     Group(((2, 2), (1, 3)), (Rollout((3, 2), ((2, 1),)), Rollout((12,)), Rollout((2,)), Rollout((7,)))),
 )
+SEVERAL = (
+    Group(
+        ((2, 3), (3, 1)),
+        (
+            Rollout((3, 2, 4), ((2, 2), (1, 3))),
+            Rollout((6,)),
+            Rollout((2, 5), ((3, 2),), masked=True),
+            Rollout((4, 1), ((1, 1),)),
+        ),
+    ),
+    Group(
+        ((1, 2), (3, 3), (2, 1)),
+        (
+            Rollout((2, 3, 1), ((2, 1), (1, 2))),
+            Rollout((5, 2), ((3, 3),)),
+            Rollout((8,)),
+            Rollout((1, 2, 2), ((1, 1), (2, 3))),
+        ),
+    ),
+)
+"""Questions about two pictures and about three."""
 
 
 @pytest.fixture(scope="module")
@@ -194,10 +216,11 @@ def assert_same(ours, theirs, *, relative=1e-5):
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("count", [1, 2, 4, 8])
-def test_gradients_are_those_of_trl(trainers, family, count):
+@pytest.mark.parametrize("groups", [UNEVEN, SEVERAL], ids=["uneven", "several"])
+def test_gradients_are_those_of_trl(trainers, family, count, groups):
     trainer = trainers(family)
     assert trainer._group_step is not None
-    assert_same(*both_ways(trainer, UNEVEN, count))
+    assert_same(*both_ways(trainer, groups, count))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -435,14 +458,59 @@ def test_rollouts_of_like_length_share_a_micro_batch(trainers):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_training_step_is_that_of_trl(tmp_path, family):
     """From the rollouts to the gradient's norm; TRL divides the same rollouts otherwise."""
-    model_dir = tiny.make_model(tmp_path / "model", family, chat_template=tiny.COMPACT)
-    rows = read_rows(
-        tiny.make_rows(tmp_path, 1, shown_size=[4 * 28, 3 * 28] if "2_5" in family else [128, 96])
-    )
-    scale = 1 if "2_5" in family else 9
-    box = ", ".join(str(side * scale) for side in (15, 15, 50, 45))
-    call = f"{tiny.CALL_OPEN}{box}{tiny.CALL_CLOSE}"
+    shown = [4 * 28, 3 * 28] if "2_5" in family else [128, 96]
+    rows = read_rows(tiny.make_rows(tmp_path, 1, shown_size=shown))
+    call = call_of(family)
     script = [[call, "<answer>A</answer>"], ["<answer>A</answer>"], [call, call, call], ["no"]]
+    rolled_out, _ = steps_are_those_of_trl(tmp_path, family, rows, script)
+    assert rolled_out["tool_calls"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("pictures", [2, 3])
+def test_a_training_step_about_several_pictures_is_that_of_trl(tmp_path, family, pictures):
+    """Crops of different pictures in one rollout, and rollouts of a group that look into different ones."""
+    columns = {} if pictures == 3 else TWO
+    rows = read_rows(tiny.make_several(tmp_path, 1, 28 if "2_5" in family else 32, **columns))
+    assert len(rows[0].pictures) == pictures
+    first, second, last = (call_of(family, image) for image in (1, 2, pictures))
+    script = [
+        [first, second, "<answer>A</answer>"],
+        [second, "<answer>A</answer>"],
+        [last, first, "no"],
+        ["A"],
+    ]
+    rolled_out, _ = steps_are_those_of_trl(tmp_path, family, rows, script)
+    assert rolled_out["tool_calls"] == (2 + 1 + 2) / 4
+    assert rolled_out["failed_calls"] == 0
+
+
+TWO = {
+    "images": ["images/0-1.png", "images/0-2.png"],
+    "targets": [[40, 40, 80, 70]],
+    "target_images": 1,
+    "shown_sizes": [[112, 84], [56, 56]],
+}
+"""Of three pictures the first two."""
+
+
+def call_of(family, image=None):
+    """A call for a small box, of a picture if one is named."""
+    arguments = {"bbox_2d": [side * (1 if "2_5" in family else 9) for side in (15, 15, 50, 45)]}
+    arguments |= {} if image is None else {"image": image}
+    if family == "glm46v":
+        said = "".join(
+            f"<arg_key>{name}</arg_key>\n<arg_value>{value}</arg_value>\n"
+            for name, value in arguments.items()
+        )
+        return f"<tool_call>image_zoom_in_tool\n{said}</tool_call>"
+    return f"<tool_call>{json.dumps({'name': 'image_zoom_in_tool', 'arguments': arguments})}</tool_call>"
+
+
+def steps_are_those_of_trl(tmp_path, family, rows, script):
+    """Train twice with shared prompts and once without; the log of the first training."""
+    model_dir = tiny.make_model(tmp_path / "model", family, chat_template=tiny.COMPACT)
     logs = []
     for share_prompts in (True, True, False):
         trainer = make_trainer(
@@ -463,6 +531,7 @@ def test_a_training_step_is_that_of_trl(tmp_path, family):
         for name in names & theirs.keys():
             assert ours[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-6), name
         assert ours["grad_norm"] > 0
+    return logs[0]
 
 
 @pytest.mark.parametrize(

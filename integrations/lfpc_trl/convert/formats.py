@@ -22,7 +22,7 @@ from lfpc_trl.convert.text import (
     question_with_choices,
     shuffle_options,
 )
-from lfpc_trl.convert.verl import all_pictures, count_of, from_verl, only_of_list, only_picture
+from lfpc_trl.convert.verl import all_pictures, count_of, from_verl, only_of_list
 from lfpc_trl.data.boxes import Layout
 from lfpc_trl.data.columns import COLUMNS
 from lfpc_trl.data.rows import read_columns
@@ -147,8 +147,8 @@ _ABOUT_THE_FORM = re.compile(
 
 
 def from_vlm_r1(record: Record) -> Draft:
-    """VLM-R1: `problem, solution, image`, or JSON lines with `image, conversations`."""
-    picture = only_picture(record.get("image"))
+    """VLM-R1: `problem, solution, image`, or JSON lines with `image` (also a list) and `conversations`."""
+    picture = all_pictures(record.get("image"))
     question, solution = record.get("problem"), record.get("solution")
     if "conversations" in record:
         question, solution = _question_and_answer(record["conversations"])
@@ -158,6 +158,10 @@ def from_vlm_r1(record: Record) -> Draft:
         if isinstance(solution, str):
             solution = _ANSWER_TAG.sub("", solution)
         return _open_or_choice(question, solution, picture, extras=extras)
+    if not isinstance(picture, Place):
+        raise DataError(
+            f"boxes must be on one picture, since the format cannot say which, got {len(picture)}"
+        )
     return Draft(
         question=_look(plain_question(question), _whole(record.get("normal_caption"))),
         answer=["seen"],

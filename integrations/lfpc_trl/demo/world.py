@@ -101,19 +101,24 @@ def draw_background(
     return ImageEnhance.Brightness(view).enhance(float(rng.uniform(0.55, 1.25)))
 
 
-def draw_scene(rng: np.random.Generator, background: Image.Image) -> Scene:
-    """Draw three signs of different colours on a copy of `background`, without overlap."""
+def draw_scene(
+    rng: np.random.Generator, background: Image.Image, colours: Sequence[str] | None = None
+) -> Scene:
+    """Draw a sign of each of these colours on a copy of `background`, without overlap.
+
+    Without `colours`, three at random.
+    """
     picture = background.copy()
-    colours = rng.permutation(list(COLOURS))[:_SIGNS]
+    colours = rng.permutation(list(COLOURS))[:_SIGNS].tolist() if colours is None else colours
     boxes: list[tuple[int, int, int, int]] = []
-    while len(boxes) < _SIGNS:
+    while len(boxes) < len(colours):
         w, h = int(rng.integers(164, 213)), int(rng.integers(124, 161))
         x = int(rng.integers(_MARGIN, picture.width - w - _MARGIN))
         y = int(rng.integers(_MARGIN, picture.height - h - _MARGIN))
         if all(x + w + 20 < b[0] or b[2] + 20 < x or y + h + 20 < b[1] or b[3] + 20 < y for b in boxes):
             boxes.append((x, y, x + w, y + h))
     pen = ImageDraw.Draw(picture)
-    signs = tuple(_draw_sign(rng, pen, str(c), b) for c, b in zip(colours, boxes, strict=True))
+    signs = tuple(_draw_sign(rng, pen, c, b) for c, b in zip(colours, boxes, strict=True))
     return Scene(picture, signs)
 
 

@@ -10,8 +10,8 @@ import dataclasses
 import json
 import math
 import threading
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
@@ -276,6 +276,10 @@ def crops_by_row(path: Path, limit: int = 6) -> dict[str, list[tuple[int, PixelB
 
     A crop is the number of its picture, from 1, and its box.
 
+    Args:
+        path: a file of trajectories, or a run.
+        limit: most crops of a picture.
+
     Raises:
         UserError: there are no trajectories.
     """
@@ -295,9 +299,18 @@ def crops_by_row(path: Path, limit: int = 6) -> dict[str, list[tuple[int, PixelB
                 value = -math.inf if reward is None or math.isnan(reward) else float(reward)
                 before = found[record["row_id"]].get(key, -math.inf)
                 found[record["row_id"]][key] = max(value, before)
-    return {
-        row: sorted(crops, key=lambda crop: crops[crop], reverse=True)[:limit] for row, crops in found.items()
-    }
+    return {row: _best_of_each_picture(crops, limit) for row, crops in found.items()}
+
+
+def _best_of_each_picture(
+    rewards: Mapping[tuple[int, PixelBox], float], limit: int
+) -> list[tuple[int, PixelBox]]:
+    places: Counter[int] = Counter()
+    best = []
+    for crop in sorted(rewards, key=lambda crop: rewards[crop], reverse=True):
+        places[crop[0]] += 1
+        best += [crop] if places[crop[0]] <= limit else []
+    return best
 
 
 class Pictures(NamedTuple):
