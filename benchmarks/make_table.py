@@ -400,7 +400,8 @@ def merged(old, lines, section, note):
     mark, own = SECTIONS[section][1], f"Rows of the section {section}: "
     rows = [line for line in old if line.startswith("|")]
     places = [place for place, line in enumerate(rows) if mark in line]
-    rows[places[0] : places[-1] + 1] = lines[2:]
+    start, stop = (places[0], places[-1] + 1) if places else (len(rows), len(rows))
+    rows[start:stop] = lines[2:]
     notes = [line for line in old if line and not line.startswith(("|", own))]
     return rows, "\n\n".join([*notes, own + note])
 
