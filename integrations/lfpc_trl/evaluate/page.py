@@ -127,7 +127,7 @@ def _sentences(figures: Mapping[str, Any]) -> list[str]:
             "its own crops work better",
             "this does not show that better crops would help",
         )
-        sentences.append(f"Replacing them with the true region gains {_points(target)}: {verdict}.")
+        sentences.append(f"Replacing its crops with the true region gains {_points(target)}: {verdict}.")
     if figures["cropped"]["n"]:
         sentences.append(f"It crops in {_percent(figures['cropped'])} of the questions.")
     if figures["overlap"]["n"]:

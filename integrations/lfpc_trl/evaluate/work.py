@@ -100,13 +100,21 @@ class EvaluationWork:
 
 @dataclass(eq=False)
 class _OpenPicture:
-    """A work item in progress. `pictures` holds its pixels, so nothing is decoded or downscaled twice."""
+    """A work item in progress.
+
+    Attributes:
+        key: key of the work item.
+        remaining: number of unfinished rollouts.
+        pictures: its pixels, held so that nothing is decoded or downscaled twice.
+        failed: whether a rollout failed.
+        returned: ids of the tasks whose overviews were returned.
+    """
 
     key: str
-    left: int
+    remaining: int
     pictures: Future[list[Image.Image]]
     failed: bool = False
-    shown: set[int] = field(default_factory=set)
+    returned: set[int] = field(default_factory=set)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,16 +152,16 @@ class _Scheduler:
 
     def _open(self, key: str, tasks: PictureTasks) -> None:
         rows = [task.question.row for task in tasks]
-        shown = dict.fromkeys(picture for row in rows for picture in row.pictures)
+        pictures = dict.fromkeys(picture for row in rows for picture in row.pictures)
         item = _OpenPicture(
             key,
             sum(len(task.conditions) for task in tasks),
-            self._threads.submit(_render, list(shown)),
+            self._threads.submit(_render, list(pictures)),
         )
         for task in tasks:
-            waits = "predicted" in task.conditions
+            needs_first_turn = "predicted" in task.conditions
             for condition in task.conditions:
-                if not (waits and begins_as_predicted(condition)):
+                if not (needs_first_turn and begins_as_predicted(condition)):
                     self._waiting.append(self._job(item, task, condition, task.first_turn))
 
     def _job(
@@ -191,16 +199,16 @@ class _Scheduler:
             self._waiting = deque(each for each in self._waiting if self._origins[each].item is not item)
             yield Failure((item.key,), f"{item.key}: {outcome}")
             return
-        item.left -= 1
+        item.remaining -= 1
         overviews = None
-        if task.needs_overview and id(task) not in item.shown:
-            item.shown.add(id(task))
+        if task.needs_overview and id(task) not in item.returned:
+            item.returned.add(id(task))
             overviews = [
                 load_shown(picture.image, picture.shown_size)
                 for picture in outcome.row.pictures
                 if picture.shown_size is not None
             ]
-        yield Done(item.key, task, origin.condition, outcome, overviews, item.left == 0)
+        yield Done(item.key, task, origin.condition, outcome, overviews, item.remaining == 0)
 
 
 def _render(pictures: Iterable[Picture]) -> list[Image.Image]:
