@@ -3,32 +3,31 @@
 A preset is one function: columns in, parts out.
 
 * ``deepeyes(completions, answers, *, questions, judge, mode)``: the first argument is always the batch of
-  completions, the second the gold answers; everything else has a name. Columns have one entry per
+  completions, the second the gold answers; all other arguments are keywords. Columns have one entry per
   completion. Group-level rewards take `groups`, one hashable value per completion.
-* It returns a named tuple of (B,) float64 arrays: the terms, and `total`, which is their formula. A preset
-  that is one term returns that array.
-* ``mode="exact"`` (the default) gives what the published code gives, mistakes included. ``mode="strict"``
-  is the same idea without the loopholes that `SYSTEMS` lists.
+* It returns a named tuple of (B,) float64 arrays: the terms, and `total`, which combines them. A preset with
+  a single term returns that array.
+* ``mode="exact"`` (the default) reproduces the published code, bugs included. ``mode="strict"`` implements
+  the same idea without the loopholes that `SYSTEMS` lists.
 
 Completions. "exact" reads what the original reads: the decoded response with its special tokens, or the texts
-of the assistant turns; lists of messages are rendered as Qwen2.5-VL's template does. In "strict" only an
-image in a tool message proves that a tool ran; a text has no tool messages, so for it no tool ran.
+of the assistant turns; lists of messages are rendered with Qwen2.5-VL's template. In "strict", only an image
+in a tool message proves that a tool ran; a text has no tool messages, so no tool counts as run.
 
 NaN. The original gave no number: it raised, filtered the rollout, or its judge failed. A failure is never
-scored 0, which would punish the model, and no text of a model raises. Bad gold data and bad options raise and
-name the argument. Where a tool (`lfpc_rewards.presets.tools`) refuses or raises, the box is None.
+scored 0, which would punish the model, and no model output raises. Bad gold data and bad options raise and
+name the argument. If a tool (`lfpc_rewards.presets.tools`) refuses or raises, the box is None.
 
 Injected parts. A judge is a callable for a batch, ``judge(questions, answers, golds)``, that returns one
-text, verdict or None (failed) per answer; texts are read as the original reads them, in "strict" only if
-they are one plain verdict. `batch_judge` turns an asynchronous judge of the core into one. A second model
-that sees only a crop (`ergo`) is a callable of the same kind (`CropReader`). Libraries for
-mathematics are passed as modules (``math=math_verify``). Nothing here opens a connection, imports such a
-library, or evaluates text as code.
+text, verdict or None (failed) per answer; texts are read as in the original, in "strict" only if they are one
+plain verdict. `batch_judge` converts an asynchronous judge of the core. A second model that sees only a crop
+(`ergo`) is a callable of the same kind (`CropReader`). Math libraries are passed as modules
+(``math=math_verify``). Nothing here opens a connection, imports such a library, or evaluates text as code.
 
-Code. One module per system, which reads as its formula: `SYSTEM` (terms, gates, blind spots, loopholes,
+Code. One module per system, which reads like its formula: `SYSTEM` (terms, gates, blind spots, loopholes,
 deviations), the parts, the functions. The core's `_tags` finds the tags of a whole batch; the text between
-them is read row by row in plain Python. Modules with an underscore hold what systems share: `_completions`,
-`_layout` (what is well formed), `_strict`, `_judging`, `_boxes` (boxes in text, each system's IoU),
+them is read row by row in plain Python. Modules with an underscore hold shared code: `_completions`,
+`_layout` (well-formedness), `_strict`, `_judging`, `_boxes` (boxes in text, each system's IoU),
 `_final_answer`, `_similarity`, `_math`, `_once`, `_shaping` (lengths and repetition), `_groups`. Only
 Vision-R1, whose original takes seconds, has compiled kernels, and the assignment (`_assignment`) that it
 shares with VisionReasoner. Systems do not import each other; only a port imports its original.

@@ -1,4 +1,4 @@
-"""The best one-to-one assignment, as scipy has it."""
+"""Optimal one-to-one assignment, with the same results as scipy."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Costs = NDArray[np.float64]
 
 @kernel
 def assign(costs: Costs, partners: NDArray[np.int64]) -> bool:
-    """Write the column of each row (-1: none) that minimises the sum of the (n, m) costs.
+    """Write to `partners` the column of each row (-1: none) that minimizes the sum of the (n, m) costs.
 
     Returns False where scipy raises: a cost is NaN or minus infinity, or every assignment costs infinity.
 
-    Shortest augmenting paths (Crouse, 2016). Of equal assignments it takes the one of
-    `scipy.optimize.linear_sum_assignment`: it tries columns from the last to the first, and of equal paths
-    prefers one that ends at a free column.
+    Shortest augmenting paths (Crouse, 2016). Ties are broken as in `scipy.optimize.linear_sum_assignment`:
+    columns are tried from the last to the first, and of equal paths one that ends at a free column is
+    preferred.
     """
     if costs.shape[0] <= costs.shape[1]:
         return assign_rows(costs, partners)
@@ -33,7 +33,7 @@ def assign(costs: Costs, partners: NDArray[np.int64]) -> bool:
 
 @kernel
 def assign_rows(costs: Costs, partners: NDArray[np.int64]) -> bool:
-    # Every row gets a column; there are at least as many columns as rows.
+    # There are at least as many columns as rows, so every row gets a column.
     n, m = costs.shape
     for cost in costs.flat:
         if not cost > -np.inf:

@@ -1,6 +1,6 @@
-"""Boxes in the texts of models, and how the originals compare them.
+"""Boxes in model outputs, and how the original systems compare them.
 
-Systems read boxes and compute IoU differently; each function names the system that it follows.
+Systems parse boxes and compute IoU differently; each function names the system that it follows.
 """
 
 from __future__ import annotations
@@ -21,45 +21,45 @@ from lfpc_rewards._scan import BOX_IN_TEXT
 from lfpc_rewards._typing import Boxes, Scores
 
 Numbers: TypeAlias = tuple[float, ...]
-"""A box as four numbers; points may follow it."""
+"""A box as four numbers, optionally followed by points."""
 
 INTEGER_BOX = re.compile(r"\[(\d+),\s*(\d+),\s*(\d+),\s*(\d+)]")
 INTEGER_POINT = re.compile(r"\[(\d+),\s*(\d+)]")
 
 
 def read_golds(answers: Sequence[Any], read: Callable[[str], Any] = json_or_none) -> list[Any]:
-    """(B,) gold answers, where texts are parsed, each text once."""
-    known = {text: read(text) for text in {answer for answer in answers if isinstance(answer, str)}}
-    return [known[answer] if isinstance(answer, str) else answer for answer in answers]
+    """Return the (B,) gold answers with texts parsed, each distinct text once."""
+    parsed = {text: read(text) for text in {answer for answer in answers if isinstance(answer, str)}}
+    return [parsed[answer] if isinstance(answer, str) else answer for answer in answers]
 
 
 def only_boxes(texts: Sequence[str | None]) -> Boxes:
-    """(B, 4) the box of each text that names exactly one ``[n, n, n, n]``; NaN in all others."""
+    """Return the (B, 4) box of each text with exactly one ``[n, n, n, n]``; NaN for all others."""
     return np.array([_only_box(text) for text in texts], np.float64).reshape(-1, 4)
 
 
 def _only_box(text: str | None) -> tuple[float, ...]:
-    found = BOX_IN_TEXT.findall(text or "")
-    numbers = tuple(map(float, found[0])) if len(found) == 1 else NO_BOX
+    matches = BOX_IN_TEXT.findall(text or "")
+    numbers = tuple(map(float, matches[0])) if len(matches) == 1 else NO_BOX
     return numbers if all(map(math.isfinite, numbers)) else NO_BOX
 
 
-def numbers_in(found: re.Match[str] | None, count: int) -> tuple[float, ...]:
-    """The integers that a pattern found; all NaN if it found none, or one too large for float64."""
-    numbers = tuple(map(float, found.groups())) if found else (math.inf,)
+def numbers_in(match: re.Match[str] | None, count: int) -> tuple[float, ...]:
+    """Return the integers of a match; all NaN without a match, or if one is too large for float64."""
+    numbers = tuple(map(float, match.groups())) if match else (math.inf,)
     return (math.nan,) * count if math.inf in numbers else numbers
 
 
 def gold_boxes(answers: Any) -> Boxes:
-    """(B, 4) gold boxes."""
+    """Return the (B, 4) gold boxes."""
     return as_box_list(answers, "answers")
 
 
 def pixel_iou(boxes: Boxes, others: Boxes) -> Scores:
-    """(B,) VLM-R1's IoU, which ignores an intersection of at most one pixel.
+    """Compute the (B,) IoU as in VLM-R1, which ignores an intersection of at most one pixel.
 
-    Inverted boxes are not refused: their area is negative. 0 where the union has no area; NaN where a
-    box is not finite.
+    Inverted boxes are accepted and have a negative area. 0 if the union has no area; NaN if a box is not
+    finite.
     """
     with np.errstate(all="ignore"):
         (x0, y0, x1, y1), (u0, v0, u1, v1) = boxes.T, others.T
@@ -76,7 +76,7 @@ def pixel_iou(boxes: Boxes, others: Boxes) -> Scores:
 
 
 def proper(boxes: Boxes) -> NDArray[np.bool_]:
-    """(B,) whether a box is four finite numbers with x0 < x1 and y0 < y1."""
+    """Return a (B,) mask of the boxes that are four finite numbers with x0 < x1 and y0 < y1."""
     with np.errstate(all="ignore"):
         sides = boxes[:, 2:] - boxes[:, :2]
         area = sides[:, 0] * sides[:, 1] * 4
@@ -85,7 +85,7 @@ def proper(boxes: Boxes) -> NDArray[np.bool_]:
 
 
 def as_number(value: Any) -> float:
-    """A Python or JSON number as float64; infinite if it is too large, NaN if it is not a number."""
+    """Convert a Python or JSON number to float64; infinite if it is too large, NaN if it is not a number."""
     if not isinstance(value, int | float):
         return math.nan
     try:
@@ -95,14 +95,14 @@ def as_number(value: Any) -> float:
 
 
 def as_numbers(values: Any, count: int) -> tuple[float, ...]:
-    """The numbers of a list of `count` values, each as `as_number`; all NaN for anything else."""
+    """Convert a list of `count` values with `as_number`; all NaN for anything else."""
     if not isinstance(values, list | tuple) or len(values) != count:
         return (math.nan,) * count
     return tuple(map(as_number, values))
 
 
 def gold_box_lists(rows: Sequence[Any], name: str) -> list[list[Numbers]]:
-    """(B,) lists of gold boxes; raises for anything that is not a box."""
+    """Return (B,) lists of gold boxes; raise for anything that is not a box."""
     packed = pack_rows(rows, four_numbers) or pack_rows(list(map(list, rows)), four_numbers)
     assert packed is not None  # `four_numbers` reads anything
     boxes, starts = packed[0].reshape(-1, 4), packed[1]
@@ -115,10 +115,10 @@ def gold_box_lists(rows: Sequence[Any], name: str) -> list[list[Numbers]]:
 
 
 def giou_as_written(boxes: Boxes, others: Boxes) -> Scores:
-    """(B,) Visual-RFT's generalised IoU, in [-1, 1] for proper boxes.
+    """Compute the (B,) generalized IoU as in Visual-RFT, in [-1, 1] for proper boxes.
 
-    Inverted boxes are not refused, so areas may be negative. The IoU is 0 where the union is not positive;
-    where the enclosing box has no area, the result is the IoU.
+    Inverted boxes are accepted, so areas may be negative. The IoU is 0 if the union is not positive; if the
+    enclosing box has no area, the result is the IoU.
     """
     with np.errstate(all="ignore"):
         sides = np.minimum(boxes[:, 2:], others[:, 2:]) - np.maximum(boxes[:, :2], others[:, :2])
@@ -139,7 +139,7 @@ def plain_ious(boxes: Boxes, golds: Boxes) -> Scores:
 
 
 def plain_iou(box: Numbers, gold: Numbers) -> float:
-    """IoU of boxes with continuous sides; 0 where they share nothing, also for NaN in `box`."""
+    """Compute the IoU of boxes with continuous sides; 0 if they do not overlap or `box` has NaN."""
     (x0, y0, x1, y1), (u0, v0, u1, v1) = box, gold
     # NaN in `box` comes first, so `min` and `max` keep it.
     width, height = min(x1, u1) - max(x0, u0), min(y1, v1) - max(y0, v0)
@@ -150,9 +150,9 @@ def plain_iou(box: Numbers, gold: Numbers) -> float:
 
 
 def pixel_inclusive_iou(box: Numbers, gold: Numbers, touching: bool) -> float:
-    """IoU of boxes whose last pixel belongs to them (+1), as in Seg-Zero; NaN without any area.
+    """Compute the IoU of boxes that include their last pixel (+1), as in Seg-Zero; NaN without any area.
 
-    `touching`: boxes that share an edge share its pixels (VisionReasoner); else they share nothing.
+    `touching`: boxes that share an edge share its pixels (VisionReasoner); otherwise they do not overlap.
     """
     # NaN in `box` comes first, so `min` and `max` keep it.
     width, height = min(box[2], gold[2]) - max(box[0], gold[0]), min(box[3], gold[3]) - max(box[1], gold[1])
@@ -166,5 +166,5 @@ def _pixels(box: Numbers) -> float:
 
 
 def _ratio(shared: float, union: float) -> float:
-    # Divides by 0 as numpy does.
+    # Divides by 0 like numpy.
     return shared / union if union else math.inf if shared > 0 else math.nan

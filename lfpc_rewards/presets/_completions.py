@@ -1,7 +1,7 @@
-"""What the originals read: the decoded text of a response, or the texts of its assistant turns.
+"""Inputs of the original rewards: the decoded text of a response, or the texts of its assistant turns.
 
-The originals decode tokens; a trainer may pass lists of messages. These functions render messages as the chat
-template of Qwen2.5-VL does, so that `exact` reads the same text as the original.
+The originals decode tokens; a trainer may pass lists of messages. These functions render messages like the
+chat template of Qwen2.5-VL, so that `exact` reads the same text as the original.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ Transcript: TypeAlias = str | Sequence[Message]
 """A decoded response with special tokens and observations, or its messages."""
 
 TurnList: TypeAlias = str | Sequence[str] | Sequence[Message]
-"""The texts of the assistant turns, one text that is a single turn, or messages."""
+"""The texts of the assistant turns, a single text (one turn), or messages."""
 
 IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
-"""An image in decoded text; a real one has as many pads as tokens."""
+"""An image in decoded text; in real text, it has one pad per visual token."""
 
 TURN_END = "<|im_end|>"
 _ASSISTANT = "<|im_start|>assistant\n"
 
 
 def transcripts(completions: Sequence[Transcript]) -> Sequence[str]:
-    """(B,) decoded responses: everything after the prompt, with special tokens and observations."""
+    """Return the (B,) decoded responses: all text after the prompt, with special tokens and observations."""
     refuse_one(completions)
     if only_texts(completions):
         return cast("Sequence[str]", completions)
@@ -39,7 +39,7 @@ def transcripts(completions: Sequence[Transcript]) -> Sequence[str]:
 
 
 def turns_of(completions: Sequence[TurnList]) -> Sequence[Sequence[str]]:
-    """(B,) texts of the assistant turns, without observations."""
+    """Return the (B,) lists of texts of the assistant turns, without observations."""
     refuse_one(completions)
     if set(map(type, completions)) <= {list, tuple} and only_texts(list(chain.from_iterable(completions))):
         return cast("Sequence[Sequence[str]]", completions)
@@ -54,16 +54,16 @@ def turns_of(completions: Sequence[TurnList]) -> Sequence[Sequence[str]]:
 
 
 def first_texts(completions: Sequence[Any]) -> Sequence[str]:
-    """(B,) texts; of a list of messages the first one, which with tools is the first turn only."""
+    """Return (B,) texts; for a list of messages the first one, which with tools is only the first turn."""
     return _contents(completions, 0)
 
 
 def last_contents(completions: Sequence[Any]) -> Sequence[str]:
-    """(B,) texts; of a list of messages the content of the last one, whatever its role."""
+    """Return (B,) texts; for a list of messages the content of the last one, regardless of its role."""
     return _contents(completions, -1)
 
 
-def _contents(completions: Sequence[Any], place: int) -> Sequence[str]:
+def _contents(completions: Sequence[Any], index: int) -> Sequence[str]:
     refuse_one(completions)
     if only_texts(completions):
         return cast("Sequence[str]", completions)
@@ -71,39 +71,39 @@ def _contents(completions: Sequence[Any], place: int) -> Sequence[str]:
     for row, each in enumerate(completions):
         if not isinstance(each, str):
             messages = messages_of(each, f"completions[{row}]")
-            each = written(messages[place].get("content")) if messages else ""
+            each = written(messages[index].get("content")) if messages else ""
         texts.append(each)
     return texts
 
 
 def last_texts(completions: Sequence[TurnList]) -> list[str]:
-    """(B,) the text of the last assistant turn of each; "" where there is none."""
+    """Return the (B,) texts of the last assistant turns; "" for a completion without turns."""
     return [turns[-1] if turns else "" for turns in turns_of(completions)]
 
 
 def only_texts(things: Sequence[Any]) -> bool:
-    """Whether all are of the type str itself."""
+    """Whether all items are of type str (not a subclass)."""
     return set(map(type, things)) <= {str}
 
 
 def refuse_one(completions: Any) -> None:
-    """A batch is a list; one string would be read as many completions of one character."""
+    """Refuse a single completion: a string would be read as a batch of one-character completions."""
     if isinstance(completions, str | Mapping):
         raise TypeError(f"completions must be a list of completions, got {type(completions).__name__}")
 
 
 def messages_of(completion: Any, name: str) -> Sequence[Message]:
-    """The messages of a completion that is not a string."""
+    """Check and return the messages of a completion that is not a string."""
     if not isinstance(completion, list | tuple):
         raise TypeError(f"{name} must be a string or a list of messages, got {type(completion).__name__}")
-    for place, message in enumerate(completion):
+    for index, message in enumerate(completion):
         if not isinstance(message, Mapping):
-            raise TypeError(f"{name}[{place}] must be a message (a dict), got {type(message).__name__}")
+            raise TypeError(f"{name}[{index}] must be a message (a dict), got {type(message).__name__}")
     return completion
 
 
 def words(message: Message) -> str:
-    """The text of an assistant turn as the template writes it: content, then calls."""
+    """Render an assistant turn like the template: content, then tool calls."""
     text = written(message.get("content"))
     for entry in message.get("tool_calls") or ():
         call = entry.get("function", entry) if isinstance(entry, Mapping) else entry
@@ -112,7 +112,7 @@ def words(message: Message) -> str:
 
 
 def written(content: Any) -> str:
-    """A message's content as text, each image as its tokens."""
+    """Render the content of a message as text, each image as its tokens."""
     if not isinstance(content, list | tuple):
         return content if isinstance(content, str) else ""
     return "".join(map(_block, content))

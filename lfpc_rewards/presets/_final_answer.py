@@ -1,7 +1,7 @@
-"""Final answers of mathematics, tidied before they are compared as texts.
+"""Normalization of final math answers before they are compared as texts.
 
-The rules are those of Minerva (arXiv 2206.14858, appendix D.1), which several systems use: a fixed list of
-units and LaTeX commands, no mathematics.
+The rules are Minerva's (arXiv 2206.14858, appendix D.1), which several systems use: a fixed list of units and
+LaTeX commands, no mathematics.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _ROOT = re.compile(r"sqrt([^{])")
 _ANSWER_LINE = re.compile(r"Answer\s*:\s*([^\n]+)", re.IGNORECASE)
 
 
-@lru_cache(maxsize=1024)  # the gold answer comes again with each rollout of its prompt
+@lru_cache(maxsize=1024)  # each rollout of a prompt has the same gold answer
 def tidy_final_answer(text: str) -> str:
-    """What stands after the last "=", without units, spaces, wrappers and thousands separators."""
+    """Return the text after the last "=", without units, spaces, wrappers and thousands separators."""
     text = text.split("=")[-1]
     for before, after in REPLACED:
         text = text.replace(before, after)
@@ -46,8 +46,8 @@ def tidy_final_answer(text: str) -> str:
 
 
 def same_answer_line(text: str, gold: str) -> bool:
-    """Whether the last line "Answer: .." says the gold answer, both tidied; no line is "[INVALID]"."""
-    # `find` is many times faster, but beyond ASCII some letters change in `lower`.
+    """Whether the last line "Answer: .." is the gold answer, both normalized; no line is "[INVALID]"."""
+    # `find` is much faster than the regex, but `lower` may change the length of non-ASCII text.
     start = text.lower().find("answer") if text.isascii() else 0
     lines = _ANSWER_LINE.findall(text, start) if start >= 0 else []
     return tidy_final_answer(lines[-1] if lines else "[INVALID]") == tidy_final_answer(gold)

@@ -1,4 +1,4 @@
-"""Groups: which rollouts are of the same prompt."""
+"""Groups: rollouts of the same prompt."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from lfpc_rewards._typing import Scores
 
 
 def number_groups(groups: Sequence[Any]) -> tuple[NDArray[np.int64], int]:
-    """(B,) the number of each rollout's group, in the order in which the groups appear, and how many."""
+    """Number groups in the order of appearance; return each rollout's group number (B,) and the count."""
     listed = groups.tolist() if isinstance(groups, np.ndarray) else groups
-    different = dict.fromkeys(listed)
-    places = dict(zip(different, range(len(different)), strict=True))
-    return np.fromiter(map(places.__getitem__, listed), np.int64, len(listed)), len(places)
+    distinct = dict.fromkeys(listed)
+    number_of = dict(zip(distinct, range(len(distinct)), strict=True))
+    return np.fromiter(map(number_of.__getitem__, listed), np.int64, len(listed)), len(number_of)
 
 
 def drop_groups(scores: Scores, groups: Sequence[Any] | None) -> Scores:
-    """(B,) the scores, with NaN in all rows of a group that has one; the originals drop such groups."""
+    """Return the (B,) scores, all NaN for a group that has a NaN; the originals drop such groups."""
     if groups is None:
         return scores
     numbers, count = number_groups(groups)
@@ -29,12 +29,12 @@ def drop_groups(scores: Scores, groups: Sequence[Any] | None) -> Scores:
 
 
 def group_mean(values: Scores, numbers: NDArray[np.int64], count: int) -> Scores:
-    """(groups,) the mean of each group."""
+    """Return the (groups,) mean of each group."""
     return np.bincount(numbers, values, count) / np.bincount(numbers, minlength=count)
 
 
 def places_in_groups(numbers: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """(B,) how many rollouts of the same group come before each."""
+    """Return the (B,) index of each rollout within its group."""
     order = np.argsort(numbers, kind="stable")
     sizes = np.bincount(numbers, minlength=count)
     places = np.empty(len(numbers), np.int64)

@@ -1,4 +1,4 @@
-"""Asking a judge: injected, one call for a whole batch, its replies read as each original reads them."""
+"""Injected judges: one call per batch, with the replies parsed as in each original."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from lfpc_rewards._typing import Judge, Scores
 from lfpc_rewards.answers import answer_verdict
 
 Reply: TypeAlias = str | bool | None
-"""What a judge says about one answer: its raw text, a verdict, or None if it failed."""
+"""A judge's reply about one answer: its raw text, a verdict, or None if it failed."""
 
 BatchJudge: TypeAlias = Callable[[Sequence[str], Sequence[str], Sequence[str]], Sequence[Reply]]
-"""``judge(questions, answers, golds)``: one `Reply` for each, in order. The judge itself does prompting,
-networking, retries after errors and caching."""
+"""``judge(questions, answers, golds)`` returns one `Reply` per answer, in order. The judge itself handles
+prompting, networking, retries after errors and caching."""
 
 Reader: TypeAlias = Callable[[str], float]
-"""From the raw text of a reply to 1.0 or 0.0; NaN if it gives no verdict."""
+"""Converts the raw text of a reply to 1.0 or 0.0; NaN if it has no verdict."""
 
 _JUDGEMENT = "Judgement:"
 _EQUIVALENCE = "## Equivalence Judgement"
@@ -43,13 +43,13 @@ def ask(
     tries: int = 1,
     unreadable: float = math.nan,
 ) -> Scores:
-    """(B,) what the judge says about each answer, read by `read`; 0.0 where the answer is None.
+    """Judge a batch and return (B,) scores, parsed by `read`; 0.0 where the answer is None.
 
-    An answer whose reply cannot be read is judged again, up to `tries` times; then it scores `unreadable`.
-    Where the judge failed (None) the score is NaN.
+    An answer whose reply cannot be parsed is judged again, up to `tries` times in all; then it scores
+    `unreadable`. If the judge failed (None), the score is NaN.
     """
     if judge is None:
-        raise ValueError('judge must be given in mode "exact": the original asks one')
+        raise ValueError('judge must be given in mode "exact": the original uses one')
     columns: list[Sequence[Any]] = [[""] * len(answers) if questions is None else questions, answers, golds]
     scores = np.zeros(len(answers))
     todo = np.array([row for row, answer in enumerate(answers) if answer is not None], np.int64)
@@ -62,9 +62,9 @@ def ask(
             replies = judge(*columns)
         if len(replies) != todo.size:
             raise ValueError(f"judge must give one reply per answer, got {len(replies)} for {todo.size}")
-        known = {reply: _verdict(reply, read) for reply in set(replies)}
-        scores[todo] = [known[reply] for reply in replies]
-        again = {reply for reply, score in known.items() if reply is not None and math.isnan(score)}
+        parsed = {reply: _verdict(reply, read) for reply in set(replies)}
+        scores[todo] = [parsed[reply] for reply in replies]
+        again = {reply for reply, score in parsed.items() if reply is not None and math.isnan(score)}
         if not again:
             return scores
         todo = todo[[reply in again for reply in replies]]
@@ -81,23 +81,23 @@ def _verdict(reply: Reply, read: Reader) -> float:
 
 
 def read_judgement(reply: str) -> float:
-    """1.0 or 0.0 as DeepEyes reads "Judgement: 1" or a bare "1"; anything else is 0."""
+    """Parse "Judgement: 1" or a bare "1" as 1.0, as in DeepEyes; anything else is 0.0."""
     _, found, verdict = reply.rpartition(_JUDGEMENT)
     return float("1" in verdict if found else reply.strip() == "1")
 
 
 def read_equivalence(reply: str) -> float:
-    """1.0 or 0.0 if exactly one of "true" and "false" stands after "## Equivalence Judgement", else NaN."""
+    """Parse 1.0 or 0.0 if exactly one of "true" and "false" follows "## Equivalence Judgement", else NaN."""
     verdict = reply.rpartition(_EQUIVALENCE)[2].lower()
     right, wrong = "true" in verdict, "false" in verdict
     return math.nan if right == wrong else float(right)
 
 
 def read_verdict(reply: str) -> float:
-    """1.0 or 0.0 if the reply is one verdict and nothing else, such as "Score: 1"; else NaN."""
+    """Parse 1.0 or 0.0 if the reply is a single verdict and nothing else, such as "Score: 1"; else NaN."""
     boxed = _BOXED.findall(reply)
-    found = _VERDICT.fullmatch(boxed[0] if len(boxed) == 1 else reply.strip())
-    word = found[1].casefold() if found else ""
+    match = _VERDICT.fullmatch(boxed[0] if len(boxed) == 1 else reply.strip())
+    word = match[1].casefold() if match else ""
     return 1.0 if word in _YES else 0.0 if word in _NO else math.nan
 
 
@@ -107,10 +107,10 @@ def strict_accuracy(
     questions: Sequence[str] | None,
     judge: BatchJudge | None,
 ) -> Scores:
-    """(B,) the rules of `answers_match` and, where they do not decide, the judge.
+    """Return (B,) scores by the rules of `answers_match` and, where they are undecided, by the judge.
 
-    A missing answer is wrong. Where the judge fails or gives no clear verdict the score is NaN, as that is
-    not the model's fault. Without a judge, answers that the rules do not decide are wrong.
+    A missing answer is wrong. If the judge fails or gives no clear verdict, the score is NaN, because that is
+    not the model's fault. Without a judge, answers on which the rules are undecided are wrong.
     """
     verdicts = []
     for row, (answer, gold) in enumerate(zip(given, golds, strict=True)):
@@ -127,17 +127,17 @@ def strict_accuracy(
 
 
 def batch_judge(judge: Judge) -> BatchJudge:
-    """Turn a judge of `lfpc_rewards.judged_accuracy_reward` into one for presets.
+    """Convert a judge of `lfpc_rewards.judged_accuracy_reward` to one for presets.
 
     Args:
-        judge: ``await judge(question, answer, accepted)`` gives "yes", "no" or "unknown".
+        judge: ``await judge(question, answer, accepted)`` returns "yes", "no" or "unknown".
 
     Returns:
-        A judge for a whole batch; it runs all the calls at once and waits. Not for use inside a running
-        event loop.
+        A judge for a whole batch; it runs all calls concurrently and blocks until they finish. It cannot be
+        used inside a running event loop.
 
     Raises:
-        ValueError: The judge gave anything but its three verdicts.
+        ValueError: The judge returned anything but its three verdicts.
 
     Source:
         Ours.
@@ -150,16 +150,16 @@ def batch_judge(judge: Judge) -> BatchJudge:
     """
     replies: dict[str, bool | None] = {"yes": True, "no": False, "unknown": None}
 
-    def asked(questions: Sequence[str], answers: Sequence[str], golds: Sequence[str]) -> list[Reply]:
+    def judge_batch(questions: Sequence[str], answers: Sequence[str], golds: Sequence[str]) -> list[Reply]:
         async def all_at_once() -> list[str]:
             return await asyncio.gather(
                 *(judge(*case) for case in zip(questions, answers, ([gold] for gold in golds), strict=True))
             )
 
         verdicts = asyncio.run(all_at_once())
-        for said in verdicts:
-            if said not in replies:
-                raise ValueError(f'judge must say "yes", "no" or "unknown", got {said!r}')
-        return [replies[said] for said in verdicts]
+        for verdict in verdicts:
+            if verdict not in replies:
+                raise ValueError(f'judge must return "yes", "no" or "unknown", got {verdict!r}')
+        return [replies[verdict] for verdict in verdicts]
 
-    return asked
+    return judge_batch

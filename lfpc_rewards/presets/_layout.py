@@ -1,4 +1,4 @@
-"""What the originals call well formed, and where in a response they look for the answer."""
+"""The originals' rules for well-formed responses, and for finding the answer in a response."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from lfpc_rewards._tags import Flags, Tags, both
 from lfpc_rewards._typing import Scores
 
 AnswerFrom: TypeAlias = Literal["strict", "split", "strict_v2"]
-"""Which answer tag counts: the first pair; after the last opening tag; or up to the end of the text."""
+"""Which answer counts: the first tag pair; after the last opening tag; or up to the end of the text."""
 
 _OPEN, _CLOSE = both("answer")
 _FROM_THOUGHT_TO_ANSWER = re.compile(r"</think>\s*<answer>")
 
 
 def thought_and_answer(tags: Tags) -> Scores:
-    r"""(B,) 1 where ``<think>.*?</think>\s*<answer>.*?</answer>`` matches the whole text, newlines included.
+    r"""Return (B,) 1 where ``<think>.*?</think>\s*<answer>.*?</answer>`` matches the whole text, DOTALL.
 
-    The thinking and the answer may contain further tags. `tags` must include those of think and answer.
+    The thinking and the answer may contain more tags. `tags` must include the think and answer tags.
     """
     good: Flags = (tags.first("<think>") == 0) & (tags.after_last(_CLOSE) == tags.lengths)
     good &= tags.first("</think>") >= 0
@@ -32,7 +32,7 @@ def thought_and_answer(tags: Tags) -> Scores:
 
 
 def answer_in(text: str, answer_from: AnswerFrom | None) -> str | None:
-    """The answer in a text, None where there is none; as `mini_o3` describes."""
+    """Return the answer in a text, as described in `mini_o3`; None if there is none."""
     if answer_from is None:
         return text
     if answer_from == "split":
@@ -49,15 +49,15 @@ def answer_in(text: str, answer_from: AnswerFrom | None) -> str | None:
 
 
 def answers_in(turns: Sequence[Sequence[str]], answer_from: AnswerFrom | None) -> list[str | None]:
-    """(B,) the answer in the turns of each rollout, joined by blanks."""
+    """Return the (B,) answers in the turns of each rollout, joined by spaces."""
     return [answer_in(" ".join(each), answer_from) for each in turns]
 
 
 def layout_and_calls(turns: Sequence[Sequence[str]], call: str) -> tuple[Scores, Scores]:
-    """Whether the turns are well formed, and how many call a tool: Mini-o3's rule, taken from VisionThink.
+    """Check whether the turns are well formed and count tool calls: Mini-o3's rule, taken from VisionThink.
 
     Returns:
-        (B,) 0.0 or 1.0 and (B,) the number of calls; NaN for a rollout without turns. See `mini_o3_format`.
+        (B,) 0.0 or 1.0, and the (B,) number of calls; NaN for a rollout without turns. See `mini_o3_format`.
     """
     find_tags = re.compile(f"</?(?:think|answer|{call})>").findall
     rows = [_layout_and_calls(each, call, find_tags) for each in turns]
@@ -70,7 +70,7 @@ def _layout_and_calls(
 ) -> tuple[float, float]:
     if not turns:
         return np.nan, np.nan
-    # The last of several turns is not stripped: white space after its answer is an error.
+    # With several turns, the last one is not stripped: white space after its answer is an error.
     *before, last = [*map(str.strip, turns[:-1]), turns[-1] if len(turns) > 1 else turns[-1].strip()]
     begin, end = both(call)
     calls, good = 0, True
@@ -78,7 +78,7 @@ def _layout_and_calls(
         tags = find_tags(turn)
         calls += begin in tags and end in tags[tags.index(begin) :]
         if before and not _is_call(turn, tags, begin, end):
-            good = False  # calls are counted up to the first turn that is not well formed
+            good = False  # calls are counted up to the first malformed turn
             break
     return float(good and _is_answer(last, find_tags(last), begin, end)), calls
 
@@ -88,7 +88,7 @@ def _thinks_once(turn: str, tags: list[str]) -> bool:
 
 
 def _is_answer(turn: str, tags: list[str], begin: str, end: str) -> bool:
-    """``^<think>.*</think>.*<answer>.*</answer>$`` with each tag once and no call; a newline may end it."""
+    """Match ``^<think>.*</think>.*<answer>.*</answer>$``: each tag once, no call, maybe a final newline."""
     return (
         turn.removesuffix("\n").endswith(_CLOSE)
         and _thinks_once(turn, tags)
@@ -100,7 +100,7 @@ def _is_answer(turn: str, tags: list[str], begin: str, end: str) -> bool:
 
 
 def _is_call(turn: str, tags: list[str], begin: str, end: str) -> bool:
-    """``^<think>.*</think>.*<call>.*</call>$`` with one thinking, no answer; one call tag may repeat."""
+    """Match ``^<think>.*</think>.*<call>.*</call>$``: one thinking, no answer; one call tag may repeat."""
     return (
         turn.endswith(end)
         and _thinks_once(turn, tags)

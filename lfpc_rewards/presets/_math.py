@@ -1,4 +1,4 @@
-"""Comparing mathematics with an injected library."""
+"""Comparison of math answers with an injected library."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from lfpc_rewards.presets._once import once_each
 
 
 class MathLibrary(Protocol):
-    """The module `math_verify`, or anything with its two functions."""
+    """The module `math_verify`, or an object with its two functions."""
 
     @property
     def parse(self) -> Callable[..., list[Any]]:
-        """The possible readings of a text, as a list; empty if there is none."""
+        """Parse a text into a list of possible interpretations; empty if there is none."""
 
     @property
     def verify(self) -> Callable[..., bool]:
-        """``verify(gold, answer)``: whether two readings are equal."""
+        """``verify(gold, answer)``: whether two interpretations are equal."""
 
 
 def needed(math: MathLibrary | None) -> MathLibrary:
-    """The library for this thread, or an error that says how to get one."""
+    """Return the library for use in this thread; raise if there is none."""
     if math is None:
         raise ValueError(
             'math must be given in mode "exact": pass the module math_verify (pip install math-verify)'
@@ -34,9 +34,9 @@ def needed(math: MathLibrary | None) -> MathLibrary:
 
 
 class _WithoutAlarm:
-    """The library outside the main thread, where verl scores: there its time limit cannot set an alarm.
+    """The library without its time limit, which needs a signal and so fails outside the main thread.
 
-    As in TRL, its arguments for "no time limit" are passed, if it has them.
+    verl scores outside the main thread. As in TRL, "no time limit" is passed if the library has that option.
     """
 
     def __init__(self, math: MathLibrary) -> None:
@@ -56,14 +56,14 @@ class _WithoutAlarm:
 
 def _without_limit(function: Callable[..., Any], argument: str) -> dict[str, None]:
     try:
-        known = inspect.signature(function).parameters
-    except ValueError:  # a type such as `list` has none
+        parameters = inspect.signature(function).parameters
+    except ValueError:  # some built-in types, such as `list`, have no signature
         return {}
-    return {argument: None} if argument in known else {}
+    return {argument: None} if argument in parameters else {}
 
 
 def math_equal(golds: Sequence[str], answers: Sequence[str | None], math: MathLibrary) -> Scores:
-    """(B,) 1.0 where both texts, parsed as they stand, are equal, else 0.0; no answer is 0.0."""
+    """Return (B,) 1.0 where both texts, parsed unchanged, are equal, else 0.0; no answer is 0.0."""
 
     def equal(gold: str, answer: str | None) -> bool:
         return answer is not None and math.verify(math.parse(gold), math.parse(answer))
@@ -78,27 +78,27 @@ def math_or_judge(
     questions: Sequence[str] | None,
     judge: BatchJudge | None,
 ) -> Scores:
-    """(B,) as `math_equal`; where the library finds no equality, the judge decides."""
+    """Score (B,) like `math_equal`; the judge decides on answers that the library does not find equal."""
     scores = math_equal(golds, answers, math)
-    doubtful = [None if right else answer for answer, right in zip(answers, scores, strict=True)]
+    undecided = [None if right else answer for answer, right in zip(answers, scores, strict=True)]
     if judge is None:
         return scores
-    return scores + ask(judge, questions, doubtful, golds, read_equivalence, unreadable=0.0)
+    return scores + ask(judge, questions, undecided, golds, read_equivalence, unreadable=0.0)
 
 
 class Grader(Protocol):
-    """The module `mathruler.grader`, or anything with its `grade_answer`.
+    """The module `mathruler.grader`, or an object with its `grade_answer`.
 
     It passes texts to sympy, which evaluates them as code: the caller decides whether that is safe.
     """
 
     @property
     def grade_answer(self) -> Callable[[str, str], bool]:
-        """``grade_answer(answer, gold)``: whether both say the same."""
+        """``grade_answer(answer, gold)``: whether both are the same answer."""
 
 
 def grader_needed(grader: Grader | None) -> Grader:
-    """The grader, or an error that says how to get one."""
+    """Return the grader; raise if there is none."""
     if grader is None:
         raise ValueError(
             'grader must be given in mode "exact": pass the module mathruler.grader (pip install mathruler)'
@@ -107,24 +107,24 @@ def grader_needed(grader: Grader | None) -> Grader:
 
 
 def grade(answer: str, gold: str, grader: Grader, failed: float) -> float:
-    """1.0 where the grader sees the same answer, else 0.0; `failed` where it raised."""
+    """Return 1.0 if the grader accepts the answer, else 0.0; `failed` if it raised."""
     try:
         return float(grader.grade_answer(answer, gold))
-    except Exception:  # a text may raise anything in a library; the original raises too, or catches it
+    except Exception:  # a library may raise anything on model output; the originals raise too, or catch it
         return failed
 
 
 def graded(golds: Sequence[str], answers: Sequence[str], grader: Grader, *, failed: float) -> Scores:
-    """(B,) `grade` of each answer."""
+    """Return the (B,) `grade` of each answer."""
     return once_each(lambda answer, gold: grade(answer, gold, grader, failed), answers, golds)
 
 
 def last_box(text: str) -> str | None:
-    r"""The content of the last ``\boxed{..}`` with balanced braces; None if there is none."""
+    r"""Return the content of the last ``\boxed{..}`` with balanced braces; None if there is none."""
     start = text.rfind("\\boxed{")
     depth = 0
-    for place in range(start + len("\\boxed"), len(text) if start >= 0 else 0):
-        depth += (text[place] == "{") - (text[place] == "}")
+    for index in range(start + len("\\boxed"), len(text) if start >= 0 else 0):
+        depth += (text[index] == "{") - (text[index] == "}")
         if depth == 0:
-            return text[start + len("\\boxed{") : place].strip()
+            return text[start + len("\\boxed{") : index].strip()
     return None

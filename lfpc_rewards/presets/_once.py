@@ -1,4 +1,4 @@
-"""Slow rules, applied once to each different row: rollouts of a prompt often say the same."""
+"""Apply slow rules once per distinct row: rollouts of a prompt often have the same answer."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ from lfpc_rewards._typing import Scores
 
 
 def once_each(rule: Callable[..., float], *columns: Sequence[Hashable]) -> Scores:
-    """(B,) ``rule(*row)`` of each row of the columns, called once for each different row."""
+    """Return the (B,) results of ``rule(*row)``, called once per distinct row of the columns."""
     return np.fromiter(map(cache(rule), *columns), np.float64, len(columns[0]))

@@ -1,4 +1,4 @@
-"""What `strict` counts: tags in the right order, the last turn's answer, images that a tool delivered."""
+"""Parsing for mode "strict": tags in order, the answer of the last turn, images delivered by a tool."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from lfpc_rewards.presets._completions import TurnList, last_texts, turns_of
 
 
 class StrictTurns(NamedTuple):
-    """A batch of rollouts, read strictly.
+    """A batch of rollouts, parsed strictly.
 
     Attributes:
         answers: (B,) the text of the only answer tag after the thinking of the last turn; None if that
             turn has none, has two, or calls a tool.
-        well_formed: (B,) 1 where every turn is ``<think>..</think>`` and then exactly one call, in the last
-            turn exactly one answer, with only white space around and no further tag of these; else 0.
-        images: (B,) how many calls were answered by a tool message with an image.
+        well_formed: (B,) 1 where every turn is ``<think>..</think>`` followed by exactly one call, or in the
+            last turn exactly one answer, with only white space around and no other such tag; else 0.
+        images: (B,) the number of calls answered by a tool message with an image.
     """
 
     answers: list[str | None]
@@ -30,12 +30,12 @@ class StrictTurns(NamedTuple):
     images: Scores
 
     def texts(self) -> list[str]:
-        """(B,) the answers, "" where there is none."""
+        """Return the (B,) answers, with "" for None."""
         return [answer or "" for answer in self.answers]
 
 
-def read_strictly(completions: Sequence[TurnList], *calls: str) -> StrictTurns:
-    """Read rollouts whose calls are in the tags `calls`; see `lfpc_rewards.parse_completions` for others."""
+def parse_strict_turns(completions: Sequence[TurnList], *calls: str) -> StrictTurns:
+    """Parse rollouts whose calls are in the tags `calls`; see `lfpc_rewards.parse_completions` for others."""
     rollouts = turns_of(completions)
     answers = [_only_answer(turns[-1], calls) if turns else None for turns in rollouts]
     good = [
@@ -49,15 +49,15 @@ def read_strictly(completions: Sequence[TurnList], *calls: str) -> StrictTurns:
 
 
 def _only_answer(turn: str, calls: Sequence[str]) -> str | None:
-    said = turn.rpartition("</think>")[2]
-    if any(f"<{call}>" in said for call in calls) or said.count("<answer>") != 1:
+    reply = turn.rpartition("</think>")[2]
+    if any(f"<{call}>" in reply for call in calls) or reply.count("<answer>") != 1:
         return None
-    inside, closed, _ = said.partition("<answer>")[2].partition("</answer>")
-    return inside.strip() if closed and said.count("</answer>") == 1 else None
+    inside, closed, _ = reply.partition("<answer>")[2].partition("</answer>")
+    return inside.strip() if closed and reply.count("</answer>") == 1 else None
 
 
 def _is_turn(text: str, names: Sequence[str], calls: Sequence[str]) -> bool:
-    """Whether a turn is ``<think>..</think><name>..</name>`` of one of the names, without another tag."""
+    """Whether a turn is ``<think>..</think><name>..</name>`` for one of the names, without other tags."""
     for name in names:
         own = both("think", name)
         if all(text.count(tag) == (tag in own) for tag in both("think", "answer", *calls)):
@@ -67,7 +67,7 @@ def _is_turn(text: str, names: Sequence[str], calls: Sequence[str]) -> bool:
 
 
 def delivered_images(completion: Any, tags: Sequence[str]) -> int:
-    """How many tool messages carry an image and follow a turn that calls a tool; 0 for texts."""
+    """Count the tool messages with an image that answer a tool call; 0 for texts."""
     if isinstance(completion, str):
         return 0
     images, waiting = 0, 0
@@ -86,12 +86,12 @@ def delivered_images(completion: Any, tags: Sequence[str]) -> int:
 
 
 class LastTurns(NamedTuple):
-    """The last turns of a batch, read strictly.
+    """The last turns of a batch, parsed strictly.
 
     Attributes:
         thought: (B,) whether the turn begins with its thinking, and has no other.
-        tails: (B,) what follows the thinking, all of a turn without think tags; "" if the tags are out of
-            order.
+        tails: (B,) the text after the thinking, or the whole turn if it has no think tags; "" if the tags are
+            out of order.
     """
 
     thought: Flags
@@ -99,7 +99,7 @@ class LastTurns(NamedTuple):
 
 
 def last_turns(completions: Sequence[TurnList]) -> LastTurns:
-    """Read the last turns of rollouts whose answers have no tag of their own."""
+    """Parse the last turns of rollouts whose answers have no answer tag."""
     pairs = [_thought_and_tail(text) for text in last_texts(completions)]
     return LastTurns(np.array([thought for thought, _ in pairs], np.bool_), [tail for _, tail in pairs])
 

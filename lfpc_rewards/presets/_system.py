@@ -1,19 +1,19 @@
-"""Facts about a reward, for the page that compares them and for tests."""
+"""Facts about a published reward, for the docs page that compares rewards, and for tests."""
 
 from __future__ import annotations
 
 from typing import Literal, NamedTuple, TypeAlias
 
 Mode: TypeAlias = Literal["exact", "strict"]
-""""exact": what the published code gives, mistakes included. "strict": the same idea, loopholes closed."""
+""""exact": the published code, bugs included. "strict": the same idea with its loopholes closed."""
 
 
 class Loophole(NamedTuple):
-    """A way to earn a reward without what it is meant to reward.
+    """A way to earn a reward without the behavior that it is meant to reward.
 
     Attributes:
-        name: A key, unique within the system; a test of that name fools `exact` and not `strict`.
-        trick: What a model does to earn it.
+        name: A key, unique within the system; a test with that name fools `exact` but not `strict`.
+        trick: How a model earns it.
         closed: What `strict` does instead.
     """
 
@@ -26,14 +26,14 @@ class System(NamedTuple):
     """One published system.
 
     Attributes:
-        name: As its authors write it.
+        name: Name used by its authors.
         paper: The arXiv number, or "none".
-        code: Repository and commit whose behaviour `exact` reproduces.
+        code: Repository and commit that `exact` reproduces.
         rewards: The functions of `lfpc_rewards.presets` that make up this system.
         terms: The formula, in words.
-        gates: Which term depends on which.
+        gates: Which terms depend on which.
         blind_to: What the reward cannot see, in either mode.
-        loopholes: What `strict` closes.
+        loopholes: The loopholes that `strict` closes.
         deviations: Where `exact` differs from the original, always because that raised or gave no number.
     """
 

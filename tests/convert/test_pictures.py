@@ -74,7 +74,7 @@ BAD = [  # id, bytes, what the message says
     ("text", b"<html>not found</html>", "known format"),
     ("a bomb", bomb(100_000, 100_000), f"claims more than {MAX_PIXELS} pixels"),
     ("a smaller bomb", bomb(20_000, 20_000), f"claims more than {MAX_PIXELS} pixels"),
-    ("a JPEG cut short", picture_bytes()[:-1000], "the JPEG file is cut short"),
+    ("a JPEG cut short", picture_bytes()[:-1000], "the JPEG file is truncated"),
     ("a PNG cut short", picture_bytes("PNG")[:-1000], "known format"),
     ("a WebP cut short", picture_bytes("WEBP")[:-1000], "known format"),
     ("a program for a printer", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "known format"),

@@ -156,13 +156,13 @@ def test_evaluations_of_different_questions_are_refused(tmp_path, evaluations, _
 def test_bad_arguments_are_refused_before_anything_is_read(tmp_path, evaluations):
     base, stage1 = map(str, evaluations)
     cases = {
-        (base,): "two evaluations or more are compared, got 1",
+        (base,): "a comparison needs at least two evaluations, got 1",
         (base, base): f"two evaluations need two names; write NAME={base}",
         (base, str(tmp_path / "none")): "none: no such directory",
         (base, "x=none"): "none: no such directory",
         (base, stage1, "--baseline", "stage2"): "--baseline must be one of base, stage1, got stage2",
         (base, stage1, "--poor-overlap", "0"): "--poor-overlap must lie above 0 and at most at 1, got 0",
-        (base, str(tmp_path)): "holds no evaluation.json",
+        (base, str(tmp_path)): "no evaluation.json found",
     }
     for arguments, message in cases.items():
         with pytest.raises(UserError) as refused:
@@ -174,4 +174,4 @@ def test_bad_arguments_are_refused_before_anything_is_read(tmp_path, evaluations
 
 def test_the_command_is_known(tmp_path, evaluations, capsys):
     assert cli.main(["compare", str(evaluations[0]), "--output", str(tmp_path)]) == 2
-    assert "two evaluations or more" in capsys.readouterr().err
+    assert "at least two evaluations" in capsys.readouterr().err

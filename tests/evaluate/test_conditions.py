@@ -12,7 +12,7 @@ from PIL import Image
 from lfpc_trl.evaluate import summary
 from lfpc_trl.evaluate.conditions import CONDITIONS, choose
 from lfpc_trl.evaluate.questions import Question
-from lfpc_trl.evaluate.work import Asking, EvaluationWork
+from lfpc_trl.evaluate.work import EvaluationWork, Task
 from lfpc_trl.jobs.workers import Failure
 from lfpc_trl.models.engines import TransformersEngine
 from lfpc_trl.pictures import originals
@@ -37,11 +37,11 @@ def do(model, processor, rows, settings, conditions=CONDITIONS, **options):
     work = EvaluationWork(TransformersEngine(model, processor), settings, RolloutSettings(**options))
     items = defaultdict(list)
     for row in rows:
-        items[str(row.image)].append(Asking("b", Question(row, row.id), conditions, needs_overview=True))
+        items[str(row.image)].append(Task("b", Question(row, row.id), conditions, needs_overview=True))
     found = list(work((key, tuple(item)) for key, item in items.items()))
     failures = [each for each in found if isinstance(each, Failure)]
     done = [each for each in found if not isinstance(each, Failure)]
-    return {(each.asking.question.row.id, each.condition): each for each in done}, failures
+    return {(each.task.question.row.id, each.condition): each for each in done}, failures
 
 
 @pytest.fixture(scope="module")

@@ -454,7 +454,7 @@ BAD = [  # options, what is said
     (("--boxes", "other=b.jsonl"), "--boxes must be NAME=PATH, NAME one of signs, got 'other=b.jsonl'"),
     (("--layout", "other=rows"), "--layout must be NAME=LAYOUT, NAME one of signs, got 'other=rows'"),
     (("--layout", "hrbench"), "--layout must be one of hr-bench, vstar, "),
-    (("--layout", "signs=treebench"), "the layout cannot be told. Columns: "),
+    (("--layout", "signs=treebench"), "unknown layout. Columns: "),
     (
         ("--max-new-tokens", "4090"),
         "row 1: at budget 48 its picture has 48 visual tokens and a turn up to 4090",

@@ -183,8 +183,8 @@ def test_a_file_cut_to_fewer_rows_is_read_and_noted(tmp_path):
     assert [each.question_id for each in cut.questions] == [each.question_id for each in whole.questions][2:]
     few, orders = cut.notes
     assert few == f"{path}: 6 rows, the published benchmark has 800"
-    said = f"{path}: 1 of 2 questions have fewer rows than options, so not every order; the first is in "
-    assert orders == f"{said}{path} row 1"
+    said = f"{path}: 1 of 2 questions have fewer rows than options, so some orders are missing; the first is "
+    assert orders == f"{said}in {path} row 1"
 
 
 APART = {
@@ -249,7 +249,7 @@ def test_further_folders_of_vstar_are_no_part_of_the_benchmark(tmp_path):
     benchmark = read(tmp_path, folder)
     assert benchmark.name == "vstar_bench.v1"
     assert [question.row.id for question in benchmark.questions] == ["direct_attributes/sa_0"]
-    assert benchmark.notes[1:] == (f"{folder}: there is no relative_position",)
+    assert benchmark.notes[1:] == (f"{folder}: folder relative_position is missing",)
 
 
 def test_pictures_of_vstar_may_be_links(tmp_path):  # as a download cache leaves them
@@ -487,10 +487,10 @@ def test_a_folder_of_rows_is_read(tmp_path):
 def test_a_folder_that_is_not_vstar_says_what_is_in_it(tmp_path):
     write_tsv(tmp_path / "hr_bench_4k.tsv", hr_rows(1))
     for options in ({}, {"layout": "hr-bench"}):
-        with pytest.raises(DataError, match=r"holds direct_attributes and relative_position; .*4k.tsv$"):
+        with pytest.raises(DataError, match=r"with direct_attributes and relative_position, .*4k.tsv$"):
             read(tmp_path, tmp_path, **options)
     (tmp_path / "direct_attributes").mkdir()
-    with pytest.raises(DataError, match="there are no rows"):
+    with pytest.raises(DataError, match="no rows found"):
         read(tmp_path, tmp_path)
 
 
@@ -535,7 +535,7 @@ BROKEN = {  # a row of HR-Bench with these columns, the message
     "not a picture": ({"image": base64_of(b"x" * 99)}, "image must be a picture of a known format"),
     "a picture cut short": (
         {"image": base64_of(picture(5, "JPEG")[:-50])},
-        r"image must be a picture of a known format, .*cut short",
+        r"image must be a picture of a known format, .*truncated",
     ),
     "a strip": (
         {"image": base64_of(picture(0, "PNG", size=(2000, 10)))},

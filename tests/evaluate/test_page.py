@@ -57,12 +57,12 @@ def test_the_trajectory_page_reads_an_evaluation(output):
 
 
 def test_what_is_no_evaluation_is_said_so(tmp_path):
-    with pytest.raises(UserError, match=r"holds no evaluation\.json: not the output of a finished lfpc eval"):
+    with pytest.raises(UserError, match=r"no evaluation\.json found; not the output of a finished lfpc eval"):
         write_outputs(tmp_path)
     (tmp_path / "evaluation.json").write_text("{")
     with pytest.raises(DataError, match=r"evaluation\.json: not JSON"):
         read_about(tmp_path)
-    with pytest.raises(UserError, match="holds no rollouts of an evaluation"):
+    with pytest.raises(UserError, match="no rollouts of an evaluation found"):
         read_columns(tmp_path)
 
 
@@ -73,7 +73,7 @@ def test_files_of_something_else_are_named(tmp_path, output):
     with pytest.raises(DataError, match=r"part-0\.parquet: not a readable Parquet file"):
         read_columns(tmp_path)
     broken.write_bytes(next((output / "trajectories").iterdir()).read_bytes())
-    with pytest.raises(DataError, match=r"part-0\.parquet: not of an evaluation, has no column mirror"):
+    with pytest.raises(DataError, match=r"part-0\.parquet: not an evaluation file, column mirror is missing"):
         read_columns(tmp_path, ("row_id", "mirror"))
 
 
@@ -148,17 +148,17 @@ def test_the_story_is_told_from_the_figures():
         assert heading == "vstar at 1,024 visual tokens"
         return " ".join(sentences)
 
-    assert "its answers use what the crops show" in told(20)
-    assert "it is not shown that it looks at its crops" in told(1)
-    assert "no interval can be given, so nothing follows" in told(0)
-    assert "Answers 100.0 % of 40 questions rightly." in told(0)
+    assert "its answers use the content of the crops" in told(20)
+    assert "this does not show that it uses its crops" in told(1)
+    assert "so no interval and no conclusion" in told(0)
+    assert "Answers 100.0 % of 40 questions correctly." in told(0)
     assert "A crop takes 50 visual tokens; a question takes 1,050 in all." in told(0)
 
 
 VERDICTS = [
     ((0.1, 0.3), "better than base"),
     ((-0.3, -0.1), "worse than base"),
-    ((-0.1, 0.1), "no difference"),
+    ((-0.1, 0.1), "no significant difference"),
 ]
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from lfpc_trl.demo import report
 from lfpc_trl.demo.goals import check_goals, differences_between, intervals_of
 from lfpc_trl.demo.report import PHASES, write_report
-from lfpc_trl.evaluate.in_process import Trajectory
+from lfpc_trl.evaluate.in_process import EvaluatedRollout
 from lfpc_trl.rollouts.transcript import ScoredRollout
 
 METRICS = {
@@ -61,7 +61,7 @@ def trajectory(row, text: str = "<answer>red</answer>", *, right: bool = True, c
         turns.append({"role": "assistant", "content": "near", "tool_calls": [asks]})
         picture = {"type": "image", "image": Image.new("RGB", (56, 28), "red")}
         turns.append({"role": "tool", "name": "image_zoom_in_tool", "content": [picture]})
-    return Trajectory(row, [*turns, {"role": "assistant", "content": text}], scored(right, crops))
+    return EvaluatedRollout(row, [*turns, {"role": "assistant", "content": text}], scored(right, crops))
 
 
 def everywhere(rows, **options):
@@ -327,7 +327,7 @@ message = st.fixed_dictionaries(
 @given(messages=st.lists(message, max_size=4))
 @profile(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_transcript_breaks_the_page(tmp_path, rows, messages):
-    Page(write(tmp_path, trajectories={"warm": [Trajectory(rows[0], messages, scored(crops=()))]}))
+    Page(write(tmp_path, trajectories={"warm": [EvaluatedRollout(rows[0], messages, scored(crops=()))]}))
 
 
 def test_a_runaway_text_is_cut(tmp_path, rows):

@@ -285,7 +285,7 @@ def test_a_condition_that_does_not_exist_is_refused():
 
 def test_a_rollout_that_is_there_twice_is_refused():
     made = [rollout(row_id="a"), rollout(row_id="b", sample=1), rollout(row_id="b", sample=1)]
-    with pytest.raises(DataError, match="vstar at 1024 visual tokens: row b, sample 1 is there twice"):
+    with pytest.raises(DataError, match="vstar at 1024 visual tokens: row b, sample 1 occurs twice"):
         groups_of(columns_of(made))
 
 
@@ -293,7 +293,7 @@ def test_the_columns_that_are_read_are_those_that_are_named():
     columns = {name: each for name, each in columns_of(rollouts(questions=1)).items() if name in COLUMNS}
     assert groups_of(columns)
     for name in COLUMNS:
-        with pytest.raises(DataError, match=f"have no column {name}"):
+        with pytest.raises(DataError, match=f"column {name} of the rollouts is missing"):
             groups_of({each: values for each, values in columns.items() if each != name})
 
 

@@ -36,8 +36,8 @@ def test_the_tables_of_the_paper_and_what_it_lacks(figures):
         "The two harder tests, at 16,384 visual tokens",
         "Accuracy and IoU at 1,024 visual tokens",
         "Accuracy and IoU at 16,384 visual tokens",
-        "Crops and what they cost, at 1,024 visual tokens",
-        "Crops and what they cost, at 16,384 visual tokens",
+        "Crops and their cost, at 1,024 visual tokens",
+        "Crops and their cost, at 16,384 visual tokens",
         "Accuracy and seconds per question",
         "Accuracy gained with a larger budget",
         "Well-formed rollouts",
@@ -62,7 +62,7 @@ def test_a_table_without_figures_is_left_out():
     found = by_title({"x": summarise(columns_of([rollout(row_id="a"), rollout(row_id="b", accuracy=0.0)]))})
     assert list(found) == [
         "Accuracy at 1,024 visual tokens",
-        "Crops and what they cost, at 1,024 visual tokens",
+        "Crops and their cost, at 1,024 visual tokens",
         "Accuracy and seconds per question",
         "Well-formed rollouts",
     ]
@@ -106,7 +106,7 @@ def test_the_harder_tests_state_their_threshold_and_their_n():
     table = by_title({"x": summarise(columns_of(made), poor_overlap=0.25)})[
         "The two harder tests, at 1,024 visual tokens"
     ]
-    assert "covers less than 0.25 of the truth" in table.note
+    assert "covers less than 0.25 of the ground truth" in table.note
     assert table.rows == (
         ("x", "GT test: prediction", "0.0 (n=1)"),
         ("x", "GT test: ground truth", "100.0 (n=1)"),

@@ -231,24 +231,24 @@ NO_RULE = [
     (
         "float above 1",
         tiff(grey(0.0, 1.0, 900.0).astype(np.float32)),
-        "float values must lie in 0 to 1 .* got 0 to 900",
+        "float values must be between 0 and 1 .* got 0 to 900",
     ),
     (
         "float below 0",
         tiff(grey(-0.5, 0.0, 1.0).astype(np.float32)),
-        "float values must lie in 0 to 1 .* got -0.5 to 1",
+        "float values must be between 0 and 1 .* got -0.5 to 1",
     ),
     (
         "float that is no number",
         tiff(grey(0, np.nan, 1).astype(np.float32)),
-        "float values must lie .* got nan",
+        "float values must be .* got nan",
     ),
     (
-        "whole numbers of 32 bits",
+        "32-bit or signed 16-bit integers",
         tiff(grey(0, 9, 70_000).astype(np.int32)),
-        "whole numbers of 32 or signed 16 bits",
+        "32-bit or signed 16-bit integers",
     ),
-    ("Lab", saved(Image.new("LAB", (WIDE, HIGH)), "TIFF"), "colours as LAB have no known range or meaning"),
+    ("Lab", saved(Image.new("LAB", (WIDE, HIGH)), "TIFF"), "colors in mode LAB have no known range"),
     ("the preview of a raw file", tiff(grey(1, 2, 3).astype(np.uint8), t254=1), "a camera's raw file"),
 ]
 

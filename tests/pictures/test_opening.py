@@ -185,7 +185,7 @@ def test_a_small_file_that_claims_more_is_refused_by_its_header(tmp_path, size, 
 
 
 def test_pictures_that_are_read_at_the_same_time_share_a_bound_of_memory():
-    room = originals._Room(2 * originals.PIXEL_BYTES * 100)
+    room = originals._DecodeMemory(2 * originals.PIXEL_BYTES * 100)
     started, ended = [], []
     entered, gate = threading.Event(), threading.Event()
 
@@ -230,7 +230,7 @@ def slow(image):
 originals.to_rgb = slow
 picture = LazyImage(Part(str(path), path.stat().st_size, (28, 28))).start()  # a thread decodes it
 entered.wait(60)
-locks = [originals._PICTURES._lock, lazy._WORKERS._lock, originals._ROOM._changed]
+locks = [originals._PICTURES._lock, lazy._WORKERS._lock, originals._DECODE_MEMORY._changed]
 held = threading.Event()
 def hold():
     for lock in locks:

@@ -345,10 +345,10 @@ BAD = [
     (
         {"golds": "dark red"},
         ValueError,
-        r"answers\[0\] must be letters only, or a judge be given, got 'dark red'",
+        r"answers\[0\] must be letters only if there is no judge, got 'dark red'",
     ),
-    ({"golds": [4]}, ValueError, r"answers\[0\] must be letters only, or a judge be given, got 4"),
-    ({"golds": ["é"]}, ValueError, r"answers\[0\] must be letters only, or a judge be given, got 'é'"),
+    ({"golds": [4]}, ValueError, r"answers\[0\] must be letters only if there is no judge, got 4"),
+    ({"golds": ["é"]}, ValueError, r"answers\[0\] must be letters only if there is no judge, got 'é'"),
     ({"golds": ""}, ValueError, r"answers\[0\] must be letters only"),
     (
         {"sizes": ((0, 9), SHOWN)},

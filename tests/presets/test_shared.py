@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lfpc_rewards.presets._groups import number_groups, places_in_groups
 from lfpc_rewards.presets._judging import ask
-from lfpc_rewards.presets._strict import read_strictly
+from lfpc_rewards.presets._strict import parse_strict_turns
 
 CALL = "<grounding>x</grounding>"
 LAST = "<think>b</think><answer>red</answer>"
@@ -34,7 +34,7 @@ STRICT = [
 
 def test_strict_reading():
     # All rows in one batch, each twice: what stands before a row must not matter.
-    read = read_strictly([turns for _, turns, *_ in STRICT for _ in range(2)], "grounding")
+    read = parse_strict_turns([turns for _, turns, *_ in STRICT for _ in range(2)], "grounding")
     for place, (what, _, answer, good) in enumerate(STRICT):
         for row in (2 * place, 2 * place + 1):
             assert (what, read.answers[row], read.well_formed[row]) == (what, answer, good)

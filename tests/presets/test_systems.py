@@ -86,7 +86,7 @@ def test_a_judge_of_the_core_serves_the_presets():
     async def rude(question, answer, accepted):
         return "perhaps"
 
-    with pytest.raises(ValueError, match='judge must say "yes", "no" or "unknown", got \'perhaps\''):
+    with pytest.raises(ValueError, match='judge must return "yes", "no" or "unknown", got \'perhaps\''):
         presets.batch_judge(rude)(["q"], ["a"], ["x"])
 
 

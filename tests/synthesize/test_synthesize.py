@@ -479,7 +479,7 @@ MISUSES = [
     ("a giant size", ["--size", "99999x99999"], "at most 201326592 pixels"),
     ("no range", ["--target-pixels", "7"], "--target-pixels must be as 2-6, got '7'"),
     ("an empty range", ["--target-pixels", "7-6"], "--target-pixels must be two heights above 0, got 7-6"),
-    ("unreadable words", ["--target-pixels", "1-2"], "targets must be 10 pixels high at least, got 2.1"),
+    ("unreadable words", ["--target-pixels", "1-2"], "targets must be at least 10 pixels high, got 2.1"),
     ("giant words", ["--target-pixels", "90-100"], "signs of .* do not fit on 1280 x 720"),
     ("no rows", ["--rows", "0"], "--rows must be at least 1, got 0"),
     ("no workers", ["--workers", "0"], "--workers must be at least 1, got 0"),
@@ -488,7 +488,7 @@ MISUSES = [
     ("no tokens", ["--overview-tokens", "0"], "--overview-tokens must be at least 1"),
     ("no backgrounds", ["--size", "as-background"], "--size as-background needs --backgrounds"),
     ("an empty folder", ["--backgrounds", "."], "no picture that can be used"),
-    ("no objects", ["--objects", "."], r"objects of at least four names are needed, got \[\]"),
+    ("no objects", ["--objects", "."], r"objects must have at least four different names, got \[\]"),
     ("no COCO file", ["--objects", "rows.txt"], "JSON breaks off"),
 ]
 
@@ -570,7 +570,7 @@ def test_another_command_does_not_go_on_with_it(tmp_path):
         (5, SMALL, "rows was 4 and is 5"),
         (4, SMALL._replace(seed=1), "seed was 0"),
     ):
-        with pytest.raises(UserError, match=f"holds an unfinished data set of other settings, {change}"):
+        with pytest.raises(UserError, match=f"holds an unfinished data set with other settings, {change}"):
             synthesize(tmp_path / "out", rows, settings)
     assert tree(tmp_path / "out") == before
 

@@ -392,8 +392,8 @@ def test_a_picture_whose_colours_have_no_rule_is_bad(folder):
     Image.new("I", (224, 168), 70_000).save(folder / "whole.tif")
     report = check_data(write(folder, GOOD, GOOD | {"image": "float.tif"}, GOOD | {"image": "whole.tif"}))
     reasons = [problem.rule.partition(" (")[2] for problem in report.problems]
-    assert reasons[0].startswith("float values must lie in 0 to 1 to be seen as they are meant")
-    assert reasons[1].startswith("whole numbers of 32 or signed 16 bits have no known range or meaning")
+    assert reasons[0].startswith("float values must be between 0 and 1 to be displayed")
+    assert reasons[1].startswith("32-bit or signed 16-bit integers have no known range or display meaning")
     assert len(reasons) == 2
 
 

@@ -14,7 +14,7 @@ from lfpc_trl.options import FRAMES, Parser, add_columns, add_respondent
 if TYPE_CHECKING:
     from lfpc_trl.evaluate.questions import Benchmark
     from lfpc_trl.evaluate.records import MakeRecords, Plan
-    from lfpc_trl.evaluate.work import Item
+    from lfpc_trl.evaluate.work import PictureTasks
     from lfpc_trl.jobs.workers import Outcome
     from lfpc_trl.rollouts.crop_tool import CropSettings
     from lfpc_trl.rollouts.generate import RolloutSettings, Usage
@@ -314,7 +314,7 @@ def _opener(
 def _ask(
     args: argparse.Namespace,
     make: "MakeRecords",
-    items: "Mapping[str, Item]",
+    items: "Mapping[str, PictureTasks]",
     header: Mapping[str, Any],
     shard: running.Shard | None,
     before: int,

@@ -11,7 +11,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from lfpc_trl.evaluate.in_process import Trajectory
+from lfpc_trl.evaluate.in_process import EvaluatedRollout
 from lfpc_trl.evaluate.statistics import Estimate, difference_of, group_means, mean_of
 
 Results = Mapping[str, Mapping[str, Any]]
@@ -43,14 +43,14 @@ class Goal:
 # --- intervals ---------------------------------------------------------------------------------------
 
 
-def intervals_of(trajectories: Sequence[Trajectory]) -> dict[str, dict[str, Any]]:
+def intervals_of(trajectories: Sequence[EvaluatedRollout]) -> dict[str, dict[str, Any]]:
     """Each of `QUANTITIES` with its interval, by name; crop quantities cover only pictures with a crop."""
     means = _by_picture(trajectories)
     return {name: asdict(mean_of(means[name])) for name in QUANTITIES}
 
 
 def differences_between(
-    trajectories: Mapping[str, Sequence[Trajectory]],
+    trajectories: Mapping[str, Sequence[EvaluatedRollout]],
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """The differences of `PAIRS`, such as "stage1 - warm": each of `QUANTITIES` with its interval.
 
@@ -67,7 +67,7 @@ def differences_between(
     }
 
 
-def _by_picture(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
+def _by_picture(trajectories: Sequence[EvaluatedRollout]) -> dict[str, Any]:
     numbers: dict[str, int] = {}
     pictures = [numbers.setdefault(str(each.row.image), len(numbers)) for each in trajectories]
     return {

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lfpc_trl.demo.goals import Results, check_goals, is_known
-from lfpc_trl.evaluate.in_process import Trajectory
+from lfpc_trl.evaluate.in_process import EvaluatedRollout
 from lfpc_trl.files import write_whole
 from lfpc_trl.html.standalone import COLOURS, draw, jpeg_url, template
 from lfpc_trl.pictures.originals import load_original
@@ -85,7 +85,7 @@ def write_report(
     *,
     results: Results,
     curves: Curves,
-    trajectories: Mapping[str, Sequence[Trajectory]],
+    trajectories: Mapping[str, Sequence[EvaluatedRollout]],
     settings: Mapping[str, Any] | None = None,
     notes: Iterable[str] = (),
     examples: int = 12,
@@ -379,7 +379,7 @@ def _draw(series: Mapping[str, NDArray[np.float64]], kind: str, salt: str) -> Ma
 # Examples
 
 
-def _examples(trajectories: Mapping[str, Sequence[Trajectory]], count: int) -> list[dict[str, Any]]:
+def _examples(trajectories: Mapping[str, Sequence[EvaluatedRollout]], count: int) -> list[dict[str, Any]]:
     by_phase = {
         phase: {trajectory.row.id: trajectory for trajectory in trajectories[phase]}
         for phase in PHASES
@@ -397,7 +397,7 @@ def _examples(trajectories: Mapping[str, Sequence[Trajectory]], count: int) -> l
     ]
 
 
-def _example(by_phase: Mapping[str, Trajectory]) -> dict[str, Any]:
+def _example(by_phase: Mapping[str, EvaluatedRollout]) -> dict[str, Any]:
     row = next(iter(by_phase.values())).row
     original = load_original(row.image)
     width, height = original.size
@@ -423,7 +423,7 @@ def _example(by_phase: Mapping[str, Trajectory]) -> dict[str, Any]:
     }
 
 
-def _column(trajectory: Trajectory, width: int) -> dict[str, Any]:
+def _column(trajectory: EvaluatedRollout, width: int) -> dict[str, Any]:
     """One phase's rollout for a question: correctness, boxes, and turns in order."""
     turns: list[dict[str, Any]] = []
     crops = 0

@@ -1,1 +1,1 @@
-"""Evaluation: how good a model is, how well it crops, and whether its answers come from its crops."""
+"""Evaluation: accuracy, crop quality, and whether a model's answers depend on its crops."""

@@ -1,4 +1,4 @@
-"""Several evaluations over the same questions side by side."""
+"""Compare several evaluations over the same questions."""
 
 import dataclasses
 import json
@@ -22,10 +22,10 @@ from lfpc_trl.evaluate.tables import Table, change_tables, tables, to_markdown
 from lfpc_trl.files import write_whole
 
 COMPARISON = "comparison.json"
-"""File with the figures of all evaluations and their differences."""
+"""File with the figures of all evaluations and the differences between them."""
 
 _CONTENT = ("question_id", "question", "choices", "accepted", "category")
-_OWN_SETTINGS = ("model", "fingerprint")  # differ because the models do
+_OWN_SETTINGS = ("model", "fingerprint")  # expected to differ: the models do
 
 
 def write_comparison(
@@ -35,41 +35,41 @@ def write_comparison(
     baseline: str | None = None,
     poor_overlap: float = POOR_OVERLAP,
 ) -> list[str]:
-    """Write tables, figures and a page of several evaluations.
+    """Write tables, figures and a page that compare several evaluations.
 
-    Compared is what all of them hold: the same benchmarks at the same budgets. A benchmark must be the same
-    row by row.
+    Only the benchmarks and budgets that all evaluations share are compared. A shared benchmark must have the
+    same rows in all of them.
 
     Args:
         evaluations: name to output directory, in the order of the tables.
-        output: a directory; made, its files of an earlier comparison replaced.
-        baseline: the one that is subtracted from the others; the first by default.
-        poor_overlap: overlap below which a crop covers the truth poorly.
+        output: a directory; created if missing, the files of an earlier comparison are replaced.
+        baseline: the evaluation that is subtracted from the others; the first by default.
+        poor_overlap: overlap below which a crop covers the ground truth poorly.
 
     Returns:
-        Remarks on what only some of the evaluations hold and is left out.
+        Notes on what was left out because only some evaluations have it.
 
     Raises:
-        UserError: fewer than two, an unknown baseline, evaluations of different questions, or as
-            `read_columns` and `read_about`.
+        UserError: fewer than two evaluations, an unknown baseline, different questions, or an error of
+            `read_columns` or `read_about`.
     """
     if len(evaluations) < 2:
-        raise UserError(f"two evaluations or more are compared, got {len(evaluations)}")
+        raise UserError(f"a comparison needs at least two evaluations, got {len(evaluations)}")
     baseline = next(iter(evaluations)) if baseline is None else baseline
     if baseline not in evaluations:
         raise UserError(f"--baseline must be one of {', '.join(evaluations)}, got {baseline}")
     settings = {name: _flat(read_about(path).get("settings", {})) for name, path in evaluations.items()}
-    everything = {
+    all_columns = {
         name: read_columns(path, (*COLUMNS, *(each for each in _CONTENT if each not in COLUMNS)))
         for name, path in evaluations.items()
     }
-    shared, notes = _shared(everything)
-    columns = {name: _only(each, shared) for name, each in everything.items()}
+    shared, notes = _shared(all_columns)
+    columns = {name: _only(each, shared) for name, each in all_columns.items()}
 
     figures = {name: summarise(each, poor_overlap=poor_overlap) for name, each in columns.items()}
     changes = _changes(columns, baseline, poor_overlap)
     differing = _differing(settings)
-    found = [
+    all_tables = [
         *change_tables(changes, baseline),
         *tables(figures),
         *([_settings_table(differing, settings)] if differing else []),
@@ -79,11 +79,11 @@ def write_comparison(
     output.mkdir(parents=True, exist_ok=True)
     page = render(
         title=title,
-        lede="The same questions, put to each model. Differences are paired question by question.",
+        lede="All models answered the same questions. Differences are paired by question.",
         story=[*comparison_story(changes, baseline), *([("Left out", notes)] if notes else [])],
         models=figures,
         columns=columns,
-        tables=found,
+        tables=all_tables,
         settings={name: str(path) for name, path in evaluations.items()} | {"baseline": baseline},
     )
     plain = {
@@ -93,7 +93,7 @@ def write_comparison(
         "settings": settings,
         "notes": notes,
     }
-    write_whole(output / TABLES, to_markdown(found, title=title, intro=notes))
+    write_whole(output / TABLES, to_markdown(all_tables, title=title, intro=notes))
     write_whole(output / PAGE, page)
     write_whole(output / COMPARISON, json.dumps(plain, indent=1, ensure_ascii=False) + "\n")
     return notes
@@ -102,30 +102,32 @@ def write_comparison(
 # --- the same questions ------------------------------------------------------------------------------
 
 
-def _shared(everything: Mapping[str, Columns]) -> tuple[set[tuple[str, int]], list[str]]:
-    """The (benchmark, budget) that all hold, and remarks on the others."""
-    asked = {name: _asked(columns) for name, columns in everything.items()}
-    first, *others = asked
+def _shared(all_columns: Mapping[str, Columns]) -> tuple[set[tuple[str, int]], list[str]]:
+    """Return the (benchmark, budget) pairs that all evaluations have, and notes on the others."""
+    contents = {name: _contents(columns) for name, columns in all_columns.items()}
+    first, *others = contents
     notes: list[str] = []
-    benchmarks = [each for each in asked[first] if all(each in asked[name] for name in others)]
+    benchmarks = [each for each in contents[first] if all(each in contents[name] for name in others)]
     if not benchmarks:
-        held = "; ".join(f"{name} has {', '.join(each)}" for name, each in asked.items())
-        raise UserError(f"the evaluations share no benchmark: {held}")
-    for name, each in asked.items():
+        overview = "; ".join(f"{name} has {', '.join(each)}" for name, each in contents.items())
+        raise UserError(f"the evaluations share no benchmark: {overview}")
+    for name, each in contents.items():
         only = [benchmark for benchmark in each if benchmark not in benchmarks]
         if only:
             notes.append(f"{', '.join(only)}: not in all evaluations ({name} has it).")
     shared = set()
     for benchmark in benchmarks:
         for name in others:
-            _same_rows(benchmark, first, asked[first][benchmark][0], name, asked[name][benchmark][0])
-        budgets = {name: each[benchmark][1] for name, each in asked.items()}
+            _check_same_rows(
+                benchmark, first, contents[first][benchmark][0], name, contents[name][benchmark][0]
+            )
+        budgets = {name: each[benchmark][1] for name, each in contents.items()}
         common = set.intersection(*budgets.values())
-        held = "; ".join(f"{name} at {_listed(each)}" for name, each in budgets.items())
+        overview = "; ".join(f"{name} at {_listed(each)}" for name, each in budgets.items())
         if not common:
-            raise UserError(f"the budgets of {benchmark} do not overlap: {held}")
+            raise UserError(f"the budgets of {benchmark} do not overlap: {overview}")
         if any(each != common for each in budgets.values()):
-            notes.append(f"{benchmark} is compared at {_listed(common)} visual tokens only: {held}.")
+            notes.append(f"{benchmark} is compared at {_listed(common)} visual tokens only: {overview}.")
         shared |= {(benchmark, budget) for budget in common}
     return shared, notes
 
@@ -134,37 +136,37 @@ def _listed(budgets: set[int]) -> str:
     return " and ".join(f"{budget:,}" for budget in sorted(budgets))
 
 
-def _asked(columns: Columns) -> dict[str, tuple[dict[str, dict[str, Any]], set[int]]]:
-    """By benchmark: what each row asks, and the budgets."""
-    found: dict[str, tuple[dict[str, dict[str, Any]], set[int]]] = {}
+def _contents(columns: Columns) -> dict[str, tuple[dict[str, dict[str, Any]], set[int]]]:
+    """Return the content of each row, and the budgets, by benchmark."""
+    contents: dict[str, tuple[dict[str, dict[str, Any]], set[int]]] = {}
     names = ("benchmark", "budget", "row_id", *_CONTENT)
     for benchmark, budget, row, *content in zip(*(columns[name] for name in names), strict=True):
-        rows, budgets = found.setdefault(benchmark, ({}, set()))
+        rows, budgets = contents.setdefault(benchmark, ({}, set()))
         rows[row] = dict(zip(_CONTENT, content, strict=True))  # the same for each of its rollouts
         budgets.add(budget)
-    return found
+    return contents
 
 
-def _same_rows(
+def _check_same_rows(
     benchmark: str,
     first: str,
-    ours: dict[str, dict[str, Any]],
+    first_rows: dict[str, dict[str, Any]],
     second: str,
-    theirs: dict[str, dict[str, Any]],
+    second_rows: dict[str, dict[str, Any]],
 ) -> None:
-    for name, these, those in ((first, ours, theirs), (second, theirs, ours)):
+    for name, these, those in ((first, first_rows, second_rows), (second, second_rows, first_rows)):
         only = [row for row in these if row not in those]
         if only:
             raise UserError(
-                f"{first} and {second} were asked different questions of {benchmark}: {len(only)} of "
+                f"{first} and {second} have different questions of {benchmark}: {len(only)} of "
                 f"{len(these)} rows are only in {name}, such as {only[0]}"
             )
-    for row, content in ours.items():
+    for row, content in first_rows.items():
         for column in _CONTENT:
-            if content[column] != theirs[row][column]:
+            if content[column] != second_rows[row][column]:
                 raise UserError(
-                    f"{first} and {second} were asked different questions of {benchmark}: row {row} differs "
-                    f"in its {column}: {_short(content[column])} and {_short(theirs[row][column])}"
+                    f"{first} and {second} have different questions of {benchmark}: row {row} differs "
+                    f"in its {column}: {_short(content[column])} and {_short(second_rows[row][column])}"
                 )
 
 
@@ -174,9 +176,9 @@ def _short(value: Any) -> str:
 
 
 def _only(columns: Columns, shared: set[tuple[str, int]]) -> Columns:
-    places = zip(columns["benchmark"], columns["budget"], strict=True)
-    kept = [number for number, place in enumerate(places) if place in shared]
-    return {name: [values[number] for number in kept] for name, values in columns.items()}
+    pairs = zip(columns["benchmark"], columns["budget"], strict=True)
+    kept = [index for index, pair in enumerate(pairs) if pair in shared]
+    return {name: [values[index] for index in kept] for name, values in columns.items()}
 
 
 # --- what differs ------------------------------------------------------------------------------------
@@ -185,7 +187,7 @@ def _only(columns: Columns, shared: set[tuple[str, int]]) -> Columns:
 def _changes(
     columns: Mapping[str, Columns], baseline: str, poor_overlap: float
 ) -> dict[str, list[dict[str, Any]]]:
-    """By model, its groups with each figure minus that of the baseline."""
+    """Return the groups of each model, each figure minus the baseline's."""
     groups = {
         name: {
             (group.benchmark, group.budget, group.category): group
@@ -198,15 +200,15 @@ def _changes(
         if name == baseline:
             continue
         changes[name] = []
-        for place, group in own.items():
-            found = differences(group, groups[baseline][place], list(group.values))
-            plain = {figure: dataclasses.asdict(each) for figure, each in found.items()}
-            changes[name].append(described(group) | {"figures": plain})
+        for key, group in own.items():
+            estimates = differences(group, groups[baseline][key], list(group.values))
+            figures = {figure: dataclasses.asdict(each) for figure, each in estimates.items()}
+            changes[name].append(described(group) | {"figures": figures})
     return changes
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with those inside others named `outer.inner`."""
+    """Flatten nested settings; inner ones are named `outer.inner`."""
     flat: dict[str, Any] = {}
     for name, value in settings.items():
         inner = _flat(value) if isinstance(value, Mapping) else None
@@ -215,7 +217,7 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _differing(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The settings in which evaluations differ although their models need not."""
+    """Return the settings that differ between evaluations, except those that name the model."""
     names = dict.fromkeys(name for each in settings.values() for name in each)
     return [
         name
@@ -228,7 +230,7 @@ def _differing(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def _settings_table(names: list[str], settings: Mapping[str, Mapping[str, Any]]) -> Table:
     return Table(
         "Settings that differ",
-        "Differences in the figures may come from these and not from the models.",
+        "Differences in the figures may come from these settings instead of the models.",
         ("setting", *settings),
         tuple((name, *(json.dumps(each.get(name)) for each in settings.values())) for name in names),
     )

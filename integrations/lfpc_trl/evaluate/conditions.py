@@ -1,4 +1,4 @@
-"""What a model is shown in place of its crops, to find out what its answers come from."""
+"""The conditions of an evaluation: what replaces the model's crops, to test what its answers depend on."""
 
 import dataclasses
 from collections.abc import Collection, Sequence
@@ -9,49 +9,49 @@ from lfpc_trl.rollouts.crop_tool import CropSettings
 
 Condition = Literal["predicted", "target", "noise", "elsewhere", "no_picture", "no_tool"]
 CONDITIONS: tuple[Condition, ...] = get_args(Condition)
-"""As the model is; the nearest target region; noise; another place; words without a picture; no tool offered.
+"""Own crop; nearest target region; noise; another region; text without a picture; no tool offered.
 
-All but the last begin with the first turn of `predicted`, so the crop is all that differs: a rollout that
-never cropped is the same in all of them.
+All but the last reuse the first turn of `predicted`, so only the crop differs: a rollout that never cropped
+is the same under all of them.
 """
 
 
 def begins_as_predicted(condition: Condition) -> bool:
-    """Whether a condition takes its first turn from `predicted`."""
+    """Whether a condition reuses the first turn of `predicted`."""
     return condition not in ("predicted", "no_tool")
 
 
 def choose(names: Collection[str] | None, rows: Sequence[Row]) -> tuple[Condition, ...]:
-    """The conditions of an evaluation, in their usual order.
+    """Select the conditions of an evaluation, in the order of `CONDITIONS`.
 
     Args:
-        names: those that are wanted; None for all that apply. `predicted` is added if one of them begins as
-            it does.
+        names: the requested conditions; None for all that apply. `predicted` is added if one of them reuses
+            its first turn.
         rows: the rows; `target` applies to those with targets.
 
     Raises:
-        ValueError: no or unknown names, or `target` is wanted and no row has targets.
+        ValueError: no names, unknown names, or `target` is requested and no row has targets.
     """
     has_targets = any(row.regions is not None for row in rows)
     if names is None:
         return tuple(name for name in CONDITIONS if name != "target" or has_targets)
     unknown = sorted(set(names) - set(CONDITIONS))
     if unknown or not names:
-        found = ", ".join(unknown) or "none"
-        raise ValueError(f"conditions must be some of {', '.join(CONDITIONS)}, got {found}")
+        got = ", ".join(unknown) or "none"
+        raise ValueError(f"conditions must be some of {', '.join(CONDITIONS)}, got {got}")
     if "target" in names and not has_targets:
         raise ValueError("the condition target needs rows with targets, and no row has any")
-    wanted = {name for name in CONDITIONS if name in names}
-    if any(begins_as_predicted(name) for name in wanted):
-        wanted.add("predicted")
-    return tuple(name for name in CONDITIONS if name in wanted)
+    chosen = {name for name in CONDITIONS if name in names}
+    if any(begins_as_predicted(name) for name in chosen):
+        chosen.add("predicted")
+    return tuple(name for name in CONDITIONS if name in chosen)
 
 
 def applies(condition: Condition, row: Row) -> bool:
-    """Whether a condition can be made for a row."""
+    """Whether a row can be evaluated under a condition."""
     return condition != "target" or row.regions is not None
 
 
 def crops_under(condition: Condition, crops: CropSettings) -> CropSettings:
-    """The crop settings of a condition; without the tool they cut nothing."""
+    """Return the crop settings of a condition; under `no_tool` they are not used."""
     return dataclasses.replace(crops, crop_source="predicted" if condition == "no_tool" else condition)

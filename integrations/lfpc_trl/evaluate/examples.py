@@ -1,4 +1,4 @@
-"""The rollouts that the page of an evaluation shows, as data for its script."""
+"""The example rollouts on the page of an evaluation, as data for its script."""
 
 import base64
 import json
@@ -16,58 +16,58 @@ from lfpc_trl.evaluate.summary import Columns
 from lfpc_trl.runs.reading import Run, conversation, pictures_of
 
 LIMIT = 300
-"""Rollouts on a page."""
+"""Maximum number of rollouts on a page."""
 PICTURE_BYTES = 8 << 20
-"""Pictures on a page, in bytes of their JPEG files: beyond it no more rollouts are added."""
+"""Size limit for the pictures of a page, in bytes of JPEG: no rollouts are added beyond it."""
 LOW_OVERLAP = OVERLAP_THRESHOLD
-"""Overlap below which a crop is listed as low: the paper's threshold of the grounding reward."""
+"""Overlap below which a crop is listed as low: the paper's threshold in the grounding reward."""
 TEXT_LIMIT = 4000
-"""Characters of one text; a runaway model must not drown the page."""
+"""Maximum characters per text, so that a runaway completion does not fill the page."""
 
 _FACTS = ("benchmark", "budget", "condition", "category", "sample", "row_id")
 _SCORES = ("accuracy", "overlap", "iou", "crops", "failed_calls")
 
 
 def choose(columns: Columns, limit: int = LIMIT) -> list[int]:
-    """Rollouts for the page, so that every filter finds some.
+    """Choose rollouts for the page, so that every filter matches some.
 
-    Every benchmark, budget, condition and outcome comes first, each with one rollout. Then their combinations
-    take turns, and within each the order is that of a checksum of the row, so that a row tends to be there
-    under all conditions and nothing is picked by how well it looks.
+    First, one rollout for every benchmark, budget, condition and outcome. Then their combinations are sampled
+    round-robin, each in the order of a checksum of the row id, so that a row tends to be there under all
+    conditions and no rollout is picked for how good it looks.
 
     Args:
-        columns: of all rollouts.
-        limit: how many at most.
+        columns: the columns of all rollouts.
+        limit: the maximum number of rollouts.
 
     Returns:
-        Their positions in the order of choice.
+        Their indices, in the order in which they were chosen.
     """
     outcomes = np.stack(list(_outcomes(columns).values()), axis=1)
-    order = sorted(range(len(outcomes)), key=lambda place: zlib.crc32(columns["row_id"][place].encode()))
-    wanted: dict[Any, int] = {}
+    order = sorted(range(len(outcomes)), key=lambda index: zlib.crc32(columns["row_id"][index].encode()))
+    first_of: dict[Any, int] = {}
     strata: dict[Any, list[int]] = defaultdict(list)
-    for place in order:
-        group = tuple(columns[name][place] for name in ("benchmark", "budget", "condition"))
-        found = tuple(outcomes[place].tolist())
-        strata[group, found].append(place)
+    for index in order:
+        group = tuple(columns[name][index] for name in ("benchmark", "budget", "condition"))
+        outcome = tuple(outcomes[index].tolist())
+        strata[group, outcome].append(index)
         for name in (
             *enumerate(group),
-            *(("outcome", number) for number, is_so in enumerate(found) if is_so),
+            *(("outcome", number) for number, applies in enumerate(outcome) if applies),
         ):
-            wanted.setdefault(name, place)
-    chosen = dict.fromkeys(wanted.values())
-    turns = [list(reversed(places)) for places in strata.values()]
+            first_of.setdefault(name, index)
+    chosen = dict.fromkeys(first_of.values())
+    queues = [list(reversed(indices)) for indices in strata.values()]
     while len(chosen) < min(limit, len(order)):
-        for places in turns:
-            while places and places[-1] in chosen:
-                places.pop()
-            if places and len(chosen) < limit:
-                chosen[places.pop()] = None
+        for indices in queues:
+            while indices and indices[-1] in chosen:
+                indices.pop()
+            if indices and len(chosen) < limit:
+                chosen[indices.pop()] = None
     return list(chosen)[:limit]
 
 
 def _outcomes(columns: Columns) -> dict[str, NDArray[np.bool_]]:
-    """The filters of the page by outcome; one rollout may pass several."""
+    """Return the page's outcome filters as masks; one rollout may match several."""
     numbers = {name: np.array(columns[name], dtype=np.float64) for name in ("accuracy", "crops", "overlap")}
     return {
         "wrong": numbers["accuracy"] < 0.5,
@@ -79,47 +79,49 @@ def _outcomes(columns: Columns) -> dict[str, NDArray[np.bool_]]:
 def examples_of(
     output: Path, columns: Columns, *, limit: int = LIMIT, picture_bytes: int = PICTURE_BYTES
 ) -> dict[str, Any]:
-    """The chosen rollouts of an evaluation with their conversations and pictures.
+    """Return chosen rollouts of an evaluation with their conversations and pictures.
 
     Args:
-        output: its directory.
-        columns: of all its rollouts, in the order of its files.
-        limit: how many rollouts at most.
-        picture_bytes: their pictures at most, in bytes; a picture that several share counts once.
+        output: the directory of the evaluation.
+        columns: the columns of all its rollouts, in the order of its files.
+        limit: the maximum number of rollouts.
+        picture_bytes: size limit for all pictures, in bytes; a picture that several rollouts share counts
+            once.
 
     Returns:
-        Plain JSON: `count`, all rollouts; `rollouts`, in the order of the files; `pictures`, JPEG in base64.
+        Plain JSON: `count`, the number of all rollouts; `rollouts`, in the order of the files; `pictures`,
+        JPEG in base64.
     """
     run = Run(output)
     outcomes = _outcomes(columns)
     pictures: dict[bytes, int] = {}
-    room = picture_bytes
+    bytes_left = picture_bytes
     kept: dict[int, dict[str, Any]] = {}
     chosen = choose(columns, limit)
-    ranks = {place: rank for rank, place in enumerate(chosen)}
-    # Read in the order of the files, which reads each part of them once; what has no room is dropped by rank.
-    heavy = {place: run.columns(place) for place in sorted(chosen)}
-    for place in sorted(heavy, key=ranks.__getitem__):
-        thumbnails = [each for each in heavy[place]["thumbnails"] or () if each]
-        fresh = sum(len(each) for each in set(thumbnails) - set(pictures))
-        if fresh > room:
+    ranks = {index: rank for rank, index in enumerate(chosen)}
+    # Read in file order, so that each part is read once; add in order of rank until the pictures fill up.
+    conversations = {index: run.columns(index) for index in sorted(chosen)}
+    for index in sorted(conversations, key=ranks.__getitem__):
+        thumbnails = [each for each in conversations[index]["thumbnails"] or () if each]
+        new_bytes = sum(len(each) for each in set(thumbnails) - set(pictures))
+        if new_bytes > bytes_left:
             break
-        room -= fresh
+        bytes_left -= new_bytes
         numbers = [pictures.setdefault(each, len(pictures)) for each in thumbnails]
-        kept[place] = (
-            {name: columns[name][place] for name in (*_FACTS, *_SCORES)}
-            | {name: bool(each[place]) for name, each in outcomes.items()}
-            | _shown(heavy[place])
+        kept[index] = (
+            {name: columns[name][index] for name in (*_FACTS, *_SCORES)}
+            | {name: bool(each[index]) for name, each in outcomes.items()}
+            | _conversation(conversations[index])
             | {"pictures": numbers}
         )
     return {
         "count": len(columns["row_id"]),
-        "rollouts": [kept[place] for place in sorted(kept)],
+        "rollouts": [kept[index] for index in sorted(kept)],
         "pictures": [base64.b64encode(each).decode("ascii") for each in pictures],
     }
 
 
-def _shown(columns: dict[str, Any]) -> dict[str, Any]:
+def _conversation(columns: dict[str, Any]) -> dict[str, Any]:
     pictures = pictures_of(columns)
     return {
         "question": _short(columns["question"] or ""),
@@ -148,7 +150,7 @@ def _short(text: str) -> str:
 
 
 def as_script_data(data: object) -> str:
-    """JSON that can stand inside a script element: no sign in it ends the element or starts another."""
+    """Serialize data as JSON for a script element: the text can neither end the element nor start one."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
@@ -156,7 +158,7 @@ def as_script_data(data: object) -> str:
 
 
 def filters(rollouts: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    """What the page offers to choose from, in the order of the files."""
+    """Return the filter values that the page offers, in the order of the files."""
     return {
         name: list(dict.fromkeys(each[name] for each in rollouts))
         for name in ("benchmark", "budget", "condition")

@@ -1,7 +1,7 @@
-"""Benchmarks as they are published, read from local files and checked before anything is evaluated.
+"""Read published benchmarks from local files and check them before anything is evaluated.
 
-Pictures inside a file are kept as files, each once, so that rows about one picture share it. Nothing of a
-file is held but its text: the pictures of HR-Bench 8K alone are gigabytes.
+Pictures embedded in a file are extracted to disk, each once, so that rows about the same picture share it.
+Only text is kept in memory: the pictures of HR-Bench 8K alone take gigabytes.
 """
 
 import dataclasses
@@ -31,8 +31,8 @@ from lfpc_trl.evaluate.layouts import (
     LAYOUTS,
     ROWS,
     VSTAR_FOLDERS,
-    Item,
-    Layout,
+    BenchmarkLayout,
+    BenchmarkRow,
     Placed,
     Source,
     read_placed,
@@ -42,7 +42,7 @@ from lfpc_trl.evaluate.questions import Benchmark, Question
 from lfpc_trl.pictures.originals import check_picture, read_header
 
 _DIGITS = 12
-"""Hexadecimal digits of a question's id."""
+"""Length of a question id in hexadecimal digits."""
 
 
 def read_benchmark(
@@ -59,22 +59,22 @@ def read_benchmark(
 
     Args:
         path: a file, or the folder of V*.
-        pictures: folder for the pictures that are inside the file. They keep their bytes and are named by
-            their content; one that is there already is not written again.
-        name: of the benchmark; the file's without its suffix by default.
-        layout: a name from `LAYOUTS`; by default what the columns say.
-        columns: where the columns of our rows are under other names; then the layout is `rows`.
+        pictures: folder for the pictures embedded in the file. They are written byte for byte and named by a
+            hash of their content; existing files are not written again.
+        name: name of the benchmark; by default the file name without its suffix.
+        layout: a name from `LAYOUTS`; by default detected from the columns.
+        columns: column names, if our columns have other names in the file; the layout is then `rows`.
         boxes: a file of records with `targets` and one of `index`, `id` (a row) and `question_id`. They
             replace the boxes of the benchmark itself.
-        seed: of the order of V*'s options, in whose files the right one stands first.
+        seed: seed for the order of V*'s options, whose files list the right one first.
 
     Returns:
-        The questions, rows about one picture together, and notes on what is incomplete; a warning if boxes
-        of ours, or of `boxes`, seem to count in something else than pixels. Those of other layouts are known.
+        The questions, grouped by picture, and notes on what is incomplete; a warning if the boxes of our own
+        rows or of `boxes` do not seem to be in pixels. The units of the other layouts are known.
 
     Raises:
         DataError: "FILE row N: rule, got X" for the first problem, with the number of further ones; or the
-            layout cannot be told.
+            layout cannot be detected.
     """
     path = Path(path)
     chosen, records = _open(path, layout if columns is None else layout or ROWS)
@@ -87,21 +87,21 @@ def read_benchmark(
         reader = _Reader(LAYOUTS[chosen], path, Path(pictures), seed)
         questions, notes = reader.read(records)
     if chosen == FOLDER:
-        notes += [f"{path}: there is no {each}" for each in VSTAR_FOLDERS if not (path / each).is_dir()]
+        notes += [f"{path}: folder {each} is missing" for each in VSTAR_FOLDERS if not (path / each).is_dir()]
     if boxes is not None:
         questions, note = _with_boxes(questions, Path(boxes))
         notes += note
         warning = frame_warning(boxes, samples_of(question.row for question in questions), rows=False)
     if name is None:
         name = path.resolve().name if path.is_dir() else path.stem
-    return Benchmark(name, tuple(_together(questions)), tuple(notes), warning)
+    return Benchmark(name, tuple(_group_by_picture(questions)), tuple(notes), warning)
 
 
-# --- what a file is ----------------------------------------------------------------------------------
+# --- detecting the layout ----------------------------------------------------------------------------
 
 
 def _open(path: Path, layout: str | None) -> tuple[str, Placed]:
-    """The name of the layout, and the records, none of them read."""
+    """Return the name of the layout and an iterator over the records."""
     if layout is not None and layout not in LAYOUTS:
         raise DataError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
     if path.is_dir():
@@ -109,26 +109,26 @@ def _open(path: Path, layout: str | None) -> tuple[str, Placed]:
             return FOLDER, read_vstar_folders(path)
         if layout == ROWS or (layout is None and _holds_rows(path)):
             return ROWS, iter(())
-        found = sorted(each.name for each in path.iterdir())
+        entries = sorted(each.name for each in path.iterdir())
         raise DataError(
-            f"{path}: the layout cannot be told. A folder is V* and holds {' and '.join(VSTAR_FOLDERS)}; or "
-            f"it holds rows; of other benchmarks the file itself is named. Found: {_listed(found)}"
+            f"{path}: unknown layout. A folder must be V*, with {' and '.join(VSTAR_FOLDERS)}, or hold rows; "
+            f"for other benchmarks, name the file itself. Found: {_listed(entries)}"
         )
     if layout == ROWS:
         return ROWS, iter(())
     records = read_placed(path)
-    bad: list[tuple[str, Record | DataError]] = []
+    consumed: list[tuple[str, Record | DataError]] = []
     for place, record in records:
-        bad.append((place, record))
+        consumed.append((place, record))
         if isinstance(record, dict):
-            return _layout_of(path, list(record), layout), itertools.chain(bad, records)
-    if bad:
-        raise DataError(in_one_line([Problem(place, str(reason)) for place, reason in bad]))
+            return _layout_of(path, list(record), layout), itertools.chain(consumed, records)
+    if consumed:
+        raise DataError(in_one_line([Problem(place, str(reason)) for place, reason in consumed]))
     raise DataError(f"{path}: the file holds no rows")
 
 
 def _holds_rows(folder: Path) -> bool:
-    """Whether the first record of a folder has the columns of our rows."""
+    """Whether the first record in a folder has the columns of our rows."""
     try:
         records = (record for _, record in read_columns(folder))
         columns = next((list(record) for record in records if isinstance(record, dict)), [])
@@ -139,15 +139,15 @@ def _holds_rows(folder: Path) -> bool:
 
 def _layout_of(path: Path, columns: list[str], layout: str | None) -> str:
     for name, each in LAYOUTS.items():
-        # A table of options that lacks one of its columns is not a file of our own.
+        # An option table with a missing column must not be taken for a file of our rows.
         foreign = each.convert is None and "A" in columns
-        there = {*columns, "image"} if each.convert is None and "images" in columns else set(columns)
-        if name == (layout or name) and not foreign and set(each.needs) <= there:
+        present = {*columns, "image"} if each.convert is None and "images" in columns else set(columns)
+        if name == (layout or name) and not foreign and set(each.needs) <= present:
             return name
     needs = "; ".join(
         f"{name} needs {', '.join(each.needs)}" for name, each in LAYOUTS.items() if name == (layout or name)
     )
-    raise DataError(f"{path}: the layout cannot be told. Columns: {_listed(columns)}. {needs}")
+    raise DataError(f"{path}: unknown layout. Columns: {_listed(columns)}. {needs}")
 
 
 def _listed(names: list[str]) -> str:
@@ -163,8 +163,8 @@ class _Group:
 
     Attributes:
         right: text of the right option.
-        size: number of options, and so of their cyclic orders.
-        orders: where each order stands.
+        size: number of options, which is also the number of their cyclic orders.
+        orders: each order, with the row that has it.
     """
 
     right: str
@@ -173,9 +173,9 @@ class _Group:
 
 
 class _Reader:
-    """Makes questions of the records of one benchmark."""
+    """Converts the records of one benchmark to questions."""
 
-    def __init__(self, layout: Layout, path: Path, pictures: Path, seed: int) -> None:
+    def __init__(self, layout: BenchmarkLayout, path: Path, pictures: Path, seed: int) -> None:
         self._layout = layout
         self._path = path
         self._folder = pictures.absolute()
@@ -187,7 +187,7 @@ class _Reader:
         self._groups: dict[str, _Group] = {}
 
     def read(self, records: Placed) -> tuple[list[Question], list[str]]:
-        """The questions, and what is incomplete.
+        """Return the questions, and notes on what is incomplete.
 
         Raises:
             DataError: a record breaks a rule.
@@ -205,28 +205,28 @@ class _Reader:
         if problems:
             raise DataError(in_one_line(problems))
         if not questions:
-            raise DataError(f"{self._path}: there are no rows")
+            raise DataError(f"{self._path}: no rows found")
         return questions, self._notes(len(questions))
 
-    def _question(self, item: Item, place: str) -> Question:
+    def _question(self, item: BenchmarkRow, place: str) -> Question:
         row = self._row(item, place)
         if row.id in self._first_use:
             raise DataError(f"the id must be unique, got {row.id!r} as in {self._first_use[row.id]}")
-        question_id = row.id if item.order is None else self._enter(row, item.order, place)
+        question_id = row.id if item.order is None else self._add_order(row, item.order, place)
         self._first_use[row.id] = place
         self._kept[row.id] = str(row.image)
         return Question(row, question_id, item.category)
 
-    def _row(self, item: Item, place: str) -> Row:
+    def _row(self, item: BenchmarkRow, place: str) -> Row:
         draft = item.draft
         if draft.id is None:
             raise DataError("index is missing")
         places = [draft.picture] if isinstance(draft.picture, Place) else draft.picture
         pictures = [self._picture(each) for each in places]
-        bare = dataclasses.replace(draft, regions=None)
-        row = as_row_about(bare, pictures, self._folder.parent, layout=item.box_layout, name="")
+        without_boxes = dataclasses.replace(draft, regions=None)
+        row = as_row_about(without_boxes, pictures, self._folder.parent, layout=item.box_layout, name="")
         regions: tuple[Boxes, ...] | None = None
-        on: tuple[int, ...] = ()
+        target_images: tuple[int, ...] = ()
         if draft.regions is not None:
             images = draft.target_images
             try:
@@ -235,15 +235,16 @@ class _Reader:
                     original_boxes(region, item.box_layout, pictures[number - 1], upright=False).tolist()
                     for region, number in zip(draft.regions, numbers, strict=True)
                 ]
-                regions, on = check_targets(pixels, [each.size for each in row.pictures], images)
+                sizes = [each.size for each in row.pictures]
+                regions, target_images = check_targets(pixels, sizes, images)
             except DataError as error:
                 raise DataError(f"{item.boxes}: {error}") from None
-        return dataclasses.replace(row, regions=regions, target_images=on, place=place)
+        return dataclasses.replace(row, regions=regions, target_images=target_images, place=place)
 
     def _picture(self, place: Place) -> Picture:
-        """Where a picture is; one that is inside the file is kept, one that is a file stays where it is.
+        """Return the file of a picture: embedded pictures are written to disk, files stay where they are.
 
-        The rows of a question repeat their picture: decoding and checking it once takes half of the time.
+        The rows of a question repeat their picture; decoding and checking it once halves the time.
         """
         text = place.path or place.base64
         key = None if text is None else hashlib.sha256(text.encode(errors="surrogatepass")).digest()
@@ -259,8 +260,11 @@ class _Reader:
             self._seen[key] = picture
         return picture
 
-    def _enter(self, row: Row, order: str, place: str) -> str:
-        """The id of the question that a row asks: same picture, same words, same options in any order."""
+    def _add_order(self, row: Row, order: str, place: str) -> str:
+        """Record the option order of a row and return the id of its question.
+
+        Rows belong to the same question if they have the same picture, text and options, in any order.
+        """
         choices = row.choices or ()
         names = [picture.image.name for picture in row.pictures]
         key = "\0".join([*names, row.question, *sorted(choices)])
@@ -285,12 +289,12 @@ class _Reader:
         notes = []
         if self._layout.rows is not None and rows != self._layout.rows:
             notes.append(f"{self._path}: {rows} rows, the published benchmark has {self._layout.rows}")
-        cut = [group for group in self._groups.values() if len(group.orders) < group.size]
-        if cut:
-            first = next(iter(cut[0].orders.values()))
+        incomplete = [group for group in self._groups.values() if len(group.orders) < group.size]
+        if incomplete:
+            first = next(iter(incomplete[0].orders.values()))
             notes.append(
-                f"{self._path}: {len(cut)} of {len(self._groups)} questions have fewer rows than options, so"
-                f" not every order; the first is in {first}"
+                f"{self._path}: {len(incomplete)} of {len(self._groups)} questions have fewer rows than"
+                f" options, so some orders are missing; the first is in {first}"
             )
         return notes
 
@@ -300,7 +304,7 @@ def _picture_at(path: Path) -> Picture:
         return Picture(str(path), check_picture(path), read_header(path))
     except FileNotFoundError:
         raise DataError(f"image must exist, got {str(path)!r}") from None
-    except Exception as error:  # Pillow's decoders raise what they like on damaged files
+    except Exception as error:  # Pillow's decoders raise arbitrary exceptions on damaged files
         raise DataError(f"image must be readable, got {str(path)!r} ({one_line(error)})") from None
 
 
@@ -317,15 +321,15 @@ def _own_questions(rows: Iterable[Row]) -> list[Question]:
     return questions
 
 
-def _together(questions: Iterable[Question]) -> list[Question]:
-    """Rows that share a picture behind the first of them: it is decoded once."""
+def _group_by_picture(questions: Iterable[Question]) -> list[Question]:
+    """Move rows that share a picture next to the first of them, so that it is decoded once."""
     by_picture: dict[Path, list[Question]] = {}
     for question in questions:
         by_picture.setdefault(question.row.image, []).append(question)
     return [question for rows in by_picture.values() for question in rows]
 
 
-# --- boxes beside a benchmark ------------------------------------------------------------------------
+# --- boxes from a separate file ----------------------------------------------------------------------
 
 _Regions = tuple[tuple[Boxes, ...], tuple[int, ...]]
 """`Row.regions` and `Row.target_images`."""
@@ -333,10 +337,10 @@ _ROW, _QUESTION = ("index", "id"), "question_id"
 
 
 def _with_boxes(questions: list[Question], path: Path) -> tuple[list[Question], list[str]]:
-    """The questions with the targets of a file, and a note if some have none.
+    """Return the questions with the targets of a file, and a note if some have none.
 
-    Targets of one row hold for the other rows of its question about the same picture too, unless the file
-    has targets for these.
+    Targets of a row also apply to the other rows of its question about the same picture, unless the file has
+    targets for those rows.
     """
     by_row = {question.row.id: [question] for question in questions}
     by_question: dict[str, list[Question]] = {}
@@ -352,49 +356,51 @@ def _with_boxes(questions: list[Question], path: Path) -> tuple[list[Question], 
         try:
             if isinstance(record, DataError):
                 raise record
-            name, key = _named(record)
-            named = (by_question if name == _QUESTION else by_row).get(key)
-            if named is None:
+            name, key = _id_of(record)
+            matching = (by_question if name == _QUESTION else by_row).get(key)
+            if matching is None:
                 raise DataError(f"{name} must be of a row in the benchmark, got {key!r}")
             if (first := first_use.setdefault((name == _QUESTION, key), place)) != place:
                 raise DataError(f"{name} must be unique, got {key!r} as in {first}")
-            for question in named:
+            for question in matching:
                 sizes = [picture.size for picture in question.row.pictures]
                 regions = check_targets(record.get("targets"), sizes, record.get("target_images"))
                 if name == _QUESTION:
-                    shared[_shown_in(question)] = regions
+                    shared[_question_and_picture(question)] = regions
                 else:
                     own[question.row.id] = regions
-                    implied.setdefault(_shown_in(question), regions)
+                    implied.setdefault(_question_and_picture(question), regions)
         except DataError as error:
             problems.append(Problem(place, str(error)))
     if problems:
         raise DataError(in_one_line(problems))
-    found = [
-        own.get(question.row.id) or shared.get(_shown_in(question)) or implied.get(_shown_in(question))
+    regions_of = [
+        own.get(question.row.id)
+        or shared.get(_question_and_picture(question))
+        or implied.get(_question_and_picture(question))
         for question in questions
     ]
-    complete = [
+    completed = [
         question
         if regions is None
         else dataclasses.replace(
             question, row=dataclasses.replace(question.row, regions=regions[0], target_images=regions[1])
         )
-        for question, regions in zip(questions, found, strict=True)
+        for question, regions in zip(questions, regions_of, strict=True)
     ]
-    bare = [question.row for question in complete if question.row.regions is None]
-    note = f"{path}: {len(bare)} of {len(complete)} rows have no targets, the first is " if bare else ""
-    return complete, [note + bare[0].name] if bare else []
+    bare = [question.row for question in completed if question.row.regions is None]
+    note = f"{path}: {len(bare)} of {len(completed)} rows have no targets, the first is " if bare else ""
+    return completed, [note + bare[0].name] if bare else []
 
 
-def _named(record: Record) -> tuple[str, str]:
-    """What an entry is for: the column that says it, and what it says."""
+def _id_of(record: Record) -> tuple[str, str]:
+    """Return the id column that an entry uses, and its value."""
     names = [name for name in (*_ROW, _QUESTION) if cell(record, name) is not None]
     if len(names) != 1:
-        found = " and ".join(names) or "none"
-        raise DataError(f"an entry must have one of index, id and question_id, got {found}")
+        got = " and ".join(names) or "none"
+        raise DataError(f"an entry must have one of index, id and question_id, got {got}")
     return names[0], cell(record, names[0]) or ""
 
 
-def _shown_in(question: Question) -> tuple[str, Path]:
+def _question_and_picture(question: Question) -> tuple[str, Path]:
     return question.question_id, question.row.image

@@ -1,6 +1,6 @@
-"""The layouts in which benchmarks are published: what one record says, before it is checked.
+"""The layouts in which benchmarks are published: converters from a record to an unchecked row.
 
-Where each layout was seen stands in docs/reference/benchmarks.md.
+docs/reference/benchmarks.md names the source of each layout.
 """
 
 import re
@@ -20,19 +20,19 @@ from lfpc_trl.errors import DataError, one_line
 from lfpc_trl.json_values import read_json
 
 Placed = Iterator[tuple[str, Record | DataError]]
-"""Records, or why one cannot be read, each with its file and row."""
+"""Pairs of (file and row, record or the error that occurred while reading it)."""
 
 _MAX_REFERENCE = 64
-"""Characters up to which VLMEvalKit reads the cell of a picture as the index of another row."""
+"""Maximum length in characters at which VLMEvalKit reads an image cell as the index of another row."""
 
 
 class Source(NamedTuple):
-    """What a record is read with.
+    """Context for reading a record.
 
     Attributes:
-        folder: where paths of pictures start.
-        kept: picture files of the rows before it, by index.
-        seed: decides on the order of options that are shuffled.
+        folder: picture paths are relative to it.
+        kept: picture files of the preceding rows, by index.
+        seed: seed of the option shuffle.
     """
 
     folder: Path
@@ -40,15 +40,15 @@ class Source(NamedTuple):
     seed: int
 
 
-class Item(NamedTuple):
-    """A record as its layout reads it.
+class BenchmarkRow(NamedTuple):
+    """A benchmark record, converted but not yet checked.
 
     Attributes:
-        draft: the row to be; its answer is a letter.
+        draft: the unchecked row; its answer is a letter.
         category: the subset.
-        order: which of the orders of its options a row shows; None if a question has one row.
-        boxes: the column of the boxes, for messages.
-        box_layout: what the numbers of the boxes mean.
+        order: which order of its options the row shows; None if a question has only one row.
+        boxes: name of the box column, for error messages.
+        box_layout: what the four numbers of a box mean.
     """
 
     draft: Draft
@@ -58,36 +58,39 @@ class Item(NamedTuple):
     box_layout: BoxLayout = "xyxy"
 
 
-class Layout(NamedTuple):
-    """A layout that is read.
+class BenchmarkLayout(NamedTuple):
+    """A supported file layout.
 
     Attributes:
-        needs: columns by which it is recognised; for a folder, the folders in it.
-        convert: reads a record; None for our own rows, which have a reader.
-        rows: of the published benchmark; None if there is no one benchmark.
+        needs: columns that identify it; for a folder, its subfolders.
+        convert: converts a record; None for our own rows, which have their own reader.
+        rows: number of rows of the published benchmark; None if several benchmarks use the layout.
     """
 
     needs: tuple[str, ...]
-    convert: Callable[[Record, Source], Item] | None
+    convert: Callable[[Record, Source], BenchmarkRow] | None
     rows: int | None = None
 
 
 # --- multiple choice in a table ----------------------------------------------------------------------
 
 
-def _from_table(record: Record, source: Source) -> Item:
-    """VLMEvalKit's table: `index, question, A, B, ..., answer, category, image`; TreeBench adds boxes."""
+def _from_table(record: Record, source: Source) -> BenchmarkRow:
+    """Convert a row of VLMEvalKit's table: `index, question, A, B, ..., answer, category, image`.
+
+    TreeBench adds boxes.
+    """
     draft = from_choice_table(record, _pictures(record.get("image"), source))
     draft.answer = [_letter(cell(record, "answer"), draft.choices, "answer")]
-    return Item(draft, draft.extras.pop("x_category"), boxes="target_instances")
+    return BenchmarkRow(draft, draft.extras.pop("x_category"), boxes="target_instances")
 
 
 _SUBSETS: Mapping[str | None, str] = {"single": "FSP", "cross": "FCP"}
-"""Fine-grained single-instance and cross-instance perception, as the paper names the subsets."""
+"""The paper's names of the subsets: fine-grained single-instance and cross-instance perception."""
 
 
-def _from_hr_bench(record: Record, source: Source) -> Item:
-    """The same with `cycle_category`: each question stands in four rows, its options in cyclic orders."""
+def _from_hr_bench(record: Record, source: Source) -> BenchmarkRow:
+    """The same with `cycle_category`: each question has four rows, its options rotated in each."""
     item = _from_table(record, source)
     order = cell(record, "cycle_category")
     if order is None:
@@ -96,13 +99,13 @@ def _from_hr_bench(record: Record, source: Source) -> Item:
 
 
 def _pictures(images: object, source: Source) -> Place | list[Place]:
-    """The picture of a row, or its pictures, as VLMEvalKit lists them, also in a text."""
-    found = items_of(images)
-    return [_picture(image, source) for image in found] if len(found) > 1 else _picture(images, source)
+    """Return the picture or pictures of a row; VLMEvalKit stores a list as a list or as text."""
+    listed = items_of(images)
+    return [_picture(image, source) for image in listed] if len(listed) > 1 else _picture(images, source)
 
 
 def _picture(image: object, source: Source) -> Place:
-    """A picture as base64, as bytes, as `{bytes, path}`, or as the index of an earlier row; one of them."""
+    """Return a picture given as base64, bytes, `{bytes, path}` or the index of an earlier row."""
     image = only_of_list(image)
     if not isinstance(image, str) or not image.strip():
         return _inside(image)
@@ -121,24 +124,27 @@ def _inside(image: object) -> Place:
 
 
 def _letter(answer: str | None, choices: list[str] | None, name: str) -> str:
-    """The letter of the right option. A text might name two options, or be the letter of another one."""
+    """Return the letter of the right option.
+
+    Option texts are refused: one may match two options, or equal the letter of another.
+    """
     if not choices:
         raise DataError("A, B, ... must hold the options, got empty cells, and the question lists none")
     letters = ascii_uppercase[: len(choices)]
-    found = re.fullmatch(r"\(?([A-Za-z])\)?[.:]?", answer or "")
-    if not found or found[1].upper() not in letters:
+    match = re.fullmatch(r"\(?([A-Za-z])\)?[.:]?", answer or "")
+    if not match or match[1].upper() not in letters:
         raise DataError(f"{name} must be a letter from A to {letters[-1]}, got {short(answer)}")
-    return found[1].upper()
+    return match[1].upper()
 
 
 # --- V* ----------------------------------------------------------------------------------------------
 
 VSTAR_FOLDERS = ("direct_attributes", "relative_position")
-"""The subsets of the benchmark. Further folders of the download (GPT4V-hard, OCR) are no part of it."""
+"""The subsets of the benchmark. Other folders of the download (GPT4V-hard, OCR) are not part of it."""
 
 
 def read_vstar_folders(folder: Path) -> Placed:
-    """The JSON files of V*, their pictures beside them."""
+    """Read the JSON files of V*; each picture is in the same folder as its file."""
     for name in VSTAR_FOLDERS:
         if not (folder / name).is_dir():
             continue
@@ -150,23 +156,23 @@ def read_vstar_folders(folder: Path) -> Placed:
                 yield str(folder / name / f"{record['id']}.json"), record
 
 
-def _from_vstar(record: Record, source: Source) -> Item:
-    """`question, options, bbox`: the options are shuffled by the seed and the row's own id."""
+def _from_vstar(record: Record, source: Source) -> BenchmarkRow:
+    """Convert `question, options, bbox`; the seed and the row id determine the order of the options."""
     category = record["category"]
     draft = from_vstar(record, f"{source.seed}/{category}/{record['id']}")
-    return Item(draft, category, boxes="bbox", box_layout="xywh")
+    return BenchmarkRow(draft, category, boxes="bbox", box_layout="xywh")
 
 
-def _from_vstar_questions(record: Record, source: Source) -> Item:
-    """`image, text, category, label, question_id`: the options stand in the text, in the authors' order.
+def _from_vstar_questions(record: Record, source: Source) -> BenchmarkRow:
+    """Convert `image, text, category, label, question_id`; the text lists the options in the authors' order.
 
-    The boxes come from the JSON file beside the picture, if it is there.
+    The boxes come from the JSON file next to the picture, if there is one.
     """
     text = plain_question(record.get("text"))
-    found = split_choices(text)
-    if found is None:
+    split = split_choices(text)
+    if split is None:
         raise DataError(f"text must list its options as (A), (B), ..., got {short(text)}")
-    question, choices = found
+    question, choices = split
     category, image = cell(record, "category"), record.get("image")
     boxes = None
     if isinstance(image, str):
@@ -187,7 +193,7 @@ def _from_vstar_questions(record: Record, source: Source) -> Item:
         picture=place,
         regions=[[box] for box in boxes] if boxes else None,
     )
-    return Item(draft, category, boxes="bbox", box_layout="xywh")
+    return BenchmarkRow(draft, category, boxes="bbox", box_layout="xywh")
 
 
 def _boxes_beside(picture: Path) -> list[object] | None:
@@ -203,25 +209,27 @@ def _boxes_beside(picture: Path) -> list[object] | None:
     return boxes
 
 
-# --- all ---------------------------------------------------------------------------------------------
+# --- all layouts -------------------------------------------------------------------------------------
 
 FOLDER = "vstar"
-"""The one layout that is a folder of its own kind."""
+"""The only layout that is a folder of files."""
 ROWS = "rows"
-"""Rows of our own, or what a mapping makes of others."""
+"""Our own rows, or columns mapped to them."""
 LAYOUTS = {
-    "hr-bench": Layout(
+    "hr-bench": BenchmarkLayout(
         ("index", "question", "A", "B", "answer", "image", "cycle_category"), _from_hr_bench, 800
     ),
-    FOLDER: Layout(VSTAR_FOLDERS, _from_vstar, 191),
-    "vstar-questions": Layout(("image", "text", "category", "label"), _from_vstar_questions, 191),
-    "treebench": Layout(("index", "question", "answer", "image", "target_instances"), _from_table, 405),
-    "vlmevalkit": Layout(("index", "question", "A", "B", "answer", "image"), _from_table),
-    ROWS: Layout(("question", "answer", "image"), None),
+    FOLDER: BenchmarkLayout(VSTAR_FOLDERS, _from_vstar, 191),
+    "vstar-questions": BenchmarkLayout(("image", "text", "category", "label"), _from_vstar_questions, 191),
+    "treebench": BenchmarkLayout(
+        ("index", "question", "answer", "image", "target_instances"), _from_table, 405
+    ),
+    "vlmevalkit": BenchmarkLayout(("index", "question", "A", "B", "answer", "image"), _from_table),
+    ROWS: BenchmarkLayout(("question", "answer", "image"), None),
 }
-"""The layouts by name. A file is of the first one whose columns it has."""
+"""The layouts by name. A file has the first layout whose columns it contains."""
 
 
 def read_placed(path: Path) -> Placed:
-    """The records of a file, each with its place."""
+    """Read the records of a file, each with its file and row."""
     return ((f"{path} row {number}", record) for number, record in read_records(path))

@@ -1,7 +1,7 @@
-"""The page of an evaluation, or of several side by side: one HTML file that needs nothing beside itself.
+"""The page of an evaluation or a comparison: one self-contained HTML file.
 
-Its only script is `html/templates/evaluation.js`; the page's own policy names it by its hash and lets no
-other run. What models and data files wrote reaches it as JSON and is put in as text.
+Its only script is `html/templates/evaluation.js`; the page's content security policy allows it by its hash
+and blocks all others. Text from models and data files is passed to it as JSON and inserted as text.
 """
 
 import base64
@@ -24,7 +24,7 @@ from lfpc_trl.evaluate.summary import CONDITIONS, Columns, accuracy_of
 from lfpc_trl.evaluate.tables import CONDITION_NAMES, LEGEND, Figures, Table
 from lfpc_trl.html.standalone import COLOURS, draw, template
 
-_SERIES = ("stage1", "stage2", "control", "target", "warm")  # variables of the style, in the order of use
+_SERIES = ("stage1", "stage2", "control", "target", "warm")  # color variables of the style sheet, in order
 _BINS = 20
 
 Story = list[tuple[str, list[str]]]
@@ -43,16 +43,16 @@ def render(
     examples: Mapping[str, Any] | None = None,
     command: str = "",
 ) -> str:
-    """The page as HTML.
+    """Render the page as HTML.
 
     Args:
-        title: its heading.
-        lede: what was evaluated, in a sentence.
-        story: the figures in plain sentences.
-        models: name to figures; each has a colour.
-        columns: name to the rollouts behind the figures, for the histograms.
+        title: heading of the page.
+        lede: one sentence on what was evaluated.
+        story: the main figures in plain sentences.
+        models: model name to figures; each model gets a color.
+        columns: model name to the rollouts behind the figures, for the histograms.
         tables: all tables.
-        settings: facts for the end of the page.
+        settings: settings to list at the end of the page.
         examples: what `examples_of` returns; None shows no rollouts.
         command: the command that shows all rollouts.
     """
@@ -72,14 +72,14 @@ def render(
         filters={} if examples is None else filters(examples["rollouts"]),
         condition_names=CONDITION_NAMES,
         command=command,
-        # Nothing in either ends the element it stands in: tests look for it.
+        # Neither can end the element it is in; tests check this.
         data=Markup("" if examples is None else as_script_data(examples)),
         script=Markup(script),
     )
 
 
 def _script() -> str:
-    """The script of the page after what it shares with the local pages, which are modules and export it."""
+    """Return the script of the page, with the code that it shares with the local pages' modules prepended."""
     package = files("lfpc_trl.html")
     shared = (package / "static" / "dom.js").read_text(encoding="utf-8")
     own = (package / "templates" / "evaluation.js").read_text(encoding="utf-8")
@@ -94,92 +94,95 @@ def _plain(value: Any) -> str:
 
 
 def story_of(figures: Figures) -> Story:
-    """What the figures of one model say: a heading per benchmark and budget."""
-    told = []
+    """Summarize the figures of one model in sentences, under a heading per benchmark and budget."""
+    story = []
     for group in figures["groups"]:
         if group["category"] is None:
             heading = f"{group['benchmark']} at {group['budget']:,} visual tokens"
-            told.append((heading, _sentences(group["figures"])))
-    return told
+            story.append((heading, _sentences(group["figures"])))
+    return story
 
 
-def _sentences(found: Mapping[str, Any]) -> list[str]:
-    own = found["accuracy"]
-    said = [f"Answers {_percent(own)} of {own['n']} questions rightly{_between(own)}."]
-    if found["accuracy_all_orders"]["n"]:
-        said.append(f"Under every order of the options: {_percent(found['accuracy_all_orders'])}.")
-    noise = found["predicted - noise"]
+def _sentences(figures: Mapping[str, Any]) -> list[str]:
+    accuracy = figures["accuracy"]
+    sentences = [f"Answers {_percent(accuracy)} of {accuracy['n']} questions correctly{_interval(accuracy)}."]
+    if figures["accuracy_all_orders"]["n"]:
+        sentences.append(
+            f"Correct under every order of the options: {_percent(figures['accuracy_all_orders'])}."
+        )
+    noise = figures["predicted - noise"]
     if noise["n"]:
         verdict = _verdict(
             noise,
-            "its answers use what the crops show",
-            "it answers better without its crops",
-            "it is not shown that it looks at its crops",
+            "its answers use the content of the crops",
+            "it answers better with noise than with its crops",
+            "this does not show that it uses its crops",
         )
-        said.append(f"Noise in place of its crops costs {_points(noise)}: {verdict}.")
-    target = found["target - predicted"]
+        sentences.append(f"Replacing its crops with noise costs {_points(noise)}: {verdict}.")
+    target = figures["target - predicted"]
     if target["n"]:
         verdict = _verdict(
             target,
             "better crops would help it",
-            "its own crops serve it better",
-            "it is not shown that better crops would help",
+            "its own crops work better",
+            "this does not show that better crops would help",
         )
-        said.append(f"The true region in their place gains {_points(target)}: {verdict}.")
-    if found["cropped"]["n"]:
-        said.append(f"It crops in {_percent(found['cropped'])} of the questions.")
-    if found["overlap"]["n"]:
-        said.append(
-            f"A crop holds {_percent(found['overlap'])} of the smallest region that suffices, with an IoU of "
-            f"{found['iou']['value']:.2f} (over {found['iou']['n']} questions)."
+        sentences.append(f"Replacing its crops with the true region gains {_points(target)}: {verdict}.")
+    if figures["cropped"]["n"]:
+        sentences.append(f"It crops in {_percent(figures['cropped'])} of the questions.")
+    if figures["overlap"]["n"]:
+        sentences.append(
+            f"A crop covers {_percent(figures['overlap'])} of the smallest sufficient region, with an IoU of "
+            f"{figures['iou']['value']:.2f} (over {figures['iou']['n']} questions)."
         )
-    if found["crop_tokens"]["n"]:
-        said.append(
-            f"A crop takes {found['crop_tokens']['value']:,.0f} visual tokens; a question takes "
-            f"{found['visual_tokens']['value']:,.0f} in all."
+    if figures["crop_tokens"]["n"]:
+        sentences.append(
+            f"A crop takes {figures['crop_tokens']['value']:,.0f} visual tokens; a question takes "
+            f"{figures['visual_tokens']['value']:,.0f} in all."
         )
-    return said
+    return sentences
 
 
 def comparison_story(changes: Mapping[str, Sequence[Mapping[str, Any]]], baseline: str) -> Story:
-    """What models differ in from one of them: a heading per benchmark and budget."""
-    told: dict[str, list[str]] = {}
+    """Summarize how models differ from the baseline, under a heading per benchmark and budget."""
+    story: dict[str, list[str]] = {}
     for name, groups in changes.items():
         for group in groups:
             if group["category"] is not None:
                 continue
-            found = group["figures"]
-            said = told.setdefault(f"{group['benchmark']} at {group['budget']:,} visual tokens", [])
-            change = found["accuracy"]
+            figures = group["figures"]
+            heading = f"{group['benchmark']} at {group['budget']:,} visual tokens"
+            sentences = story.setdefault(heading, [])
+            change = figures["accuracy"]
             if not change["n"]:
                 continue
             verdict = _verdict(
                 change,
                 f"better than {baseline}",
                 f"worse than {baseline}",
-                f"no difference to {baseline} is shown",
+                f"no significant difference from {baseline}",
             )
-            said.append(
+            sentences.append(
                 f"{name}: accuracy {_points(change, signed=True)} over {change['n']} questions: {verdict}."
             )
-            lost = found["predicted - noise"]
+            lost = figures["predicted - noise"]
             if lost["n"]:
                 verdict = _verdict(
                     lost,
-                    "its answers hang more on its crops",
-                    "its answers hang less on its crops",
-                    "no difference in how much its answers hang on its crops is shown",
+                    "its answers depend more on its crops",
+                    "its answers depend less on its crops",
+                    "no significant difference in how much its answers depend on its crops",
                 )
-                said.append(
-                    f"{name}: what noise in place of the crops costs, {_points(lost, signed=True)}: "
+                sentences.append(
+                    f"{name}: accuracy lost when noise replaces the crops, {_points(lost, signed=True)}: "
                     f"{verdict}."
                 )
-    return list(told.items())
+    return list(story.items())
 
 
 def _verdict(figure: Mapping[str, Any], above: str, below: str, neither: str) -> str:
     if figure["low"] is None:
-        return "no interval can be given, so nothing follows"
+        return "too few questions or equal values, so no interval and no conclusion"
     if not excludes_zero(figure["low"], figure["high"]):
         return neither
     return above if figure["low"] > 0 else below
@@ -189,28 +192,28 @@ def _percent(figure: Mapping[str, Any]) -> str:
     return "n/a" if figure["value"] is None else f"{100 * figure['value']:.1f} %"
 
 
-def _between(figure: Mapping[str, Any]) -> str:
+def _interval(figure: Mapping[str, Any]) -> str:
     if figure["low"] is None:
         return ""
     return f" (95 % interval {100 * figure['low']:.1f} to {100 * figure['high']:.1f})"
 
 
 def _points(figure: Mapping[str, Any], *, signed: bool = False) -> str:
-    return f"{100 * figure['value']:{'+' if signed else ''}.1f} points{_between(figure)}"
+    return f"{100 * figure['value']:{'+' if signed else ''}.1f} points{_interval(figure)}"
 
 
-# --- drawings ----------------------------------------------------------------------------------------
+# --- plots -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A drawing.
+    """A plot.
 
     Attributes:
-        title: what it is of.
+        title: title of the plot.
         said: what it shows, in words.
-        svg: the drawing.
-        caption: whether the words stand above it too, or only for those who cannot see it.
+        svg: the plot.
+        caption: whether the words are also shown as a caption, or only given to screen readers.
     """
 
     title: str
@@ -221,13 +224,13 @@ class Panel:
 
 @dataclass(frozen=True)
 class Block:
-    """Drawings that belong together.
+    """A group of plots under one heading.
 
     Attributes:
         heading: what they show.
         remark: how to read them.
-        panels: the drawings.
-        legend: names and variables of the style; empty where nothing needs telling apart.
+        panels: the plots.
+        legend: names and color variables; empty if there is only one series.
     """
 
     heading: str
@@ -241,23 +244,23 @@ def _blocks(models: Mapping[str, Figures], columns: Mapping[str, Columns]) -> li
     if len(models) == 1:
         (only,) = columns.values()
         series = {f"{budget:,} visual tokens": (only, budget) for budget in budgets}
-        where = "all budgets"
+        scope = "all budgets"
     else:
         series = {name: (each, budgets[0]) for name, each in columns.items()}
-        where = f"{budgets[0]:,} visual tokens"
+        scope = f"{budgets[0]:,} visual tokens"
     intervals = (
-        "A model that reads its crops loses with noise and gains with the ground truth. Lines are 95 % "
-        "intervals; a point without a line is over too few questions, or all have the same value."
+        "A model that uses its crops gets worse with noise and better with the ground truth. Lines are 95 % "
+        "intervals; a point without a line has too few questions, or all have the same value."
     )
     crops = (
-        f"Rollouts with a delivered crop, as the model is, {where}. Overlap is the covered share of the "
-        "smallest region."
+        f"Rollouts of the unchanged model with a delivered crop, {scope}. Overlap is the covered share of "
+        "the smallest region."
     )
-    flat = "The flatter, the more the crops bring back of what a coarse full image lacks."
+    flat = "The flatter the curve, the more of the detail missing from a coarse full image the crops recover."
     by_model = _legend(models)
     blocks = [
-        Block("Accuracy by what stands in place of the crop", intervals, _by_condition(models), by_model),
-        Block("Accuracy against the budget of the full image", flat, _by_budget(models), by_model),
+        Block("Accuracy by what replaces the crop", intervals, _by_condition(models), by_model),
+        Block("Accuracy by budget of the full image", flat, _by_budget(models), by_model),
         Block("Crops", crops, _histograms(series), _legend(series)),
     ]
     return [block for block in blocks if block.panels]
@@ -283,34 +286,36 @@ def _overall(figures: Figures) -> dict[tuple[str, int], Mapping[str, Any]]:
     }
 
 
-def _mark(axes: Axes, figure: Mapping[str, Any], place: float, colour: str, *, lying: bool) -> None:
-    """A figure as a point, with a line where it has an interval: lying along x, or standing."""
+def _mark(axes: Axes, figure: Mapping[str, Any], position: float, colour: str, *, horizontal: bool) -> None:
+    """Plot a figure as a point, with its interval, if any, as a horizontal or vertical line."""
     values, ends = [figure["value"]], [figure["low"], figure["high"]]
-    points = (values, [place]) if lying else ([place], values)
-    axes.plot(*points, "o", color=colour, markersize=4.5, clip_on=False)  # whole at 0 % and at 100 %
+    points = (values, [position]) if horizontal else ([position], values)
+    axes.plot(*points, "o", color=colour, markersize=4.5, clip_on=False)  # not cut off at 0 % and 100 %
     if figure["low"] is not None:
-        there = [place, place]
-        axes.plot(*((ends, there) if lying else (there, ends)), color=colour, linewidth=1.8)
+        twice = [position, position]
+        axes.plot(*((ends, twice) if horizontal else (twice, ends)), color=colour, linewidth=1.8)
 
 
 def _by_condition(models: Mapping[str, Figures]) -> list[Panel]:
     panels = []
-    everything = {name: _overall(figures) for name, figures in models.items()}
-    for number, place in enumerate(dict.fromkeys(key for each in everything.values() for key in each)):
-        found = {name: each[place] for name, each in everything.items() if place in each}
-        names = [name for name in CONDITIONS if any(each[accuracy_of(name)]["n"] for each in found.values())]
+    overall = {name: _overall(figures) for name, figures in models.items()}
+    for number, key in enumerate(dict.fromkeys(key for each in overall.values() for key in each)):
+        by_model = {name: each[key] for name, each in overall.items() if key in each}
+        names = [
+            name for name in CONDITIONS if any(each[accuracy_of(name)]["n"] for each in by_model.values())
+        ]
         step = 0.7 / len(models)
 
-        def plot(axes: Axes, found: Any = found, names: Any = names, step: float = step) -> None:
+        def plot(axes: Axes, by_model: Any = by_model, names: Any = names, step: float = step) -> None:
             axes.grid(visible=False)
             axes.grid(axis="x", color=COLOURS["line"], linewidth=0.8)
             for order, model in enumerate(models):
                 for row, condition in enumerate(names):
-                    figure = found[model][accuracy_of(condition)] if model in found else {"n": 0}
+                    figure = by_model[model][accuracy_of(condition)] if model in by_model else {"n": 0}
                     if figure["n"]:
                         height = row + step * (order - (len(models) - 1) / 2)
                         colour = COLOURS[_colour(order)]
-                        _mark(axes, figure, height, colour, lying=True)
+                        _mark(axes, figure, height, colour, horizontal=True)
             axes.set_xlim(0, 1)
             axes.set_ylim(len(names) - 0.5, -0.5)
             axes.xaxis.set_major_formatter(PercentFormatter(1.0))
@@ -319,27 +324,27 @@ def _by_condition(models: Mapping[str, Figures]) -> list[Panel]:
         said = "; ".join(
             _named(model, models)
             + ", ".join(f"{CONDITION_NAMES[n]} {_percent(each[accuracy_of(n)])}" for n in names)
-            for model, each in found.items()
+            for model, each in by_model.items()
         )
         size = (3.6, 0.7 + len(names) * max(0.24, 0.13 * len(models)))
-        title = f"{place[0]}, {place[1]:,} visual tokens"
+        title = f"{key[0]}, {key[1]:,} visual tokens"
         panels.append(Panel(title, said, draw(plot, f"condition-{number}", size=size), caption=False))
     return panels
 
 
 def _by_budget(models: Mapping[str, Figures]) -> list[Panel]:
     panels = []
-    everything = {name: _overall(figures) for name, figures in models.items()}
+    overall = {name: _overall(figures) for name, figures in models.items()}
     for number, benchmark in enumerate(
-        dict.fromkeys(benchmark for each in everything.values() for benchmark, _ in each)
+        dict.fromkeys(benchmark for each in overall.values() for benchmark, _ in each)
     ):
         lines = {
             name: [
                 (budget, figures["accuracy"])
-                for (theirs, budget), figures in each.items()
-                if theirs == benchmark and figures["accuracy"]["n"]
+                for (name_of_benchmark, budget), figures in each.items()
+                if name_of_benchmark == benchmark and figures["accuracy"]["n"]
             ]
-            for name, each in everything.items()
+            for name, each in overall.items()
         }
         budgets = sorted({budget for line in lines.values() for budget, _ in line})
         if len(budgets) < 2:
@@ -348,10 +353,10 @@ def _by_budget(models: Mapping[str, Figures]) -> list[Panel]:
         def plot(axes: Axes, lines: Any = lines, budgets: Any = budgets) -> None:
             for order, line in enumerate(lines.values()):
                 colour = COLOURS[_colour(order)]
-                x = [budget * 1.03**order for budget, _ in line]  # beside each other, not on each other
+                x = [budget * 1.03**order for budget, _ in line]  # shifted, so that models do not overlap
                 axes.plot(x, [figure["value"] for _, figure in line], color=colour, linewidth=1.6, alpha=0.6)
-                for place, (_, figure) in zip(x, line, strict=True):
-                    _mark(axes, figure, place, colour, lying=False)
+                for position, (_, figure) in zip(x, line, strict=True):
+                    _mark(axes, figure, position, colour, horizontal=False)
             axes.set_xscale("log")
             axes.minorticks_off()
             axes.set_xticks(budgets, [f"{budget:,}" for budget in budgets])
@@ -379,7 +384,7 @@ def _histograms(series: Mapping[str, tuple[Columns, int]]) -> list[Panel]:
     panels = []
     benchmarks = dict.fromkeys(name for columns, _ in series.values() for name in columns["benchmark"])
     for number, benchmark in enumerate(benchmarks):
-        for measure, title, written in _HISTOGRAMS:
+        for measure, title, formatted in _HISTOGRAMS:
             values = {
                 name: _own_values(columns, measure, str(benchmark), budget)
                 for name, (columns, budget) in series.items()
@@ -402,7 +407,7 @@ def _histograms(series: Mapping[str, tuple[Columns, int]]) -> list[Panel]:
                 axes.yaxis.set_major_formatter(PercentFormatter(1.0))
 
             said = " · ".join(
-                f"{_named(name, values)}median {written(float(np.median(each)))}, n={len(each)}"
+                f"{_named(name, values)}median {formatted(float(np.median(each)))}, n={len(each)}"
                 for name, each in values.items()
                 if len(each)
             )
@@ -411,13 +416,18 @@ def _histograms(series: Mapping[str, tuple[Columns, int]]) -> list[Panel]:
 
 
 def _own_values(columns: Columns, measure: str, benchmark: str, budget: int) -> Any:
-    """A measure of the rollouts as the model is, where it has one."""
+    """Return a measure of the `predicted` rollouts, without missing values."""
     names = ("benchmark", "budget", "condition", measure)
     return np.array(
         [
             value
-            for theirs, tokens, condition, value in zip(*(columns[name] for name in names), strict=True)
-            if theirs == benchmark and tokens == budget and condition == "predicted" and value is not None
+            for its_benchmark, its_budget, condition, value in zip(
+                *(columns[name] for name in names), strict=True
+            )
+            if its_benchmark == benchmark
+            and its_budget == budget
+            and condition == "predicted"
+            and value is not None
         ],
         dtype=np.float64,
     )

@@ -1,4 +1,4 @@
-"""What an evaluation asks: the questions of a benchmark, whatever file they come from."""
+"""The questions of a benchmark, independent of its file format."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ from lfpc_trl.data.rows import Problem, Row
 
 
 def item_key(row: Row) -> str:
-    """What the work is divided by: the picture of a row, or its pictures."""
+    """Return the work-item key of a row: the path of its picture, or of all its pictures."""
     return " + ".join(str(picture.image) for picture in row.pictures)
 
 
@@ -15,10 +15,10 @@ class Question:
     """One row of a benchmark.
 
     Attributes:
-        row: the row, its picture an original on disk; its id is unique in the benchmark.
-        question_id: what is asked. Rows that put the same question with their options in another order share
-            it; figures are compared, and chance is estimated, over questions.
-        category: the subset, as tables name it; None in a benchmark without subsets.
+        row: the row; its picture is an original on disk, its id is unique in the benchmark.
+        question_id: shared by the rows that ask the same question with its options in another order. Figures
+            are compared, and intervals estimated, over questions.
+        category: the subset, as named in tables; None in a benchmark without subsets.
     """
 
     row: Row
@@ -31,10 +31,10 @@ class Benchmark:
     """A set of questions.
 
     Attributes:
-        name: as tables name it.
-        questions: in the order of the file; rows that share a picture stand together.
-        notes: what the person should know about it, one sentence each: a file that was cut, missing targets.
-        warning: what the boxes seem to count in, if not in pixels.
+        name: its name in tables.
+        questions: in the order of the file; rows that share a picture are adjacent.
+        notes: notes for the user, one sentence each, such as a truncated file or missing targets.
+        warning: set if the boxes do not seem to be in pixels.
     """
 
     name: str

@@ -1,9 +1,8 @@
-"""What an evaluation writes down at once: a record per rollout, from which a killed run goes on.
+"""The journal of an evaluation: a record per finished rollout, from which an interrupted run resumes.
 
-A record holds what the model did, not what that is worth: scores are made when the results are written, from
-the answers and targets of that day. It is known by benchmark, row, shown size, condition and sample. So two
-budgets at which a picture is shown alike share their rollouts, and a budget that is added later asks only
-what is new.
+A record holds what the model did, not its scores: those are computed when the results are written, from the
+current answers and targets. Its key is benchmark, row, shown size, condition and sample. So two budgets with
+the same shown size share their rollouts, and adding a budget later generates only new rollouts.
 """
 
 import base64
@@ -20,7 +19,7 @@ from lfpc_trl.data.rows import Row, one_or_all
 from lfpc_trl.errors import UserError
 from lfpc_trl.evaluate.conditions import Condition, applies
 from lfpc_trl.evaluate.questions import Benchmark, item_key
-from lfpc_trl.evaluate.work import Asking, Done, EvaluationWork, Item
+from lfpc_trl.evaluate.work import Done, EvaluationWork, PictureTasks, Task
 from lfpc_trl.jobs.journal import Record, read_journal
 from lfpc_trl.jobs.workers import Failure, Outcomes, Piece
 from lfpc_trl.models.engines import Engine
@@ -34,7 +33,7 @@ from lfpc_trl.runs.trajectories import thumbnail, without_pictures
 
 
 class Key(NamedTuple):
-    """What tells rollouts apart."""
+    """Identifies a rollout."""
 
     benchmark: str
     row_id: str
@@ -45,14 +44,14 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """What an evaluation asks.
+    """The rollouts that an evaluation needs.
 
     Attributes:
-        benchmarks: their names differ.
-        budgets: visual tokens of the full image at most.
-        conditions: of `conditions.choose`.
-        samples: draws for every row, budget and condition.
-        factor: pixels per side of a visual token.
+        benchmarks: the benchmarks; their names are unique.
+        budgets: maximum visual tokens of the full image.
+        conditions: as returned by `conditions.choose`.
+        samples: number of samples per row, budget and condition.
+        factor: side of a visual token in pixels.
     """
 
     benchmarks: tuple[Benchmark, ...]
@@ -62,15 +61,15 @@ class Plan:
     factor: int
 
     def sizes(self, row: Row, budget: int) -> tuple[Size, ...]:
-        """How the pictures of a row are shown at a budget, which is for each of them."""
+        """Return the shown sizes of a row's pictures; the budget applies to each picture."""
         return tuple(shown_size(picture.size, budget, factor=self.factor) for picture in row.pictures)
 
     def conditions_of(self, row: Row) -> tuple[Condition, ...]:
-        """The conditions that can be made for a row."""
+        """Return the conditions that apply to a row."""
         return tuple(condition for condition in self.conditions if applies(condition, row))
 
     def wanted(self) -> Iterator[Key]:
-        """Every rollout that is wanted; budgets that show a row alike want the same."""
+        """Yield the key of every rollout; budgets with the same shown sizes share theirs."""
         for benchmark in self.benchmarks:
             for question in benchmark.questions:
                 row = question.row
@@ -84,16 +83,16 @@ class Plan:
 
 
 def records_header(engine: str, model: str, crops: CropSettings, settings: RolloutSettings) -> dict[str, Any]:
-    """What rollouts depend on beside their row, their size and their condition: the header of their journals.
+    """Return the journal header: the settings that change a rollout, apart from row, size and condition.
 
-    Budgets, conditions and samples are not among it, nor is the size of the batches: they decide which
-    rollouts are needed.
+    Budgets, conditions and samples are not included, as they only decide which rollouts are needed; nor is
+    the batch size.
 
     Args:
-        engine: its name.
-        model: what tells the model from others, `Respondent.fingerprint`.
+        engine: name of the engine.
+        model: identifies the model (`Respondent.fingerprint`).
         crops: how crops are cut.
-        settings: how turns are written.
+        settings: how turns are generated.
     """
     cutting = asdict(replace(crops, crop_source="predicted"))
     return {
@@ -110,19 +109,19 @@ def records_header(engine: str, model: str, crops: CropSettings, settings: Rollo
 
 
 def as_record(done: Done, max_turns: int) -> Record:
-    """A finished rollout as a line of a journal."""
+    """Convert a finished rollout to a journal record."""
     row, rollout = done.rollout.row, done.rollout
     assert row.shown_sizes is not None
     messages, pictures = without_pictures(rollout.messages, first=len(row.pictures))
     turns = 1 if done.condition == "no_tool" else max_turns
     record = {
-        "benchmark": done.asking.benchmark,
+        "benchmark": done.task.benchmark,
         "id": row.id,
         "asked": asked(row, targets=_shows_targets(done.condition)),
         "shown": one_or_all(list(map(list, row.shown_sizes))),
         "condition": done.condition,
-        "sample": done.asking.sample,
-        "messages": json.dumps(messages, default=str),  # ASCII: a model may write half a surrogate pair
+        "sample": done.task.sample,
+        "messages": json.dumps(messages, default=str),  # ASCII: models can output lone surrogates
         "pictures": [_text(thumbnail(picture)) for picture in pictures],
         "ending": ending(rollout.messages, max_turns=turns, complete=rollout.complete, calls=rollout.calls),
         "seconds": rollout.seconds,
@@ -136,7 +135,7 @@ def as_record(done: Done, max_turns: int) -> Record:
 
 
 def overviews_in(record: Record) -> list[str]:
-    """The pictures as they were shown, of a record that has them."""
+    """Return the overviews in a record that has them."""
     overview: str | list[str] = record["overview"]
     return [overview] if isinstance(overview, str) else overview
 
@@ -150,10 +149,10 @@ def _text(data: bytes) -> str:
 
 
 def read_records(folder: Path, header: Mapping[str, Any], plan: Plan) -> dict[Key, Record]:
-    """What all the journals of a folder say about the rows of a plan. The first record of a rollout decides.
+    """Read the records for the rows of a plan from all journals in a folder. A rollout's first record counts.
 
     Raises:
-        UserError: a journal was made with another header, or a row was changed since it was asked.
+        UserError: a journal has another header, or a row changed since its rollouts were generated.
     """
     rows = {
         (benchmark.name, question.row.id): question.row
@@ -169,11 +168,11 @@ def read_records(folder: Path, header: Mapping[str, Any], plan: Plan) -> dict[Ke
         for record in read_journal(path, header):
             name = record["benchmark"], record["id"]
             if name not in rows:
-                continue  # a row that is no longer asked about
+                continue  # a row that is no longer in the plan
             if record["asked"] != digests[name][_shows_targets(record["condition"])]:
                 raise UserError(
                     f"{rows[name].name}: its question, choices, picture or targets changed since {path} was "
-                    "written; take another --output, or delete that file to ask again"
+                    "written; use another --output, or delete that file to start over"
                 )
             shown = shown_in(record)
             records.setdefault(Key(*name, shown, record["condition"], record["sample"]), record)
@@ -181,37 +180,37 @@ def read_records(folder: Path, header: Mapping[str, Any], plan: Plan) -> dict[Ke
 
 
 def usage_of(records: Iterable[Record]) -> Usage:
-    """The tokens of rollouts; records of older versions tell none."""
+    """Sum the token usage of rollouts; records of older versions have none."""
     return sum((Usage(**record.get("usage", {})) for record in records), Usage())
 
 
-def open_items(plan: Plan, records: Mapping[Key, Record]) -> dict[str, Item]:
-    """What is not answered by these records, by picture; see `item_key`."""
-    wanted: dict[tuple[str, str, tuple[Size, ...], int], list[Condition]] = defaultdict(list)
+def open_items(plan: Plan, records: Mapping[Key, Record]) -> dict[str, PictureTasks]:
+    """Return the tasks whose rollouts are not in these records, by picture (`item_key`)."""
+    missing: dict[tuple[str, str, tuple[Size, ...], int], list[Condition]] = defaultdict(list)
     for key in plan.wanted():
         if key not in records:
-            wanted[key.benchmark, key.row_id, key.shown, key.sample].append(key.condition)
+            missing[key.benchmark, key.row_id, key.shown, key.sample].append(key.condition)
     overviews = {key[:3] for key, record in records.items() if "overview" in record}
-    items: dict[str, list[Asking]] = defaultdict(list)
+    items: dict[str, list[Task]] = defaultdict(list)
     questions = {
         (benchmark.name, question.row.id): question
         for benchmark in plan.benchmarks
         for question in benchmark.questions
     }
-    for (benchmark, row_id, shown, sample), conditions in wanted.items():
+    for (benchmark, row_id, shown, sample), conditions in missing.items():
         question = questions[benchmark, row_id]
-        before = records.get(Key(benchmark, row_id, shown, "predicted", sample))
-        asking = Asking(
+        predicted = records.get(Key(benchmark, row_id, shown, "predicted", sample))
+        task = Task(
             benchmark,
             replace(question, row=question.row.shown_at(shown)),
             tuple(conditions),
             sample,
-            None if before is None else tuple(before["first_turn"]),
+            None if predicted is None else tuple(predicted["first_turn"]),
             (benchmark, row_id, shown) not in overviews,
         )
         overviews.add((benchmark, row_id, shown))
-        items[item_key(question.row)].append(asking)
-    return {picture: tuple(askings) for picture, askings in items.items()}
+        items[item_key(question.row)].append(task)
+    return {picture: tuple(tasks) for picture, tasks in items.items()}
 
 
 # --- work --------------------------------------------------------------------------------------------
@@ -219,13 +218,13 @@ def open_items(plan: Plan, records: Mapping[Key, Record]) -> dict[str, Item]:
 
 @dataclass(frozen=True)
 class MakeRecords:
-    """Makes the work of one process: loads the model there.
+    """Sets up the work of one process, in which it loads the model.
 
     Attributes:
-        open: opens the model.
+        open: loads the model.
         crops: how crops are cut.
-        settings: how turns are written.
-        threads: torch threads; None for torch's own number.
+        settings: how turns are generated.
+        threads: number of torch threads; None for torch's default.
     """
 
     open: Open
@@ -241,15 +240,15 @@ class MakeRecords:
 
 
 class Records:
-    """The work of an evaluation, its rollouts as records. The key of an item is that of its rows."""
+    """The work of an evaluation: generates rollouts and yields them as records, keyed by `item_key`."""
 
     def __init__(self, engine: Engine | ChatEngine, crops: CropSettings, settings: RolloutSettings) -> None:
         self._work, self._max_turns = EvaluationWork(engine, crops, settings), settings.max_turns
 
-    def __call__(self, items: Iterator[tuple[str, Item]]) -> Outcomes:
-        """Records as rollouts end; thumbnails are made while the pictures are at hand."""
-        for found in self._work(items):
-            if isinstance(found, Failure):
-                yield found
+    def __call__(self, items: Iterator[tuple[str, PictureTasks]]) -> Outcomes:
+        """Yield records as rollouts finish; thumbnails are made while the pictures are in memory."""
+        for outcome in self._work(items):
+            if isinstance(outcome, Failure):
+                yield outcome
             else:
-                yield Piece(found.key, as_record(found, self._max_turns), found.last)
+                yield Piece(outcome.key, as_record(outcome, self._max_turns), outcome.last)

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROWS_TOGETHER = 100
-"""Rollouts in a row group: what a reader of one conversation has to decompress."""
+"""Rollouts per row group: reading one conversation decompresses a whole group."""
 _CROP_MEASURES = ("iou", "overlap", "bbox_ratio", "crop_tokens")
 _SCORES = ("accuracy", "format", "tool_bonus", "grounding", *_CROP_MEASURES)
 
 
-class _Found(NamedTuple):
-    """A rollout and where it stands in its benchmark."""
+class _Result(NamedTuple):
+    """A rollout and its position in its benchmark."""
 
     group: int
     rollout: int
@@ -44,12 +44,12 @@ class _Found(NamedTuple):
 
 
 def results_schema(*, several: bool = False) -> "pa.Schema":
-    """The columns of results: those of a trajectory, and what an evaluation adds.
+    """Return the schema of the results: the columns of a trajectory plus those of an evaluation.
 
     Args:
-        several: whether some question is about several pictures.
+        several: whether some question has several pictures.
     """
-    import pyarrow as pa  # takes a while: not for those who only import the module
+    import pyarrow as pa  # slow import
 
     added = pa.schema(
         {
@@ -82,11 +82,11 @@ def write_results(
     crops: CropSettings,
     grounding: GroundingSettings = GroundingSettings(),  # noqa: B008 - frozen
 ) -> list[Path]:
-    """Write a file per benchmark, each whole or not at all; files of other benchmarks are removed.
+    """Write one file per benchmark, each atomically; remove the files of other benchmarks.
 
     Args:
         output: the directory of the evaluation.
-        plan: what was asked; every rollout of it has a record.
+        plan: the plan of the evaluation; each of its rollouts has a record.
         records: the rollouts.
         crops: how crops were cut.
         grounding: how crops are compared with targets.
@@ -107,9 +107,9 @@ def write_results(
             whole_file(path) as draft,
             parquet.ParquetWriter(draft, columns_of, compression="zstd") as writer,
         ):
-            found = _rollouts(plan, benchmark, records)
-            while together := list(itertools.islice(found, ROWS_TOGETHER)):
-                columns = _columns(together, overviews, crops, grounding)
+            results = _results(plan, benchmark, records)
+            while row_group := list(itertools.islice(results, ROWS_TOGETHER)):
+                columns = _columns(row_group, overviews, crops, grounding)
                 writer.write_table(pa.Table.from_pylist(columns, schema=columns_of))
         files.append(path)
     for path in [*folder.glob("*.parquet"), *folder.glob("*.tmp")]:
@@ -119,57 +119,61 @@ def write_results(
 
 
 def _safe(name: str) -> str:
-    """A name as part of a file's."""
+    """Make a name safe to use in a file name."""
     return re.sub(r"[^\w.-]+", "-", name)
 
 
-def _rollouts(plan: Plan, benchmark: Benchmark, records: Mapping[Key, Record]) -> Iterator[_Found]:
-    """The rollouts of a benchmark: by row, budget, condition and sample."""
+def _results(plan: Plan, benchmark: Benchmark, records: Mapping[Key, Record]) -> Iterator[_Result]:
+    """Yield the rollouts of a benchmark by row, budget, condition and sample."""
     for group, question in enumerate(benchmark.questions):
         row = question.row
         for budget in plan.budgets:
             sizes = plan.sizes(row, budget)
-            wanted = itertools.product(plan.conditions_of(row), range(plan.samples))
-            for rollout, (condition, sample) in enumerate(wanted):
+            runs = itertools.product(plan.conditions_of(row), range(plan.samples))
+            for rollout, (condition, sample) in enumerate(runs):
                 key = Key(benchmark.name, row.id, sizes, condition, sample)
-                yield _Found(group, rollout, budget, question, key, records[key])
+                yield _Result(group, rollout, budget, question, key, records[key])
 
 
 def _columns(
-    found: Sequence[_Found],
+    results: Sequence[_Result],
     overviews: Mapping[Any, list[str]],
     crops: CropSettings,
     grounding: GroundingSettings,
 ) -> list[dict[str, Any]]:
-    completions = [json.loads(each.record["messages"]) for each in found]
-    rows = [_shown(each) for each in found]
+    completions = [json.loads(each.record["messages"]) for each in results]
+    rows = [_shown_row(each) for each in results]
     scored = score_transcripts(completions, rows, crops, grounding)
     columns = []
-    for each, completion, score in zip(found, completions, scored, strict=True):
+    for each, completion, score in zip(results, completions, scored, strict=True):
         trajectory = _trajectory(each, completion, score, overviews[each.key[:3]], crops)
         columns.append(as_columns(trajectory) | _measures(each, score, crops))
     return columns
 
 
-def _shown(found: _Found) -> Row:
-    return found.question.row.shown_at(found.key.shown)
+def _shown_row(result: _Result) -> Row:
+    return result.question.row.shown_at(result.key.shown)
 
 
 def _trajectory(
-    found: _Found, completion: list[Message], score: ScoredRollout, overviews: list[str], crops: CropSettings
+    result: _Result,
+    completion: list[Message],
+    score: ScoredRollout,
+    overviews: list[str],
+    crops: CropSettings,
 ) -> Trajectory:
-    row, record = found.question.row, found.record
+    row, record = result.question.row, result.record
     shown: list[Block] = [{"type": "image", "thumbnail": number} for number in range(len(overviews))]
     prompt = build_prompt(
         crops.frame,
         question_blocks(row, shown),
-        tools=found.key.condition != "no_tool",
+        tools=result.key.condition != "no_tool",
         pictures=len(row.pictures),
     )
     return Trajectory(
-        step=found.budget,
-        group=found.group,
-        rollout=found.rollout,
+        step=result.budget,
+        group=result.group,
+        rollout=result.rollout,
         row_id=row.id,
         question=row.question,
         choices=row.choices,
@@ -187,23 +191,23 @@ def _trajectory(
     )
 
 
-def _measures(found: _Found, score: ScoredRollout, crops: CropSettings) -> dict[str, Any]:
-    """What an evaluation adds to a trajectory."""
+def _measures(result: _Result, score: ScoredRollout, crops: CropSettings) -> dict[str, Any]:
+    """Return the columns that an evaluation adds to a trajectory."""
     return {
-        "benchmark": found.key.benchmark,
-        "budget": found.budget,
-        "condition": found.key.condition,
-        "sample": found.key.sample,
-        "question_id": found.question.question_id,
-        "category": found.question.category,
+        "benchmark": result.key.benchmark,
+        "budget": result.budget,
+        "condition": result.key.condition,
+        "sample": result.key.sample,
+        "question_id": result.question.question_id,
+        "category": result.question.category,
         "accuracy": _or_none(score.accuracy),
         "well_formed": score.format >= 0,
         "turns": score.turns,
         "crops": len(score.crops),
         "failed_calls": score.failed_calls,
         **{name: _or_none(getattr(score, name)) for name in _CROP_MEASURES},
-        "shown_tokens": sum(tokens_of(size, crops.factor) for size in found.key.shown),
-        "seconds": found.record["seconds"],
+        "shown_tokens": sum(tokens_of(size, crops.factor) for size in result.key.shown),
+        "seconds": result.record["seconds"],
     }
 
 

@@ -1,7 +1,7 @@
-"""A mean and how far it can be trusted: percentile bootstrap over questions.
+"""Means with confidence intervals: percentile bootstrap over questions.
 
-A question is the unit, because the rows and samples of one question are not independent. So callers average
-those first, and hand over one value per question.
+The question is the unit of resampling, because the rows and samples of one question are not independent.
+Callers average those first and pass one value per question.
 """
 
 import math
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 RESAMPLES = 10_000
 LEVEL = 0.95
 LEAST = 10
-"""Questions below which no interval is given. Our choice: the bootstrap only sees the values that it has, and
-so few of them do not show how far values spread."""
+"""Minimum number of questions for an interval. Our choice: the bootstrap only sees the values in the sample,
+and fewer do not show how far values spread."""
 
 _CHUNK = 1 << 20  # values drawn at a time: 8 MB
 
@@ -25,10 +25,10 @@ class Estimate:
     """A mean over questions.
 
     Attributes:
-        value: the mean, None over no questions.
-        low: lower end of the interval; None where none is given.
-        high: upper end; None where none is given.
-        n: the questions it is over.
+        value: the mean; None if there are no questions.
+        low: lower end of the interval; None without an interval.
+        high: upper end of the interval; None without an interval.
+        n: number of questions.
     """
 
     value: float | None
@@ -38,7 +38,7 @@ class Estimate:
 
 
 def excludes_zero(low: float | None, high: float | None) -> bool:
-    """Whether an interval holds only values of one sign; without an interval that is not known.
+    """Whether all values of an interval have the same sign; False without an interval.
 
     Example:
         >>> excludes_zero(0.1, 0.3), excludes_zero(0.0, 0.3), excludes_zero(None, None)
@@ -49,17 +49,17 @@ def excludes_zero(low: float | None, high: float | None) -> bool:
 
 
 def mean_of(values: Sequence[float] | NDArray[np.float64], *, seed: int = 0) -> Estimate:
-    """The mean with its 95 % percentile bootstrap interval.
+    """Compute a mean with its 95 % percentile bootstrap interval.
 
-    No interval is given below `LEAST` values, nor where all values are equal: resampling cannot show what it
-    has never seen, and an interval of no width would claim a certainty that is not there.
+    There is no interval for fewer than `LEAST` values, or if all values are equal: resampling equal values
+    gives an interval of zero width, which would claim too much certainty.
 
     Args:
-        values: one per question, NaN where it has none: those are left out and not counted.
-        seed: of the resampling.
+        values: one per question; NaN values are left out and not counted.
+        seed: seed of the resampling.
 
     Returns:
-        The mean over the values that are there, and how many.
+        The mean over the values that are not NaN, and their number.
 
     Raises:
         ValueError: `values` is not one-dimensional or holds an infinite value.
@@ -94,20 +94,20 @@ def difference_of(
     *,
     seed: int = 0,
 ) -> Estimate:
-    """The mean of `first - second` over the questions that have both, with its interval.
+    """Compute the mean of `first - second` over the questions that have both values, with its interval.
 
-    Pairing removes what makes questions easy or hard, so the interval is that of the change alone.
+    Pairing removes the variation in the difficulty of questions, so the interval reflects the change alone.
 
     Args:
         first: one value per question, NaN where it has none.
         second: the same questions in the same order.
-        seed: of the resampling.
+        seed: seed of the resampling.
 
     Returns:
-        The mean difference over the questions with two values, and how many.
+        The mean difference over the questions with both values, and their number.
 
     Raises:
-        ValueError: the two differ in length, or as `mean_of`.
+        ValueError: the two differ in length, or an error of `mean_of`.
 
     Example:
         >>> difference_of([1.0, 1.0, 0.0], [0.0, 1.0, float("nan")])
@@ -119,15 +119,15 @@ def difference_of(
 
 
 def group_means(values: NDArray[np.float64], groups: NDArray[np.int64], count: int) -> NDArray[np.float64]:
-    """The mean of each group, over the values that are there.
+    """Compute the mean of each group, ignoring NaN.
 
     Args:
         values: one per member, NaN where it has none.
         groups: the group of each member, from 0.
-        count: how many groups there are.
+        count: the number of groups.
 
     Returns:
-        (count,) means, NaN for a group without a value.
+        (count,) means, NaN for a group without values.
 
     Example:
         >>> group_means(np.array([1.0, 0.0, np.nan, np.nan]), np.array([0, 0, 0, 1]), 2)
@@ -142,17 +142,17 @@ def group_means(values: NDArray[np.float64], groups: NDArray[np.int64], count: i
 
 
 def _resampled_means(values: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """(RESAMPLES,) means of as many draws with replacement as there are values."""
+    """Return the (RESAMPLES,) means of resamples drawn with replacement, each as large as `values`."""
     n = len(values)
     distinct, counts = np.unique(values, return_counts=True)
     if 16 * len(distinct) <= n:
-        # Right and wrong repeat: how often each value is drawn says all, and is drawn at once.
+        # Few distinct values, such as right and wrong: draw how often each one occurs.
         return np.asarray(rng.multinomial(n, counts / n, size=RESAMPLES) @ distinct / n)
     means = np.empty(RESAMPLES)
     size = max(1, _CHUNK // n)
     for start in range(0, RESAMPLES, size):
         part = means[start : start + size]
-        # Short integers are drawn faster.
+        # 16-bit integers are drawn faster.
         drawn = rng.integers(n, size=(len(part), n), dtype=np.uint16 if n <= 1 << 16 else np.int64)
         values.take(drawn).mean(axis=1, out=part)
     return means

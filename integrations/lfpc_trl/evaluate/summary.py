@@ -1,7 +1,7 @@
-"""The figures of an evaluation, from the columns of its rollouts.
+"""Compute the figures of an evaluation from the columns of its rollouts.
 
-`docs/reference/evaluation-figures.md` defines every figure. Each is a mean over questions; before that,
-samples are averaged in their row and rows in their question.
+`docs/reference/evaluation-figures.md` defines every figure. Each is a mean over questions; first, samples are
+averaged within their row and rows within their question.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from lfpc_trl.evaluate.statistics import (
 )
 
 Columns = Mapping[str, Sequence[Any]]
-"""Name to one value per rollout, as in the Parquet files of an evaluation."""
+"""Column name to one value per rollout, as in the Parquet files of an evaluation."""
 
 NAMES = ("benchmark", "condition", "row_id", "question_id", "category")
 MEASURES = (
@@ -33,17 +33,17 @@ MEASURES = (
     *("iou", "overlap", "bbox_ratio", "crop_tokens", "shown_tokens", "seconds"),
 )
 COLUMNS = (*NAMES, "budget", "sample", *MEASURES)
-"""What `summarise` reads."""
+"""The columns that `summarise` needs."""
 
 CONDITIONS = ("predicted", "noise", "target", "elsewhere", "no_picture", "no_tool")
-"""In the order of tables: those of the paper's table 1 first."""
+"""The conditions in the order of tables: those of the paper's table 1 first."""
 CHANGES = (
     *(("predicted", "noise"), ("target", "predicted")),
     *(("predicted", "elsewhere"), ("predicted", "no_picture"), ("predicted", "no_tool")),
 )
-"""Pairs of conditions whose accuracies are subtracted, the second from the first."""
+"""Pairs of conditions; the second accuracy is subtracted from the first."""
 POOR_OVERLAP = 0.5
-"""Overlap below which a crop covers the truth poorly. Our choice: section 9 does not state the paper's."""
+"""Overlap below which a crop covers the ground truth poorly. Our choice: the paper's section 9 gives none."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ class Group:
     """One benchmark at one budget, or one category of it.
 
     Attributes:
-        benchmark: its name.
-        budget: visual tokens of the full image at most.
+        benchmark: name of the benchmark.
+        budget: maximum visual tokens of the full image.
         category: the subset, None for all questions.
-        questions: their ids, in the order of the values.
-        rows: rows of these questions.
-        undecided: by condition, the rollouts whose answer could not be judged; they are left out.
-        values: by figure, one value per question, NaN where it has none.
+        questions: question ids, in the order of the values.
+        rows: number of rows of these questions.
+        undecided: number of rollouts by condition whose answer could not be judged; they are left out.
+        values: one value per question by figure, NaN where it has none.
     """
 
     benchmark: str
@@ -70,12 +70,12 @@ class Group:
 
 
 def accuracy_of(condition: str) -> str:
-    """The name of the accuracy under a condition."""
+    """Return the name of the accuracy under a condition."""
     return "accuracy" if condition == "predicted" else f"accuracy_{condition}"
 
 
 def well_formed_of(condition: str) -> str:
-    """The name of the share of well-formed rollouts under a condition."""
+    """Return the name of the share of well-formed rollouts under a condition."""
     return "well_formed" if condition == "predicted" else f"well_formed_{condition}"
 
 
@@ -83,21 +83,21 @@ def well_formed_of(condition: str) -> str:
 
 
 def groups_of(columns: Columns, *, poor_overlap: float = POOR_OVERLAP) -> list[Group]:
-    """The figures of every question.
+    """Compute the figures of every question.
 
     Args:
-        columns: those of `COLUMNS`.
-        poor_overlap: overlap below which a crop covers the truth poorly.
+        columns: the columns in `COLUMNS`.
+        poor_overlap: overlap below which a crop covers the ground truth poorly.
 
     Returns:
-        Benchmarks in the order in which they come, budgets ascending, all questions before their categories.
+        Groups in the order of the benchmarks; budgets ascend; all questions come before their categories.
 
     Raises:
-        DataError: a column is missing, a condition has no such name, or a rollout is there twice.
+        DataError: a column is missing, a condition is unknown, or a rollout occurs twice.
     """
     missing = [name for name in COLUMNS if name not in columns]
     if missing:
-        raise DataError(f"rollouts of an evaluation have no column {missing[0]}")
+        raise DataError(f"column {missing[0]} of the rollouts is missing")
     foreign = set(columns["condition"]) - set(CONDITIONS)
     if foreign:
         raise DataError(f"condition must be one of {', '.join(CONDITIONS)}, got {min(foreign)}")
@@ -106,32 +106,32 @@ def groups_of(columns: Columns, *, poor_overlap: float = POOR_OVERLAP) -> list[G
     groups = []
     for benchmark in dict.fromkeys(columns["benchmark"]):
         for budget in np.unique(budgets[benchmarks == benchmark]).tolist():
-            places = np.flatnonzero((benchmarks == benchmark) & (budgets == budget))
-            table = _Table(columns, places, f"{benchmark} at {budget} visual tokens")
+            indices = np.flatnonzero((benchmarks == benchmark) & (budgets == budget))
+            table = _Table(columns, indices, f"{benchmark} at {budget} visual tokens")
             whole = _whole_group(table, str(benchmark), budget, poor_overlap)
-            named = [name for name in dict.fromkeys(table.categories) if name is not None]
-            groups += [whole, *(_part(whole, table, name) for name in named)]
+            categories = [name for name in dict.fromkeys(table.categories) if name is not None]
+            groups += [whole, *(_part(whole, table, name) for name in categories)]
     return groups
 
 
 class _Table:
-    """The rollouts of a benchmark at a budget as arrays (rows, samples), one per condition and column.
+    """The rollouts of a benchmark at a budget as (rows, samples) arrays, one per condition and column.
 
     Attributes:
         questions: ids of the questions.
-        question_of: the question of each row.
+        question_of: index of each row's question.
         categories: the category of each question.
     """
 
-    def __init__(self, columns: Columns, places: NDArray[np.int64], name: str) -> None:
-        chosen = {column: [columns[column][place] for place in places.tolist()] for column in COLUMNS}
+    def __init__(self, columns: Columns, indices: NDArray[np.int64], name: str) -> None:
+        chosen = {column: [columns[column][index] for index in indices.tolist()] for column in COLUMNS}
         rows = {row: number for number, row in enumerate(dict.fromkeys(chosen["row_id"]))}
         samples = {each: number for number, each in enumerate(sorted(set(chosen["sample"])))}
         questions = {each: number for number, each in enumerate(dict.fromkeys(chosen["question_id"]))}
-        asked = dict(zip(chosen["row_id"], chosen["question_id"], strict=True))
+        question_ids = dict(zip(chosen["row_id"], chosen["question_id"], strict=True))
         category = dict(zip(chosen["question_id"], chosen["category"], strict=True))
         self.questions = tuple(map(str, questions))
-        self.question_of = np.array([questions[asked[row]] for row in rows], dtype=np.int64)
+        self.question_of = np.array([questions[question_ids[row]] for row in rows], dtype=np.int64)
         self.categories = [category[question] for question in questions]
         self._shape = (len(rows), len(samples))
         cell = np.array(
@@ -146,36 +146,36 @@ class _Table:
         self._measures: dict[tuple[str, str], NDArray[np.float64]] = {}
         measures = {column: np.array(chosen[column], dtype=np.float64) for column in MEASURES}
         for condition in CONDITIONS:
-            here = np.flatnonzero(conditions == condition)
-            cells, first = np.unique(cell[here], return_index=True)
-            if len(cells) < len(here):
-                twice = np.setdiff1d(np.arange(len(here)), first)[0]
-                row, sample = chosen["row_id"][here[twice]], chosen["sample"][here[twice]]
-                raise DataError(f"{name}: row {row}, sample {sample} is there twice under {condition}")
+            matching = np.flatnonzero(conditions == condition)
+            cells, first = np.unique(cell[matching], return_index=True)
+            if len(cells) < len(matching):
+                duplicate = matching[np.setdiff1d(np.arange(len(matching)), first)[0]]
+                row, sample = chosen["row_id"][duplicate], chosen["sample"][duplicate]
+                raise DataError(f"{name}: row {row}, sample {sample} occurs twice under {condition}")
             self._cells[condition] = cells
             for column in MEASURES:
                 values = np.full(self._shape, math.nan)
-                values.flat[cells] = measures[column][here[first]]
+                values.flat[cells] = measures[column][matching[first]]
                 self._measures[condition, column] = values
 
     def cells(self, condition: str, column: str) -> NDArray[np.float64]:
-        """(rows, samples), NaN where there is no rollout or no value."""
+        """Return the (rows, samples) values of a column, NaN where there is no rollout or no value."""
         return self._measures[condition, column]
 
     def undecided(self, condition: str) -> NDArray[np.int64]:
-        """By question, the rollouts without an accuracy."""
+        """Count the rollouts without an accuracy, by question."""
         rows = self._cells[condition] // self._shape[1]
         lacking = np.isnan(self.cells(condition, "accuracy").flat[self._cells[condition]])
         return np.bincount(self.question_of[rows[lacking]], minlength=len(self.questions))
 
     def by_question(self, cells: NDArray[np.float64]) -> NDArray[np.float64]:
-        """One value per question: samples are averaged in their row, then rows in their question."""
+        """Average samples within their row, then rows within their question; one value per question."""
         count, samples = self._shape
         rows = group_means(cells.ravel(), np.repeat(np.arange(count), samples), count)
         return group_means(rows, self.question_of, len(self.questions))
 
     def all_orders(self, condition: str) -> NDArray[np.float64]:
-        """By question, the share of samples that are right in all rows; NaN with an undecided row."""
+        """Return the share of samples that are right in all rows, by question; NaN with an undecided row."""
         accuracy = self.cells(condition, "accuracy")
         worst = np.full((len(self.questions), self._shape[1]), math.inf)
         np.minimum.at(worst, self.question_of, accuracy)
@@ -189,7 +189,7 @@ class _Table:
 def _whole_group(table: _Table, benchmark: str, budget: int, poor_overlap: float) -> Group:
     accuracy = {name: table.cells(name, "accuracy") for name in CONDITIONS}
     own = {name: table.cells("predicted", name) for name in MEASURES}
-    there = ~np.isnan(own["crops"])
+    has_rollout = ~np.isnan(own["crops"])
     cells: dict[str, NDArray[np.float64]] = {}
     for name in CONDITIONS:
         cells[accuracy_of(name)] = accuracy[name]
@@ -199,7 +199,7 @@ def _whole_group(table: _Table, benchmark: str, budget: int, poor_overlap: float
         cells[f"{one} - {other}"] = accuracy[one] - accuracy[other]
     cells |= _section_9(accuracy, own["overlap"], poor_overlap)
     cells["crops"] = own["crops"]
-    cells["cropped"] = np.where(there, own["crops"] > 0, math.nan)
+    cells["cropped"] = np.where(has_rollout, own["crops"] > 0, math.nan)
     cells |= {name: own[name] for name in ("failed_calls", "turns", "iou", "overlap", "bbox_ratio")}
     cells["crop_tokens"] = own["crop_tokens"]
     of_crops = np.where(own["crops"] > 0, own["crops"] * own["crop_tokens"], 0.0)
@@ -225,16 +225,16 @@ def _whole_group(table: _Table, benchmark: str, budget: int, poor_overlap: float
 def _section_9(
     accuracy: Mapping[str, NDArray[np.float64]], overlap: NDArray[np.float64], poor_overlap: float
 ) -> dict[str, NDArray[np.float64]]:
-    """The two harder tests, each over the rollouts that it is about."""
+    """Compute the two harder tests of the paper's section 9, each over the rollouts it applies to."""
 
     def over(chosen: NDArray[np.bool_], first: str, *others: str) -> dict[str, NDArray[np.float64]]:
         kept = {name: np.where(chosen, accuracy[name], math.nan) for name in (first, *others)}
         return kept | {f"predicted - {name}": kept["predicted"] - kept[name] for name in others}
 
-    # With the truth in its place: where its own crop misses it. No crop, nothing to replace.
+    # GT test: the ground truth replaces the crop, where the model's own crop misses it; needs a crop.
     gt = over(overlap < poor_overlap, "predicted", "target")
     gt["target - predicted"] = -gt.pop("predicted - target")
-    # With something useless in its place: where it was wrong without the tool and right with it.
+    # Noise test: a useless crop replaces it, where the model is wrong without the tool and right with it.
     helped = (accuracy["no_tool"] < 0.5) & (accuracy["predicted"] >= 0.5)
     noise = over(helped, "predicted", "noise", "elsewhere")
     return {f"gt_test.{name}": each for name, each in gt.items()} | {
@@ -243,7 +243,7 @@ def _section_9(
 
 
 def _part(whole: Group, table: _Table, category: str) -> Group:
-    """The questions of one category."""
+    """Restrict a group to the questions of one category."""
     kept = np.array([each == category for each in table.categories])
     return dataclasses.replace(
         whole,
@@ -259,20 +259,20 @@ def _part(whole: Group, table: _Table, category: str) -> Group:
 
 
 def summarise(columns: Columns, *, poor_overlap: float = POOR_OVERLAP, seed: int = 0) -> dict[str, Any]:
-    """All figures of an evaluation.
+    """Compute all figures of an evaluation.
 
     Args:
-        columns: those of `COLUMNS`, from its Parquet files.
-        poor_overlap: overlap below which a crop covers the truth poorly.
-        seed: of the resampling.
+        columns: the columns in `COLUMNS`, from its Parquet files.
+        poor_overlap: overlap below which a crop covers the ground truth poorly.
+        seed: seed of the resampling.
 
     Returns:
         Plain JSON: `settings` of the figures; `groups`, one per benchmark, budget and category, each with its
-        `figures` by name; `budgets`, accuracy at each budget minus that at the smallest. A figure is
-        `{"value", "low", "high", "n"}`: with `n` 0 there was nothing to measure and the rest is null.
+        `figures` by name; `budgets`, the accuracy at each budget minus that at the smallest. A figure is
+        `{"value", "low", "high", "n"}`; if `n` is 0, there was nothing to measure and the rest is null.
 
     Raises:
-        DataError: as `groups_of`.
+        DataError: an error of `groups_of`.
     """
     groups = groups_of(columns, poor_overlap=poor_overlap)
     return {
@@ -299,7 +299,7 @@ def summarise(columns: Columns, *, poor_overlap: float = POOR_OVERLAP, seed: int
 
 
 def described(group: Group) -> dict[str, Any]:
-    """What a group is, as figures name it."""
+    """Return the JSON fields that describe a group."""
     return {
         "benchmark": group.benchmark,
         "budget": group.budget,
@@ -310,31 +310,31 @@ def described(group: Group) -> dict[str, Any]:
 
 
 def differences(group: Group, against: Group, names: Sequence[str], *, seed: int = 0) -> dict[str, Estimate]:
-    """Figures of one group minus those of another over the questions of both.
+    """Compute the figures of one group minus those of another, over the questions of both.
 
     Args:
-        group: the one that is asked about.
-        against: the other; the order of its questions does not matter.
-        names: which figures.
-        seed: of the resampling.
+        group: the group to compare.
+        against: the group to subtract; the order of its questions does not matter.
+        names: the figures to compare.
+        seed: seed of the resampling.
     """
-    places = {question: place for place, question in enumerate(against.questions)}
-    shared = [place for place, question in enumerate(group.questions) if question in places]
-    theirs = [places[group.questions[place]] for place in shared]
+    index_of = {question: index for index, question in enumerate(against.questions)}
+    shared = [index for index, question in enumerate(group.questions) if question in index_of]
+    shared_against = [index_of[group.questions[index]] for index in shared]
     return {
-        name: difference_of(group.values[name][shared], against.values[name][theirs], seed=seed)
+        name: difference_of(group.values[name][shared], against.values[name][shared_against], seed=seed)
         for name in names
     }
 
 
 def _budgets(groups: Sequence[Group], seed: int) -> list[dict[str, Any]]:
     smallest: dict[tuple[str, str | None], Group] = {}
-    found = []
+    changes = []
     for group in groups:  # budgets ascend
         against = smallest.setdefault((group.benchmark, group.category), group)
         if against is not group:
             change = differences(group, against, ["accuracy"], seed=seed)["accuracy"]
-            found.append(
+            changes.append(
                 described(group) | {"against": against.budget, "accuracy": dataclasses.asdict(change)}
             )
-    return found
+    return changes

@@ -1,8 +1,8 @@
 """The rollouts of an evaluation, as work that can be divided among processes.
 
-An item is a picture with all that is asked about it, so an original is decoded once. Its rollouts under all
-conditions share batches with those of other items; a rollout that begins as another one starts as soon as
-that first turn is known.
+A work item is a picture with all tasks about it, so each original is decoded once. Its rollouts under all
+conditions share batches with those of other items. A rollout that reuses the first turn of another one starts
+as soon as that turn is known.
 """
 
 from collections import deque
@@ -23,20 +23,21 @@ from lfpc_trl.rollouts.crop_tool import CropSettings
 from lfpc_trl.rollouts.generate import ChatEngine, Job, Rollout, RolloutSettings, Turn, stream_rollouts
 
 _RENDERERS = 4
-"""Threads that decode and shrink pictures while the engine works."""
+"""Threads that decode and downscale pictures while the engine works."""
 
 
 @dataclass(frozen=True)
-class Asking:
-    """A question put once, at one size: a rollout under each condition.
+class Task:
+    """One sample of a question at one shown size: a rollout under each condition.
 
     Attributes:
-        benchmark: its name.
+        benchmark: name of the benchmark.
         question: the question; its row has a `shown_size`.
-        conditions: those whose rollouts are wanted.
-        sample: which of several draws.
-        first_turn: that of `predicted`, where it is known and `predicted` is not wanted.
-        needs_overview: whether the pictures as they are shown are wanted with the first of these rollouts.
+        conditions: the conditions to generate rollouts for.
+        sample: index of the sample.
+        first_turn: first turn of the `predicted` rollout, where it is known and `predicted` is not among
+            `conditions`.
+        needs_overview: whether the first finished rollout must return the overviews.
     """
 
     benchmark: str
@@ -47,8 +48,8 @@ class Asking:
     needs_overview: bool = False
 
 
-Item = tuple[Asking, ...]
-"""All that is asked about one picture, or about the same several. Its key is their path."""
+PictureTasks = tuple[Task, ...]
+"""All tasks about one picture, or about the same set of pictures. Keyed by their paths (`item_key`)."""
 
 
 @dataclass(frozen=True)
@@ -56,16 +57,16 @@ class Done:
     """A finished rollout.
 
     Attributes:
-        key: of its item.
-        asking: what was asked.
-        condition: under which condition.
+        key: key of its work item.
+        task: the task it belongs to.
+        condition: the condition it was generated under.
         rollout: what the model did.
-        overviews: the pictures as they were shown, if this rollout is to bring them.
-        last: whether its item is done with it.
+        overviews: the pictures as shown to the model, if this rollout returns them.
+        last: whether this is the last rollout of its work item.
     """
 
     key: str
-    asking: Asking
+    task: Task
     condition: Condition
     rollout: Rollout
     overviews: list[Image.Image] | None
@@ -73,56 +74,64 @@ class Done:
 
 
 class EvaluationWork:
-    """Makes the rollouts of items.
+    """Generates the rollouts of work items.
 
     Args:
-        engine: what writes the turns.
-        crops: how crops are cut; each condition puts in its own source.
-        settings: how turns are written.
+        engine: generates the turns.
+        crops: how crops are cut; each condition sets its own `crop_source`.
+        settings: how turns are generated.
     """
 
     def __init__(self, engine: Engine | ChatEngine, crops: CropSettings, settings: RolloutSettings) -> None:
         self._engine, self._crops, self._settings = engine, crops, settings
 
-    def __call__(self, items: Iterator[tuple[str, Item]]) -> Iterator[Done | Failure]:
-        """Rollouts as they end. While the engine works, threads decode and shrink the pictures to come."""
+    def __call__(self, items: Iterator[tuple[str, PictureTasks]]) -> Iterator[Done | Failure]:
+        """Yield rollouts as they finish; meanwhile, threads decode and downscale the next pictures."""
         threads = ThreadPoolExecutor(_RENDERERS, "overviews")
-        desk = _Desk(items, self._crops, self._settings.batch_size, threads)
+        scheduler = _Scheduler(items, self._crops, self._settings.batch_size, threads)
         try:
             for job, outcome in stream_rollouts(
-                self._engine, desk.next_job, self._settings, on_first_turn=desk.take_first_turn
+                self._engine, scheduler.next_job, self._settings, on_first_turn=scheduler.take_first_turn
             ):
-                yield from desk.take(job, outcome)
+                yield from scheduler.take(job, outcome)
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
 
 
 @dataclass(eq=False)
-class _Open:
-    """An item in hand. `pictures` hold its pixels, so that nothing is decoded or shrunk twice."""
+class _OpenPicture:
+    """A work item in progress.
+
+    Attributes:
+        key: key of the work item.
+        remaining: number of unfinished rollouts.
+        pictures: its pixels, held so that nothing is decoded or downscaled twice.
+        failed: whether a rollout failed.
+        returned: ids of the tasks whose overviews were returned.
+    """
 
     key: str
-    left: int
+    remaining: int
     pictures: Future[list[Image.Image]]
     failed: bool = False
-    shown: set[int] = field(default_factory=set)
+    returned: set[int] = field(default_factory=set)
 
 
 @dataclass(frozen=True, eq=False)
-class _Place:
-    """What a job is about."""
+class _JobOrigin:
+    """Where a job comes from: its work item, task and condition."""
 
-    item: _Open
-    asking: Asking
+    item: _OpenPicture
+    task: Task
     condition: Condition
 
 
-class _Desk:
-    """Turns items into jobs, and ended jobs into what the item has of them."""
+class _Scheduler:
+    """Turns work items into jobs, and finished jobs into results."""
 
     def __init__(
         self,
-        items: Iterator[tuple[str, Item]],
+        items: Iterator[tuple[str, PictureTasks]],
         crops: CropSettings,
         ahead: int,
         threads: ThreadPoolExecutor,
@@ -130,82 +139,82 @@ class _Desk:
         self._items, self._crops, self._ahead, self._threads = items, crops, ahead, threads
         self._more = True
         self._waiting: deque[Job] = deque()
-        self._places: dict[Job, _Place] = {}
+        self._origins: dict[Job, _JobOrigin] = {}
 
     def next_job(self) -> Job | None:
-        """The next job; items are opened one batch ahead."""
+        """Return the next job; work items are opened one batch ahead."""
         while self._more and len(self._waiting) <= self._ahead:
-            pair = next(self._items, None)
-            self._more = pair is not None
-            if pair is not None:
-                self._open(*pair)
+            key_and_tasks = next(self._items, None)
+            self._more = key_and_tasks is not None
+            if key_and_tasks is not None:
+                self._open(*key_and_tasks)
         return self._waiting.popleft() if self._waiting else None
 
-    def _open(self, key: str, askings: Item) -> None:
-        rows = [asking.question.row for asking in askings]
-        shown = dict.fromkeys(picture for row in rows for picture in row.pictures)
-        item = _Open(
+    def _open(self, key: str, tasks: PictureTasks) -> None:
+        rows = [task.question.row for task in tasks]
+        pictures = dict.fromkeys(picture for row in rows for picture in row.pictures)
+        item = _OpenPicture(
             key,
-            sum(len(asking.conditions) for asking in askings),
-            self._threads.submit(_render, list(shown)),
+            sum(len(task.conditions) for task in tasks),
+            self._threads.submit(_render, list(pictures)),
         )
-        for asking in askings:
-            waits = "predicted" in asking.conditions
-            for condition in asking.conditions:
-                if not (waits and begins_as_predicted(condition)):
-                    self._waiting.append(self._job(item, asking, condition, asking.first_turn))
+        for task in tasks:
+            needs_first_turn = "predicted" in task.conditions
+            for condition in task.conditions:
+                if not (needs_first_turn and begins_as_predicted(condition)):
+                    self._waiting.append(self._job(item, task, condition, task.first_turn))
 
     def _job(
-        self, item: _Open, asking: Asking, condition: Condition, first_turn: Sequence[Any] | None
+        self, item: _OpenPicture, task: Task, condition: Condition, first_turn: Sequence[Any] | None
     ) -> Job:
         job = Job(
-            asking.question.row,
+            task.question.row,
             crops_under(condition, self._crops),
             tools=condition != "no_tool",
-            sample=asking.sample,
+            sample=task.sample,
             first_turn=first_turn if begins_as_predicted(condition) else None,
         )
-        self._places[job] = _Place(item, asking, condition)
+        self._origins[job] = _JobOrigin(item, task, condition)
         return job
 
     def take_first_turn(self, job: Job, turn: Turn) -> None:
-        """Let the jobs that wait for this turn go first: their picture is at hand."""
-        item, asking = self._places[job].item, self._places[job].asking
-        if self._places[job].condition == "predicted":
+        """Queue the jobs that wait for this turn at the front: their picture is in memory."""
+        item, task = self._origins[job].item, self._origins[job].task
+        if self._origins[job].condition == "predicted":
             jobs = [
-                self._job(item, asking, condition, turn)
-                for condition in asking.conditions
+                self._job(item, task, condition, turn)
+                for condition in task.conditions
                 if begins_as_predicted(condition)
             ]
             self._waiting.extendleft(reversed(jobs))
 
     def take(self, job: Job, outcome: Rollout | Exception) -> Iterator[Done | Failure]:
-        """What an ended job means for its item. An item is given up with its first failure."""
-        place = self._places.pop(job)
-        item, asking = place.item, place.asking
+        """Yield the result of a finished job. The first failure drops the rest of its work item."""
+        origin = self._origins.pop(job)
+        item, task = origin.item, origin.task
         if item.failed:
             return
         if isinstance(outcome, Exception):
             item.failed = True
-            self._waiting = deque(each for each in self._waiting if self._places[each].item is not item)
+            self._waiting = deque(each for each in self._waiting if self._origins[each].item is not item)
             yield Failure((item.key,), f"{item.key}: {outcome}")
             return
-        item.left -= 1
+        item.remaining -= 1
         overviews = None
-        if asking.needs_overview and id(asking) not in item.shown:
-            item.shown.add(id(asking))
+        if task.needs_overview and id(task) not in item.returned:
+            item.returned.add(id(task))
             overviews = [
                 load_shown(picture.image, picture.shown_size)
                 for picture in outcome.row.pictures
                 if picture.shown_size is not None
             ]
-        yield Done(item.key, asking, place.condition, outcome, overviews, item.left == 0)
+        yield Done(item.key, task, origin.condition, outcome, overviews, item.remaining == 0)
 
 
 def _render(pictures: Iterable[Picture]) -> list[Image.Image]:
-    found = []
+    images = []
     for picture in pictures:
-        found.append(load_original(picture.image))
+        images.append(load_original(picture.image))
         if picture.shown_size is not None:
-            found.append(load_shown(picture.image, picture.shown_size))
-    return found
+            images.append(load_shown(picture.image, picture.shown_size))
+    return images

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from lfpc_trl.errors import DataError, one_line
 from lfpc_trl.pictures.originals import load_original
 
-Item = TypeVar("Item")
+T = TypeVar("T")
 
 TILE = 512
 """Side of a tile in pixels: a screen needs two to four, which load in parallel."""
@@ -70,7 +70,7 @@ def encoded(image: Image.Image, kind: str, **options: int) -> bytes:
     return file.getvalue()
 
 
-def numbered(items: Sequence[Item], number: int) -> Item:
+def numbered(items: Sequence[T], number: int) -> T:
     """The item with a requested number; 404 if there is none."""
     if not 0 <= number < len(items):
         raise HTTPException(404)

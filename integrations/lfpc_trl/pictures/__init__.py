@@ -1,1 +1,1 @@
-"""Pictures: originals read once, sizes in visual tokens, crops cut from the original."""
+"""Pictures: cached originals, sizes in visual tokens, crops from the original."""

@@ -1,6 +1,6 @@
-"""Boxes that a file stores for a picture: the one place that turns them with its EXIF rotation.
+"""Boxes as stored in data files: the only place that applies the EXIF rotation of the picture to them.
 
-Originals are upright (`lfpc_trl.pictures.originals`), while most files count on the pixels as they are
+Originals are upright (`lfpc_trl.pictures.originals`), but the boxes in most files refer to the pixels as
 stored.
 """
 
@@ -12,51 +12,52 @@ from lfpc_trl.pictures.originals import Header
 from lfpc_trl.pictures.sizes import Size
 
 STICKS_OUT = 1.0
-"""Pixels by which a box may stick out of its picture and is clipped: annotations round. Our choice."""
+"""A box may exceed its picture by this many pixels and is clipped: annotations are rounded. Our choice."""
 
 _AXES = {2: "-x y", 3: "-x -y", 4: "x -y", 5: "y x", 6: "-y x", 7: "-y -x", 8: "y -x"}
-"""For every EXIF orientation: which axis of the stored picture runs to the right and which down on the
-upright one."""
+"""For every EXIF orientation: the axes of the stored picture that run right and down in the upright one."""
 
 
-def count_upright(said: Size | None, header: Header, size: Size) -> bool:
-    """Whether boxes count on the upright picture, told by the size that their file says for it.
+def count_upright(file_size: Size | None, header: Header, size: Size) -> bool:
+    """Whether boxes refer to the upright picture, judged by the picture size in their file.
 
     Args:
-        said: (width, height) in the file; None if it says none, which means the picture as stored.
-        header: of the picture.
-        size: of the picture after its EXIF rotation.
+        file_size: (width, height) in the file; None if it has none, which means the picture as stored.
+        header: header of the picture.
+        size: size of the picture after its EXIF rotation.
 
     Raises:
         DataError: the size is neither: the boxes belong to another copy of the picture.
     """
-    if said is None or said == header.stored:
+    if file_size is None or file_size == header.stored:
         return False
-    if said != size:
-        raise DataError(f"boxes must be for this picture of {list(size)} pixels, got boxes for {list(said)}")
+    if file_size != size:
+        raise DataError(
+            f"boxes must be for this picture of {list(size)} pixels, got boxes for {list(file_size)}"
+        )
     return True
 
 
 def clip_rounding(boxes: NDArray[np.float64], size: Size) -> NDArray[np.float64]:
-    """Boxes with the sides that stick out of a picture by at most `STICKS_OUT` moved to its edge.
+    """Move box sides that exceed the picture by at most `STICKS_OUT` to its edge.
 
     Args:
         boxes: (n, 4) xyxy in pixels.
-        size: (width, height) of the picture on which they count.
+        size: (width, height) of the picture that they refer to.
     """
     clipped = boxes.clip(0, np.array([*size, *size], dtype=np.float64))
     return np.where(abs(clipped - boxes) <= STICKS_OUT, clipped, boxes)
 
 
 def turn_upright(boxes: NDArray[np.float64], header: Header) -> NDArray[np.float64]:
-    """Boxes on the stored picture as boxes on the upright one.
+    """Convert boxes on the stored picture to boxes on the upright one.
 
     Args:
         boxes: (n, 4) xyxy in pixels of the stored picture.
-        header: of the picture.
+        header: header of the picture.
 
     Raises:
-        DataError: a rotated picture of a format whose header does not tell the rotation surely.
+        DataError: a rotated picture in a format whose header does not give the rotation reliably.
     """
     if header.orientation == 1:
         return boxes

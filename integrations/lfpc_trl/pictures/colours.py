@@ -1,9 +1,9 @@
-"""Colours: what a file holds becomes RGB in 8 bits, so that the model gets what a person sees.
+"""Colors: convert any picture to 8-bit RGB, so that the model sees what a person sees.
 
-Pillow's own conversion cuts 16-bit and float values off at 255 and paints what is transparent in whatever
-colour lies below it. Here, as in the processors of transformers and qwen-vl-utils, what is transparent
-stands on white; grey of 16 bits is its high byte, as Pillow reads RGB of 16 bits; floats are times 255.
-Colour profiles are not applied, as in those processors.
+Pillow's own conversion clips 16-bit and float values at 255 and shows transparent pixels in their hidden
+color. Here, as in the processors of transformers and qwen-vl-utils, transparent pixels are put on white;
+16-bit gray becomes its high byte, as Pillow does for 16-bit RGB; floats are multiplied by 255. Color profiles
+are not applied, as in those processors.
 """
 
 from collections.abc import Iterator
@@ -20,19 +20,19 @@ FIRST_FRAME = "first of several frames"
 _PLAIN = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr")
 _ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 _GREY_16 = ("I;16", "I;16L", "I;16B", "I;16N")
-# Pillow reads 16-bit grey of these as 32 bits, in some versions or always.
+# Some or all versions of Pillow read 16-bit gray in these formats as 32 bits.
 _GREY_16_IN_I = ("PNG", "PPM")
 _STRIP_PIXELS = 1 << 22
-"""Pixels that are converted at a time: what is needed beside the picture and its result stays small."""
+"""Pixels converted at a time, to limit the memory needed in addition to the picture and its result."""
 
 
 def conversions(image: Image.Image) -> tuple[str, ...]:
-    """In which ways a picture that was opened is not simply what its file holds.
+    """Return the conversions that an opened picture needs beyond unpacking its values.
 
     Raises:
-        OSError: its values have no meaning as colours that a person would see.
+        OSError: its values cannot be interpreted as visible colors.
     """
-    # A phone's MPO holds depth or brightness besides the picture, which is no second frame.
+    # The MPO files of phones also hold a depth or brightness map, which is not a second frame.
     several = getattr(image, "is_animated", False) and image.format != "MPO"
     return (*_rules(image), FIRST_FRAME) if several else _rules(image)
 
@@ -46,21 +46,21 @@ def _rules(image: Image.Image) -> tuple[str, ...]:
         return (ON_WHITE,)
     if image.mode in _PLAIN:
         return ()
-    kind = "whole numbers of 32 or signed 16 bits" if image.mode == "I" else f"colours as {image.mode}"
-    raise OSError(f"{kind} have no known range or meaning for the eye: save it in 8 or 16 bits")
+    kind = "32-bit or signed 16-bit integers" if image.mode == "I" else f"colors in mode {image.mode}"
+    raise OSError(f"{kind} have no known range or display meaning: save it in 8 or 16 bits")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """A picture as RGB, not turned; see the rules above.
+    """Convert a picture to RGB by the rules above, without rotating it.
 
     Raises:
-        OSError: damaged, or without a rule: floats outside 0 to 1, whole numbers of unknown range.
+        OSError: damaged, or no rule applies: floats outside 0 to 1, integers of unknown range.
     """
     return _convert(image, "RGB")
 
 
 def to_rgba(image: Image.Image) -> Image.Image:
-    """As `to_rgb`, for pictures whose transparency is wanted; without any they are opaque."""
+    """Convert a picture to RGBA like `to_rgb`, keeping transparency; opaque if it has none."""
     return _convert(image, "RGBA")
 
 
@@ -69,16 +69,15 @@ def _convert(image: Image.Image, mode: str) -> Image.Image:
     depth = _bits(image)
     inverted = _zero_is_white(image)
     key = _colour_key(image)
-    image.load()  # which turns a TIFF
+    image.load()  # rotates a TIFF
     if not rules:
         return image.convert(mode)
     result = Image.new(mode, image.size)
     for box in _strips(image):
         part = image.crop(box)
-        seen = (
-            _opaque(part, depth, inverted) if key is not None or part.mode in ("F", "I", *_GREY_16) else part
-        )
-        rgba = seen.convert("LA" if seen.mode == "La" else "RGBA").convert("RGBA")
+        needs_opaque = key is not None or part.mode in ("F", "I", *_GREY_16)
+        eight_bit = _opaque(part, depth, inverted) if needs_opaque else part
+        rgba = eight_bit.convert("LA" if eight_bit.mode == "La" else "RGBA").convert("RGBA")
         if key is not None:
             rgba.putalpha(Image.fromarray(_alpha(part, key)))
         if mode == "RGB":
@@ -99,23 +98,23 @@ def _is_grey_16(image: Image.Image) -> bool:
 
 
 def _bits(image: Image.Image) -> int:
-    """Bits of a value of 16-bit grey: a TIFF may hold 12, which Pillow does not scale."""
-    found = getattr(image, "tag_v2", {}).get(258, (16,))
-    return int(found[0])
+    """Return the bit depth of 16-bit gray: a TIFF may use 12 bits, which Pillow does not scale."""
+    bits_per_sample = getattr(image, "tag_v2", {}).get(258, (16,))
+    return int(bits_per_sample[0])
 
 
 def _zero_is_white(image: Image.Image) -> bool:
-    """Whether a TIFF counts from white to black; Pillow turns this round for 8 bits only."""
+    """Whether 0 is white in a TIFF; Pillow inverts this for 8 bits only."""
     return int(getattr(image, "tag_v2", {}).get(262, 1)) == 0
 
 
 def _opaque(part: Image.Image, bits: int, inverted: bool) -> Image.Image:
-    """A part without its transparency, in 8 bits."""
+    """Convert a part to 8 bits without transparency."""
     if part.mode == "F":
         values = np.asarray(part, dtype=np.float32)
         if not ((values >= 0) & (values <= 1)).all():  # NaN is neither
-            found = f"{float(values.min()):g} to {float(values.max()):g}"
-            raise OSError(f"float values must lie in 0 to 1 to be seen as they are meant, got {found}")
+            got = f"{float(values.min()):g} to {float(values.max()):g}"
+            raise OSError(f"float values must be between 0 and 1 to be displayed, got {got}")
         grey = np.rint(values * 255)
         return Image.fromarray((255 - grey if inverted else grey).astype(np.uint8))
     if part.mode in ("I", *_GREY_16):
@@ -127,15 +126,17 @@ def _opaque(part: Image.Image, bits: int, inverted: bool) -> Image.Image:
 
 
 def _colour_key(image: Image.Image) -> tuple[int, ...] | None:
-    """The one colour that a PNG without alpha calls transparent, in the values of Pillow's pixels."""
-    found = image.info.get("transparency")
-    if image.mode not in ("1", "L", "I", "RGB", *_GREY_16) or found is None or isinstance(found, bytes):
+    """Return the transparent color of a PNG without alpha, in the units of Pillow's pixels."""
+    transparent = image.info.get("transparency")
+    if image.mode not in ("1", "L", "I", "RGB", *_GREY_16):
         return None
-    values = found if isinstance(found, tuple) else (found,)
+    if transparent is None or isinstance(transparent, bytes):
+        return None
+    values = transparent if isinstance(transparent, tuple) else (transparent,)
     tiles = getattr(image, "tile", None)
     raw = tiles[0][3] if tiles else None
     raw = raw if isinstance(raw, str) else image.mode
-    # A sample counts in the depth of the file, a pixel in that of Pillow.
+    # The color has the bit depth of the file, pixels have Pillow's.
     scale = {"1": 255, "L;2": 85, "L;4": 17}.get(raw, 1)
     return tuple(value >> 8 if raw == "RGB;16B" else value * scale for value in values)
 

@@ -1,4 +1,4 @@
-"""Crops: from the box that a model wrote to the pixels that are cut from the original.
+"""Crops: from the box that the model requests to the pixels that are cut from the original.
 
 Boxes are (x1, y1, x2, y2), half-open, in pixels of the original unless a frame says otherwise.
 """
@@ -23,39 +23,40 @@ BOX_ERRORS = {
     "thin": "The box is too small or too narrow.",
     "limit": "No more crops. Answer now.",
 }
-"""Every sentence with which the crop tool refuses a call. Fixed, so that a small model can learn them."""
+"""Every refusal message of the crop tool. Fixed texts, so that a small model can learn them."""
 
 IMAGE_ERROR = {"image": "There is no image of that number."}
-"""One more where a question is about several pictures."""
+"""An additional refusal message for questions about several pictures."""
 
 
 class BoxError(ValueError):
-    """A box that cannot be cut; the text is meant for the model."""
+    """A box that cannot be cut; the message is shown to the model."""
 
     def __init__(self, rule: str) -> None:
         super().__init__((BOX_ERRORS | IMAGE_ERROR)[rule])
 
 
 MIN_SIDE = 8
-"""Shortest side of a crop in pixels of the original; below it nothing can be seen. Our choice."""
+"""Minimum side of a crop in pixels of the original; smaller crops show nothing. Our choice."""
 
 MAX_CROP_ASPECT = 100.0
-"""Longest crop allowed, well inside what the processors accept after rounding to whole tokens."""
+"""Maximum aspect ratio of a crop, well within what processors accept after rounding to whole tokens."""
 
 
 def crop_box(
     bbox: object, *, frame: Frame, shown_size: Size, original_size: Size, min_side: int = MIN_SIDE
 ) -> PixelBox:
-    """The box that is really cut for a box the model asked for: the one source of truth for tool and scores.
+    """Convert a requested box to the box that is cut; the crop tool and the scores both use this function.
 
-    The corners go from `frame` to the original's pixels, outwards to whole pixels, and into the picture.
+    The corners are converted from `frame` to pixels of the original, rounded outwards and clipped to the
+    picture.
 
     Args:
-        bbox: what the model wrote: anything. Four finite numbers x1, y1, x2, y2 are accepted.
-        frame: the frame the model counts in.
-        shown_size: size of the picture the model saw.
+        bbox: the model's output, of any type. Four finite numbers x1, y1, x2, y2 are accepted.
+        frame: the frame of the model's coordinates.
+        shown_size: size of the picture shown to the model.
         original_size: size of the original.
-        min_side: shortest side in pixels of the original.
+        min_side: minimum side in pixels of the original.
 
     Returns:
         Whole pixels of the original, inside it.
@@ -65,25 +66,25 @@ def crop_box(
     """
     if not isinstance(bbox, (list, tuple)) or len(bbox) != 4:
         raise BoxError("form")
-    # bool is an int to Python, but True is no coordinate.
+    # bool is a subclass of int, but True is not a coordinate.
     if any(isinstance(value, bool) or not isinstance(value, (int, float)) for value in bbox):
         raise BoxError("form")
-    # A hundred-digit integer is valid JSON and overflows a float; 1e9 is outside every picture all the same.
+    # A 400-digit integer is valid JSON but overflows a float; anything above 1e9 is outside every picture.
     limit = 10**9
     if not all(value == value and abs(value) <= limit for value in cast("Sequence[float]", bbox)):
         raise BoxError("outside" if all(value == value for value in bbox) else "form")
     x1, y1, x2, y2 = (float(value) for value in bbox)
     if x1 >= x2 or y1 >= y2:
         raise BoxError("inverted")
-    moved = convert_frame(
+    converted = convert_frame(
         np.array([[x1, y1, x2, y2]]),
         frame,
         Frame.ORIGINAL,
         original_size=original_size,
         shown_size=shown_size,
     )[0]
-    left, top = (math.floor(value) for value in moved[:2])
-    right, bottom = (math.ceil(value) for value in moved[2:])
+    left, top = (math.floor(value) for value in converted[:2])
+    right, bottom = (math.ceil(value) for value in converted[2:])
     width, height = original_size
     left, top, right, bottom = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
     if left >= right or top >= bottom:
@@ -95,10 +96,10 @@ def crop_box(
 
 
 def crop_size(box: PixelBox, *, factor: int, max_tokens: int) -> Size:
-    """The size at which `box` comes back: its own in whole tokens, shrunk only above `max_tokens`."""
+    """Return the size of the delivered crop: the box in whole tokens, downscaled only above `max_tokens`."""
     return fit((box[2] - box[0], box[3] - box[1]), max_tokens, factor)
 
 
 def cut(original: Image.Image, box: PixelBox, *, factor: int, max_tokens: int) -> Image.Image:
-    """The part `box` of the original at native resolution; see `crop_size` for its size."""
+    """Cut `box` from the original at native resolution; see `crop_size` for the resulting size."""
     return show(original.crop(box), crop_size(box, factor=factor, max_tokens=max_tokens))

@@ -1,10 +1,10 @@
-"""Pictures inside data files: named by a path that goes on behind the file, read one at a time.
+"""Pictures embedded in data files: addressed by an extended path and read one at a time.
 
-A picture that is a file is named by its path. One inside a file has a path too, which goes on where that of
-the file ends: `train.parquet/12.images.0` is the first of the list `images` in row 12 of `train.parquet`,
-counted from 1. No other file can have such a path, so it travels, is kept and is written wherever a path is.
+The path of an embedded picture extends that of its file: `train.parquet/12.images.0` is the first entry of
+the list `images` in row 12 of `train.parquet`, counted from 1. No other file can have such a path, so it is
+passed, cached and saved like any path.
 
-Parquet, Arrow (as `save_to_disk` of the library datasets writes it) and tar (as WebDataset has it) are known.
+Supported are Parquet, Arrow (as written by `save_to_disk` of the datasets library) and tar (WebDataset).
 """
 
 import bisect
@@ -19,51 +19,51 @@ from typing import Any, NamedTuple
 
 ARROW, PARQUET, TAR = ".arrow", ".parquet", ".tar"
 _BATCH_BYTES = 1 << 24
-"""Bytes of a column that are held at a time: a row group may be gigabytes. Our choice."""
+"""Bytes of a column in memory at a time: a row group may have gigabytes. Our choice."""
 _OPEN = 16
-"""Columns and tables that stay open in a process. Our choice."""
+"""Columns and tables kept open per process. Our choice."""
 
 
 def holder_of(path: Path) -> Path:
-    """The file on the disk in which a picture is: the one behind which its path goes on, else the path."""
+    """Return the file that holds a picture: `path` itself, or the file that the path extends."""
     if path.exists():
         return path
     return next((parent for parent in path.parents if parent.is_file()), path)
 
 
 def place_inside(holder: str | Path, number: int, column: str) -> str:
-    """The path of a picture inside a file.
+    """Return the path of an embedded picture.
 
     Args:
         holder: the file.
-        number: of the row, from 1.
-        column: where in the row; `images.0` is the first of a list.
+        number: row number, from 1.
+        column: column of the row; `images.0` is the first entry of a list.
     """
     return f"{holder}/{number}.{column}"
 
 
 def read_inside(holder: Path, path: Path) -> bytes:
-    """The bytes of a picture inside a file.
+    """Read the bytes of an embedded picture.
 
     Args:
         holder: the file, from `holder_of`.
-        path: of the picture.
+        path: path of the picture.
 
     Raises:
         OSError: there is no such picture in the file.
     """
     number, _, column = path.relative_to(holder).as_posix().partition(".")
-    found = None
+    data = None
     if number.isdigit() and int(number) > 0:
         try:
-            found = _cell(holder, int(number) - 1, column)
-        except (LookupError, ValueError) as error:  # also what pyarrow and tarfile raise
+            data = _cell(holder, int(number) - 1, column)
+        except (LookupError, ValueError) as error:  # base classes of pyarrow's and tarfile's errors
             raise OSError(f"cannot read it inside {holder} ({error})") from None
-    if isinstance(found, dict):
-        found = found.get("bytes")
-    if not isinstance(found, bytes):
+    if isinstance(data, dict):
+        data = data.get("bytes")
+    if not isinstance(data, bytes):
         raise OSError(f"{holder.name} holds no picture in {column or 'no column'!r} of row {number}")
-    return found
+    return data
 
 
 def _cell(holder: Path, row: int, column: str) -> Any:
@@ -89,16 +89,16 @@ def _column_and_item(text: str) -> tuple[str, int | None]:
 
 
 class _Column:
-    """One column of a Parquet file, of which a few rows are held.
+    """A column of a Parquet file with a few rows in memory.
 
-    A row group can only be read from its start. Rows asked for in order are read once; going back in a row
-    group costs reading it up to there again.
+    A row group can only be read from its start. Rows accessed in order are read once; going back within a row
+    group reads it again from its start.
     """
 
     def __init__(self, path: str, column: str) -> None:
         from pyarrow import parquet
 
-        # A buffer instead of whole column chunks.
+        # Read through a buffer instead of loading whole column chunks.
         self._file = parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
         self._column = column
         groups = [self._file.metadata.row_group(i) for i in range(self._file.metadata.num_row_groups)]
@@ -117,7 +117,7 @@ class _Column:
 
     def __getitem__(self, row: int) -> Any:
         if not 0 <= row < self._starts[-1]:
-            raise IndexError(f"there are {self._starts[-1]} rows")
+            raise IndexError(f"the file has {self._starts[-1]} rows")
         group = bisect.bisect_right(self._starts, row) - 1
         with self._lock:
             if group != self._group or row < self._next - len(self._held):
@@ -143,10 +143,10 @@ def _column(path: str, changed: int, length: int, column: str) -> _Column:  # no
 
 
 def open_arrow(path: str | Path) -> Any:
-    """The table of an Arrow file or stream, mapped: what is not looked at is not in memory.
+    """Memory-map the table of an Arrow file or stream.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is neither.
     """
     import pyarrow as pa
 
@@ -165,12 +165,12 @@ def _table(path: str, changed: int, length: int) -> Any:  # noqa: ARG001 - part 
 
 
 class Entry(NamedTuple):
-    """Where a member of a tar file stands.
+    """Location of a tar member.
 
     Attributes:
         name: its path in the tar file.
-        start: of its bytes.
-        length: in bytes.
+        start: offset of its data in bytes.
+        length: length of its data in bytes.
     """
 
     name: str
@@ -179,10 +179,10 @@ class Entry(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """The members of a tar file that belong together, as WebDataset has it: equal up to the first dot.
+    """A WebDataset sample: the tar members whose names are equal up to the first dot.
 
     Attributes:
-        key: what their names have in common.
+        key: the common part of their names.
         fields: the members by the rest of their names, in lower case.
     """
 
@@ -191,10 +191,10 @@ class Sample(NamedTuple):
 
 
 def tar_samples(path: Path) -> list[Sample]:
-    """The samples of a tar file in its order; nothing but names and places is held.
+    """List the samples of a tar file in order; only names and offsets are kept in memory.
 
     Raises:
-        ValueError: it is no tar file, or a compressed one, which can only be read from its start.
+        ValueError: it is not a tar file, or a compressed one, which has no random access.
         OSError: it cannot be read.
     """
     stat = path.stat()
@@ -203,28 +203,28 @@ def tar_samples(path: Path) -> list[Sample]:
 
 @functools.lru_cache(_OPEN)
 def _samples(path: str, changed: int, length: int) -> list[Sample]:  # noqa: ARG001 - part of the key
-    found: list[Sample] = []
+    samples: list[Sample] = []
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
-                tar.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
+                tar.members = []  # type: ignore[attr-defined]  # else tarfile keeps all members
                 folder, _, name = member.name.rpartition("/")
                 stem, _, field = name.partition(".")
                 if not member.isreg() or not stem or not field:  # folders, links, hidden files
                     continue
                 key = f"{folder}/{stem}" if folder else stem
-                if not found or found[-1].key != key:
-                    found.append(Sample(key, {}))
-                found[-1].fields[field.lower()] = Entry(member.name, member.offset_data, member.size)
+                if not samples or samples[-1].key != key:
+                    samples.append(Sample(key, {}))
+                samples[-1].fields[field.lower()] = Entry(member.name, member.offset_data, member.size)
     except tarfile.TarError as error:
-        raise ValueError(f"not a readable tar file without compression: {error}") from None
-    return found
+        raise ValueError(f"not a readable uncompressed tar file: {error}") from None
+    return samples
 
 
-if hasattr(os, "register_at_fork"):  # a lock that is held stays locked in the child
+if hasattr(os, "register_at_fork"):  # a lock held during the fork would stay locked in the child
 
-    def _start_anew() -> None:
+    def _clear_caches() -> None:
         for cache in (_column, _table, _samples):
             cache.cache_clear()
 
-    os.register_at_fork(after_in_child=_start_anew)
+    os.register_at_fork(after_in_child=_clear_caches)

@@ -1,8 +1,8 @@
-"""Pictures that are made when their pixels are asked for, and travel as the recipe they are made from.
+"""Lazy pictures: pixels are computed on first access, and pickling stores only how to compute them.
 
-A trainer copies and sends its batches around, pictures included. A `LazyImage` is a Pillow image to all who
-use it, but it pickles as a path, a box and a size, and its copy is itself. Its pixels come from the cache of
-the process, made in the background as soon as it is announced with `start`.
+Trainers copy batches and send them between processes, pictures included. A `LazyImage` behaves like a Pillow
+image, but it pickles as a path, a box and a size, and copying it returns itself. Its pixels come from the
+cache of the process; `start` computes them in the background.
 """
 
 import os
@@ -22,15 +22,15 @@ from lfpc_trl.pictures.originals import load_original, load_shown
 from lfpc_trl.pictures.sizes import Size, show
 
 MAX_WORKERS = 8
-"""Threads that read and resize, at most. Our choice: each may hold an original of 100 MB and more."""
+"""Maximum number of threads that read and resize. Our choice: each may hold an original of over 100 MB."""
 
 
 class Part(NamedTuple):
-    """A picture, or the part `box` of it, at the size in which the model sees it.
+    """A picture, or the region `box` of it, at its shown size.
 
     Attributes:
-        path: the original.
-        file_bytes: `file_bytes` of the original when the picture was announced.
+        path: path of the original.
+        file_bytes: `file_bytes` of the original when the picture was created.
         size: (width, height) in pixels.
         box: pixels of the original; None for the whole.
     """
@@ -41,25 +41,25 @@ class Part(NamedTuple):
     box: PixelBox | None = None
 
     def make(self) -> Image.Image:
-        """The pixels.
+        """Compute the pixels.
 
         Raises:
-            OSError: the file is missing, is no picture, or is not the one that was announced.
+            OSError: the file is missing, is not a picture, or has changed.
         """
         path = Path(self.path)
-        found = file_bytes(path)
-        if found != self.file_bytes:
-            raise OSError(f"{path}: changed during the run, was {self.file_bytes} bytes and is {found}")
+        length = file_bytes(path)
+        if length != self.file_bytes:
+            raise OSError(f"{path}: changed during the run from {self.file_bytes} to {length} bytes")
         if self.box is None:
             return load_shown(path, self.size)
         return show(load_original(path).crop(self.box), self.size)
 
 
 def file_bytes(path: Path) -> int:
-    """Length of the file that a picture is, or is inside.
+    """Return the length of a picture's file, or of the file that holds it.
 
     Raises:
-        OSError: there is none.
+        OSError: the file does not exist.
     """
     return holder_of(path).stat().st_size
 
@@ -68,7 +68,7 @@ class Noise(NamedTuple):
     """Random noise, the same in every process.
 
     Attributes:
-        seed: whole numbers.
+        seed: integers.
         size: (width, height) in pixels.
     """
 
@@ -76,57 +76,57 @@ class Noise(NamedTuple):
     size: Size
 
     def make(self) -> Image.Image:
-        """The pixels."""
+        """Compute the pixels."""
         width, height = self.size
         source = np.random.default_rng(self.seed)
         return Image.fromarray(source.integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
 class LazyImage(Image.Image):
-    """An RGB picture known by its recipe; read only, because many hold the same one.
+    """An RGB picture defined by a recipe; read-only, because it is shared.
 
-    What Pillow makes from it (`copy`, `convert`, `resize`, `crop`) is an ordinary picture.
+    `copy`, `convert`, `resize` and `crop` return ordinary Pillow images.
 
     Attributes:
-        recipe: how its pixels are made; equal recipes give equal pixels.
+        recipe: how to compute the pixels; equal recipes give equal pixels.
     """
 
     def __init__(self, recipe: Part | Noise) -> None:
         super().__init__()
         self._mode, self._size, self.readonly = "RGB", recipe.size, 1
         self.recipe = recipe
-        self._announced: Future[Image.Image] | None = None
+        self._future: Future[Image.Image] | None = None
         self._process = 0
 
     def start(self) -> Self:
-        """Have the pixels made in the background. A failure is raised where the pixels are used."""
+        """Compute the pixels in the background. A failure is raised when the pixels are used."""
         if isinstance(self.recipe, Part):
-            self._announced = _WORKERS.submit(self.recipe.path, self.recipe.make)
+            self._future = _WORKERS.submit(self.recipe.path, self.recipe.make)
             self._process = os.getpid()
         return self
 
     @property
     def im(self) -> Any:
-        """Pillow's handle of the pixels."""
+        """Pillow's internal pixel object."""
         if self._im is None:
-            announced = self._announced
-            if announced is None or self._process != os.getpid():  # its thread is elsewhere
+            future = self._future
+            if future is None or self._process != os.getpid():  # the future is of another process
                 self._im = self.recipe.make().im
             else:
-                self._im = announced.result().im
-            self._announced = None
+                self._im = future.result().im
+            self._future = None
         return super().im
 
     @im.setter
     def im(self, _: object) -> NoReturn:
-        raise TypeError("a shared picture cannot be changed, change a copy()")
+        raise TypeError("a shared picture is read-only, modify a copy() of it")
 
     def load(self) -> Any:
-        """As Pillow's."""
+        """Load the pixels, like Pillow's `load`."""
         return self.im.pixel_access(self.readonly)
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """As Pillow's, which in some versions writes into a picture before it saves it."""
+        """Save a copy: some versions of Pillow modify a picture before saving it."""
         self.copy().save(*args, **kwargs)
 
     def __reduce__(self) -> tuple[type[Self], tuple[Part | Noise]]:
@@ -140,19 +140,19 @@ class LazyImage(Image.Image):
 
 
 class _Workers:
-    """Jobs in threads. Those about one file run one after another: none waits for another's decode."""
+    """Runs jobs in threads; jobs on the same file run in sequence, so none waits for another's decode."""
 
     def __init__(self) -> None:
         self.start_anew()
 
     def start_anew(self) -> None:
-        """Forget all jobs: so in a forked process, where the threads do not exist."""
+        """Forget all jobs; needed after a fork, because threads do not survive it."""
         self._waiting: dict[str, deque[tuple[Future[Image.Image], Callable[[], Image.Image]]]] = {}
         self._lock = threading.Lock()
         self._threads: ThreadPoolExecutor | None = None
 
     def submit(self, path: str, job: Callable[[], Image.Image]) -> Future[Image.Image]:
-        """Queue a job about a file."""
+        """Queue a job on a file."""
         future: Future[Image.Image] = Future()
         with self._lock:
             if self._threads is None:
@@ -178,9 +178,9 @@ class _Workers:
 
 
 def _cores() -> int:
-    """Cores this process may use; one of several on a machine is often bound to a few."""
-    bound = getattr(os, "sched_getaffinity", None)
-    return len(bound(0)) if bound else os.cpu_count() or 1
+    """Return the number of cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 _WORKERS = _Workers()

@@ -1,10 +1,10 @@
-"""Near-duplicates: one photograph twice, at another size, compressed again, in grey, or trimmed a little.
+"""Near-duplicates: the same photograph resized, recompressed, in gray, or slightly trimmed.
 
-Pictures are compared by a perceptual hash (pHash of the package imagehash): which frequencies of the picture
-at 64 x 64 pixels are stronger than the median, 256 bits. Among the photographs of two Debian packages of
-wallpapers and of scikit-image, two different ones were 100 bits or more apart, the same one resized to a
-quarter and saved as a JPEG of quality 50 at most 64, trimmed by 1 % at most 60. A mirrored picture and a
-part of a picture are not found.
+Pictures are compared by a perceptual hash (pHash of the imagehash package): 256 bits that say which
+frequencies of the picture at 64 x 64 pixels are above the median. Among the photographs of two Debian
+wallpaper packages and of scikit-image, different photographs were at least 100 bits apart; the same one
+resized to a quarter and saved as a JPEG of quality 50 at most 64; trimmed by 1 % at most 60. Mirrored
+pictures and parts of pictures are not detected.
 """
 
 import hashlib
@@ -19,22 +19,22 @@ from lfpc_trl.pictures.opening import opened
 from lfpc_trl.pictures.originals import load_small
 
 DISTANCE = 64
-"""Bits in which the hashes of near-duplicates differ at most; see above."""
+"""Maximum number of bits by which the hashes of near-duplicates differ; see above."""
 _SIDE = 16
 _BITS = _SIDE * _SIDE
 _PLAIN = 4.0
-"""Standard deviation of grey values (0 to 255) below which a picture shows nothing to compare. Our choice."""
+"""Pictures with a lower standard deviation of gray values (0 to 255) are too plain to compare. Our choice."""
 _BLOCK = 1024
-"""Pictures that are compared with so many others at a time: 4 MB of distances."""
+"""Pictures compared with as many others at a time: 4 MB of distances."""
 
 
 class Fingerprint(NamedTuple):
-    """What a picture is compared by.
+    """The hashes by which a picture is compared.
 
     Attributes:
         digest: SHA-256 of its file; equal files are the same picture.
-        bits: the 256 bits of its perceptual hash, 8 in a byte; None for a plain picture, which is compared by
-            its file alone.
+        bits: the 256 bits of its perceptual hash, 8 in a byte; None for a plain picture, which is compared
+            only by its file.
     """
 
     digest: bytes
@@ -42,7 +42,7 @@ class Fingerprint(NamedTuple):
 
 
 def fingerprint(path: Path) -> Fingerprint:
-    """The fingerprint of a picture, upright.
+    """Compute the fingerprint of a picture after its EXIF rotation.
 
     Raises:
         OSError: the file is missing or is not a picture that can be decoded.
@@ -60,15 +60,15 @@ def fingerprint(path: Path) -> Fingerprint:
 def near_duplicates(
     some: Sequence[Fingerprint], others: Sequence[Fingerprint], distance: int = DISTANCE
 ) -> Iterator[NDArray[np.int64]]:
-    """Every near-duplicate of one picture among others, some thousand pictures at a time.
+    """Find all near-duplicates between two sets of pictures, `_BLOCK` pictures at a time.
 
     Args:
-        some: the pictures that are looked for.
-        others: where they are looked for; may be the same.
-        distance: bits in which hashes may differ, 0 to 256.
+        some: the pictures to search for.
+        others: the pictures to search in; may be the same.
+        distance: maximum number of differing bits, 0 to 256.
 
     Yields:
-        (pairs, 3) numbers in `some`, numbers in `others`, bits in which they differ; sorted by both numbers.
+        (pairs, 3) index in `some`, index in `others`, number of differing bits; sorted by both indices.
     """
     for start in range(0, len(some), _BLOCK):
         block = _table(some[start : start + _BLOCK])
@@ -87,10 +87,10 @@ def _near(
     other_digests: NDArray[np.bytes_],
     distance: int,
 ) -> NDArray[np.int64]:
-    """(pairs, 3) numbers in both tables, and the bits in which they differ."""
-    # Of two rows of 1 and -1 the product is the equal bits less the differing ones.
+    """(pairs, 3) index in each table, number of differing bits."""
+    # The product of two rows of 1 and -1 is the number of equal bits minus that of differing bits.
     apart = (_BITS - signs @ other_signs.T) / 2
-    apart[~signs.any(axis=1)] = _BITS  # plain pictures, whose row is 0
+    apart[~signs.any(axis=1)] = _BITS  # plain pictures have rows of 0
     apart[:, ~other_signs.any(axis=1)] = _BITS
     apart[digests[:, None] == other_digests[None, :]] = 0
     one, other = np.nonzero(apart <= distance)
@@ -98,7 +98,7 @@ def _near(
 
 
 def _table(fingerprints: Sequence[Fingerprint]) -> tuple[NDArray[np.float32], NDArray[np.bytes_]]:
-    """Bits as 1 and -1, 0 for a plain picture; and the digests."""
+    """Return the bits as 1 and -1 (all 0 for a plain picture), and the digests."""
     signs = np.zeros((len(fingerprints), _BITS), dtype=np.float32)
     for row, each in zip(signs, fingerprints, strict=True):
         if each.bits is not None:

@@ -1,6 +1,6 @@
-"""Originals: read once, upright, and kept as long as they are needed.
+"""Originals: decoded once, rotated upright, and cached.
 
-The original is the picture after its EXIF rotation: so every viewer shows it, and so boxes are drawn.
+The original is the picture after its EXIF rotation, as viewers show it and as boxes are drawn on it.
 """
 
 import io
@@ -22,14 +22,14 @@ from lfpc_trl.pictures.opening import MAX_PIXELS, check_file, open_picture, open
 from lfpc_trl.pictures.sizes import Size, show
 
 PIXEL_BYTES = 4
-"""Bytes of memory in which Pillow holds an RGB pixel."""
+"""Bytes of memory per RGB pixel in Pillow."""
 
 
-class _Room:
-    """Memory for pictures that are being read; one that does not fit waits until it does.
+class _DecodeMemory:
+    """Limits the memory for pictures being decoded; a picture that does not fit waits until it does.
 
     Args:
-        max_bytes: a single picture is let in alone even above it.
+        max_bytes: the limit; a single larger picture is still decoded, alone.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -37,13 +37,13 @@ class _Room:
         self.start_anew()
 
     def start_anew(self) -> None:
-        """Nothing is being read: so in a new process, where the threads that read do not exist."""
+        """Release all memory; needed after a fork, because the decoding threads do not survive it."""
         self._taken = 0
         self._changed = threading.Condition()
 
     @contextmanager
     def for_picture(self, size: Size) -> Iterator[None]:
-        """Hold what a picture of this size needs while it is read: its pixels as stored, and as kept."""
+        """Reserve memory for decoding a picture of this size: its stored and its converted pixels."""
         needed = 2 * PIXEL_BYTES * size[0] * size[1]
         with self._changed:
             self._changed.wait_for(lambda: not self._taken or self._taken + needed <= self._max_bytes)
@@ -56,23 +56,23 @@ class _Room:
                 self._changed.notify_all()
 
 
-_ROOM = _Room(2 * PIXEL_BYTES * MAX_PIXELS)
-"""One of the largest pictures, or many small ones, in all threads together."""
+_DECODE_MEMORY = _DecodeMemory(2 * PIXEL_BYTES * MAX_PIXELS)
+"""Room for one picture of the maximum size, or many small ones, over all threads."""
 
 _Key = tuple[str, int, int, Size | None]
-"""Path, time of change, length of the file, size at which it is shown."""
+"""Path, modification time, file length, shown size."""
 
 
 class PictureCache:
-    """Pictures by path and size, least recently used first out, bounded by the bytes of their pixels.
+    """An LRU cache of pictures by path and size, bounded by the bytes of their pixels.
 
-    A step of training shows and crops the same few originals hundreds of times. One decode per file even
-    when several threads ask at once: the first one decodes, the others wait for it. A file that changed on
-    disk is read again. The newest picture is always kept, even alone above the bound, and one that had to go
-    is found again as long as someone holds it.
+    A training step shows and crops the same few originals hundreds of times. Each file is decoded once, even
+    if several threads request it: the first one decodes, the others wait. A file that changed on disk is
+    read again. The newest picture is always kept, even if it exceeds the bound by itself; an evicted picture
+    is found again as long as it is in use elsewhere.
 
     Args:
-        max_bytes: bound on the pixels held, 4 bytes each.
+        max_bytes: bound on the cached pixels, 4 bytes each.
     """
 
     def __init__(self, max_bytes: int = 1 << 30) -> None:
@@ -82,13 +82,13 @@ class PictureCache:
         _CACHES.add(self)
 
     def start_anew(self) -> None:
-        """Forget everything: so in a forked process, which lacks the threads that hold locks and decode."""
+        """Forget everything; needed after a fork, because threads that hold locks or decode are gone."""
         self._entries: OrderedDict[_Key, Future[Image.Image]] = OrderedDict()
-        self._gone: weakref.WeakValueDictionary[_Key, Image.Image] = weakref.WeakValueDictionary()
+        self._evicted: weakref.WeakValueDictionary[_Key, Image.Image] = weakref.WeakValueDictionary()
         self._lock = threading.Lock()
 
     def load(self, path: Path, size: Size | None = None) -> Image.Image:
-        """The original at `path`, or as it is shown at `size`. Shared: do not write into it.
+        """Return the original at `path`, resized to `size` if given. It is shared: do not modify it.
 
         Returns:
             RGB, EXIF rotation applied.
@@ -100,15 +100,15 @@ class PictureCache:
         key = (str(path), stat.st_mtime_ns, stat.st_size, size)
         with self._lock:
             future = self._entries.get(key)
-            mine = future is None
+            must_load = future is None
             if future is None:
                 future = self._entries[key] = Future()
-                held = self._gone.get(key)
-                if held is not None:
-                    future.set_result(held)
-                    mine = False
+                evicted = self._evicted.get(key)
+                if evicted is not None:
+                    future.set_result(evicted)
+                    must_load = False
             self._entries.move_to_end(key)
-        if mine:
+        if must_load:
             try:
                 future.set_result(_decode(path) if size is None else show(self.load(path), size))
             except BaseException as error:
@@ -116,27 +116,27 @@ class PictureCache:
                     self._entries.pop(key, None)
                 future.set_exception(error)
             else:
-                self._make_room(decoded=size is None)
+                self._evict(decoded=size is None)
         return future.result()
 
-    def _make_room(self, *, decoded: bool) -> None:
+    def _evict(self, *, decoded: bool) -> None:
         with self._lock:
             self.decodes += decoded
-            held = {key: _nbytes(f.result()) for key, f in self._entries.items() if f.done()}
-            total = sum(held.values())
-            for key in list(held)[:-1]:
+            nbytes = {key: _nbytes(f.result()) for key, f in self._entries.items() if f.done()}
+            total = sum(nbytes.values())
+            for key in list(nbytes)[:-1]:
                 if total <= self.max_bytes:
                     break
-                total -= held[key]
-                self._gone[key] = self._entries.pop(key).result()
+                total -= nbytes[key]
+                self._evicted[key] = self._entries.pop(key).result()
 
 
 def _nbytes(image: Image.Image) -> int:
     return image.width * image.height * PIXEL_BYTES
 
 
-# Formats whose rotation stands in the header that is read on opening. One function reads it for sizes and for
-# pixels, so that the two cannot disagree.
+# Formats whose rotation is in the header that is read on opening. The same function reads it for sizes and
+# for pixels, so that they cannot disagree.
 _HEADER_FORMATS = ("JPEG", "MPO", "PNG")
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -150,29 +150,29 @@ _TURNS = {
 
 
 def _orientation(image: Image.Image) -> int:
-    # Not image.getexif(): the PNG class decodes all pixels first, to look for metadata behind them.
+    # Not image.getexif(): for PNG it decodes all pixels first, to look for metadata after them.
     value = int(Image.Image.getexif(image).get(0x0112, 1))
     return value if value in _TURNS else 1
 
 
 def _turn_of(image: Image.Image) -> Image.Transpose | None:
-    """How a picture is turned to be upright."""
+    """Return the transposition that makes a picture upright; None if it is."""
     if image.format in _HEADER_FORMATS:
         return _TURNS.get(_orientation(image))
-    image.load()  # Pillow turns a TIFF while it loads it
+    image.load()  # Pillow rotates a TIFF while loading it
     return _TURNS.get(image.getexif().get(0x0112, 1))
 
 
 def _decode(path: Path) -> Image.Image:
-    with open_picture(path) as image, _ROOM.for_picture(image.size):
+    with open_picture(path) as image, _DECODE_MEMORY.for_picture(image.size):
         turn = _turn_of(image)
         pixels = to_rgb(image)
-        image.close()  # its pixels make room for those of the turned picture
+        image.close()  # free its pixels before the rotated copy is made
         return pixels if turn is None else pixels.transpose(turn)
 
 
 def load_cut_out(path: Path) -> Image.Image:
-    """A picture with its transparency, as RGBA and upright; not kept.
+    """Load a picture with its transparency, as upright RGBA; not cached.
 
     Args:
         path: the file.
@@ -180,18 +180,18 @@ def load_cut_out(path: Path) -> Image.Image:
     Raises:
         OSError: the file is missing or is not a picture that can be decoded.
     """
-    with open_picture(path) as image, _ROOM.for_picture(image.size):
+    with open_picture(path) as image, _DECODE_MEMORY.for_picture(image.size):
         turn = _turn_of(image)
         pixels = to_rgba(image)
         return pixels if turn is None else pixels.transpose(turn)
 
 
 def load_small(path: Path, side: int) -> Image.Image:
-    """A picture for a quick look, not kept: a JPEG is decoded at a fraction of its size.
+    """Load a picture at reduced size, not cached: a JPEG is decoded at a fraction of its size.
 
     Args:
         path: the file.
-        side: pixels that width and height have at least, if the picture has them.
+        side: minimum width and height in pixels, if the picture is that large.
 
     Returns:
         RGB, EXIF rotation applied.
@@ -199,7 +199,7 @@ def load_small(path: Path, side: int) -> Image.Image:
     Raises:
         OSError: the file is missing or is not a picture that can be decoded.
     """
-    with open_picture(path) as image, _ROOM.for_picture(image.size):
+    with open_picture(path) as image, _DECODE_MEMORY.for_picture(image.size):
         turn = _turn_of(image)
         image.draft(None, (side, side))
         pixels = to_rgb(image)
@@ -210,7 +210,7 @@ _CACHES: weakref.WeakSet[PictureCache] = weakref.WeakSet()
 
 
 def _start_anew_in_child() -> None:
-    _ROOM.start_anew()
+    _DECODE_MEMORY.start_anew()
     for cache in list(_CACHES):
         cache.start_anew()
 
@@ -223,23 +223,23 @@ _PICTURES = PictureCache()
 
 
 def load_original(path: str | Path) -> Image.Image:
-    """The original at `path`, from the cache of this process; see `PictureCache.load`."""
+    """Load the original at `path` through the cache of this process; see `PictureCache.load`."""
     return _PICTURES.load(Path(path))
 
 
 def load_shown(path: str | Path, size: Size) -> Image.Image:
-    """The original at `path` resized to `size`, from the cache of this process; see `show`."""
+    """Load the original at `path`, resized to `size`, through the cache of this process; see `show`."""
     return _PICTURES.load(Path(path), size)
 
 
 class Header(NamedTuple):
-    """What the first bytes of a picture's file say.
+    """The header of a picture file.
 
     Attributes:
-        kind: Pillow's name of the format, whatever the file's suffix is.
+        kind: Pillow's name of the format, regardless of the file's suffix.
         stored: (width, height) as stored, before the EXIF rotation.
         orientation: the EXIF orientation, 1 (upright) to 8.
-        conversions: how its colours become RGB, where that is more than unpacking them.
+        conversions: the color conversions to RGB, beyond unpacking the values.
     """
 
     kind: str
@@ -249,24 +249,25 @@ class Header(NamedTuple):
 
 
 def read_header(path: Path) -> Header:
-    """The header of a picture; nothing is decoded.
+    """Read the header of a picture without decoding it.
 
     Raises:
-        OSError: missing, no regular file, of no known format, larger than `MAX_PIXELS`, or of colours that
-            have no rule.
+        OSError: missing, not a regular file, unknown format, larger than `MAX_PIXELS`, or a color format
+            without a conversion rule.
     """
     with open_picture(path) as image:
         return Header(image.format or "", image.size, _orientation(image), conversions(image))
 
 
 def check_picture(path: Path) -> Size:
-    """The size of a picture after EXIF rotation, without decoding it where the format allows that.
+    """Check that a picture is complete and return its size after EXIF rotation.
 
-    A PNG is checked chunk by chunk (lengths and checksums), a JPEG up to its end marker, so a download cut
-    short is found at the price of reading the file. Other formats are decoded: their files hold no check.
+    A PNG is checked chunk by chunk (lengths and checksums), a JPEG up to its end marker, so a truncated
+    download is detected by reading the file without decoding it. Other formats have no checksums and are
+    decoded.
 
     Raises:
-        OSError: as for `read_header`, or cut short, or floats outside 0 to 1.
+        OSError: an error of `read_header`, a truncated file, or floats outside 0 to 1.
     """
     kind, (width, height), orientation, _ = read_header(path)
     if kind not in _HEADER_FORMATS:
@@ -275,17 +276,17 @@ def check_picture(path: Path) -> Size:
         with open_picture(path) as image:
             try:
                 image.verify()
-            except SyntaxError as error:  # Pillow's word for a broken chunk
+            except SyntaxError as error:  # raised by Pillow for a broken chunk
                 raise OSError(str(error)) from error
     elif not _jpeg_is_complete(path):
-        raise OSError("the JPEG file is cut short")
-    # Orientations 5 to 8 turn the picture on its side.
+        raise OSError("the JPEG file is truncated")
+    # Orientations 5 to 8 swap width and height.
     return (height, width) if orientation >= 5 else (width, height)
 
 
 @contextmanager
 def _mapped(file: BinaryIO) -> Iterator[mmap.mmap | bytes]:
-    """The bytes of a file without reading it whole; those of a picture inside a file are in memory."""
+    """Memory-map a file; the bytes of an embedded picture are in memory already."""
     if isinstance(file, io.BytesIO):
         yield file.getvalue()
         return
@@ -294,10 +295,10 @@ def _mapped(file: BinaryIO) -> Iterator[mmap.mmap | bytes]:
 
 
 def _jpeg_is_complete(path: Path) -> bool:
-    """Walk the header segments to the first scan, then look for the end marker behind it.
+    """Walk the header segments to the first scan, then search for the end marker after it.
 
-    The walk skips thumbnails inside the header, which have end markers of their own; inside a scan the
-    marker cannot occur by chance, because the coder escapes every 0xFF.
+    The walk skips thumbnails in the header, which have their own end markers; within a scan the marker cannot
+    occur by chance, because the encoder escapes every 0xFF.
     """
     with opened(path) as file, _mapped(file) as data:
         at = 2

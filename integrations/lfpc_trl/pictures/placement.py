@@ -1,4 +1,4 @@
-"""Where a box of a given size can stand clear of other boxes."""
+"""Place a box of a given size without overlapping other boxes."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from lfpc_trl.pictures.crops import PixelBox
 from lfpc_trl.pictures.sizes import Size
 
-_Whole = NDArray[np.int64]
+_IntArray = NDArray[np.int64]
 
 
 def place_clear(
@@ -19,17 +19,18 @@ def place_clear(
     *,
     seed: Sequence[int],
 ) -> PixelBox:
-    """A box of `size` inside the picture that shares no pixel with the boxes to avoid.
+    """Place a box of `size` inside the picture so that it does not overlap the boxes to avoid.
 
-    Drawn uniformly from all such places. Where there is none, a place that shares the least area with `avoid`
-    (summed over its boxes), of several such the least with `avoid_next`.
+    The position is drawn uniformly from all such positions. If there is none, the position with the smallest
+    overlap area with `avoid` (summed over its boxes) is used; ties are broken by the overlap with
+    `avoid_next`.
 
     Args:
         size: (width, height) of the box, at most that of the picture.
-        picture: (width, height).
+        picture: (width, height) of the picture.
         avoid: boxes in whole pixels.
-        avoid_next: further boxes, of less weight where not all can be avoided.
-        seed: whole numbers; the same seed gives the same place.
+        avoid_next: more boxes to avoid, with lower priority if not all can be avoided.
+        seed: integers; the same seed gives the same position.
 
     Example:
         >>> place_clear((3, 4), (8, 4), [(0, 0, 5, 4)], seed=[0])
@@ -39,7 +40,7 @@ def place_clear(
     """
     obstacles = np.array([*avoid, *avoid_next], dtype=np.int64).reshape(-1, 4)
     room = np.array(picture, dtype=np.int64) - np.array(size, dtype=np.int64)
-    # Along each side, a corner from `low` up to, not including, `high` makes the box share pixels.
+    # Along each axis, a corner in the half-open range [low, high) makes the box overlap the obstacle.
     low, high = obstacles[:, :2] - size + 1, obstacles[:, 2:]
     edges = [_edges(low[:, side], high[:, side], int(room[side]) + 1) for side in (0, 1)]
     within = [
@@ -55,34 +56,34 @@ def place_clear(
         left = int(edges[0][column] + source.integers(widths[column]))
         top = int(edges[1][line] + source.integers(heights[line]))
     else:
-        left, top = _least_shared(size, room, obstacles, len(avoid))
+        left, top = _least_overlap(size, room, obstacles, len(avoid))
     return left, top, left + size[0], top + size[1]
 
 
-def _edges(low: _Whole, high: _Whole, end: int) -> _Whole:
-    """Where it changes, along a side, which obstacles are in the way; from 0 to `end`."""
+def _edges(low: _IntArray, high: _IntArray, end: int) -> _IntArray:
+    """Return the corner positions from 0 to `end` at which the set of overlapped obstacles changes."""
     inside = np.concatenate([low, high])
     return np.unique(np.concatenate([[0, end], inside[(inside > 0) & (inside < end)]]))
 
 
-def _least_shared(size: Size, room: _Whole, obstacles: _Whole, first: int) -> tuple[int, int]:
-    """The corner with the least area shared with the `first` obstacles, then with the others.
+def _least_overlap(size: Size, room: _IntArray, obstacles: _IntArray, first: int) -> tuple[int, int]:
+    """Return the corner with the least overlap with the `first` obstacles, then with the others.
 
-    The shared area is linear in each coordinate between the places where a side of the box meets a side of an
-    obstacle, so it is least at one of these.
+    The overlap area is linear in each coordinate between the positions where a side of the box meets a side
+    of an obstacle, so its minimum is at one of these.
     """
-    places = []
+    candidates = []
     for side in (0, 1):
         starts, ends = obstacles[:, side], obstacles[:, side + 2]
         meet = np.concatenate([starts, ends, starts - size[side], ends - size[side]])
-        places.append(np.unique(np.concatenate([[0], meet.clip(0, room[side])])))
-    # (obstacles, places) along each side.
+        candidates.append(np.unique(np.concatenate([[0], meet.clip(0, room[side])])))
+    # (obstacles, candidates) along each axis.
     wide, tall = (
-        np.minimum(places[side] + size[side], obstacles[:, side + 2, None])
-        - np.maximum(places[side], obstacles[:, side, None])
+        np.minimum(candidates[side] + size[side], obstacles[:, side + 2, None])
+        - np.maximum(candidates[side], obstacles[:, side, None])
         for side in (0, 1)
     )
     shared = wide.clip(0)[:, :, None] * tall.clip(0)[:, None]
     best = np.lexsort([shared[first:].sum(axis=0).ravel(), shared[:first].sum(axis=0).ravel()])[0]
-    column, line = divmod(int(best), len(places[1]))
-    return int(places[0][column]), int(places[1][line])
+    column, line = divmod(int(best), len(candidates[1]))
+    return int(candidates[0][column]), int(candidates[1][line])

@@ -1,7 +1,7 @@
-"""Sizes of pictures, and how many visual tokens they cost.
+"""Picture sizes and their cost in visual tokens.
 
-Sizes are (width, height) in pixels. `factor` is the side in pixels of one visual token of the model (patch
-size times merge size, 28 for Qwen2.5-VL, 32 for Qwen3-VL).
+Sizes are (width, height) in pixels. `factor` is the side of one visual token of the model in pixels (patch
+size times merge size: 28 for Qwen2.5-VL, 32 for Qwen3-VL).
 """
 
 from PIL import Image
@@ -11,31 +11,30 @@ from lfpc_rewards import smart_resize
 Size = tuple[int, int]
 """(width, height) in pixels."""
 MAX_ASPECT = 200.0
-"""Qwen's processors refuse pictures longer than this times their width (transformers' smart_resize)."""
+"""Qwen's processors refuse pictures with a larger aspect ratio (`smart_resize` in transformers)."""
 
 
 def fit(size: Size, max_tokens: int, factor: int) -> Size:
-    """The nearest size in whole visual tokens, of at most `max_tokens` where the shape allows it."""
+    """Return the nearest size in whole visual tokens, with at most `max_tokens` if the shape allows it."""
     width, height = size
     tall, wide = smart_resize(
         height, width, factor=factor, min_pixels=factor * factor, max_pixels=max_tokens * factor * factor
     )
-    # A strip that is rounded up to one token across may become too long for the processors.
+    # A strip rounded up to a width of one token may become too long for the processors.
     return min(int(wide), int(MAX_ASPECT) * int(tall)), min(int(tall), int(MAX_ASPECT) * int(wide))
 
 
 def shown_size(original_size: Size, max_tokens: int, *, factor: int) -> Size:
-    """The size at which a picture is shown with at most `max_tokens` visual tokens.
+    """Return the size at which a picture is shown with at most `max_tokens` visual tokens.
 
-    Both sides are multiples of `factor`, so the model's processor leaves the picture as it is and the
-    boxes of a model that counts in shown pixels need no further scale. A picture that needs fewer tokens
-    than allowed is shown at its own size (rounded to whole tokens), never larger. A strip too long for
-    the budget keeps one token across and may exceed it.
+    Both sides are multiples of `factor`, so the model's processor does not resize the picture, and boxes in
+    shown pixels need no further scaling. A picture that needs fewer tokens is shown at its own size (rounded
+    to whole tokens), never larger. A strip too long for the budget is one token wide and may exceed it.
 
     Args:
         original_size: (width, height) in pixels; the longer side at most 200 times the shorter.
-        max_tokens: visual tokens, at least 1.
-        factor: pixels per token side.
+        max_tokens: maximum visual tokens, at least 1.
+        factor: side of a visual token in pixels.
 
     Returns:
         (width, height) in pixels.
@@ -46,23 +45,23 @@ def shown_size(original_size: Size, max_tokens: int, *, factor: int) -> Size:
 
 
 def tokens_of(size: Size, factor: int) -> int:
-    """Visual tokens of a picture whose sides are multiples of `factor`."""
+    """Return the visual tokens of a picture whose sides are multiples of `factor`."""
     return (size[0] // factor) * (size[1] // factor)
 
 
 def show(image: Image.Image, size: Size) -> Image.Image:
-    """`image` resized to `size` (bicubic with antialiasing, as Qwen's processors do)."""
+    """Resize `image` to `size` (bicubic with antialiasing, like Qwen's processors)."""
     return image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
 
 
 def budget_ladder(original_size: Size, *, factor: int, finest: int, coarsest: int) -> list[int]:
-    """Token budgets from fine to coarse: the original's own (at most `finest`), halved down to `coarsest`.
+    """Return token budgets from fine to coarse: the original's own (at most `finest`), halved to `coarsest`.
 
     Returns:
-        Falling budgets; the last is `coarsest`, or the original's own where that is smaller already.
+        Decreasing budgets; the last is `coarsest`, or the original's own if that is smaller.
 
     Source:
-        The paper downsamples "step by step" and gives no steps: halving is our choice.
+        The paper downsamples "step by step" without giving the steps: halving is our choice.
     """
     if not 1 <= coarsest <= finest:
         raise ValueError(f"needs 1 <= coarsest <= finest, got coarsest {coarsest} and finest {finest}")

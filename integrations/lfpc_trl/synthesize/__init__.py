@@ -1,1 +1,1 @@
-"""Pictures and questions with nested boxes by construction: signs on large backgrounds."""
+"""Synthetic data: pictures of signs on large backgrounds, with questions and exact nested boxes."""

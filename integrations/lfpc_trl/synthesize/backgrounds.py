@@ -1,4 +1,4 @@
-"""What the signs stand on: a user's photographs, or streets of made-up houses."""
+"""Backgrounds for the signs: the user's photographs, or generated rows of houses."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,15 +11,15 @@ from lfpc_trl.pictures.sizes import Size
 
 
 def draw_background(rng: np.random.Generator, photos: Sequence[Path], size: Size | None) -> Image.Image:
-    """A view of one of the photographs, or houses where there is none.
+    """Return a view of a random photograph, or generated houses if there are no photographs.
 
     Args:
         rng: chooses the photograph and the view.
-        photos: may be empty.
-        size: (width, height); None for the photograph as it is.
+        photos: paths of the photographs; may be empty.
+        size: (width, height); None for the whole photograph at its own size.
 
     Returns:
-        RGB, free to be drawn on.
+        An RGB image that may be modified.
     """
     if not photos:
         assert size is not None
@@ -27,7 +27,7 @@ def draw_background(rng: np.random.Generator, photos: Sequence[Path], size: Size
     photo = load_original(photos[int(rng.integers(len(photos)))])
     if size is None:
         return photo.copy()
-    # The largest view of the right shape, or a part of it down to 60 %.
+    # The largest view with the right aspect ratio, scaled by 60 to 100 %.
     largest = min(photo.width, photo.height * size[0] / size[1])
     width = largest * rng.uniform(0.6, 1.0)
     height = width * size[1] / size[0]
@@ -36,10 +36,10 @@ def draw_background(rng: np.random.Generator, photos: Sequence[Path], size: Size
 
 
 def _houses(rng: np.random.Generator, size: Size) -> Image.Image:
-    """Rows of houses with windows under a cloudy sky: full of edges and coloured rectangles."""
+    """Draw rows of houses with windows under a cloudy sky: many edges and colored rectangles."""
     width, height = size
     clouds = rng.normal((150, 175, 205), 22, (9, 16, 3)).clip(0, 255).astype(np.uint8)
-    # Smooth at an eighth, then repeated: the steps are too small to be seen, and half of the time is saved.
+    # Smooth at 1/8 size, then enlarged without interpolation: halves the time, and the steps are invisible.
     soft = Image.fromarray(clouds).resize((width // 8, height // 8), Image.Resampling.BILINEAR)
     picture = soft.resize(size, Image.Resampling.NEAREST)
     pen = ImageDraw.Draw(picture)

@@ -1,4 +1,4 @@
-"""What stands on a sign: rendered text, or a user's object."""
+"""Contents of the signs: rendered words, or the user's objects."""
 
 import functools
 import math
@@ -20,30 +20,29 @@ from lfpc_trl.pictures.originals import check_picture, load_cut_out, read_header
 from lfpc_trl.pictures.sizes import Size
 
 LETTERS = "ACDEFHJKLMNPRTUVWXY34679"
-"""Letters and digits of the words on signs, without those that look alike (O and 0, I and 1, S and 5, B and
-8)."""
+"""Letters and digits of the words on signs, without look-alikes (O and 0, I and 1, S and 5, B and 8)."""
 LENGTH = 4
-"""Characters of a word: one guess in 330,000 is right. Always the same number, so that the width of a sign
-on the overview gives nothing away."""
+"""Characters per word: a random guess is right once in 330,000. Constant, so that the width of a sign on the
+overview reveals nothing."""
 INK = (16, 16, 20)
 
 _MOST_OBJECTS = 5000
 _LEAST_SIDE = 24
-_SEEN = 128
-"""Alpha from which a pixel belongs to an object."""
+_MIN_ALPHA = 128
+"""Minimum alpha at which a pixel counts as part of an object."""
 
 
-Item = TypeVar("Item")
+T = TypeVar("T")
 
 
 class Object(NamedTuple):
     """A user's object: a picture with a transparent background, or a box on a photograph.
 
     Attributes:
-        name: what it is.
-        path: of its picture.
-        box: around it on the upright photograph, in whole pixels; None for a cut-out.
-        maybe: names of other objects that may be true of it, too: a car is a vehicle.
+        name: name of the object.
+        path: path of its picture.
+        box: its box on the upright photograph, in whole pixels; None for a cut-out.
+        maybe: names of other objects that may also apply to it: a car is a vehicle.
     """
 
     name: str
@@ -52,7 +51,7 @@ class Object(NamedTuple):
     maybe: tuple[str, ...] = ()
 
     def may_be_taken_for(self, other: "Object") -> bool:
-        """Whether one name may be true of both."""
+        """Whether one of the names may apply to both objects."""
         return self.name == other.name or self.name in other.maybe or other.name in self.maybe
 
 
@@ -61,14 +60,14 @@ class Object(NamedTuple):
 
 @functools.lru_cache(maxsize=256)
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size)  # Pillow carries it: the same letters on every machine
+    font = ImageFont.load_default(size)  # ships with Pillow: the same glyphs on every machine
     assert isinstance(font, ImageFont.FreeTypeFont), "Pillow was built without FreeType"
     return font
 
 
 @functools.lru_cache(maxsize=256)
 def _font_of_height(height: int) -> ImageFont.FreeTypeFont:
-    """The font whose capital E has at most `height` pixels of ink, as near as it gets."""
+    """Return the largest font whose capital E is at most `height` pixels high."""
     size = height
     while _ink("E", _font(size + 1)).height <= height:
         size += 1
@@ -76,7 +75,7 @@ def _font_of_height(height: int) -> ImageFont.FreeTypeFont:
 
 
 def _ink(text: str, font: ImageFont.FreeTypeFont) -> Image.Image:
-    """The coverage of a text, cut to the pixels that have any."""
+    """Render a text as a coverage mask, cropped to its nonzero pixels."""
     left, top, right, bottom = (int(side) for side in font.getbbox(text))
     mask = Image.new("L", (right - left + 4, bottom - top + 4))
     ImageDraw.Draw(mask).text((2 - left, 2 - top), text, font=font, fill=255)
@@ -84,27 +83,27 @@ def _ink(text: str, font: ImageFont.FreeTypeFont) -> Image.Image:
 
 
 def random_word(rng: np.random.Generator) -> str:
-    """A word that means nothing."""
+    """Return a random word without meaning."""
     return "".join(LETTERS[i] for i in rng.integers(len(LETTERS), size=LENGTH))
 
 
 def near_word(rng: np.random.Generator, word: str) -> str:
-    """A word that differs in one character."""
-    place = int(rng.integers(len(word)))
-    other = [letter for letter in LETTERS if letter != word[place]]
-    return word[:place] + other[int(rng.integers(len(other)))] + word[place + 1 :]
+    """Return a word that differs from `word` in one character."""
+    index = int(rng.integers(len(word)))
+    other = [letter for letter in LETTERS if letter != word[index]]
+    return word[:index] + other[int(rng.integers(len(other)))] + word[index + 1 :]
 
 
 @functools.lru_cache(maxsize=256)
 def text_room(height: int) -> Size:
-    """The size into which every word of this height fits."""
+    """Return a size that fits every word of this height."""
     font = _font_of_height(height)
     widest = max(_ink(letter, font).width for letter in LETTERS)
     return (LENGTH * widest + LENGTH * max(1, height // 8), round(1.1 * height))
 
 
 def draw_text(text: str, height: int) -> Image.Image:
-    """A text as ink with its coverage as alpha; every edge of the picture holds some ink."""
+    """Render a text as RGBA with its coverage as alpha, cropped tightly to the ink."""
     mask = _ink(text, _font_of_height(height))
     picture = Image.new("RGBA", mask.size, (*INK, 0))
     picture.putalpha(mask)
@@ -115,14 +114,14 @@ def draw_text(text: str, height: int) -> Image.Image:
 
 
 def find_objects(path: Path, seed: int) -> tuple[list[Object], list[LeftOut]]:
-    """The objects of a folder of cut-outs, or of a COCO file: at most 5,000, chosen by the seed.
+    """Find the objects in a folder of cut-outs or a COCO file: at most 5,000, sampled by the seed.
 
-    A cut-out's name is that of its file without a number at its end: `red-mug_2.png` is a "red mug". The
-    pictures of a COCO file stand beside it; crowds and instances of which less than 24 pixels lie inside
-    their picture are left out, and objects of a category that is above or below all others.
+    A cut-out is named after its file, without a trailing number: `red-mug_2.png` is a "red mug". The paths in
+    a COCO file are relative to its folder. Left out are crowds, instances with a side of less than 24 pixels
+    inside their picture, and objects of a category that is above or below all others.
 
     Returns:
-        The objects, and the files that are left out.
+        The objects, and the files that were left out.
 
     Raises:
         UserError: there are fewer than four different names.
@@ -130,27 +129,27 @@ def find_objects(path: Path, seed: int) -> tuple[list[Object], list[LeftOut]]:
     chosen, bad = _cut_outs(path, seed) if path.is_dir() else _from_coco(path, seed)
     names = sorted({each.name for each in chosen})
     if len(names) < 4:
-        raise UserError(f"{path}: objects of at least four names are needed, got {names}")
+        raise UserError(f"{path}: objects must have at least four different names, got {names}")
     return chosen, bad
 
 
-def _chosen(items: Iterable[Item], seed: int) -> list[Item]:
-    """A sample of a stream of unknown length, everything equally likely."""
+def _sample(items: Iterable[T], seed: int) -> list[T]:
+    """Draw a uniform sample from a stream of unknown length (reservoir sampling)."""
     rng = random.Random(seed)
-    chosen: list[Item] = []
+    chosen: list[T] = []
     for count, item in enumerate(items, start=1):
         if len(chosen) < _MOST_OBJECTS:
             chosen.append(item)
-        elif (place := rng.randrange(count)) < _MOST_OBJECTS:
-            chosen[place] = item
+        elif (index := rng.randrange(count)) < _MOST_OBJECTS:
+            chosen[index] = item
     return chosen
 
 
 def _cut_outs(folder: Path, seed: int) -> tuple[list[Object], list[LeftOut]]:
     good, bad = find_pictures(folder)
-    chosen = _chosen((Object(_name(path), path, None) for path in good), seed)
-    empty = {item.path for item in chosen if _seen_box(item.path) is None}
-    bad += [LeftOut(path, _unreadable("all of it is transparent")) for path in empty]
+    chosen = _sample((Object(_name(path), path, None) for path in good), seed)
+    empty = {item.path for item in chosen if _visible_box(item.path) is None}
+    bad += [LeftOut(path, _unreadable("fully transparent")) for path in empty]
     return [item for item in chosen if item.path not in empty], sorted(bad)
 
 
@@ -160,7 +159,7 @@ def _name(path: Path) -> str:
 
 
 def _from_coco(path: Path, seed: int) -> tuple[list[Object], list[LeftOut]]:
-    """Two passes: the boxes first, then the files of those that were chosen; neither is held as a whole."""
+    """Read a COCO file in two streaming passes: first sample the boxes, then find their picture files."""
     categories: dict[int, Category] = {}
     annotated: set[int] = set()
 
@@ -174,30 +173,30 @@ def _from_coco(path: Path, seed: int) -> tuple[list[Object], list[LeftOut]]:
                     yield item["image_id"], int(item["category_id"]), item["bbox"]
 
     try:
-        chosen = _chosen(boxes(), seed)
-        wanted = {image for image, _, _ in chosen}
+        chosen = _sample(boxes(), seed)
+        image_ids = {image for image, _, _ in chosen}
         files = {
             item["id"]: (path.parent / item["file_name"], (item.get("width"), item.get("height")))
             for member, item in read_members(path)
-            if member == "images" and item["id"] in wanted
+            if member == "images" and item["id"] in image_ids
         }
-        # A path that leads out of the folder is no better than a broken picture.
+        # Paths outside the folder are treated like broken pictures.
         root = path.parent.resolve()
-        turns: dict[int, Turn] = {}
+        converters: dict[int, BoxConverter] = {}
         bad: dict[Path, str] = {}
-        for image, (file, said) in files.items():
+        for image, (file, coco_size) in files.items():
             inside = file.resolve().is_relative_to(root)
-            turn = _turn_of(file, said) if inside else f"outside the folder {str(root)!r}"
-            if isinstance(turn, str):
-                bad[file] = turn
+            converter = _converter_of(file, coco_size) if inside else f"outside the folder {str(root)!r}"
+            if isinstance(converter, str):
+                bad[file] = converter
             else:
-                turns[image] = turn
-        cut = [
-            (category, files[image][0], whole)
+                converters[image] = converter
+        boxed = [
+            (category, files[image][0], pixel_box)
             for image, category, box in chosen
-            if image in turns and (whole := turns[image](*box)) is not None
+            if image in converters and (pixel_box := converters[image](*box)) is not None
         ]
-        objects, useless = _named(Categories(categories, annotated), cut)
+        objects, useless = _named(Categories(categories, annotated), boxed)
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{path}: objects must be a folder or a COCO file, got {error!r}") from None
     unread = [LeftOut(file, _unreadable(reason)) for file, reason in sorted(bad.items())]
@@ -207,61 +206,61 @@ def _from_coco(path: Path, seed: int) -> tuple[list[Object], list[LeftOut]]:
 
 
 def _named(
-    classes: Categories, cut: list[tuple[int, Path, tuple[int, int, int, int]]]
+    classes: Categories, boxed: list[tuple[int, Path, tuple[int, int, int, int]]]
 ) -> tuple[list[Object], list[str]]:
-    """Objects (category, picture, box) with their names, and names for which there is no wrong option."""
-    names = {number: classes.spelling(number) for number, _, _ in cut}
-    twins: dict[str, list[int]] = {}
+    """Name objects (category, picture, box); also return the names that have no wrong option."""
+    names = {number: classes.spelling(number) for number, _, _ in boxed}
+    categories_of: dict[str, list[int]] = {}
     for number, name in names.items():
-        twins.setdefault(name, []).append(number)
+        categories_of.setdefault(name, []).append(number)
     maybe = {}
-    for name, numbers in twins.items():
+    for name, numbers in categories_of.items():
         absent = set(classes.absent_from(numbers))
-        maybe[name] = tuple(sorted(other for other in twins if other != name and other not in absent))
-    useless = sorted(name for name in twins if len(maybe[name]) == len(twins) - 1)
+        maybe[name] = tuple(sorted(other for other in categories_of if other != name and other not in absent))
+    useless = sorted(name for name in categories_of if len(maybe[name]) == len(categories_of) - 1)
     return [
         Object(names[number], path, box, maybe[names[number]])
-        for number, path, box in cut
+        for number, path, box in boxed
         if names[number] not in useless
     ], useless
 
 
-Whole = tuple[int, int, int, int]
-Turn = Callable[[float, float, float, float], Whole | None]
+PixelBox = tuple[int, int, int, int]
+BoxConverter = Callable[[float, float, float, float], PixelBox | None]
 
 
-def _turn_of(file: Path, said: Size) -> Turn | str:
-    """How the boxes of a picture, [x, y, width, height], become boxes of the upright one in whole pixels.
+def _converter_of(file: Path, coco_size: Size) -> BoxConverter | str:
+    """Return a function that converts boxes [x, y, width, height] to whole pixels of the upright picture.
 
-    A box of which less than `_LEAST_SIDE` lies inside the picture becomes None.
+    It returns None for a box with a side of less than `_LEAST_SIDE` inside the picture.
 
     Returns:
-        The function, or why there is none: a picture that cannot be read, or of which the boxes are those of
-        another copy.
+        The function, or the reason why there is none: the picture cannot be read, or the boxes belong to
+        another copy of it.
     """
     if fault := _fault(file):
         return fault
     try:
         size, header = check_picture(file), read_header(file)
-        upright = count_upright(said if all(said) else None, header, size)
+        upright = count_upright(coco_size if all(coco_size) else None, header, size)
         turn_upright(np.zeros((1, 4)), header)
     except (ValueError, OSError, UserError) as error:
         return one_line(error)
 
-    def turn(x: float, y: float, width: float, height: float) -> Whole | None:
+    def convert(x: float, y: float, width: float, height: float) -> PixelBox | None:
         box = np.array([[x, y, x + width, y + height]], dtype=np.float64)
         x1, y1, x2, y2 = (box if upright else turn_upright(box, header))[0].tolist()
         left, top = max(math.floor(x1), 0), max(math.floor(y1), 0)
         right, bottom = min(math.ceil(x2), size[0]), min(math.ceil(y2), size[1])
         return (left, top, right, bottom) if min(right - left, bottom - top) >= _LEAST_SIDE else None
 
-    return turn
+    return convert
 
 
 def find_pictures(folder: Path) -> tuple[list[Path], list[LeftOut]]:
-    """The pictures of a folder and its folders, by name: those that can be read, and those that cannot.
+    """Find the pictures in a folder and its subfolders, sorted by name: the readable and the unreadable ones.
 
-    Files without the suffix of a picture are passed over; `find_picture_files` names them.
+    Files without a picture suffix are skipped; `find_picture_files` lists them.
     """
     files, _ = find_picture_files(folder)
     faults = {path: _fault(path) for path in files}
@@ -274,22 +273,22 @@ def _unreadable(reason: str) -> str:
 
 
 def _fault(path: Path) -> str:
-    """Why a file cannot be read as a picture; empty if it can."""
+    """Return the reason why a file cannot be read as a picture; empty if it can."""
     try:
         check_picture(path)
-    except Exception as error:  # Pillow's decoders raise what they like on damaged files
+    except Exception as error:  # Pillow's decoders raise arbitrary exceptions on damaged files
         return one_line(error)
     return ""
 
 
 def object_room(height: int) -> Size:
-    """The size into which every object of this height is fitted."""
+    """Return the size into which every object of this height is fitted."""
     return (round(1.5 * height), height)
 
 
 def draw_object(item: Object, height: int) -> Image.Image:
-    """An object, fitted into its room; every edge of the picture holds something of it."""
-    picture = load_cut_out(item.path).crop(item.box or _seen_box(item.path))
+    """Render an object, cropped tightly and scaled to fit `object_room`."""
+    picture = load_cut_out(item.path).crop(item.box or _visible_box(item.path))
     room = object_room(height)
     scale = min(room[0] / picture.width, room[1] / picture.height)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
@@ -297,7 +296,7 @@ def draw_object(item: Object, height: int) -> Image.Image:
 
 
 @functools.lru_cache(maxsize=_MOST_OBJECTS)
-def _seen_box(path: Path) -> tuple[int, int, int, int] | None:
-    """Around what of a cut-out is not transparent; None if all of it is."""
+def _visible_box(path: Path) -> tuple[int, int, int, int] | None:
+    """Return the box around the opaque pixels of a cut-out; None if it has none."""
     alpha = load_cut_out(path).getchannel("A")
-    return alpha.point([0] * _SEEN + [255] * (256 - _SEEN)).getbbox()
+    return alpha.point([0] * _MIN_ALPHA + [255] * (256 - _MIN_ALPHA)).getbbox()

@@ -1,7 +1,7 @@
-"""Questions about signs whose answer is certain by construction, and the signs that make them so.
+"""Questions about signs with known answers, and the signs that make them unambiguous.
 
-No two signs of a picture have the same colour and shape, and no two the same content, unless the question is
-whether two of them do. So every description names one sign.
+No two signs in a picture have the same color and shape, and no two the same content, unless the question asks
+whether two have the same content. So every description matches exactly one sign.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -13,12 +13,12 @@ from lfpc_trl.synthesize.contents import Object, near_word, random_word
 from lfpc_trl.synthesize.scene import COLOURS, SHAPES, Plan, Sign
 
 Kind = Literal["single", "pair", "attribute", "spatial"]
-"""What a question is about: the content of one sign; whether two have the same content; the colour or the
-shape of the sign with a content; where two contents are relative to each other."""
+"""Kinds of questions: the content of a sign; whether two signs have the same content; the color or shape of
+the sign with a given content; the relative position of two contents."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 SIGNS = (6, 10)
-"""Fewest and most signs of a picture: the asked ones, the rest distracts. Our choice."""
+"""Minimum and maximum number of signs per picture, distractors included. Our choice."""
 
 
 class Question(NamedTuple):
@@ -28,7 +28,7 @@ class Question(NamedTuple):
         text: the question.
         answer: accepted answers, or the letter of an option.
         choices: option texts; None for an open question.
-        asked: the signs it is about: each is a region of targets.
+        asked: the signs that it asks about; each is a target region.
     """
 
     text: str
@@ -40,18 +40,18 @@ class Question(NamedTuple):
 def plan_signs(
     rng: np.random.Generator, kind: Kind, objects: Sequence[Object], height: Callable[[], int]
 ) -> list[Plan]:
-    """Signs for a question of this kind; the first one or two of them are asked about.
+    """Plan the signs for a question of this kind; the question is about the first one or two of them.
 
     Args:
-        rng: chooses everything.
-        kind: of the question.
-        objects: a user's objects; words stand on the signs if there are none.
-        height: gives the height of a content in pixels.
+        rng: source of all random choices.
+        kind: kind of the question.
+        objects: the user's objects; if empty, the signs show words.
+        height: returns a content height in pixels.
     """
     count = int(rng.integers(SIGNS[0], SIGNS[1] + 1))
     looks = [(colour, shape) for colour in COLOURS for shape in SHAPES]
     chosen = [looks[i] for i in rng.permutation(len(looks))[:count]]
-    # One distractor shares the colour and one the shape: neither alone finds the sign.
+    # One distractor has the same color and one the same shape, so neither alone identifies the sign.
     colour, shape = chosen[0]
     near = [(colour, _other(rng, SHAPES, shape)), (_other(rng, COLOURS, colour), shape)]
     rest = [look for look in chosen[1:] if look not in near]
@@ -74,7 +74,7 @@ def _other(rng: np.random.Generator, names: Iterable[str], name: str) -> str:
 
 
 def unused(make: Callable[[], str], used: Sequence[object]) -> str:
-    """The first word made that is not among the used ones."""
+    """Call `make` until it returns a word that is not in `used`."""
     while (word := make()) in used:
         pass
     return word
@@ -88,24 +88,24 @@ def _words(rng: np.random.Generator, count: int) -> list[str | Object]:
 
 
 def _objects(rng: np.random.Generator, objects: Sequence[Object], count: int) -> list[str | Object]:
-    """Objects of which none may be taken for another, as many as there are."""
-    found: list[str | Object] = []
+    """Choose up to `count` objects that cannot be confused with each other."""
+    chosen: list[str | Object] = []
     for i in rng.permutation(len(objects)):
-        if not any(isinstance(each, Object) and objects[i].may_be_taken_for(each) for each in found):
-            found.append(objects[i])
-        if len(found) == count:
+        if not any(isinstance(each, Object) and objects[i].may_be_taken_for(each) for each in chosen):
+            chosen.append(objects[i])
+        if len(chosen) == count:
             break
-    return found
+    return chosen
 
 
 def ask(rng: np.random.Generator, kind: Kind, signs: Sequence[Sign], names: Sequence[str]) -> Question:
-    """The question of this kind about the first sign, or the first two.
+    """Ask a question of this kind about the first sign or the first two.
 
     Args:
-        rng: chooses between wordings that are equally true.
-        kind: of the question.
-        signs: from `plan_signs`, drawn.
-        names: of all objects a user has; empty if words stand on the signs.
+        rng: chooses between equally correct wordings.
+        kind: kind of the question.
+        signs: the drawn signs, in the order of `plan_signs`.
+        names: names of all objects of the user; empty if the signs show words.
     """
     first, second = signs[0], signs[1]
     verb = "show" if names else "say"
@@ -143,15 +143,17 @@ def _choice(
 
 
 def _spatial(rng: np.random.Generator, first: Sign, second: Sign, *, named: bool) -> Question:
-    """Where the first is from the second, along a direction in which the whole signs do not overlap."""
+    """Ask for the position of the first sign relative to the second, along an axis without overlap."""
     a, b = first.boxes[-1], second.boxes[-1]
-    ways = []
+    axes = []
     if a[2] <= b[0] or b[2] <= a[0]:
-        ways.append((a[2] <= b[0], "to the left of", "to the right of"))
+        axes.append((a[2] <= b[0], "to the left of", "to the right of"))
     if a[3] <= b[1] or b[3] <= a[1]:
-        ways.append((a[3] <= b[1], "above", "below"))
-    before, one, other = ways[int(rng.integers(len(ways)))]
-    what = [f"the {sign.name}" if named else f"the sign that says {sign.name}" for sign in (first, second)]
-    text = f"Is {what[0]} {one} or {other} {what[1]}?"
+        axes.append((a[3] <= b[1], "above", "below"))
+    before, one, other = axes[int(rng.integers(len(axes)))]
+    subject, reference = (
+        f"the {sign.name}" if named else f"the sign that says {sign.name}" for sign in (first, second)
+    )
+    text = f"Is {subject} {one} or {other} {reference}?"
     options = [one, other]
     return Question(text, "AB"[not before], options, [first, second])

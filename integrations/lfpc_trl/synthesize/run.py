@@ -1,4 +1,4 @@
-"""A synthetic data set: pictures and rows, the same for the same seed whatever the number of processes."""
+"""Generate a synthetic data set: pictures and rows, determined by the seed for any number of processes."""
 
 import contextlib
 import functools
@@ -24,26 +24,26 @@ from lfpc_trl.synthesize.questions import KINDS, Kind, Question, ask, plan_signs
 from lfpc_trl.synthesize.scene import Sign, draw_signs
 
 FACTOR = 28
-"""Pixels per side of a visual token of the overview in which the difficulty is measured: Qwen2.5-VL's."""
+"""Side of a visual token in pixels, for the overview that defines the difficulty: Qwen2.5-VL's."""
 LEAST_HEIGHT = 10
-"""Pixels of the original below which a word is hard to read. Our choice."""
+"""Minimum height of a word in pixels of the original: smaller ones are hard to read. Our choice."""
 _PER_FOLDER = 1000
 _PART, _UNFINISHED = "rows.jsonl.part", ".unfinished.json"
-"""Rows so far, and the settings of a run that is not finished."""
+"""Files of an unfinished run: the rows so far, and its settings."""
 
 
 class Settings(NamedTuple):
-    """What a data set is made of.
+    """Settings of a data set.
 
     Attributes:
-        size: (width, height) of the pictures; None for that of each background photograph.
-        kinds: of the questions, in turn.
-        overview_tokens: visual tokens of the overview on which a target is measured.
-        target_pixels: least and greatest height of the innermost target on that overview.
-        quality: of the JPEG files.
-        seed: row i depends on it and on i alone.
-        backgrounds: photographs; made-up houses without any.
-        objects: what stands on the signs; words without any.
+        size: (width, height) of the pictures; None for the size of each background photograph.
+        kinds: kinds of questions, used in turn.
+        overview_tokens: visual tokens of the overview on which targets are measured.
+        target_pixels: minimum and maximum height of the innermost target on that overview.
+        quality: JPEG quality.
+        seed: the seed; row i depends only on it and on i.
+        backgrounds: background photographs; generated houses if empty.
+        objects: contents of the signs; words if empty.
     """
 
     size: Size | None = (3840, 2160)
@@ -57,7 +57,7 @@ class Settings(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """A picture, all signs on it, and a question about some of them."""
+    """A picture, its signs, and a question about some of them."""
 
     picture: Image.Image
     signs: list[Sign]
@@ -65,20 +65,20 @@ class Scene(NamedTuple):
 
 
 def overview_scale(size: Size, settings: Settings) -> float:
-    """Pixels of a picture per pixel of its overview."""
+    """Return the pixels of a picture per pixel of its overview."""
     return size[1] / shown_size(size, settings.overview_tokens, factor=FACTOR)[1]
 
 
 def readable(size: Size, settings: Settings) -> bool:
-    """Whether the smallest targets can be read on a picture of this size itself."""
+    """Whether the smallest targets are readable on the full picture."""
     return settings.target_pixels[0] * overview_scale(size, settings) >= LEAST_HEIGHT
 
 
 def make_scene(settings: Settings, index: int) -> Scene:
-    """Scene number `index`, from 0.
+    """Draw scene number `index`, from 0.
 
     Raises:
-        UserError: the signs do not fit, or would be too small to be read.
+        UserError: the signs do not fit, or would be too small to read.
     """
     rng = np.random.default_rng((settings.seed, index))
     kind = settings.kinds[index % len(settings.kinds)]
@@ -87,8 +87,8 @@ def make_scene(settings: Settings, index: int) -> Scene:
     least, most = settings.target_pixels
     if not readable(picture.size, settings):
         raise UserError(
-            f"targets must be {LEAST_HEIGHT} pixels high at least, got {least * scale:.1f} on a picture of "
-            f"{picture.width} x {picture.height}: give larger --target-pixels or larger pictures"
+            f"targets must be at least {LEAST_HEIGHT} pixels high, got {least * scale:.1f} on a picture of "
+            f"{picture.width} x {picture.height}: use larger --target-pixels or larger pictures"
         )
     plans = plan_signs(rng, kind, settings.objects, lambda: round(float(rng.uniform(least, most)) * scale))
     signs = draw_signs(rng, picture, plans)
@@ -97,7 +97,7 @@ def make_scene(settings: Settings, index: int) -> Scene:
 
 
 def make_row(folder: Path, settings: Settings, index: int) -> dict[str, Any]:
-    """Draw picture number `index`, write it below `folder`, and give its row."""
+    """Draw picture number `index`, write it to `folder` and return its row."""
     picture, _, question = make_scene(settings, index)
     image = Path("images") / f"{index // _PER_FOLDER:03d}" / f"{index:06d}.jpg"
     (folder / image).parent.mkdir(parents=True, exist_ok=True)
@@ -125,21 +125,21 @@ def synthesize(
     workers: int = 1,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Path:
-    """Make a data set.
+    """Generate a data set.
 
     Args:
-        output: a new or empty folder; gets `rows.jsonl` and `images/`. In one with a run of the same settings
-            that was stopped, it goes on.
+        output: a new or empty folder, for `rows.jsonl` and `images/`; or a folder with an interrupted run of
+            the same settings, which is resumed.
         rows: number of pictures, each with one question.
-        settings: everything else that decides about the rows.
-        workers: processes; the rows do not depend on it.
+        settings: all other settings that determine the rows.
+        workers: number of processes; does not affect the rows.
         progress: called with the number of rows written.
 
     Returns:
         The path of the rows.
 
     Raises:
-        UserError: a setting cannot be used, or the signs do not fit.
+        UserError: a setting is invalid, or the signs do not fit.
     """
     _check(rows, settings, workers)
     about = {"rows": rows, **json.loads(json.dumps(settings._asdict(), default=str))}
@@ -150,23 +150,25 @@ def synthesize(
     write_whole(output / _UNFINISHED, json.dumps(about) + "\n")
     try:
         with (
-            contextlib.closing(_made(output, range(count, rows), settings, workers)) as made,
+            contextlib.closing(_make_rows(output, range(count, rows), settings, workers)) as new_rows,
             part.open("a" if count else "w", encoding="utf-8") as file,
         ):
-            for row in made:
+            for row in new_rows:
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
                 file.flush()
                 count += 1
                 progress(count)
     except KeyboardInterrupt:
-        raise InterruptedRun(f"the first {count} rows are in {part}; the same command goes on") from None
+        raise InterruptedRun(
+            f"the first {count} rows are in {part}; rerun the same command to resume"
+        ) from None
     publish(part, path)
     (output / _UNFINISHED).unlink()
     return path
 
 
 def _whole_lines(part: Path) -> int:
-    """How many rows a stopped run has written; a line that was cut off is removed."""
+    """Count the rows of an interrupted run, after removing an incomplete last line."""
     if not part.is_file():
         return 0
     data = part.read_bytes()
@@ -176,7 +178,7 @@ def _whole_lines(part: Path) -> int:
 
 
 def _check_output(output: Path, about: dict[str, Any]) -> None:
-    """Refuse a folder that holds anything but a stopped run of these settings."""
+    """Refuse a folder that contains anything except an interrupted run with these settings."""
     if not output.exists():
         return
     names = {path.name for path in output.iterdir()} if output.is_dir() else {""}
@@ -191,17 +193,17 @@ def _check_output(output: Path, about: dict[str, Any]) -> None:
             raise UserError(f"{output / _UNFINISHED}: not readable ({error})") from None
         changed = difference(before, about)
         if changed is not None:
-            raise UserError(f"{output}: holds an unfinished data set of other settings, {changed}")
+            raise UserError(f"{output}: holds an unfinished data set with other settings, {changed}")
 
 
-def _made(
+def _make_rows(
     output: Path, numbers: range, settings: Settings, workers: int
 ) -> Generator[dict[str, Any], None, None]:
     make = functools.partial(make_row, output, settings)
     if workers == 1:
         yield from map(make, numbers)
         return
-    # A fresh interpreter each: a fork would share the locks of whatever else runs in this process.
+    # Spawn, not fork: a forked process inherits locks that other threads of this process hold.
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         yield from pool.imap(make, numbers, chunksize=4)
 

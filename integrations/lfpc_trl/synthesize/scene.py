@@ -1,4 +1,4 @@
-"""Signs on a picture that do not touch, and the nested boxes of each."""
+"""Place and draw signs on a picture without overlap, and compute the nested boxes of each."""
 
 import math
 from collections.abc import Sequence
@@ -30,13 +30,13 @@ _SMOOTH = 4
 
 
 class Plan(NamedTuple):
-    """A sign before it has a place.
+    """A sign without a position.
 
     Attributes:
-        colour: a name of `COLOURS`.
-        shape: a name of `SHAPES`.
+        colour: a name in `COLOURS`.
+        shape: a name in `SHAPES`.
         content: a word, or a user's object.
-        height: of the word, or of the room of the object, in pixels.
+        height: height of the word, or of the space for the object, in pixels.
     """
 
     colour: str
@@ -49,9 +49,9 @@ class Sign(NamedTuple):
     """A sign on a picture.
 
     Attributes:
-        plan: what it is.
-        boxes: (x1, y1, x2, y2) in pixels, half-open, inner to outer: the ink of the word (or what is seen of
-            the object), the plate, the board, the board with its pole.
+        plan: its color, shape and content.
+        boxes: (x1, y1, x2, y2) in pixels, half-open, inner to outer: the ink of the word (or the visible part
+            of the object), the plate, the board, the board with its pole.
     """
 
     plan: Plan
@@ -59,28 +59,28 @@ class Sign(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What stands on it, in words."""
+        """Its content in words."""
         content = self.plan.content
         return content.name if isinstance(content, Object) else content
 
     @property
     def maybe(self) -> tuple[str, ...]:
-        """Other names that may be true of it, too."""
+        """Other names that may also apply to its content."""
         content = self.plan.content
         return content.maybe if isinstance(content, Object) else ()
 
 
 def draw_signs(rng: np.random.Generator, picture: Image.Image, plans: Sequence[Plan]) -> list[Sign]:
-    """Put signs on a picture, apart from each other; the picture is drawn on.
+    """Draw signs on a picture (in place), apart from each other.
 
     Raises:
         UserError: they do not fit.
     """
-    places = _places(rng, picture.size, [_sizes(plan) for plan in plans])
-    return [_draw(rng, picture, plan, place) for plan, place in zip(plans, places, strict=True)]
+    boxes = _place(rng, picture.size, [_sizes(plan) for plan in plans])
+    return [_draw(rng, picture, plan, box) for plan, box in zip(plans, boxes, strict=True)]
 
 
-# --- places ------------------------------------------------------------------------------------------
+# --- placement ---------------------------------------------------------------------------------------
 
 
 class _Sizes(NamedTuple):
@@ -93,15 +93,15 @@ def _sizes(plan: Plan) -> _Sizes:
     room = object_room(plan.height) if isinstance(plan.content, Object) else text_room(plan.height)
     pad, margin = max(2, round(0.4 * plan.height)), max(2, round(0.3 * plan.height))
     plate = (room[0] + 2 * pad, room[1] + 2 * pad)
-    # The smallest ellipse and the smallest diamond of the plate's proportions around it.
+    # Smallest ellipse or diamond around the plate with its aspect ratio.
     grow = {"rectangular": 1.0, "oval": math.sqrt(2), "diamond-shaped": 2.0}[plan.shape]
     board = (math.ceil(plate[0] * grow) + 2 * margin, math.ceil(plate[1] * grow) + 2 * margin)
     return _Sizes(plate, board, (max(2, round(0.3 * plan.height)), round(1.2 * board[1])))
 
 
-def _places(rng: np.random.Generator, size: Size, signs: Sequence[_Sizes]) -> list[PixelBox]:
-    """A box for every sign with its pole, with some room between two."""
-    places: list[PixelBox] = []
+def _place(rng: np.random.Generator, size: Size, signs: Sequence[_Sizes]) -> list[PixelBox]:
+    """Choose a box for every sign and its pole, with gaps between them."""
+    boxes: list[PixelBox] = []
     for sign in signs:
         width, height = sign.board[0], sign.board[1] + sign.pole[1]
         gap = max(4, sign.board[1] // 4)
@@ -112,27 +112,27 @@ def _places(rng: np.random.Generator, size: Size, signs: Sequence[_Sizes]) -> li
                 or box[2] + gap <= x
                 or y + height + gap <= box[1]
                 or box[3] + gap <= y
-                for box in places
+                for box in boxes
             ):
-                places.append((x, y, x + width, y + height))
+                boxes.append((x, y, x + width, y + height))
                 break
         else:
             raise UserError(
                 f"{len(signs)} signs of {width} x {height} pixels do not fit on {size[0]} x {size[1]}: "
-                "give smaller --target-pixels or larger pictures"
+                "use smaller --target-pixels or larger pictures"
             )
-    return places
+    return boxes
 
 
 # --- drawing -----------------------------------------------------------------------------------------
 
 
-def _draw(rng: np.random.Generator, picture: Image.Image, plan: Plan, place: PixelBox) -> Sign:
+def _draw(rng: np.random.Generator, picture: Image.Image, plan: Plan, box: PixelBox) -> Sign:
     sizes = _sizes(plan)
-    x1, y1, x2, _ = place
+    x1, y1, x2, _ = box
     board = (x1, y1, x2, y1 + sizes.board[1])
     pole_x = x1 + (sizes.board[0] - sizes.pole[0]) // 2
-    pole = (pole_x, board[3] - sizes.board[1] // 2, pole_x + sizes.pole[0], place[3])
+    pole = (pole_x, board[3] - sizes.board[1] // 2, pole_x + sizes.pole[0], box[3])
     picture.paste(POLE, pole)
     fill = tuple(
         int(value) for value in np.clip(np.array(COLOURS[plan.colour]) + rng.integers(-12, 13), 0, 255)
@@ -146,11 +146,11 @@ def _draw(rng: np.random.Generator, picture: Image.Image, plan: Plan, place: Pix
     )
     inner = _centred(ink.size, plate)
     picture.paste(ink, inner, ink)
-    return Sign(plan, (inner, plate, board, place))
+    return Sign(plan, (inner, plate, board, box))
 
 
 def _mask(shape: str, size: Size) -> Image.Image:
-    """The coverage of a board, its edges smooth; it reaches every side of its box."""
+    """Return an antialiased mask of a board; it touches every side of its box."""
     width, height = size[0] * _SMOOTH, size[1] * _SMOOTH
     mask = Image.new("L", (width, height))
     pen = ImageDraw.Draw(mask)

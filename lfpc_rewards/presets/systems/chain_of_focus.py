@@ -1,4 +1,4 @@
-"""Chain-of-Focus: an answer that a judge accepts, well formed; its repository holds three bonuses for a tool.
+"""Chain-of-Focus: judged accuracy and format; its repository has three optional bonuses for tool calls.
 
 The whole response is scored, observations included. Each observation repeats an instruction that contains
 tags, so the original removes that sentence first.
@@ -17,18 +17,18 @@ from lfpc_rewards._typing import Scores
 from lfpc_rewards.presets._completions import Transcript, transcripts
 from lfpc_rewards.presets._judging import BatchJudge, ask, read_judgement, strict_accuracy
 from lfpc_rewards.presets._math import MathLibrary, math_or_judge, needed
-from lfpc_rewards.presets._strict import read_strictly
+from lfpc_rewards.presets._strict import parse_strict_turns
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
 Bonus: TypeAlias = Literal["none", "right", "right_half", "wrong"]
-"""What a tool call earns: nothing; 1 or 0.5 with a right answer; or 0.5 with a wrong one."""
+"""Bonus of a tool call: none; 1 or 0.5 with a right answer; or 0.5 with a wrong one."""
 
 INSTRUCTION = (
     "Think in the mind first, and then decide whether to call tools one or more times OR provide final "
     "answer. Format strictly as: <think>...</think> <tool_call>...</tool_call> <tool_call>...</tool_call> "
     "(if any tools needed) OR <answer>...</answer> (if no tools needed)."
 )
-"""The sentence that ends every question and every observation; the reward depends on its wording."""
+"""The last sentence of every question and observation; the reward depends on its exact wording."""
 
 _TAGS = both("think", "answer", "tool_call")
 _MOST_WORDS = 1000
@@ -42,41 +42,41 @@ SYSTEM = System(
     terms="0.9 accuracy (judge) + 0.1 format (0 or 1); with a bonus + 1 or 0.5 for a tool call",
     gates="the bonus needs a right answer, or in one variant a wrong one",
     blind_to=(
-        "where the zoom looked and whether it helped",
+        "where the zoom is and whether it helped",
         "the group-aware reward of the paper, which is not in the code",
     ),
     loopholes=(
         Loophole(
             "typed tool call",
             "A <tool_call> that the model typed earns the bonus, whether or not a crop came back.",
-            "A zoom counts when a tool message delivered an image.",
+            "A zoom counts only if a tool message delivered an image.",
         ),
         Loophole(
             "the instruction is a tool call",
-            "Two of the bonuses search the text with the instruction, whose example is a call: any response "
-            "that repeats it earns the bonus.",
-            "A zoom counts when a tool message delivered an image.",
+            "Two of the bonuses search the text including the instruction, whose example contains a call: "
+            "any response that repeats it earns the bonus.",
+            "A zoom counts only if a tool message delivered an image.",
         ),
         Loophole(
             "answer in the thinking",
-            "An answer tag counts wherever it stands, also inside the thinking or before it.",
+            "An answer tag counts anywhere, even inside or before the thinking.",
             "Thinking is never an answer.",
         ),
         Loophole(
             "several answers",
-            "The last of several answers counts, and saying more costs nothing.",
+            "The last of several answers counts, and the others cost nothing.",
             "A turn with two answers has no answer.",
         ),
         Loophole(
             "verdict in passing",
-            'A judge that is talked into "Judgement: 0 or 1" has said 1.',
-            "A reply counts when it is one verdict and nothing else; any other makes the score NaN.",
+            'A judge whose reply ends with "Judgement: 0 or 1" counts as 1.',
+            "A reply counts only if it is a single verdict and nothing else; otherwise the score is NaN.",
         ),
     ),
     deviations=(
-        "Where the judge fails, the original stops; here the row is NaN.",
-        "The original chooses the function by the data source and stops at unknown ones; here you do.",
-        "The original's bonuses stop at mathematics; here `chain_of_focus_math` has none.",
+        "If the judge fails, the original stops; here the row is NaN.",
+        "The original selects the function by data source and fails on unknown ones; here you select it.",
+        "The original's bonuses fail for mathematics; here `chain_of_focus_math` has none.",
     ),
 )
 
@@ -108,18 +108,18 @@ def chain_of_focus(
 ) -> ChainOfFocusParts:
     """Chain-of-Focus' reward for questions about pictures: ``0.9 accuracy + 0.1 format + tool``.
 
-    * The answer stands in the last ``<answer>..</answer>`` of the response without its `INSTRUCTION`;
-      without tags it is empty, and judged.
-    * The format needs thinking and an answer, both balanced; at most 1000 words of answer.
-    * The published run has no bonus. "right" and "right_half" pay a call with a right answer, "wrong" one
-      with a wrong answer; the last two search the text with its instruction, which holds a call.
+    * The answer is the last ``<answer>..</answer>`` of the response, after `INSTRUCTION` is removed; without
+      tags it is empty, and still judged.
+    * The format needs balanced thinking and answer tags, and at most 1000 words in the answer.
+    * The published run has no bonus. "right" and "right_half" reward a call with a right answer, "wrong" one
+      with a wrong answer; the last two search the text including the instruction, which contains a call.
 
     Args:
         completions: (B,) decoded responses with observations, or lists of messages.
         answers: (B,) right answers.
-        questions: (B,) questions for the judge; None gives it empty texts.
-        judge: Answers a whole batch, read as in `deepeyes`.
-        bonus: What a call earns.
+        questions: (B,) questions for the judge; None passes empty texts.
+        judge: Judges a whole batch; replies are parsed as in `deepeyes`.
+        bonus: Bonus of a tool call.
         mode: "exact", or "strict" with the loopholes of `SYSTEM` closed.
 
     Returns:
@@ -145,7 +145,7 @@ def chain_of_focus(
     if bonus not in _WEIGHT:
         raise ValueError(f'bonus must be "none", "right", "right_half" or "wrong", got {bonus!r}')
     if is_strict(mode):
-        read = read_strictly(completions, "tool_call")
+        read = parse_strict_turns(completions, "tool_call")
         accuracy = strict_accuracy(read.answers, answers, questions, judge)
         return _weigh(accuracy, read.well_formed, read.images > 0, bonus)
     texts = transcripts(completions)
@@ -174,15 +174,15 @@ def chain_of_focus_math(
         answers: As in `chain_of_focus`.
         math: As in `deepeyes_math`.
         questions: As in `chain_of_focus`.
-        judge: Asked where the library finds no equality, read as in `deepeyes_math`. None: such answers
-            are wrong.
-        mode: As in `chain_of_focus`, in "strict" the same.
+        judge: Used where the library finds no equality; replies are parsed as in `deepeyes_math`. None: such
+            answers are wrong.
+        mode: As in `chain_of_focus`, the same in "strict".
 
     Returns:
-        As `chain_of_focus`, without a bonus.
+        As in `chain_of_focus`, without a bonus.
 
     Raises:
-        TypeError: As `chain_of_focus`.
+        TypeError: As in `chain_of_focus`.
         ValueError: The lengths differ, or `math` is missing in mode "exact".
 
     Source:

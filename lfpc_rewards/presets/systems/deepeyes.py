@@ -1,4 +1,4 @@
-"""DeepEyes: an answer that a judge accepts, well formed, and a bonus if it came with a zoom.
+"""DeepEyes: judged accuracy, format, and a bonus for right answers with a zoom.
 
 The whole response is scored, observations included, because an image in it shows that a zoom worked.
 """
@@ -27,7 +27,7 @@ from lfpc_rewards.presets._math import MathLibrary, math_or_judge, needed
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
 LONGEST_ANSWER = 1000
-"""Answers of this many characters are wrong: long answers fool judges. In the original's code."""
+"""Answers of this many characters are wrong: long answers fool judges. Set in the original's code."""
 
 _IMAGE_START, _IMAGE_END = "<|vision_start|><|image_pad|>", "<|image_pad|><|vision_end|>"
 _TAGS = (*both("think", "answer"), _IMAGE_START, _IMAGE_END)
@@ -41,19 +41,19 @@ SYSTEM = System(
     terms="0.8 accuracy (judge) + 0.2 format (0 or -1) + 1.2 tool; mathematics: 1.2 accuracy + 0.4 format",
     gates="the tool bonus needs a right answer",
     blind_to=(
-        "where the zoom looked: any zoom pays, also one beside the object",
+        "where the zoom is: any zoom earns the bonus, even one that misses the object",
         "whether the zoom was needed for the answer",
     ),
     loopholes=(
         Loophole(
             "typed vision tokens",
             "The model types the tokens of an image and earns the tool bonus without a zoom.",
-            "A zoom counts when a tool message delivered an image.",
+            "A zoom counts only if a tool message delivered an image.",
         ),
         Loophole(
             "answer without tags",
             "A response without any tag is judged whole and keeps its format score: tags need only balance.",
-            "The answer is what stands in the one answer tag of the last turn; anything else is no answer.",
+            "The answer is the content of the only answer tag in the last turn; otherwise there is none.",
         ),
         Loophole(
             "answer in the thinking",
@@ -62,18 +62,18 @@ SYSTEM = System(
         ),
         Loophole(
             "verdict in passing",
-            'A judge that is talked into "Judgement: 0 or 1" or "Judgement: not 1" has said 1.',
-            "A reply counts when it is one verdict and nothing else; any other makes the score NaN.",
+            'A judge whose reply ends with "Judgement: 0 or 1" or "Judgement: not 1" counts as 1.',
+            "A reply counts only if it is a single verdict and nothing else; otherwise the score is NaN.",
         ),
         Loophole(
             "judged in the face of the rules",
-            "An answer that names two options, or another number, is right if the judge can be persuaded.",
-            "Rules decide first; the judge is asked only where they do not.",
+            "An answer that names two options, or another number, is right if it persuades the judge.",
+            "Rules decide first; the judge is asked only if they are undecided.",
         ),
     ),
     deviations=(
-        "Where the judge fails, the original stops or gives 0; here the row is NaN.",
-        "Its replies are drawn with random seeds; here they are the injected judge's.",
+        "If the judge fails, the original stops or gives 0; here the row is NaN.",
+        "The original's judge samples with random seeds; here the replies come from the injected judge.",
     ),
 )
 
@@ -104,8 +104,8 @@ def deepeyes(
 ) -> DeepEyesParts:
     """DeepEyes' reward for questions about pictures: ``0.8 accuracy + 0.2 format + 1.2 tool``.
 
-    * The answer stands after the last ``<answer>``, up to the next ``</answer>``; without tags it is
-      the whole response.
+    * The answer follows the last ``<answer>``, up to the next ``</answer>``; without tags it is the whole
+      response.
     * The format is wrong if think or image tags do not balance, if answer tags do not balance after
       the last ``</think>``, or if the answer has 1000 characters or more; such an answer is wrong, too.
     * The bonus goes to right answers with an image in the response.
@@ -113,9 +113,9 @@ def deepeyes(
     Args:
         completions: (B,) decoded responses with special tokens and observations, or lists of messages.
         answers: (B,) right answers.
-        questions: (B,) questions for the judge; None gives it empty texts.
-        judge: Answers a whole batch (`BatchJudge`). Its texts are read as the original reads them:
-            after the last "Judgement:" a 1 anywhere is right; without that word only "1" is.
+        questions: (B,) questions for the judge; None passes empty texts.
+        judge: Judges a whole batch (`BatchJudge`). Its texts are parsed as in the original: right if there is
+            a 1 anywhere after the last "Judgement:"; without that word only "1" is right.
         mode: "exact", or "strict" with the loopholes of `SYSTEM` closed.
 
     Returns:
@@ -156,12 +156,12 @@ def deepeyes_reasoning(
     judge: BatchJudge | None = None,
     mode: Mode = "exact",
 ) -> DeepEyesParts:
-    """DeepEyes' reward for common reasoning: as `deepeyes`, but an answer needs its tags.
+    """DeepEyes' reward for common reasoning: like `deepeyes`, but the answer needs its tags.
 
     The answer is the first ``<answer>..</answer>`` after the last ``</think>``. Without it, or if it is
-    empty or too long, the format is wrong and the judge is not asked. A reply is read after
-    "## Equivalence Judgement", where exactly one of "true" and "false" must stand; if not, the judge is
-    asked again, eight times in all, and then the answer is wrong.
+    empty or too long, the format is wrong and the judge is not asked. Exactly one of "true" and "false" must
+    follow "## Equivalence Judgement" in a reply; if not, the judge is asked again, up to eight times in all,
+    and then the answer is wrong.
 
     Args:
         completions: As in `deepeyes`.
@@ -171,11 +171,11 @@ def deepeyes_reasoning(
         mode: As in `deepeyes`; in "strict" both functions are the same.
 
     Returns:
-        As `deepeyes`.
+        As in `deepeyes`.
 
     Raises:
-        TypeError: As `deepeyes`.
-        ValueError: As `deepeyes`.
+        TypeError: As in `deepeyes`.
+        ValueError: As in `deepeyes`.
 
     Source:
         `compute_common_reasoning` of DeepEyes (arXiv 2505.14362).
@@ -213,18 +213,18 @@ def deepeyes_math(
     Args:
         completions: As in `deepeyes`.
         answers: As in `deepeyes`.
-        math: The module math_verify, or anything with its `parse` and `verify`. "strict" does not need
-            it: there, numbers are compared by value and the judge gets the rest.
+        math: The module math_verify, or an object with its `parse` and `verify`. Not needed in "strict",
+            where numbers are compared by value and the judge decides the rest.
         questions: As in `deepeyes`.
-        judge: As in `deepeyes`, read as in `deepeyes_reasoning`, but asked once. None: what the library
-            does not find equal is wrong.
+        judge: As in `deepeyes`, parsed as in `deepeyes_reasoning`, but asked once. None: answers that the
+            library does not find equal are wrong.
         mode: "exact" or "strict", which needs exactly one box in the last turn, after its thinking.
 
     Returns:
         The parts; total in {-0.4, 0, 0.8, 1.2}, NaN where the judge failed.
 
     Raises:
-        TypeError: As `deepeyes`.
+        TypeError: As in `deepeyes`.
         ValueError: The lengths differ, or `math` is missing in mode "exact".
 
     Source:
@@ -255,7 +255,7 @@ def deepeyes_math(
 
 
 class _Response:
-    """A batch as both rewards for questions read it."""
+    """A batch, parsed for the two rewards for questions."""
 
     def __init__(self, completions: Sequence[Transcript]) -> None:
         self.tags = Tags(transcripts(completions), _TAGS)
@@ -273,7 +273,7 @@ class _Response:
 
 
 def weigh(accuracy: Scores, wrong: Flags, looked: Flags) -> DeepEyesParts:
-    """The weighted sum that DeepEyes and its ports share."""
+    """Combine the parts with the weights that DeepEyes and its ports share."""
     layout = -wrong.astype(np.float64)
     tool = np.where(np.isnan(accuracy), np.nan, (looked & (accuracy > 0.5)).astype(np.float64))
     return DeepEyesParts(accuracy, layout, tool, 0.8 * accuracy + 0.2 * layout + 1.2 * tool)

@@ -1,4 +1,4 @@
-"""The two ports of DeepEyes that silently differ from it: verl's recipe and the plug-in of ms-swift."""
+"""Two ports of DeepEyes that silently differ from it: verl's recipe and the plug-in of ms-swift."""
 
 from __future__ import annotations
 
@@ -41,25 +41,25 @@ VERL = System(
         Loophole(
             "typed tool call",
             "A <tool_call> or <tool_response> that the model typed counts as a zoom, whether or not one ran.",
-            "A zoom counts when a tool message delivered an image.",
+            "A zoom counts only if a tool message delivered an image.",
         ),
         Loophole(
             "answer without tags",
-            "Without answer tags, what follows the thinking or the whole response goes to the judge.",
+            "Without answer tags, the text after the thinking or the whole response is judged.",
             _SHARED["answer without tags"].closed,
         ),
         Loophole(
             "several answers",
-            "The first of several answers counts, and saying more costs nothing.",
+            "The first of several answers counts, and the others cost nothing.",
             "A turn with two answers has no answer.",
         ),
         Loophole(
             "verdict in passing",
-            'A judge that says "not correct" has said CORRECT.',
+            'A judge that says "not correct" counts as CORRECT.',
             _SHARED["verdict in passing"].closed,
         ),
     ),
-    deviations=("Where the judge failed, the original gives 0 and punishes the model; here the row is NaN.",),
+    deviations=("If the judge failed, the original gives 0 and punishes the model; here the row is NaN.",),
 )
 
 MS_SWIFT = System(
@@ -76,8 +76,8 @@ MS_SWIFT = System(
         _SHARED["verdict in passing"],
         Loophole(
             "several images in the question",
-            "Images are counted in all user messages: a question over two messages with images is a zoom.",
-            "A zoom counts when a tool message delivered an image.",
+            "Images count in all user messages: a question with images in two messages counts as a zoom.",
+            "A zoom counts only if a tool message delivered an image.",
         ),
     ),
     deviations=DEEPEYES.deviations[:1],
@@ -92,24 +92,24 @@ def verl_deepeyes(
     judge: BatchJudge | None = None,
     mode: Mode = "exact",
 ) -> DeepEyesParts:
-    """DeepEyes in verl: as `deepeyes`, but tool text counts as a tool, missing answer tags are an error.
+    """DeepEyes in verl: like `deepeyes`, but tool text counts as a tool, and answer tags are required.
 
-    The answer is the first ``<answer>..</answer>`` after the last ``</think>``. Without one it is what
-    follows the last observation, else what follows the thinking, else the whole response.
+    The answer is the first ``<answer>..</answer>`` after the last ``</think>``. Without one it is the text
+    after the last observation, else after the thinking, else the whole response.
 
     Args:
         completions: As in `deepeyes`.
         answers: As in `deepeyes`.
         questions: As in `deepeyes`.
-        judge: As in `deepeyes`; "CORRECT" as a word in a reply, in any case, is right.
+        judge: As in `deepeyes`; a reply with the word "CORRECT" (case-insensitive) is right.
         mode: As in `deepeyes`; "strict" is the strict `deepeyes`.
 
     Returns:
-        As `deepeyes`.
+        As in `deepeyes`.
 
     Raises:
-        TypeError: As `deepeyes`.
-        ValueError: As `deepeyes`.
+        TypeError: As in `deepeyes`.
+        ValueError: As in `deepeyes`.
 
     Source:
         `recipe/deepeyes` of verl.
@@ -148,7 +148,7 @@ def ms_swift_deepeyes(
     judge: BatchJudge | None = None,
     mode: Mode = "exact",
 ) -> DeepEyesParts:
-    """DeepEyes in ms-swift: as `deepeyes`, but a second user message with an image is a zoom.
+    """DeepEyes in ms-swift: like `deepeyes`, but a second user message with an image counts as a zoom.
 
     Args:
         completions: As in `deepeyes`.
@@ -160,11 +160,11 @@ def ms_swift_deepeyes(
         mode: As in `deepeyes`; "strict" is the strict `deepeyes`.
 
     Returns:
-        As `deepeyes`.
+        As in `deepeyes`.
 
     Raises:
-        TypeError: As `deepeyes`.
-        ValueError: As `deepeyes`, or `messages` are missing.
+        TypeError: As in `deepeyes`.
+        ValueError: As in `deepeyes`, or `messages` are missing.
 
     Source:
         The plug-in `deepeyes` of ms-swift.
@@ -179,7 +179,7 @@ def ms_swift_deepeyes(
     if is_strict(mode):
         return deepeyes(completions, answers, questions=questions, judge=judge, mode=mode)
     if messages is None:
-        raise ValueError('messages must be given in mode "exact": the images in them are the sign of a zoom')
+        raise ValueError('messages must be given in mode "exact": their images show whether there was a zoom')
     same_length(len(completions), answers=answers, questions=questions, messages=messages)
     tags = Tags(transcripts(completions), both("think", "answer", "tool_call"))
     start = tags.after_last("<answer>")
@@ -198,15 +198,15 @@ def ms_swift_deepeyes(
 
 
 def read_correct(reply: str) -> float:
-    """1.0 if "correct" stands in the reply as a word, also after "not"; else 0.0."""
+    """Return 1.0 if the reply contains the word "correct", even after "not"; else 0.0."""
     return float(_CORRECT.search(reply) is not None)
 
 
 def _without_tags(text: str, tail_start: int) -> str:
-    """What verl sends to its judge when a response has no answer tags; "": the whole response."""
+    """Return what verl sends to its judge for a response without answer tags; "": the whole response."""
     tail = text[tail_start:].strip()
-    if found := _AFTER_TOOL.search(tail):
-        return found[1].strip()
+    if match := _AFTER_TOOL.search(tail):
+        return match[1].strip()
     if "</think>" not in text:
         return text.strip()
     return _ROLE.sub("", _RESPONSE.sub("", _CALL.sub("", tail))).strip()

@@ -1,4 +1,4 @@
-"""DeepEyesV2: an answer that a judge accepts, well formed; code and searches are tools, and pay nothing."""
+"""DeepEyesV2: judged accuracy and format; code and search are tools and earn nothing."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from lfpc_rewards._typing import Scores
 from lfpc_rewards.presets._completions import Transcript, transcripts
 from lfpc_rewards.presets._final_answer import tidy_final_answer
 from lfpc_rewards.presets._judging import BatchJudge, ask, read_equivalence, strict_accuracy
-from lfpc_rewards.presets._strict import StrictTurns, read_strictly
+from lfpc_rewards.presets._strict import StrictTurns, parse_strict_turns
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
 LONGEST_ANSWER = 300
-"""Answers of this many characters are wrong. In the original's code."""
+"""Answers of this many characters are wrong. Set in the original's code."""
 
 _NO_ANSWER = "None"
-"""What the original sends to its judge if there is no answer."""
+"""The text that the original sends to its judge if there is no answer."""
 
 _BOXED = re.compile(r"boxed\{")
 
@@ -33,32 +33,32 @@ SYSTEM = System(
     terms="0.8 accuracy (judge) + 0.2 format (0 or 1); a search costs a tenth of the accuracy",
     gates="none: tools earn nothing",
     blind_to=(
-        "whether the code ran, and what it gave",
+        "whether the code ran, and its output",
         "how often the model searched: one search costs as much as ten",
     ),
     loopholes=(
         Loophole(
             "several answers",
-            "The first of several answers counts, and saying more costs nothing.",
+            "The first of several answers counts, and the others cost nothing.",
             "A turn with two answers has no answer.",
         ),
         Loophole(
             "no answer",
-            'Without an answer the judge reads "None", which is right where that is the gold answer.',
-            "No answer is wrong.",
+            'Without an answer the judge gets "None", which is right if that is the gold answer.',
+            "A missing answer is wrong.",
         ),
         Loophole(
             "tags in any order",
-            "The format counts tags: text around them, thinking without its beginning.",
-            "Each turn is its thinking and then one call or, in the last turn, one answer.",
+            "The format only counts tags: text may surround them, and thinking may lack its opening tag.",
+            "Each turn is its thinking followed by one call or, in the last turn, one answer.",
         ),
         Loophole(
             "verdict in passing",
-            'A judge that says "Not Yes", or "Yesterday", has said Yes.',
-            "A reply counts when it is one verdict and nothing else; any other makes the score NaN.",
+            'A judge that says "Not Yes", or "Yesterday", counts as Yes.',
+            "A reply counts only if it is a single verdict and nothing else; otherwise the score is NaN.",
         ),
     ),
-    deviations=("Where the judge fails, the original stops; here the row is NaN.",),
+    deviations=("If the judge fails, the original stops; here the row is NaN.",),
 )
 
 
@@ -68,7 +68,7 @@ class DeepEyesV2Parts(NamedTuple):
     Attributes:
         accuracy: 1 where the answer is right, 0 where not; NaN where the judge failed.
         format: 1 where the response is well formed, else 0.
-        total: ``0.8 accuracy + 0.2 format``; for searches 0.72 in place of 0.8 where one was made.
+        total: ``0.8 accuracy + 0.2 format``; for `deepeyes_v2_search` 0.72 instead of 0.8 after a search.
     """
 
     accuracy: Scores
@@ -86,16 +86,16 @@ def deepeyes_v2(
 ) -> DeepEyesV2Parts:
     """DeepEyesV2's reward for perception: ``0.8 accuracy + 0.2 format``.
 
-    * A ``<think>`` is put before a response that does not begin with one.
+    * ``<think>`` is prepended to a response that does not begin with it.
     * The answer is the first ``<answer>..</answer>`` after the last ``</think>``.
-    * The format needs thinking, balanced; balanced ``<code>``; an answer that is not empty, with balanced
-      tags. An answer of 300 characters or more is wrong, badly formed and not judged.
+    * The format needs balanced think and ``<code>`` tags, and a non-empty answer with balanced tags. An
+      answer of 300 characters or more is wrong, badly formed and not judged.
 
     Args:
         completions: (B,) decoded responses, or lists of messages.
         answers: (B,) right answers.
-        questions: (B,) questions for the judge; None gives it empty texts.
-        judge: Answers a whole batch. A reply is right if its last "boxed{..}" contains "Yes".
+        questions: (B,) questions for the judge; None passes empty texts.
+        judge: Judges a whole batch. A reply is right if its last "boxed{..}" contains "Yes".
         mode: "exact", or "strict" with the loopholes of `SYSTEM` closed.
 
     Returns:
@@ -119,7 +119,7 @@ def deepeyes_v2(
     """
     same_length(len(completions), answers=answers, questions=questions)
     if is_strict(mode):
-        read = read_strictly(completions, "code")
+        read = parse_strict_turns(completions, "code")
         return _weigh(_strict_accuracy(read, answers, questions, judge), read.well_formed)
     response = _Response(completions, "code")
     return _weigh(response.judged(answers, questions, judge), response.format())
@@ -133,7 +133,7 @@ def deepeyes_v2_search(
     judge: BatchJudge | None = None,
     mode: Mode = "exact",
 ) -> DeepEyesV2Parts:
-    """DeepEyesV2's reward for searches: as `deepeyes_v2`, but a ``<tool_call>`` costs a tenth.
+    """DeepEyesV2's reward for search: like `deepeyes_v2`, but a ``<tool_call>`` costs 10 % of the accuracy.
 
     Args:
         completions: As in `deepeyes_v2`.
@@ -143,11 +143,11 @@ def deepeyes_v2_search(
         mode: As in `deepeyes_v2`.
 
     Returns:
-        As `deepeyes_v2`; total ``0.8 * 0.9 accuracy + 0.2 format`` where a search was made.
+        As in `deepeyes_v2`; total ``0.8 * 0.9 accuracy + 0.2 format`` after a search.
 
     Raises:
-        TypeError: As `deepeyes_v2`.
-        ValueError: As `deepeyes_v2`.
+        TypeError: As in `deepeyes_v2`.
+        ValueError: As in `deepeyes_v2`.
 
     Source:
         `compute_score_search` of DeepEyesV2 (arXiv 2511.05271).
@@ -161,7 +161,7 @@ def deepeyes_v2_search(
     """
     same_length(len(completions), answers=answers, questions=questions)
     if is_strict(mode):
-        read = read_strictly(completions, "code", "tool_call")
+        read = parse_strict_turns(completions, "code", "tool_call")
         searched = np.array(["<tool_call>" in text for text in transcripts(completions)], np.bool_)
         return _weigh(_strict_accuracy(read, answers, questions, judge), read.well_formed, searched)
     response = _Response(completions, "code", "tool_call")
@@ -177,10 +177,11 @@ def deepeyes_v2_math(
     judge: BatchJudge | None = None,
     mode: Mode = "exact",
 ) -> DeepEyesV2Parts:
-    """DeepEyesV2's reward for mathematics: as `deepeyes_v2`, but the judge gets a tidied answer.
+    """DeepEyesV2's reward for mathematics: like `deepeyes_v2`, but the judge gets a normalized answer.
 
     Units, wrappers and anything before the last "=" are removed; answers may have any length. Without an
-    answer the judge is not asked. A reply is read as in `deepeyes_reasoning`; one that says neither is wrong.
+    answer the judge is not asked. A reply is parsed as in `deepeyes_reasoning`; one without a verdict is
+    wrong.
 
     Args:
         completions: As in `deepeyes_v2`.
@@ -190,11 +191,11 @@ def deepeyes_v2_math(
         mode: As in `deepeyes_v2`.
 
     Returns:
-        As `deepeyes_v2`.
+        As in `deepeyes_v2`.
 
     Raises:
-        TypeError: As `deepeyes_v2`.
-        ValueError: As `deepeyes_v2`.
+        TypeError: As in `deepeyes_v2`.
+        ValueError: As in `deepeyes_v2`.
 
     Source:
         `compute_score_math` of DeepEyesV2 (arXiv 2511.05271).
@@ -216,7 +217,7 @@ def deepeyes_v2_math(
 
 
 def read_yes(reply: str) -> float:
-    """1.0 if "Yes" stands in the last box of the result, or without a box anywhere in it; else 0.0."""
+    """Return 1.0 if "Yes" is in the last box of the result, or anywhere if there is no box; else 0.0."""
     reply = reply.strip()
     if "<最终结果>" in reply:
         reply = reply.split("<最终结果>")[-1].strip().split("<\\最终结果>")[0].strip()
@@ -226,7 +227,7 @@ def read_yes(reply: str) -> float:
 
 
 class _Response:
-    """A batch as all three rewards read it."""
+    """A batch, parsed for all three rewards."""
 
     def __init__(self, completions: Sequence[Transcript], *calls: str) -> None:
         texts = transcripts(completions)

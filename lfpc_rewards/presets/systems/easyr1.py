@@ -1,6 +1,6 @@
-"""EasyR1's rewards: r1v for pictures, math for boxed answers, dapo with a price for long responses.
+"""EasyR1's rewards: r1v for pictures, math for boxed answers, dapo with a penalty for long responses.
 
-None of them looks at a box or a tool. The library that compares answers is injected.
+None of them uses bounding boxes or tools. The library that compares answers is injected.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from lfpc_rewards.presets._judging import strict_accuracy
 from lfpc_rewards.presets._layout import thought_and_answer
 from lfpc_rewards.presets._math import Grader, graded, grader_needed, last_box
 from lfpc_rewards.presets._shaping import as_lengths, soft_overlong
-from lfpc_rewards.presets._strict import last_turns, read_strictly
+from lfpc_rewards.presets._strict import last_turns, parse_strict_turns
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
 _AROUND_SIGNS = re.compile(r"\s*([<>/])\s*")
 _THINK = re.compile(r"\s*<\s*think\s*>")
 _THOUGHT = re.compile(r"<\s*/\s*think\s*>")
 _DAPO_READS = 300
-"""Characters at the end of a response that dapo reads."""
+"""Number of characters at the end of a response that dapo reads."""
 
 SYSTEM = System(
     name="EasyR1",
@@ -42,25 +42,25 @@ SYSTEM = System(
         Loophole(
             "answer without tags",
             "r1v: without an answer on one line between tags, the whole response is the answer.",
-            "The answer is what stands in the one answer tag of the last turn.",
+            "The answer is the content of the only answer tag in the last turn.",
         ),
         Loophole(
             "several answers",
-            "r1v: the first of several answers counts, and the format is right; math: the last box.",
-            "Two answers, or two boxes after the thinking, are no answer.",
+            "r1v: the first of several answers counts, and the format is still right; math: the last box.",
+            "Two answers, or two boxes after the thinking, count as no answer.",
         ),
         Loophole(
             "answer in the thinking",
-            "math: a box inside the thinking counts if none follows it, and so it does for the format.",
+            "math: a box inside the thinking counts if none follows it, for the format as well.",
             "The box must follow the thinking.",
         ),
         Loophole(
             "several answer lines",
-            'dapo: of several lines "Answer: .." the last counts, and saying more costs nothing.',
-            "Only one such line may stand in the last turn.",
+            'dapo: the last of several lines "Answer: .." counts, and the others cost nothing.',
+            "The last turn may have only one such line.",
         ),
     ),
-    deviations=("math: where the library raises, the original stops; here the row is NaN.",),
+    deviations=("math: if the library raises, the original stops; here the row is NaN.",),
 )
 
 
@@ -102,15 +102,15 @@ def easyr1_r1v(
 ) -> EasyR1Parts:
     """EasyR1's reward for pictures: ``0.5 accuracy + 0.5 format``.
 
-    The format is ``<think>..</think>``, white space, ``<answer>..</answer>`` and nothing else. The answer is
-    the first ``<answer>..</answer>`` on one line, else the whole response.
+    The format is ``<think>..</think>``, optional white space, ``<answer>..</answer>`` and nothing else. The
+    answer is the first ``<answer>..</answer>`` on one line, else the whole response.
 
     Args:
-        completions: (B,) responses of one turn, or lists of messages, of which the first is read.
+        completions: (B,) responses of one turn, or lists of messages, of which only the first is read.
         answers: (B,) right answers.
-        grader: The module `mathruler.grader`, or anything with its `grade_answer`; where it raises, the
-            answer is wrong. "strict" compares with the rules of `answers_match` and does not need it.
-        format_weight: Weight of the format; the accuracy has the rest.
+        grader: The module `mathruler.grader`, or an object with its `grade_answer`; if it raises, the answer
+            is wrong. Not needed in "strict", which uses the rules of `answers_match`.
+        format_weight: Weight of the format; the accuracy has weight 1 - format_weight.
         mode: "exact", or "strict" with the loopholes of `SYSTEM` closed.
 
     Returns:
@@ -134,7 +134,7 @@ def easyr1_r1v(
     """
     same_length(len(completions), answers=answers)
     if is_strict(mode):
-        read = read_strictly(completions, "tool_call")
+        read = parse_strict_turns(completions, "tool_call")
         return _weigh(strict_accuracy(read.answers, answers, None, None), read.well_formed, format_weight)
     texts = first_texts(completions)
     tags = Tags(texts, both("think", "answer"))
@@ -155,22 +155,22 @@ def easyr1_math(
 ) -> EasyR1Parts:
     r"""EasyR1's reward for mathematics: ``0.9 accuracy + 0.1 format``.
 
-    White space around "<", ">" and "/" goes first. The format is ``<think>``, later ``</think>``, later a box
-    that closes. The answer is the last ``\boxed{..}``, its braces balanced.
+    White space around "<", ">" and "/" is removed first. The format is ``<think>``, later ``</think>``, later
+    a closed box. The answer is the last ``\boxed{..}`` with balanced braces.
 
     Args:
         completions: As in `easyr1_r1v`.
         answers: As in `easyr1_r1v`.
-        grader: As in `easyr1_r1v`, but where it raises the row is NaN.
+        grader: As in `easyr1_r1v`, but if it raises the row is NaN.
         format_weight: As in `easyr1_r1v`.
-        mode: "exact", or "strict", which reads the last turn behind its thinking, with exactly one box.
+        mode: "exact", or "strict", which needs exactly one box, after the thinking of the last turn.
 
     Returns:
-        As `easyr1_r1v`.
+        As in `easyr1_r1v`.
 
     Raises:
-        TypeError: As `easyr1_r1v`.
-        ValueError: As `easyr1_r1v`.
+        TypeError: As in `easyr1_r1v`.
+        ValueError: As in `easyr1_r1v`.
 
     Source:
         `math.compute_score` of EasyR1.
@@ -203,25 +203,26 @@ def easyr1_dapo(
     overlong_factor: float = 1.0,
     mode: Mode = "exact",
 ) -> EasyR1DapoParts:
-    """EasyR1's reward of DAPO: 1 or -1 for the answer, and a price for long responses.
+    """EasyR1's DAPO reward: 1 or -1 for the answer, and a penalty for long responses.
 
-    The last line "Answer: .." among the last 300 characters is the answer. Both are tidied and compared.
+    The last line "Answer: .." in the last 300 characters is the answer. It is normalized, like the gold
+    answer, and compared with it.
 
     Args:
         completions: As in `easyr1_r1v`.
         answers: As in `easyr1_r1v`.
-        lengths: (B,) the number of tokens of each response.
-        longest: The longest response, in tokens.
-        overlong_buffer: From this many tokens before the longest on, the price rises.
-        overlong_factor: Weight of the price.
-        mode: "exact", or "strict", which reads the last turn and takes one such line only.
+        lengths: (B,) length of each response in tokens.
+        longest: Maximum response length in tokens.
+        overlong_buffer: The penalty starts this many tokens before `longest`.
+        overlong_factor: Weight of the penalty.
+        mode: "exact", or "strict", which needs exactly one such line in the last turn.
 
     Returns:
         The parts.
 
     Raises:
-        TypeError: As `easyr1_r1v`.
-        ValueError: The lengths differ or are no numbers of tokens.
+        TypeError: As in `easyr1_r1v`.
+        ValueError: The lengths differ or are not token counts.
 
     Source:
         `dapo.compute_score` of EasyR1; arXiv 2503.14476.
@@ -244,7 +245,7 @@ def easyr1_dapo(
 
 
 def _is_boxed(text: str) -> bool:
-    r"""``<think>.*</think>.*\boxed{.*}.*`` of the whole text, without white space around its signs."""
+    r"""Match ``<think>.*</think>.*\boxed{.*}.*``, ignoring white space around "<", ">" and "/"."""
     began = _THINK.match(text)
     thought = _THOUGHT.search(text, began.end()) if began else None
     box = text.find("\\boxed{", thought.end()) if thought else -1

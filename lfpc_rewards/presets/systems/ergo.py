@@ -1,7 +1,7 @@
-"""ERGO: a crop from which a second model can answer, not too large; a right answer; well formed.
+"""ERGO: a small crop from which a second model can answer; accuracy; format.
 
-Its training code is not published. The terms and their weights are those of the paper (arXiv 2509.21991);
-how a response is read, cut and compared is that of the published inference code.
+Its training code is not published. The terms and their weights follow the paper (arXiv 2509.21991); parsing,
+cropping and comparing follow the published inference code.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from lfpc_rewards._typing import Boxes, Floats, Scores, SizesLike
 from lfpc_rewards.presets._boxes import INTEGER_BOX, numbers_in
 from lfpc_rewards.presets._completions import TurnList, turns_of
 from lfpc_rewards.presets._judging import BatchJudge, ask, read_verdict, strict_accuracy
-from lfpc_rewards.presets._strict import read_strictly
+from lfpc_rewards.presets._strict import parse_strict_turns
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 from lfpc_rewards.presets.tools import ergo as tool
 
 CropReader: TypeAlias = Callable[
     [Sequence[Any], Sequence[tuple[int, int, int, int]], Sequence[str]], Sequence[str | None]
 ]
-"""``reward_model(images, boxes, questions)``: the answers of a frozen model that sees only the box of each
-image, in pixels of the original; one text per crop, in order, or None if it failed. It gets no gold answer.
-It does its own prompting, networking, retries and caching."""
+"""``reward_model(images, boxes, questions)`` returns the answers of a frozen model that sees only the box of
+each image, in pixels of the original: one text per crop, in order, or None if it failed. It does not get the
+gold answer. It handles prompting, networking, retries and caching itself."""
 
 _PAIRS = [re.compile(f"<{name}>(.*?)</{name}>", re.DOTALL) for name in ("zoom", "think", "answer")]
 _ZOOM = _PAIRS[0]
 _THINKING = re.compile("</?think>")
 _LETTERS = re.compile("[a-zA-Z]+")
 _MIN_PIXELS, _MAX_PIXELS = 4 * 28 * 28, 1280 * 28 * 28
-"""How large a crop is shown, by default of the inference code: beyond that its tool may refuse thin crops."""
+"""Size limits of a shown crop: the defaults of the inference code, whose tool may refuse thin crops."""
 
 SYSTEM = System(
     name="ERGO",
@@ -48,7 +48,7 @@ SYSTEM = System(
     "+ format (each 0 or 1)",
     gates="none as published; in `strict` the region needs a crop of at most 0.6",
     blind_to=(
-        "where a small crop lies, for the box term: any crop that is small enough earns it",
+        "where a small crop is, for the box term: any crop that is small enough earns it",
         "how small a crop is below that share",
         "whether the second model needed the crop, and whether the answer used it",
     ),
@@ -60,13 +60,13 @@ SYSTEM = System(
         ),
         Loophole(
             "whole image",
-            "A crop of the whole image loses the 0.5 of the box and keeps the 1 of the region.",
-            "Only a crop within the share is shown to the second model.",
+            "A crop of the whole image loses the 0.5 for the box but keeps the 1 for the region.",
+            "Only a crop within the maximum share is shown to the second model.",
         ),
         Loophole(
             "typed zoom",
             "A box that the model typed earns region and box, whether or not it was cut.",
-            "A zoom counts when a tool message delivered an image.",
+            "A zoom counts only if a tool message delivered an image.",
         ),
         Loophole(
             "several zooms",
@@ -80,22 +80,22 @@ SYSTEM = System(
         ),
         Loophole(
             "crop of nothing",
-            "A box without area is small enough, also one that lies beside the image.",
-            "A crop without area is none.",
+            "A box without area is small enough, even one outside the image.",
+            "A crop without area does not count.",
         ),
         Loophole(
             "answer without tags",
             "Without an answer tag, or with an empty one, the whole last turn is the answer.",
-            "The answer is what stands in the one answer tag of the last turn.",
+            "The answer is the content of the only answer tag in the last turn.",
         ),
         Loophole(
             "answer in the thinking",
-            "The first answer tag of the last turn counts, also one inside the thinking.",
+            "The first answer tag of the last turn counts, even one inside the thinking.",
             "Thinking is never an answer.",
         ),
         Loophole(
             "several answers",
-            "The first of several answers counts, and saying more costs nothing.",
+            "The first of several answers counts, and the others cost nothing.",
             "A turn with two answers has no answer.",
         ),
         Loophole(
@@ -105,15 +105,15 @@ SYSTEM = System(
         ),
         Loophole(
             "tags anywhere",
-            "The format wants a pair of each tag, in any order and any turn.",
-            "Two turns: thinking and one zoom, thinking and one answer, with nothing around them.",
+            "The format needs a pair of each tag, in any order and any turn.",
+            "Two turns are needed: thinking and one zoom, thinking and one answer, with nothing around them.",
         ),
     ),
     deviations=(
         "The training code is not published; the terms and their weights are the paper's.",
-        "How answers are compared is open: here as the inference code does, or by a judge.",
-        "What the format wants is open: here a pair of each tag.",
-        "Where cutting raises, the inference code leaves the sample out; here the row is NaN.",
+        "How answers are compared is not specified: here as in the inference code, or by a judge.",
+        "What the format needs is not specified: here a pair of each tag.",
+        "If cropping raises, the inference code leaves the sample out; here the row is NaN.",
         "A crop without area is not shown to the second model, and its region is 0.",
     ),
 )
@@ -123,9 +123,10 @@ class ErgoParts(NamedTuple):
     """The parts of ERGO's reward, each (B,) float64.
 
     Attributes:
-        region: 1 where the second model answers right from the crop alone, else 0; NaN where it or the judge
-            failed, and in "exact" where the tool raises.
-        box: 1 where the crop is at most `max_share` of the image, else 0; NaN as the region by the tool.
+        region: 1 where the second model answers correctly from the crop alone, else 0; NaN where it or the
+            judge failed, and in "exact" where the tool raises.
+        box: 1 where the crop is at most `max_share` of the image, else 0; NaN in "exact" where the tool
+            raises.
         accuracy: 1 where the answer is right, 0 where not; NaN where the judge failed.
         format: 1 where the response is well formed, else 0.
         total: ``region_weight * region + box_weight * box + accuracy + format``.
@@ -159,45 +160,46 @@ def ergo(
 
     * region: a frozen model (Qwen2.5-VL-72B) sees the crop and the question, not the image; 1 if its answer
       matches the gold answer. The weight is alpha = 1.
-    * box: 1 if the crop has at most gamma = 0.6 of the image's area. The weight is beta = 0.5. Both together
+    * box: 1 if the crop has at most gamma = 0.6 of the image's area. The weight is beta = 0.5. Together they
       are the task-driven contextual exploration (TCE) reward.
     * accuracy: 1 if the model's own answer matches. format: think, zoom and answer tags.
 
-    It leaves open, and "exact" takes from the published inference code:
+    It does not specify the following, which "exact" takes from the published inference code:
 
-    * The box is the one ``[x0, y0, x1, y1]`` in the first ``<zoom>`` of the first turn, whole pixels of the
-      image as shown; it is scaled, clamped and cut to whole pixels of the original
+    * The box is the only ``[x0, y0, x1, y1]`` in the first ``<zoom>`` of the first turn, in whole pixels of
+      the shown image; it is scaled, clamped and truncated to whole pixels of the original
       (`lfpc_rewards.presets.tools.ergo`). Without exactly one box it is the whole image.
-    * The answer follows the first ``<answer>`` of the last turn, or is all of it; what the second model says
-      is read in the same way. An answer matches if its letters, without all else, are those of the gold
-      answer, whatever the case. That fits options and single words; for other gold answers give a judge.
+    * The answer follows the first ``<answer>`` of the last turn, or is the whole turn; the second model's
+      reply is parsed in the same way. An answer matches if its letters, ignoring case and all other
+      characters, are those of the gold answer. That suits options and single words; for other gold answers,
+      pass a judge.
 
-    Ours is that the format is a pair of each tag in any turn, and that the areas are those of whole pixels.
+    Our choices: the format is a pair of each tag in any turn, and areas are computed from whole pixels.
 
     Args:
-        completions: (B,) lists of the texts of the assistant turns, or lists of messages. A text is one turn,
-            whatever stands in it: the first zoom and the first answer count.
+        completions: (B,) lists of the texts of the assistant turns, or lists of messages. A text is a single
+            turn, of which the first zoom and the first answer count.
         answers: (B,) right answers; letters of the alphabet only, in mode "exact" without a judge.
-        questions: (B,) what the second model is asked, options included.
-        images: (B,) passed to `reward_model` as they are: paths, pictures or keys.
+        questions: (B,) questions for the second model, options included.
+        images: (B,) passed to `reward_model` unchanged: paths, pictures or keys.
         image_sizes: (B, 2) width and height of the original images, or one (2,) for all.
         shown_sizes: The same of the images as shown: ``image_grid_thw * 14``, width first.
-        reward_model: Answers a whole batch of crops (`CropReader`), those alone that it can decide on.
-        judge: Compares answers with gold answers (`BatchJudge`), those of the second model as well. Its texts
-            must be one plain verdict. "exact" asks it about all answers, "strict" where the rules of
-            `answers_match` do not decide.
+        reward_model: Answers a whole batch of crops (`CropReader`), only those that can affect the reward.
+        judge: Compares answers with gold answers (`BatchJudge`), including those of the second model. Its
+            texts must be one plain verdict. "exact" asks it about all answers, "strict" only where the rules
+            of `answers_match` are undecided.
         region_weight: The paper's alpha.
         box_weight: The paper's beta.
         max_share: The paper's gamma.
         mode: "exact", or "strict" with the loopholes of `SYSTEM` closed.
 
     Returns:
-        The parts; total in [0, 3.5], NaN where a part of it is.
+        The parts; total in [0, 3.5], NaN where one of them is.
 
     Raises:
-        TypeError: A completion is no list of texts or messages, or `reward_model` gives no text.
+        TypeError: A completion is not a list of texts or messages, or `reward_model` does not return texts.
         ValueError: The lengths differ, a size is not positive, `max_share` is not in (0, 1], `reward_model`
-            is missing or gives another number of answers, or a gold answer cannot be compared.
+            is missing or returns a wrong number of answers, or a gold answer cannot be compared.
 
     Source:
         The rewards of ERGO (arXiv 2509.21991, ICLR 2026); `crop_with_zoom`, `extract_answer_text` and the
@@ -247,12 +249,12 @@ def ergo(
 
 
 class _Parsed(NamedTuple):
-    """A batch as one of the modes reads it.
+    """A batch, parsed in one of the modes.
 
     Attributes:
         answers: (B,) the answers; in "strict" None where there is none.
         format: (B,) 1 where the response is well formed, else 0.
-        boxes: (B, 4) what is cut, whole pixels of the original; NaN where nothing is.
+        boxes: (B, 4) the crops in whole pixels of the original; NaN where there is none.
     """
 
     answers: Sequence[str | None]
@@ -270,7 +272,7 @@ def _read(completions: Sequence[TurnList], original: Floats, shown: Floats) -> _
 
 
 def _read_strict(completions: Sequence[TurnList], original: Floats, shown: Floats) -> _Parsed:
-    read, turns = read_strictly(completions, "zoom"), turns_of(completions)
+    read, turns = parse_strict_turns(completions, "zoom"), turns_of(completions)
     zooming = [[turn for turn in each if "<zoom>" in turn] for each in turns]
     once = [len(each) == 1 and each[0].count("<zoom>") == 1 for each in zooming]
     # The zoom must follow the thinking, and its image must have been delivered.
@@ -284,10 +286,10 @@ def _read_strict(completions: Sequence[TurnList], original: Floats, shown: Float
 
 
 def _cut_boxes(texts: Sequence[str], original: Floats, shown: Floats) -> tuple[Boxes, Flags]:
-    """What the tool cuts for some turns.
+    """Return the boxes that the tool cuts for some turns.
 
     Returns:
-        (n, 4) boxes, NaN where it raises, and (n, 1) whether the first zoom holds exactly one box.
+        (n, 4) boxes, NaN where the tool raises, and (n, 1) whether the first zoom has exactly one box.
     """
     zooms = [zoom[1] if (zoom := _ZOOM.search(text)) else "" for text in texts]
     found = [list(INTEGER_BOX.finditer(zoom)) for zoom in zooms]
@@ -297,7 +299,7 @@ def _cut_boxes(texts: Sequence[str], original: Floats, shown: Floats) -> tuple[B
         scaled = numbers.reshape(-1, 4) * np.tile(original / shown, 2)
         boxes = np.trunc(np.clip(scaled, 0, np.tile(original, 2)))
         width, height = _sides(boxes)
-        # For odd shapes, such as boxes without area, the tool itself decides.
+        # Unusual shapes, such as boxes without area, are passed to the tool itself.
         usual = (width < 1000 * height) & (height < 1000 * width)
     for k in np.flatnonzero(asked & ~usual).tolist():
         size, shown_size = ((int(each[k, 0]), int(each[k, 1])) for each in (original, shown))
@@ -307,12 +309,12 @@ def _cut_boxes(texts: Sequence[str], original: Floats, shown: Floats) -> tuple[B
 
 
 def _sides(boxes: Boxes) -> tuple[Scores, Scores]:
-    """(n,) width and (n,) height."""
+    """Return the (n,) widths and (n,) heights."""
     return boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
 
 
 def _answer(text: str) -> str:
-    """What follows the first answer tag up to the next one, or all of a text that has nothing there."""
+    """Return the text after the first answer tag up to the next one, or the whole text if that is empty."""
     inside = text.partition("<answer>")[2].partition("</answer>")[0].partition("<answer>")[0]
     return inside.strip() or text
 
@@ -324,7 +326,7 @@ def _regions(
     match: Callable[..., Scores],
     judge: BatchJudge | None,
 ) -> Scores:
-    """(n,) whether the second model answers right from each crop; NaN where it failed."""
+    """Return (n,) whether the second model answers correctly from each crop; NaN where it failed."""
     scores = np.full(len(boxes), np.nan)
     if not boxes:
         return scores
@@ -346,7 +348,7 @@ def _regions(
 def _match(
     given: Sequence[str], golds: Sequence[str], questions: Sequence[str], judge: BatchJudge | None
 ) -> Scores:
-    """(n,) as the inference code compares options, or what the judge says."""
+    """Compare (n,) answers like the inference code, or with the judge."""
     if judge is not None:
         return ask(judge, questions, given, golds, read_verdict)
     letters = {text: "".join(_LETTERS.findall(text)).lower() for text in {*given, *golds}}
@@ -355,10 +357,10 @@ def _match(
 
 
 def _check_letters(answers: Sequence[str]) -> None:
-    """Raise for a gold answer that no answer could match."""
+    """Raise for a gold answer that no answer can match."""
     for row, gold in enumerate(answers):
         if not (isinstance(gold, str) and gold.isascii() and gold.isalpha()):
-            raise ValueError(f"answers[{row}] must be letters only, or a judge be given, got {gold!r}")
+            raise ValueError(f"answers[{row}] must be letters only if there is no judge, got {gold!r}")
 
 
 def _sizes(sizes: SizesLike, name: str, rows: int) -> Floats:

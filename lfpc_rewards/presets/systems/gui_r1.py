@@ -1,7 +1,7 @@
 """GUI-R1: the right action with the right argument, and a format that the original evaluates as Python.
 
-The original finds the action with patterns and evaluates the answer for its format. Here the answer is read
-as a literal, so nothing that a model writes runs.
+The original finds the action with regular expressions and calls `eval` on the answer to check its format.
+Here the answer is parsed as a literal, so no model output is executed.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from lfpc_rewards._typing import Message, Scores
 from lfpc_rewards.presets._boxes import as_number, as_numbers, read_golds
 from lfpc_rewards.presets._completions import first_texts
 from lfpc_rewards.presets._layout import thought_and_answer
-from lfpc_rewards.presets._strict import read_strictly
+from lfpc_rewards.presets._strict import parse_strict_turns
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
 NEAR = 140.0
-"""Pixels within which a click at a point counts. In the original's code."""
+"""Maximum distance in pixels between a click and a gold point. Set in the original's code."""
 
 _ACTION = re.compile(r"'action':\s*'(\w+)'")
 _INPUT = re.compile(r"'input_text':\s*'(.*?)'")
@@ -46,37 +46,37 @@ SYSTEM = System(
     loopholes=(
         Loophole(
             "several actions",
-            "The first action and the last point of a line are graded, also from different actions.",
+            "The first action and the last point of a line are graded, even from different actions.",
             "The answer must be a list of one action.",
         ),
         Loophole(
             "part of a word",
-            "Where text and gold are one word each, any part of the word will do, also one letter.",
+            "If text and gold are one word each, any part of the word is enough, even one letter.",
             "The words must be the same.",
         ),
         Loophole(
             "half the words",
             "Half of the words are as good as all.",
-            "All words must be there in their order, and no others.",
+            "All words must be there in order, and no others.",
         ),
         Loophole(
             "no point is the corner",
-            "A click without a point is one at 0, 0, which hits what lies in the upper left corner.",
+            "A click without a point is at 0, 0, which hits a target in the upper left corner.",
             "A click without a point hits nothing.",
         ),
         Loophole(
             "answer in the thinking",
-            "The first answer tag is read, also one inside the thinking.",
+            "The first answer tag is read, even one inside the thinking.",
             "Thinking is never an answer.",
         ),
         Loophole(
             "nothing is well formed",
-            "The format checks every action of the list: an empty list has none that is wrong.",
+            "The format checks every action in the list: an empty list has no wrong ones.",
             "The answer must be a list of one action.",
         ),
     ),
     deviations=(
-        "The original evaluates the answer as code; here a text that computes its value is not well formed.",
+        "The original evaluates the answer as code; here anything but a literal is not well formed.",
     ),
 )
 
@@ -99,9 +99,9 @@ class _Action(NamedTuple):
     """One action, the model's or the gold one.
 
     Attributes:
-        name: What it is, such as "click".
-        target: Of the model a point; of the gold action a point or a box.
-        text: What it types, or where it scrolls.
+        name: Its kind, such as "click".
+        target: A point for the model's action; a point or a box for the gold action.
+        text: The text to type, or the scroll direction.
     """
 
     name: str
@@ -121,16 +121,16 @@ def gui_r1(
     ..}``.
 
     * accuracy: the same action, in single quotes only; a click strictly inside the gold box, or less than 140
-      pixels from the gold point; for "type", "select" and "scroll" a text that shares half of its words (F1),
-      or, word against word, is a part of it.
-    * format: a list of dicts with a text, a point of two integers and a text; "type", "select" and "open_app"
-      with a text, "scroll" with a direction.
+      pixels from the gold point; for "type", "select" and "scroll" a word overlap (F1) of at least 0.5, or,
+      for single words, a substring.
+    * format: a list of dicts with an action text, a point of two integers and an input text; "type", "select"
+      and "open_app" need a text, "scroll" a direction.
 
     Args:
-        completions: (B,) texts, or lists of messages, of which the first is read.
+        completions: (B,) texts, or lists of messages, of which only the first is read.
         answers: (B,) gold actions as JSON text or mappings: "action", "gt_bbox" (a box or a point, in pixels
             of the image as loaded), "input_text".
-        mode: "exact", or "strict" with the loopholes of `SYSTEM` closed; there JSON is as good as Python.
+        mode: "exact", or "strict" with the loopholes of `SYSTEM` closed, which also accepts JSON.
 
     Returns:
         The parts; total in {0, 0.2, 0.8, 1}.
@@ -154,7 +154,7 @@ def gui_r1(
     golds = [_gold(gold, f"answers[{row}]", answers[row]) for row, gold in numbered]
     strict = is_strict(mode)
     if strict:
-        read = read_strictly(completions, "tool_call")
+        read = parse_strict_turns(completions, "tool_call")
         texts, framed = read.texts(), read.well_formed
     else:
         tags = Tags(first_texts(completions), both("think", "answer"))
@@ -185,11 +185,11 @@ def _gold(gold: Any, where: str, answer: Any) -> _Action:
 
 
 def _exact_action(text: str) -> tuple[_Action, bool]:
-    """What the patterns of the original find, and whether its evaluator would see complete actions."""
+    """Return the action that the original's patterns find, and whether its `eval` would accept the format."""
     name, words, point = _ACTION.search(text), _INPUT.search(text), _POINT.search(text)
     try:
         target = (as_number(int(point[1])), as_number(int(point[2]))) if point else (0.0, 0.0)
-    except ValueError:  # digits beyond Python's limit
+    except ValueError:  # more digits than Python converts
         target = (0.0, 0.0)
     action = _Action(name[1] if name else "no action", target, words[1] if words else _NO_TEXT)
     value = _literal(text)
@@ -197,7 +197,7 @@ def _exact_action(text: str) -> tuple[_Action, bool]:
 
 
 def _strict_action(text: str) -> tuple[_Action | None, bool]:
-    """The one complete action of the text, in Python or JSON; None if it is anything else."""
+    """Return the only complete action of the text, in Python or JSON; None for anything else."""
     value = _literal(text) or json_or_none(text)
     if not isinstance(value, list) or len(value) != 1 or not _is_action(value[0]):
         return None, False
@@ -209,9 +209,9 @@ def _strict_action(text: str) -> tuple[_Action | None, bool]:
 
 
 def _literal(text: str) -> Any:
-    """The value of a Python literal, None for any other text; nothing runs."""
+    """Return the value of a Python literal, None for any other text; nothing is executed."""
     try:
-        # Python warns about unknown escapes and keeps their backslash; doubled, it does not warn.
+        # Python warns about unknown escapes and keeps the backslash; doubling it avoids the warning.
         return ast.literal_eval(_BACKSLASH.sub(lambda found: found[0] if found[1] else "\\\\", text))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None

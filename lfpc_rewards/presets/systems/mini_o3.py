@@ -1,7 +1,7 @@
-"""Mini-o3: an answer that a judge accepts, after any number of zooms.
+"""Mini-o3: judged accuracy, after any number of zooms.
 
-The reward sees the texts of the assistant turns. The published recipe turns format, penalty and tool
-reward off, so that only the answer counts; the code has them all.
+The reward sees the texts of the assistant turns. The published recipe turns off format, penalty and tool
+reward, so that only the answer counts; the code has all of them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lfpc_rewards.presets._groups import drop_groups
 from lfpc_rewards.presets._judging import BatchJudge, ask, strict_accuracy
 from lfpc_rewards.presets._layout import AnswerFrom, answers_in, layout_and_calls
 from lfpc_rewards.presets._once import once_each
-from lfpc_rewards.presets._strict import read_strictly
+from lfpc_rewards.presets._strict import parse_strict_turns
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
 _LETTER_FORMS = (re.compile(r"\(([A-Z])\)"), re.compile(r"([A-Z])\."))
@@ -33,25 +33,25 @@ SYSTEM = System(
     terms="accuracy (judge), times 1 - penalty if a tool was called, + format + tool; as published: accuracy",
     gates="none as published; with a penalty, calling a tool costs a share of the accuracy",
     blind_to=(
-        "where the zooms looked and whether they helped",
+        "where the zooms are and whether they helped",
         "the number of turns",
     ),
     loopholes=(
         Loophole(
             "early answer",
-            "The first answer in any turn counts, also one given before the tool replied; the last may say "
+            "The first answer in any turn counts, even one given before the tool replied; the last may say "
             "anything.",
-            "The answer is the one answer tag of the last turn.",
+            "The answer is the only answer tag in the last turn.",
         ),
         Loophole(
             "typed tool call",
             "Any text between <grounding> tags counts as a call, whether or not a crop came back.",
-            "A call counts when a tool message delivered an image.",
+            "A call counts only if a tool message delivered an image.",
         ),
         Loophole(
             "half a call",
-            "A turn may hold two calls if one of their tags is missing: the check has an `and` for an `or`.",
-            "A turn is its thinking and then exactly one call, with nothing around them.",
+            "A turn may hold two calls if one of their tags is missing: the check uses `and` for `or`.",
+            "A turn is its thinking followed by exactly one call, with nothing around them.",
         ),
         Loophole(
             "two options at once",
@@ -60,14 +60,14 @@ SYSTEM = System(
         ),
     ),
     deviations=(
-        "Without a verdict the original drops the group; here the row is NaN, with `groups` all its group.",
-        "A rollout without turns raises in the original; here it is NaN.",
+        "Without a verdict the original drops the group; here the row is NaN, with `groups` the whole group.",
+        "The original raises for a rollout without turns; here it is NaN.",
     ),
 )
 
 
 class MiniO3Parts(NamedTuple):
-    """The parts of Mini-o3's reward, each (B,) float64; NaN in all where the original gives no number.
+    """The parts of Mini-o3's reward, each (B,) float64; all NaN where the original gives no number.
 
     Attributes:
         accuracy: Weighted accuracy.
@@ -101,27 +101,26 @@ def mini_o3(
     Args:
         completions: (B,) lists of the texts of the assistant turns, or lists of messages.
         answers: (B,) right answers.
-        questions: (B,) questions for the judge; None gives it empty texts.
-        judge: Answers a whole batch. A reply is read after its last "score:": the first word there is
-            right if it has a 1. A reply that has neither 0 nor 1 there is asked for again, five times in
-            all.
-        groups: (B,) what prompt each rollout belongs to. Where the judge gave no verdict, all rollouts of
+        questions: (B,) questions for the judge; None passes empty texts.
+        judge: Judges a whole batch. The first word after the last "score:" of a reply counts: right if it
+            has a 1. If it has neither 0 nor 1, the judge is asked again, up to five times in all.
+        groups: (B,) the prompt of each rollout. If the judge gave no verdict, all rollouts of
             the prompt are NaN, as the original drops them.
-        answer_from: "strict" is the first answer pair in the turns, joined by a blank; "split" what
-            follows the last ``<answer>``; "strict_v2" from the first tag to one that ends the text; None
-            judges the whole text. Without such an answer the accuracy is 0 and the judge is not asked
-            ("split" and None always find one). Unused in mode "strict".
+        answer_from: "strict" is the first answer pair in the turns, joined by a space; "split" the text after
+            the last ``<answer>``; "strict_v2" from the first opening tag to a closing tag that ends the
+            text; None judges the whole text. Without such an answer the accuracy is 0 and the judge is not
+            asked ("split" and None always find one). Unused in mode "strict".
         accuracy_weight: Weight of the accuracy.
         format_weight: Weight of `mini_o3_format`; 1.0 in the code, 0.0 in the published recipe.
-        tool_penalty: Share of the accuracy that calling a tool costs; 0.1 in the code, 0.0 as published.
-        tool_weight: What calling a tool earns.
+        tool_penalty: Share of the accuracy subtracted for a call; 0.1 in the code, 0.0 as published.
+        tool_weight: Reward of calling a tool.
         mode: "exact", or "strict" with the loopholes of `SYSTEM` closed.
 
     Returns:
         The parts; NaN where the judge gave no verdict and for a rollout without turns.
 
     Raises:
-        TypeError: A completion is no list of texts or messages.
+        TypeError: A completion is not a list of texts or messages.
         ValueError: The lengths differ, an option is unknown, or the judge is missing in mode "exact".
 
     Source:
@@ -139,7 +138,7 @@ def mini_o3(
     same_length(len(completions), answers=answers, questions=questions, groups=groups)
     weights = _Weights(accuracy_weight, format_weight, tool_penalty, tool_weight)
     if is_strict(mode):
-        read = read_strictly(completions, "grounding")
+        read = parse_strict_turns(completions, "grounding")
         accuracy = strict_accuracy(read.answers, answers, questions, judge)
         return weights.combine(accuracy, read.well_formed, read.images)
     turns = turns_of(completions)
@@ -159,7 +158,7 @@ def mini_o3_choice(
     tool_weight: float = 0.0,
     mode: Mode = "exact",
 ) -> MiniO3Parts:
-    """Mini-o3's reward for multiple choice: as `mini_o3`, with a rule in place of the judge.
+    """Mini-o3's reward for multiple choice: like `mini_o3`, with a rule instead of the judge.
 
     The last answer pair of the last turn is right if it is the gold text, or begins with the gold letter
     as ``(A)`` or ``A.``.
@@ -174,10 +173,10 @@ def mini_o3_choice(
         mode: As in `mini_o3`; "strict" compares with the rules of `answers_match`.
 
     Returns:
-        As `mini_o3`.
+        As in `mini_o3`.
 
     Raises:
-        TypeError: As `mini_o3`.
+        TypeError: As in `mini_o3`.
         ValueError: The lengths differ.
 
     Source:
@@ -193,7 +192,7 @@ def mini_o3_choice(
     same_length(len(completions), answers=answers)
     weights = _Weights(accuracy_weight, format_weight, tool_penalty, tool_weight)
     if is_strict(mode):
-        read = read_strictly(completions, "grounding")
+        read = parse_strict_turns(completions, "grounding")
         accuracy = strict_accuracy(read.answers, answers, None, None)
         return weights.combine(accuracy, read.well_formed, read.images)
     turns = turns_of(completions)
@@ -204,7 +203,7 @@ def mini_o3_choice(
 
 
 class MiniO3Format(NamedTuple):
-    """What `mini_o3_format` gives, each (B,) float64; NaN for a rollout without turns.
+    """The result of `mini_o3_format`, each (B,) float64; NaN for a rollout without turns.
 
     Attributes:
         format: 1 where the turns are well formed, else 0.
@@ -218,11 +217,11 @@ class MiniO3Format(NamedTuple):
 def mini_o3_format(
     completions: Sequence[TurnList], *, call: Literal["grounding", "tool_call"] = "grounding"
 ) -> MiniO3Format:
-    """Whether the turns are well formed, and how many of them call a tool, as Mini-o3 sees it.
+    """Check whether the turns are well formed and count tool calls, as Mini-o3 does.
 
-    The last turn is thinking and then an answer; all turns before it are thinking and then a call. Text
-    between the parts is fine, text around them is not. Calls are counted up to the first turn that is not
-    well formed, in a single turn at most once.
+    The last turn is thinking and then an answer; all turns before it are thinking and then a call. Text is
+    allowed between the parts, but not around them. Calls are counted up to the first malformed turn, at most
+    one per turn.
 
     Args:
         completions: As in `mini_o3`.
@@ -232,7 +231,7 @@ def mini_o3_format(
         The format and the number of calls.
 
     Raises:
-        TypeError: As `mini_o3`.
+        TypeError: As in `mini_o3`.
 
     Source:
         `grounding_format_reward` and `format_reward` of Mini-o3.
@@ -260,15 +259,15 @@ class _Weights(NamedTuple):
 
 
 def read_score(reply: str) -> float:
-    """1.0 or 0.0 by the first word after the last "score:"; NaN if it has neither a 1 nor a 0."""
-    _, found, rest = reply.lower().rpartition("score:")
+    """Parse 1.0 or 0.0 from the first word after the last "score:"; NaN if it has neither a 1 nor a 0."""
+    _, marker, rest = reply.lower().rpartition("score:")
     word = rest.strip().split("\n")[0].strip().split(" ")[0]
-    if not found or ("1" not in word and "0" not in word):
+    if not marker or ("1" not in word and "0" not in word):
         return np.nan
     return float("1" in word)
 
 
 def _is_option(given: str, gold: str) -> bool:
     letter = gold.strip()
-    named = (form.match(given) for form in _LETTER_FORMS)
-    return given.strip() == letter or any(found and found[1] == letter for found in named)
+    matches = (form.match(given) for form in _LETTER_FORMS)
+    return given.strip() == letter or any(match and match[1] == letter for match in matches)

@@ -1,6 +1,6 @@
-"""ms-swift's own rewards: the layout of a response, and the price of length and repetition.
+"""ms-swift's own rewards: response format, and penalties for length and repetition.
 
-Its accuracy for mathematics is a library's; its box rewards are plug-ins, such as `ms_swift_deepeyes`.
+Its math accuracy comes from a library; its box rewards are plug-ins, such as `ms_swift_deepeyes`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lfpc_rewards._typing import Message, Scores
 from lfpc_rewards.presets._completions import Transcript, last_contents
 from lfpc_rewards.presets._layout import thought_and_answer
 from lfpc_rewards.presets._shaping import as_lengths, cosine_between, repeated_word_share
-from lfpc_rewards.presets._strict import read_strictly
+from lfpc_rewards.presets._strict import parse_strict_turns
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
 SYSTEM = System(
@@ -24,30 +24,30 @@ SYSTEM = System(
     paper="2408.05517",
     code="modelscope/ms-swift@3602360a56",
     rewards=("ms_swift_format", "ms_swift_cosine", "ms_swift_repetition", "ms_swift_overlong"),
-    terms="single terms: format (0 or 1), cosine, repetition (-1 to 0), overlong (0 and below, without end)",
+    terms="single terms: format (0 or 1), cosine, repetition (-1 to 0), overlong (at most 0, unbounded)",
     gates="none; the cosine depends on the accuracy",
     blind_to=("pictures, boxes and tools", "the answer"),
     loopholes=(
         Loophole(
             "format around anything",
-            "Turns, observations and further answers between the first think and the last answer tag do not "
-            "matter.",
-            "Each turn is its thinking and then one call or, in the last turn, one answer.",
+            "Turns, observations and answers between the first think and the last answer tag are ignored.",
+            "Each turn is its thinking followed by one call or, in the last turn, one answer.",
         ),
         Loophole(
             "longer than the longest",
-            "The cosine turns at the longest response: one of twice that length scores as the shortest.",
-            "What is longer than the longest scores as the longest.",
+            "The cosine rises again beyond the maximum length: at twice that length it scores as at 0.",
+            "Longer responses score as at the maximum length.",
         ),
     ),
 )
 
 
 def ms_swift_format(completions: Sequence[Transcript], *, mode: Mode = "exact") -> Scores:
-    """1 where the response begins with thinking and ends with an answer that follows some thinking, else 0.
+    """Score 1 if the response begins with thinking and ends with an answer that follows a thinking, else 0.
 
     Args:
-        completions: (B,) decoded responses, or lists of messages, of which the content of the last is read.
+        completions: (B,) decoded responses, or lists of messages, of which only the content of the last is
+            read.
         mode: "exact", or "strict", where all turns must be well formed.
 
     Returns:
@@ -65,7 +65,7 @@ def ms_swift_format(completions: Sequence[Transcript], *, mode: Mode = "exact") 
         array([1., 0., 1.])
     """
     if is_strict(mode):
-        return read_strictly(completions, "tool_call").well_formed
+        return parse_strict_turns(completions, "tool_call").well_formed
     return thought_and_answer(Tags(last_contents(completions), both("think", "answer")))
 
 
@@ -78,21 +78,21 @@ def ms_swift_cosine(
     right: tuple[float, float] = (1.0, 0.5),
     mode: Mode = "exact",
 ) -> Scores:
-    """The accuracy, scaled by the length: half a cosine wave from the shortest response to the longest.
+    """Scale the accuracy by length: half a cosine wave from length 0 to `longest`.
 
     Args:
         accuracy: (B,) scores; right is 1 and above.
-        lengths: (B,) the number of tokens of each response.
-        longest: The longest response, in tokens.
-        wrong: What a wrong response scores at length 0 and at the longest.
-        right: What a right response scores at length 0 and at the longest.
-        mode: "exact", where the wave goes on beyond the longest; in "strict" it stays there.
+        lengths: (B,) length of each response in tokens.
+        longest: Maximum response length in tokens.
+        wrong: Scores of a wrong response at length 0 and at `longest`.
+        right: Scores of a right response at length 0 and at `longest`.
+        mode: "exact", where the wave continues beyond `longest`; in "strict" the score stays constant there.
 
     Returns:
         (B,) scores; NaN where the accuracy is.
 
     Raises:
-        ValueError: The lengths differ or are no numbers of tokens.
+        ValueError: The lengths differ or are not token counts.
 
     Source:
         `CosineReward` of ms-swift; arXiv 2502.03373.
@@ -114,12 +114,13 @@ def ms_swift_cosine(
 def ms_swift_repetition(
     completions: Sequence[str | Sequence[Message]], *, ngram_size: int = 3, max_penalty: float = -1.0
 ) -> Scores:
-    """`max_penalty` times the share of n-grams of words that repeat another; case does not matter.
+    """Return `max_penalty` times the share of repeated word n-grams; case-insensitive.
 
     Args:
-        completions: (B,) decoded responses, or lists of messages, of which the content of the last is read.
-        ngram_size: Words of an n-gram.
-        max_penalty: What a response of repetitions only would score.
+        completions: (B,) decoded responses, or lists of messages, of which only the content of the last is
+            read.
+        ngram_size: Number of words in an n-gram.
+        max_penalty: Score of a response that consists only of repetitions.
 
     Returns:
         (B,) scores; 0 where there are no n-grams.
@@ -139,18 +140,18 @@ def ms_swift_repetition(
 
 
 def ms_swift_overlong(lengths: ArrayLike, *, longest: int, buffer: int) -> Scores:
-    """0 up to `buffer` tokens before the longest, then falling: -1 at the longest, and on.
+    """Penalty for length: 0 up to `longest - buffer` tokens, -1 at `longest`, decreasing further beyond it.
 
     Args:
-        lengths: (B,) the number of tokens of each response.
-        longest: The longest response, in tokens.
-        buffer: Tokens over which the price rises by 1.
+        lengths: (B,) length of each response in tokens.
+        longest: Maximum response length in tokens.
+        buffer: Number of tokens over which the penalty grows by 1.
 
     Returns:
         (B,) scores of at most 0.
 
     Raises:
-        ValueError: The lengths are no numbers of tokens, or the buffer is not between 0 and the longest.
+        ValueError: The lengths are not token counts, or the buffer is not between 0 and the longest.
 
     Source:
         `SoftOverlong` of ms-swift; arXiv 2503.14476.

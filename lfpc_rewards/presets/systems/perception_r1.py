@@ -19,7 +19,7 @@ from lfpc_rewards._typing import Boxes, BoxesLike, Message, Scores
 from lfpc_rewards.geometry import iou
 from lfpc_rewards.presets._boxes import gold_boxes, proper
 from lfpc_rewards.presets._completions import first_texts, last_texts, refuse_one
-from lfpc_rewards.presets._strict import read_strictly
+from lfpc_rewards.presets._strict import parse_strict_turns
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
 _NUMBER = r"(-?\d+(?:\.\d+)?)"
@@ -29,7 +29,7 @@ _BOXES = (
     ("(", re.compile(rf"\(\s*{_FOUR}\s*\)")),
     ("(", re.compile(rf"\(\s*{_NUMBER},\s*{_NUMBER}\),\s*\(\s*{_NUMBER},\s*{_NUMBER}\)")),
 )
-"""The first character of each form of a box, for a quick check, and its pattern."""
+"""The box formats: first character, for a quick check, and pattern."""
 
 _STRICT = re.compile(
     r"\s*<\|object_ref_start\|>[^<]*<\|object_ref_end\|><\|box_start\|>\s*"
@@ -45,21 +45,21 @@ SYSTEM = System(
     rewards=("perception_r1", "perception_r1_think_format"),
     terms="IoU squared + format (0 or 1)",
     gates="none",
-    blind_to=("the name of the object", "which of several boxes is meant: the first counts"),
+    blind_to=("the name of the object", "which of several boxes is meant: the first one counts"),
     loopholes=(
         Loophole(
             "format of one character",
-            "The bars in the pattern mean or: any text that begins with < is well formed.",
+            'The "|" in the pattern means "or": any text that begins with < is well formed.',
             "The text must be a named object with its box and nothing else.",
         ),
         Loophole(
             "several boxes",
             "The first of several boxes counts and the others cost nothing.",
-            "A text with two boxes has none.",
+            "A text with two boxes has no box.",
         ),
         Loophole(
             "box without its token",
-            "A box in brackets or parentheses anywhere is read, in fractions of the image.",
+            "A box in brackets or parentheses anywhere counts, in fractions of the image.",
             "Without its token there is no box, so the frame is never guessed.",
         ),
         Loophole(
@@ -69,11 +69,11 @@ SYSTEM = System(
         ),
         Loophole(
             "tags inside tags",
-            "The format of thinking allows further tags and answers inside both parts.",
-            "Each tag must stand once.",
+            "The think format allows more tags and answers inside both parts.",
+            "Each tag must occur exactly once.",
         ),
     ),
-    deviations=("Where the original raises, as for two boxes without area, the row is NaN.",),
+    deviations=("If the original raises, as for two boxes without area, the row is NaN.",),
 )
 
 
@@ -99,12 +99,12 @@ def perception_r1(
 ) -> PerceptionR1Parts:
     """Perception-R1's reward for grounding: ``IoU^2 + format``.
 
-    The box is the first of ``[a, b, c, d]``, else of ``(a, b, c, d)``, else of ``(a, b), (c, d)``; without
-    one it is 0, 0, 0, 0. Unless the text has ``<|box_start|>`` its numbers are multiplied by 1000 and cut to
-    integers.
+    The box is the first ``[a, b, c, d]``, else the first ``(a, b, c, d)``, else the first ``(a, b), (c, d)``;
+    without one it is 0, 0, 0, 0. Unless the text has ``<|box_start|>``, its numbers are multiplied by 1000
+    and truncated to integers.
 
     Args:
-        completions: (B,) texts with special tokens, or lists of messages, of which the first is read.
+        completions: (B,) texts with special tokens, or lists of messages, of which only the first is read.
         answers: (B, 4) gold boxes in thousandths of the image, or texts ``[x0, y0, x1, y1]``.
         mode: "exact", or "strict" with the loopholes of `SYSTEM` closed.
 
@@ -147,17 +147,17 @@ def perception_r1(
 def perception_r1_think_format(
     completions: Sequence[str | Sequence[Message]], *, mode: Mode = "exact"
 ) -> Scores:
-    """1 where the text is one line of thinking and answer with nothing between, else 0.
+    """Score 1 if the text is a single line of thinking and answer with nothing in between, else 0.
 
     Args:
         completions: As in `perception_r1`.
-        mode: "exact", or "strict", where lines and blanks may stand between, but each tag once only.
+        mode: "exact", or "strict", which allows white space in between but each tag only once.
 
     Returns:
         (B,) 0.0 or 1.0.
 
     Raises:
-        TypeError: As `perception_r1`.
+        TypeError: As in `perception_r1`.
 
     Source:
         `think_format_reward` of Perception-R1.
@@ -168,7 +168,7 @@ def perception_r1_think_format(
     """
     refuse_one(completions)
     if is_strict(mode):
-        return read_strictly(completions, "tool_call").well_formed
+        return parse_strict_turns(completions, "tool_call").well_formed
     # ``^<think>.*?</think><answer>.*?</answer>$``, which may be followed by a newline but contains none.
     tags = Tags(first_texts(completions), ("<think>", "</think><answer>", "</answer>"))
     ends = tags.lengths - np.array([text.endswith("\n") for text in tags.texts], np.int64)
@@ -191,7 +191,7 @@ def _golds(answers: Any) -> Boxes:
 
 
 def _first_boxes(texts: Sequence[str]) -> Boxes:
-    """(B, 4) the first box of the first form that a text has; 0, 0, 0, 0 without one."""
+    """Return the (B, 4) first box in the first format that a text has; 0, 0, 0, 0 without one."""
     boxes = np.array([_first_box(text) for text in texts], np.float64).reshape(-1, 4)
     shares = np.array(["<|box_start|>" not in text for text in texts], np.bool_)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -202,14 +202,14 @@ def _first_boxes(texts: Sequence[str]) -> Boxes:
 
 def _first_box(text: str) -> tuple[float, ...]:
     for sign, form in _BOXES:
-        found = form.search(text) if sign in text else None
-        if found:
-            return tuple(map(float, found.groups()))
+        match = form.search(text) if sign in text else None
+        if match:
+            return tuple(map(float, match.groups()))
     return (0.0,) * 4
 
 
 def _iou_as_written(boxes: Boxes, others: Boxes) -> Scores:
-    """IoU with areas as they come, also negative ones; NaN where their union is 0."""
+    """Compute the IoU with signed areas; NaN where the union is 0."""
     with np.errstate(all="ignore"):
         sides = np.minimum(boxes[:, 2:], others[:, 2:]) - np.maximum(boxes[:, :2], others[:, :2])
         shared = np.maximum(sides, 0).prod(1)

@@ -1,7 +1,7 @@
-"""Pixel-Reasoner: an answer that a library for mathematics accepts, and curiosity about the tool.
+"""Pixel-Reasoner: accuracy by a math library, and a curiosity bonus for using the tool.
 
 Curiosity rewards rollouts that use the tool while few others of the prompt do. The code and the paper compute
-it differently; both are here.
+it differently; both versions are here.
 """
 
 from __future__ import annotations
@@ -41,32 +41,32 @@ SYSTEM = System(
     terms="accuracy (-1, 0 or 1) + curiosity in the group - 0.05 for each call after the first",
     gates="an answer after an unrepaired tool error is wrong; curiosity needs a call, not a right answer",
     blind_to=(
-        "where the crops looked and whether they helped",
-        "who is curious: the bonus also goes to wrong answers",
+        "where the crops are and whether they helped",
+        "the answer, for the curiosity bonus: wrong answers get it as well",
     ),
     loopholes=(
         Loophole(
             "failed calls",
-            "A turn that ends in </tool_call> is a call, whatever it asks for and whether or not it ran.",
-            "Calls count when a tool message delivered an image.",
+            "A turn that ends in </tool_call> is a call, regardless of its content and of whether it ran.",
+            "A call counts only if a tool message delivered an image.",
         ),
         Loophole(
             "curiosity without bound",
-            "The bonus is divided by the share of curious rollouts: one of 16 earns 0.475.",
+            "The bonus is divided by the share of rollouts with a call: a single one of 16 earns 0.475.",
             "The formula of the paper, at most 0.15.",
         ),
         Loophole(
             "answer without a box",
-            "Without box and answer tag the whole text is parsed, and anything in it may be the answer.",
-            "The answer stands in the one box or answer tag of the last turn, after its thinking.",
+            "Without a box or answer tag the whole text is parsed, and anything in it may be the answer.",
+            "The answer is the only box or answer tag of the last turn, after its thinking.",
         ),
         Loophole(
             "list of words",
-            "A gold answer with commas is right if each part occurs somewhere behind the last box.",
+            "A gold answer with commas is matched if each part occurs anywhere after the last box.",
             "Such an answer is compared as one text.",
         ),
     ),
-    deviations=("None: all groups read the tool failures of the first, so the order of the batch matters.",),
+    deviations=("None: all groups use the tool failures of the first, so the order of the batch matters.",),
 )
 
 
@@ -76,8 +76,8 @@ class PixelReasonerParts(NamedTuple):
     Attributes:
         accuracy: 1, 0, or -1 for an answer that cannot be parsed; 0 also for a right answer after a
             tool error that was not repaired.
-        curiosity: The bonus for looking while few others do.
-        penalty: At most 0: the price of calls after the first.
+        curiosity: The bonus for calling the tool while few others do.
+        penalty: At most 0: the penalty for calls after the first.
         total: Their sum.
     """
 
@@ -104,12 +104,12 @@ def pixel_reasoner(
     Args:
         completions: (B,) decoded responses with special tokens and observations, or lists of messages.
         answers: (B,) right answers, or lists of them, as ``\boxed{..}`` or plain.
-        groups: (B,) what prompt each rollout belongs to.
+        groups: (B,) the prompt of each rollout.
         math: As in `pixel_reasoner_accuracy`.
-        judge: Mode "strict": asked where the rules of `answers_match` do not decide.
+        judge: Mode "strict": asked where the rules of `answers_match` are undecided.
         questions: (B,) questions for the judge.
         videos: (B,) whether the question is about a video; None: none is.
-        formula: As in `pixel_reasoner_shaping`; "strict" always takes that of the paper.
+        formula: As in `pixel_reasoner_shaping`; "strict" always uses the paper's.
         mode: "exact", or "strict" with the loopholes of `SYSTEM` closed.
 
     Returns:
@@ -156,16 +156,16 @@ def pixel_reasoner_accuracy(
     math: MathLibrary | None,
     requires_box: bool = False,
 ) -> Scores:
-    r"""Accuracy as Pixel-Reasoner's code has it: 1, 0, or -1 for what cannot be parsed.
+    r"""Compute the accuracy of Pixel-Reasoner's code: 1, 0, or -1 for an answer that cannot be parsed.
 
-    Both sides are put into lower case. The answer is taken from the last ``\boxed``, then from the first
-    ``<answer>`` on one line; if none of these is right, the whole text is parsed, and the score is its
-    score. A gold answer with commas is also right if each part occurs behind the last "boxed".
+    Both sides are lowercased. The answer is taken from the last ``\boxed``, then from the first ``<answer>``
+    on one line; if neither is right, the whole text is parsed and scored. A gold answer with commas is also
+    matched if each part occurs after the last "boxed".
 
     Args:
         texts: (B,) responses.
         answers: (B,) right answers, or lists of them, of which any is right.
-        math: The module math_verify, or anything with its `parse` and `verify`.
+        math: The module math_verify, or an object with its `parse` and `verify`.
         requires_box: Take the answer from the last "boxed" only; the published code intends this
             but does not do it, because of a misplaced argument.
 
@@ -201,7 +201,7 @@ def pixel_reasoner_shaping(
     failed: ArrayLike | None = None,
     formula: Formula = "code",
 ) -> PixelReasonerParts:
-    """Curiosity and its price: ``accuracy + curiosity + penalty`` for rollouts that called the tool.
+    """Add curiosity and penalty: ``accuracy + curiosity + penalty`` for rollouts that called the tool.
 
     With p the share of rollouts of a prompt that called the tool:
 
@@ -210,13 +210,13 @@ def pixel_reasoner_shaping(
     * both: the penalty is -0.05 for each call after the first
 
     Args:
-        accuracy: (B,) scores of `pixel_reasoner_accuracy` or of anything else.
-        calls: (B,) how often each rollout called the tool.
-        groups: (B,) what prompt each rollout belongs to.
+        accuracy: (B,) scores of `pixel_reasoner_accuracy` or of another rule.
+        calls: (B,) number of tool calls of each rollout.
+        groups: (B,) the prompt of each rollout.
         videos: (B,) whether the question is about a video; None: none is.
-        failed: (B,) whether the last call failed and was not repaired: then a right answer is wrong.
-            As in the code, a rollout reads the entry of its place in its group, not of its row: for
-            one group that is the same.
+        failed: (B,) whether the last call failed and was not repaired; a right answer is then wrong. As in
+            the code, a rollout uses the entry at its index within its group, not at its row; with a single
+            group these are the same.
         formula: "code" or "paper".
 
     Returns:
@@ -258,7 +258,7 @@ def pixel_reasoner_shaping(
 
 
 def _accepted(gold: Any) -> tuple[str, ...]:
-    """The gold answers in lower case; first, if one has a percent sign, that one without it."""
+    """Return the gold answers in lower case; one with a percent sign is preceded by itself without it."""
     if not isinstance(gold, list | tuple):
         return (str(gold).lower(),)
     accepted = [text.lower() for text in gold]
@@ -269,7 +269,7 @@ def _accepted(gold: Any) -> tuple[str, ...]:
 
 
 def _candidates(text: str) -> Iterator[str]:
-    """The text from the last box on, then the first answer tag on one line, as a box."""
+    """Return the text from the last box on, then the first answer tag on one line as a box."""
     _, found, tail = text.rpartition("\\boxed")
     if found:
         yield ("\\boxed" + tail).strip()
@@ -278,7 +278,7 @@ def _candidates(text: str) -> Iterator[str]:
 
 
 class _Rule:
-    """Compares the answers of a batch; each gold answer is parsed once, each comparison made once."""
+    """Compares the answers of a batch; gold answers and comparisons are cached."""
 
     def __init__(self, math: MathLibrary, requires_box: bool) -> None:
         self._math, self._requires_box = math, requires_box
@@ -310,7 +310,7 @@ class _Rule:
     def _read(self, gold: str) -> list[Any]:
         try:
             return self._math.parse(gold if "\\boxed" in gold else f"\\boxed{{{gold}}}")
-        except Exception:  # as the original: whatever the library raises, the text cannot be parsed
+        except Exception:  # as in the original: any exception means that the text cannot be parsed
             return []
 
     def _compare(self, text: str, gold: str) -> float:
@@ -330,7 +330,7 @@ def _normalise(text: str) -> str:
 
 
 def _calls(completion: Any) -> tuple[int, bool]:
-    """How many turns end in a call, and whether the last call that was answered failed."""
+    """Count the turns that end in a call, and check whether the last answered call failed."""
     if isinstance(completion, str):
         turns = [turn.split(TURN_END)[0] for turn in completion.split(_ASSISTANT)]
         return sum(turn.endswith(_CALL_END) for turn in turns), False
@@ -345,7 +345,7 @@ def _calls(completion: Any) -> tuple[int, bool]:
 
 
 def _boxed_or_tagged(text: str) -> str | None:
-    """The only box or, without one, the only answer tag after the thinking of a turn that calls no tool."""
+    """Return the only box, else the only answer tag, after the thinking of a turn without a tool call."""
     text = text.rpartition("</think>")[2]
     if "<tool_call>" in text:
         return None
@@ -357,7 +357,7 @@ def _boxed_or_tagged(text: str) -> str | None:
 
 
 def _boxes(text: str) -> list[str]:
-    """The content of each box whose braces close."""
+    """Return the content of each box with balanced braces."""
     boxes = []
     for piece in text.split("\\boxed{")[1:]:
         depth = 1

@@ -1,4 +1,4 @@
-"""SE-GUI: a click that hits the target, and is near its centre.
+"""SE-GUI: a click inside the target and near its center.
 
 The click is the ``coordinate`` of the first tool call. Point, target and image are in pixels of the shown
 image.
@@ -30,33 +30,33 @@ SYSTEM = System(
     code="YXB-NKU/SE-GUI@0e2623762f",
     rewards=("se_gui",),
     terms="1 inside the target + 1 - (distance to its centre over the largest possible)^2, + format (0 or 1)",
-    gates="none: the distance pays outside the target as well",
-    blind_to=("the action and the name of the tool", "anything said besides the call"),
+    gates="none: the distance term also counts outside the target",
+    blind_to=("the action and the name of the tool", "all text besides the call"),
     loopholes=(
         Loophole(
             "anywhere near",
-            "The squared distance pays most of its part for a click at the centre of the image.",
-            "Outside the target there is nothing.",
+            "A click at the center of the image earns most of the squared distance term.",
+            "A click outside the target earns nothing.",
         ),
         Loophole(
             "several calls",
             "The first call counts and the others cost nothing.",
-            "The turn must call once.",
+            "The turn must have exactly one call.",
         ),
         Loophole(
             "format around anything",
-            "The format needs no JSON: two integers in brackets and braces will do, across calls as well.",
+            "The format needs no JSON: two integers in brackets and braces are enough, even across calls.",
             "The call must be JSON that names a tool, with a coordinate of two numbers.",
         ),
         Loophole(
             "yes is a number",
-            "true and false are read as 1 and 0, a click in the upper left corner.",
-            "A coordinate is two numbers.",
+            "true and false are parsed as 1 and 0, a click in the upper left corner.",
+            "A coordinate must be two numbers.",
         ),
         Loophole(
             "first message",
             "Only the first message is read.",
-            "The call is that of the last turn.",
+            "The call must be in the last turn.",
         ),
     ),
 )
@@ -86,15 +86,15 @@ def se_gui(
 ) -> SeGuiParts:
     """SE-GUI's reward for grounding a click: ``point + format``.
 
-    With everything divided by width and height, d is the distance of the point to the centre of the target
+    In coordinates divided by width and height, d is the distance from the point to the center of the target,
     and D that of the farthest corner of the image: ``point = inside + (1 - (d / D)^2 if d <= 1 else 0)``.
 
     Args:
-        completions: (B,) texts, or lists of messages, of which the first is read.
+        completions: (B,) texts, or lists of messages, of which only the first is read.
         answers: (B, 4) targets, in pixels of the shown image.
         image_sizes: (B, 2) width and height of the shown images, or one (2,) for all.
         mode: "exact", or "strict" with the loopholes of `SYSTEM` closed: one call in the last turn, and no
-            pay outside the target.
+            reward outside the target.
 
     Returns:
         The parts; total in [0, 3] for points inside the image. Far outside it can be below 0.
@@ -136,7 +136,7 @@ def se_gui(
 
 
 def _terms(points: NDArray[np.float64], golds: Any, sizes: Any) -> tuple[Scores, Scores]:
-    """Whether each point is inside its target, and the pay for the distance; both 0 without a point."""
+    """Return whether each point is inside its target, and the distance term; both 0 without a point."""
     with np.errstate(all="ignore"):
         (x, y), (left, top, right, bottom), (width, height) = points.T, golds.T, sizes.T
         inside = (left <= x) & (x <= right) & (top <= y) & (y <= bottom)
@@ -149,7 +149,7 @@ def _terms(points: NDArray[np.float64], golds: Any, sizes: Any) -> tuple[Scores,
 
 
 def _point(text: str, strict: bool) -> tuple[float, float]:
-    """The coordinate of a call; NaN where there is none."""
+    """Return the coordinate of a call; NaN if there is none."""
     value = json_or_none(text)
     call = value if isinstance(value, dict) else {}
     arguments = call.get("arguments")
@@ -162,6 +162,6 @@ def _point(text: str, strict: bool) -> tuple[float, float]:
 
 
 def _format(tags: Tags, start: Places) -> Scores:
-    """Whether two integers in brackets stand in braces, between two ends of some tool calls."""
+    """Whether two integers in brackets and braces are found between any start and end of tool calls."""
     insides = tags.cut(start, np.maximum(tags.last("</tool_call>"), 0))
     return np.array([_POINT.search(inside) is not None for inside in insides], np.float64)

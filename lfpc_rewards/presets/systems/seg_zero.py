@@ -22,11 +22,11 @@ from lfpc_rewards.presets._assignment import assign
 from lfpc_rewards.presets._boxes import Numbers, as_numbers, numbers_in, pixel_inclusive_iou, read_golds
 from lfpc_rewards.presets._completions import first_texts, last_texts
 from lfpc_rewards.presets._layout import thought_and_answer
-from lfpc_rewards.presets._strict import read_strictly
+from lfpc_rewards.presets._strict import parse_strict_turns
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
 MOST_OBJECTS = 120
-"""VisionReasoner ignores further objects. In the original's code."""
+"""VisionReasoner ignores objects beyond this number. Set in the original's code."""
 
 _NAMES = ("bbox", "points_1", "points_2")
 _OBJECT = re.compile(r"{[^}]+}")
@@ -38,7 +38,7 @@ _NOTHING = (np.nan,) * 8
 
 _IN_THE_THINKING = Loophole(
     "answer in the thinking",
-    "What stands first is read, also inside the thinking, so the answer itself may say anything.",
+    "The first match is read, even inside the thinking, so the answer itself may say anything.",
     "Thinking is never an answer.",
 )
 _ANY_FOUR = Loophole(
@@ -53,20 +53,20 @@ SEG_ZERO = System(
     code="dvlab-research/Seg-Zero@42a3345528",
     rewards=("seg_zero",),
     terms="thinking format + object format + (IoU > 0.5) + (L1 < 10 px) + (points in the box, < 100 px off)",
-    gates="the points count only inside the predicted box",
+    gates="the points only count inside the predicted box",
     blind_to=("the mask", "how good a box is beyond IoU 0.5", "points nearer than 100 px"),
     loopholes=(
         _IN_THE_THINKING,
         _ANY_FOUR,
         Loophole(
             "inverted box",
-            "The distance of corners knows no order: an inverted box at a small target earns it.",
+            "The corner distance ignores the order: an inverted box at a small target earns it.",
             "Such a box earns nothing.",
         ),
         Loophole(
             "text after the object",
-            "Only the first braces are read, so further objects cost nothing.",
-            "The answer must be one object.",
+            "Only the first braces are read, so more objects cost nothing.",
+            "The answer must be a single object.",
         ),
     ),
 )
@@ -77,15 +77,15 @@ VISION_REASONER = System(
     code="dvlab-research/Seg-Zero@42a3345528",
     rewards=("vision_reasoner",),
     terms="format (thinking 1, objects 2) + accuracy (0 to 3, best assignment) + no repetition",
-    gates="a point counts only inside its own box",
+    gates="a point only counts inside its own box",
     blind_to=("the masks", "the labels", "how good a box is beyond IoU 0.5"),
     loopholes=(
         _IN_THE_THINKING,
         _ANY_FOUR,
         Loophole(
             "repetition without full stops",
-            "Sentences end at full stops only: what repeats itself line by line has none.",
-            "Lines and other marks end a sentence as well.",
+            "Sentences only end at periods: text that repeats line by line has none.",
+            "Line breaks and other punctuation end a sentence as well.",
         ),
         Loophole(
             "objects beyond 120",
@@ -100,11 +100,11 @@ class SegZeroParts(NamedTuple):
     """The parts of `seg_zero`, each (B,) float64 of 0 and 1.
 
     Attributes:
-        think_format: 1 where the text is thinking and then an answer.
-        seg_format: 1 where the object has a box with four entries and two points with two.
+        think_format: 1 where the text is thinking followed by an answer.
+        seg_format: 1 where the object has a box with four entries and two points with two entries.
         iou: 1 where the IoU exceeds 0.5.
-        box_l1: 1 where the four sides are off by less than 10 pixels on average.
-        point_l1: 1 where both points lie in the predicted box and are off by less than 100 pixels on average.
+        box_l1: 1 where the mean error of the four sides is below 10 pixels.
+        point_l1: 1 where both points are in the predicted box and their mean error is below 100 pixels.
         total: Their sum.
     """
 
@@ -124,7 +124,7 @@ class VisionReasonerParts(NamedTuple):
             point.
         accuracy: Sum over the best assignment of (IoU > 0.5) + (L1 < 10) + (point within 30 pixels and in its
             box), over the larger number of objects.
-        non_repeat: 0 where two sentences are repeats, else 1.
+        non_repeat: 0 where two sentences are repetitions, else 1.
         total: Their sum.
     """
 
@@ -141,14 +141,14 @@ def seg_zero(
     restricted: bool = False,
     mode: Mode = "exact",
 ) -> SegZeroParts:
-    """Seg-Zero's reward: five yes or no terms about one box and two points.
+    """Seg-Zero's reward: five binary terms on one box and two points.
 
-    The object is the first ``{..}`` of the text, read as JSON. Its box is the first entry with "bbox" in its
-    name, its points the first two with "points" (for the format: "point"), cut to integers. Boxes are
-    compared with their last pixels included.
+    The object is the first ``{..}`` of the text, parsed as JSON. Its box is the first entry with "bbox" in
+    its name, its points the first two with "points" (for the format: "point"), truncated to integers. Boxes
+    include their last pixel.
 
     Args:
-        completions: (B,) texts, or lists of messages, of which the first is read.
+        completions: (B,) texts, or lists of messages, of which only the first is read.
         answers: (B,) gold texts ``<box>(x0,y0),(x1,y1)</box><points>(x,y),(x,y)</points>``.
         restricted: The names must be "bbox", "points_1" and "points_2", as in the original's restricted
             variant.
@@ -174,7 +174,7 @@ def seg_zero(
     same_length(len(completions), answers=answers)
     golds = _gold_objects(answers)
     if is_strict(mode):
-        read = read_strictly(completions, "tool_call")
+        read = parse_strict_turns(completions, "tool_call")
         think = read.well_formed
         objects = [_object(text, restricted=True) for text in read.texts()]
         objects = [(found, sound) if _is_proper(found) else (_NOTHING, False) for found, sound in objects]
@@ -197,19 +197,19 @@ def vision_reasoner(
     """VisionReasoner's reward: ``format + accuracy + non_repeat``.
 
     The answer is the first ``<answer>..</answer>``, a JSON list of ``{"bbox_2d": [..], "point_2d": [..]}``.
-    Objects are assigned to gold objects so that the sum of their scores is largest. Boxes are compared with
-    their last pixels included.
+    Objects are assigned to gold objects so that the sum of their scores is largest. Boxes include their last
+    pixel.
 
     Args:
-        completions: (B,) texts, or lists of messages, of which the first is read.
-        answers: (B,) gold lists as an answer has them, or JSON text of them.
+        completions: (B,) texts, or lists of messages, of which only the first is read.
+        answers: (B,) gold lists in the format of an answer, or as JSON text.
         mode: "exact", or "strict" with the loopholes of `VISION_REASONER` closed.
 
     Returns:
         The parts; total in [0, 7].
 
     Raises:
-        TypeError: As `seg_zero`.
+        TypeError: As in `seg_zero`.
         ValueError: The lengths differ, or a gold object lacks its box or its point.
 
     Source:
@@ -225,7 +225,7 @@ def vision_reasoner(
     golds = _gold_lists(answers)
     strict = is_strict(mode)
     if strict:
-        read = read_strictly(completions, "tool_call")
+        read = parse_strict_turns(completions, "tool_call")
         texts, think = read.texts(), read.well_formed
         varied = [_varied(_SENTENCE_END.split(text)) for text in last_texts(completions)]
     else:
@@ -257,7 +257,7 @@ def _gold_objects(answers: Sequence[str]) -> list[Numbers]:
 
 
 def _object(text: str, restricted: bool) -> tuple[Numbers, bool]:
-    """Box and two points of an object, NaN for what it lacks, and whether it is well formed."""
+    """Return the box and two points of an object, NaN where missing, and whether it is well formed."""
     item = json_or_none(text)
     if not isinstance(item, dict):
         return _NOTHING, False
@@ -280,7 +280,7 @@ def _object(text: str, restricted: bool) -> tuple[Numbers, bool]:
 
 
 def _point(value: Any) -> tuple[float, float]:
-    """The first two entries, cut to integers, as the original reads a point."""
+    """Return the first two entries, truncated to integers, as the original parses a point."""
     try:
         return float(int(value[0])), float(int(value[1]))
     except (TypeError, ValueError, OverflowError, LookupError):
@@ -303,7 +303,7 @@ def _gold_lists(answers: Sequence[Any]) -> list[list[Numbers]]:
 
 
 def _gold_numbers(items: Sequence[Any]) -> list[Numbers] | None:
-    """Box and point of gold objects; None where one lacks them."""
+    """Return the boxes and points of gold objects; None if one is incomplete."""
     try:
         rows: list[Numbers] = [
             (*four_numbers(item["bbox_2d"]), *four_numbers((*item["point_2d"], 0, 0))[:2]) for item in items
@@ -314,7 +314,7 @@ def _gold_numbers(items: Sequence[Any]) -> list[Numbers] | None:
 
 
 def _object_list(text: str, strict: bool) -> tuple[list[Numbers], float]:
-    """Box and point of each object of a list, and the list's format."""
+    """Return the box and point of each object in a list, and the format score of the list."""
     items = json_or_none(text)
     sound = _format_of(items)
     rows = (_rows_of(items) if isinstance(items, list) else None) or []
@@ -326,7 +326,7 @@ def _object_list(text: str, strict: bool) -> tuple[list[Numbers], float]:
 
 
 def _format_of(items: Any) -> float:
-    """The mean of what each object has, up to the first that is no object."""
+    """Return the mean format score of the entries, up to the first that is not an object."""
     total = 0.0
     for item in items if isinstance(items, list) else ():
         if isinstance(item, int | float | None) or (not isinstance(item, dict) and ("bbox_2d" in item)):
@@ -340,7 +340,7 @@ def _format_of(items: Any) -> float:
 
 
 def _rows_of(items: list[Any]) -> list[Numbers] | None:
-    """(n, 6) numbers of a list of objects; None where the original stops at one of them."""
+    """Return the (n, 6) numbers of a list of objects; None if the original fails on one of them."""
     rows = []
     for place, item in enumerate(items):
         if not isinstance(item, dict) or not {"bbox_2d", "point_2d"} <= item.keys():
@@ -363,14 +363,14 @@ def _all_numbers(values: Any, count: int) -> bool:
 
 
 def _is_proper(numbers: Numbers) -> bool:
-    """Whether all numbers are finite and the first four make a box with an area."""
+    """Whether all numbers are finite and the first four are a box with an area."""
     x0, y0, x1, y1 = numbers[:4]
     width, height = x1 - x0, y1 - y0
     return all(map(math.isfinite, numbers)) and width > 0 and height > 0 and width * height * 4 < math.inf
 
 
 def object_terms(found: Numbers, gold: Numbers) -> tuple[bool, bool, bool]:
-    """IoU, distance and points of one box with two points, NaN where there are none."""
+    """Return the IoU, box and point terms of one box with two points, NaN where missing."""
     points, gold_points = (found[4:6], found[6:8]), (gold[4:6], gold[6:8])
     straight = _distance(points[0], gold_points[0]) + _distance(points[1], gold_points[1])
     crossed = _distance(points[0], gold_points[1]) + _distance(points[1], gold_points[0])
@@ -382,13 +382,13 @@ def object_terms(found: Numbers, gold: Numbers) -> tuple[bool, bool, bool]:
 
 
 def pair_terms(found: Numbers, gold: Numbers) -> int:
-    """How many of its three terms a box with one point earns."""
+    """Return how many of the three terms a box with one point earns."""
     near = _inside(found[4:], found) and _distance(found[4:], gold[4:]) < 30
     return (pixel_inclusive_iou(found, gold, touching=True) > 0.5) + (_mean_distance(found, gold) < 10) + near
 
 
 def assigned_terms(found: Sequence[Numbers], golds: Sequence[Numbers]) -> float:
-    """The sum of the terms over the best assignment, over the larger number of objects."""
+    """Return the sum of the terms over the best assignment, divided by the larger number of objects."""
     if not found or not golds:
         return 0.0
     terms = np.array([[pair_terms(each, gold) for gold in golds] for each in found], np.float64)

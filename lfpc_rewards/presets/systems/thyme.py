@@ -1,6 +1,6 @@
-"""Thyme: a well-formed response, an answer by rules and then a judge, and one that agrees with the thinking.
+"""Thyme: format, accuracy by rules and then a judge, and consistency of the answer with the thinking.
 
-Pictures come from code that a sandbox runs. A wrong answer costs 1, no answer costs nothing.
+Pictures come from code that runs in a sandbox. A wrong answer costs 1, a missing answer costs nothing.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from lfpc_rewards._typing import Scores
 from lfpc_rewards.presets._completions import Transcript, transcripts, written
 from lfpc_rewards.presets._judging import BatchJudge, Reader, ask, read_verdict, strict_accuracy
 from lfpc_rewards.presets._math import Grader, MathLibrary, graded, math_equal, needed
-from lfpc_rewards.presets._strict import read_strictly
+from lfpc_rewards.presets._strict import parse_strict_turns
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
 LONGEST_THINKING = 500
-"""Characters at the end of the thinking that the judge of consistency reads."""
+"""Number of characters at the end of the thinking that the consistency judge gets."""
 
 _TRIES = 3
 _FENCED = re.compile(r"```(.*?)```", re.DOTALL)
@@ -47,32 +47,32 @@ SYSTEM = System(
     rewards=("thyme",),
     terms="0.5 format + accuracy (1, -1; 0 without one) + 0.5 consistency (judge); code if switched on",
     gates="accuracy, consistency and code need an answer",
-    blind_to=("where the crops looked", "what the code does, if it runs"),
+    blind_to=("where the crops are", "the effect of the code, if it runs"),
     loopholes=(
         Loophole(
             "no answer",
-            "No answer scores 0, a wrong one -1: where a model is unsure, silence pays.",
-            "No answer is as wrong as a wrong one.",
+            "A missing answer scores 0, a wrong one -1: if unsure, a model gains by not answering.",
+            "A missing answer is wrong.",
         ),
         Loophole(
             "answer in the thinking",
-            "The first answer tag counts, also inside the thinking.",
+            "The first answer tag counts, even inside the thinking.",
             "Thinking is never an answer.",
         ),
         Loophole(
             "typed sandbox",
-            "A <sandbox_output> that the model typed is code that ran.",
-            "Code ran when a tool message delivered its output.",
+            "A <sandbox_output> that the model typed counts as code that ran.",
+            "Code counts as run only if a tool message delivered its output.",
         ),
         Loophole(
             "any number",
-            'A judge\'s {"Correctness": 9} is worth 17.',
-            "A reply counts when it is one verdict and nothing else; any other makes the score NaN.",
+            'A judge\'s {"Correctness": 9} scores 17.',
+            "A reply counts only if it is a single verdict and nothing else; otherwise the score is NaN.",
         ),
     ),
     deviations=(
-        "Where a judge fails, the original gives 0; here the row is NaN.",
-        "The first rule of the original is a grader of its own; here any grader can be given for it.",
+        "If a judge fails, the original gives 0; here the row is NaN.",
+        "The first rule of the original is its own grader; here any grader can be passed instead.",
     ),
 )
 
@@ -83,8 +83,8 @@ class ThymeParts(NamedTuple):
     Attributes:
         accuracy: 1 where the answer is right, -1 where not, 0 without one; NaN where the judge failed.
         format: `format_weight` where the response is well formed, else 0.
-        consistency: `consistency_weight` times what the judge of consistency says; 0 without an answer.
-        code: `code_weight` times the share of outputs of the sandbox that are no errors.
+        consistency: `consistency_weight` times the verdict of the consistency judge; 0 without an answer.
+        code: `code_weight` times the share of sandbox outputs without an error.
         total: The sum.
     """
 
@@ -109,26 +109,26 @@ def thyme(
     code_weight: float = 0.0,
     mode: Mode = "exact",
 ) -> ThymeParts:
-    """Thyme's reward: ``format + accuracy + consistency``, and code if it has a weight.
+    """Thyme's reward: ``format + accuracy + consistency``, plus code if it has a weight.
 
     * The format is one ``<think>``, ``</think>``, exactly one white-space character, ``<answer>..</answer>``.
-    * The answer is the first ``<answer>..</answer>``. Without "The answer is" and the like it is right if the
-      grader or the library says so; else the judge is asked, and 0 means -1.
-    * Consistency is what a second judge says about the answer and the end of the thinking.
+    * The answer is the first ``<answer>..</answer>``, with phrases such as "The answer is" removed. It is
+      right if the grader or the library accepts it; else the judge is asked, and its 0 becomes -1.
+    * Consistency is the verdict of a second judge on the answer and the end of the thinking.
 
     Args:
         completions: (B,) decoded responses with the sandbox's outputs, or lists of messages.
         answers: (B,) right answers.
-        questions: (B,) questions for the judges; None gives them empty texts.
-        judge: Answers a whole batch, with JSON such as ``{"Correctness": 1}``; if it gives none it is asked
-            again, three times in all, and then the answer scores 0.
-        consistency_judge: The same for consistency, ``{"Consistency": 1}``; as gold answer it is given the
-            last 500 characters of the thinking. Needed if its weight is not 0.
+        questions: (B,) questions for the judges; None passes empty texts.
+        judge: Judges a whole batch, with JSON such as ``{"Correctness": 1}``; without JSON it is asked again,
+            up to three times in all, and then the answer scores 0.
+        consistency_judge: The same for consistency, ``{"Consistency": 1}``; it gets the last 500 characters
+            of the thinking as gold answer. Needed if its weight is not 0.
         math: The module math_verify. Unused in "strict".
-        grader: Asked before `math`; None skips that rule.
+        grader: Used before `math`; None skips it.
         format_weight: Weight of the format.
-        consistency_weight: Weight of the consistency; 0 does not ask.
-        code_weight: Weight of code that ran; 0.3 in the code of the original where it is used.
+        consistency_weight: Weight of the consistency; 0 skips its judge.
+        code_weight: Weight of code that ran; 0.3 in the original's code where it is used.
         mode: "exact", or "strict" with the loopholes of `SYSTEM` closed.
 
     Returns:
@@ -157,7 +157,7 @@ def thyme(
     tags = Tags(transcripts(completions), both("think", "answer"))
     reader: Reader
     if is_strict(mode):
-        read = read_strictly(completions, "code")
+        read = parse_strict_turns(completions, "code")
         given = read.answers
         accuracy = 2.0 * strict_accuracy(given, answers, questions, judge) - 1.0
         layout, code = read.well_formed, [_delivered_share(each) for each in completions]
@@ -184,7 +184,7 @@ def thyme(
 
 
 def read_json(name: str) -> Reader:
-    """Reads the whole number under `name` in the first braces of a reply, in its only fence if it has one."""
+    """Return a parser of the integer `name` in the first braces of a reply, or in its only code fence."""
 
     def read(reply: str) -> float:
         fenced = _FENCED.findall(reply)
@@ -200,7 +200,7 @@ def read_json(name: str) -> Reader:
 
 
 def thinking_of(text: str) -> str:
-    """The first thinking, else all before ``</think>``; without the tags of images and of the sandbox."""
+    """Return the first thinking, else the text before ``</think>``, without image and sandbox tags."""
     found = _THOUGHT.search(text)
     thinking = found[1] if found and found[1] else text.split("</think>")[0].replace("<think>", "")
     for tag in _ASIDE:
@@ -209,7 +209,7 @@ def thinking_of(text: str) -> str:
 
 
 def bare_answer(text: str) -> str:
-    """An answer without introductions such as "The answer is"."""
+    """Remove introductions such as "The answer is" from an answer."""
     text = text.strip()
     for prefix in _PREFIXES:
         text = text.replace(prefix, "")
@@ -217,7 +217,7 @@ def bare_answer(text: str) -> str:
 
 
 def share_of_outputs(text: str) -> float:
-    """The share of the sandbox's outputs that are no errors; 0.0 without any."""
+    """Return the share of sandbox outputs without an error; 0.0 without any output."""
     outputs = _SANDBOX.findall(text)
     return sum(_FAILED not in output.lower() for output in outputs) / len(outputs) if outputs else 0.0
 
@@ -242,7 +242,7 @@ def _accuracy(
     known = {answer: bare_answer(answer or "") for answer in set(given)}
     bare = [known[answer] for answer in given]
     right = np.zeros(len(bare)) if grader is None else graded(golds, bare, grader, failed=0.0)
-    # The original hands the library the answer as the gold one, and the gold answer as the answer.
+    # The original swaps the arguments: it passes the answer as gold and the gold answer as answer.
     right = np.maximum(right, math_equal(bare, golds, math))
     doubtful = [None if equal else answer for answer, equal in zip(given, right, strict=True)]
     reader = read_json("Correctness")
@@ -251,7 +251,7 @@ def _accuracy(
 
 
 def _delivered_share(completion: Any) -> float:
-    """As `share_of_outputs`, of what tool messages hold."""
+    """Return `share_of_outputs` for the contents of tool messages."""
     if isinstance(completion, str) or not all(isinstance(message, Mapping) for message in completion):
         return 0.0
     outputs = [written(m.get("content")) for m in completion if m.get("role") == "tool"]

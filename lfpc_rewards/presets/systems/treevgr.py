@@ -1,8 +1,8 @@
-"""TreeVGR: how well the boxes that a model names while it thinks cover the gold boxes.
+"""TreeVGR: how well the boxes in the model's thinking cover the gold boxes.
 
-Its authors published the metric of their benchmark, which is what `exact` gives. The reward of their training
-is not in public code; in the paper it is the mean of this and its counterpart for precision. With a mean, a
-text that tiles the image with boxes still gets half, so `strict` takes the harmonic mean.
+Its authors published the metric of their benchmark, which `exact` reproduces. Their training reward is not in
+public code; in the paper it is the mean of this metric and its precision counterpart. With that mean, a text
+that tiles the image with boxes still gets half, so `strict` uses the harmonic mean.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ SYSTEM = System(
     loopholes=(
         Loophole(
             "boxes without end",
-            "Only gold boxes are counted: a text that tiles the image hits all of them.",
-            "The harmonic mean with the counterpart: over the boxes, the best IoU with a gold box.",
+            "Only gold boxes count: a text that tiles the image hits all of them.",
+            "The harmonic mean with its precision counterpart: the mean over the boxes of the best IoU.",
         ),
         Loophole(
             "boxes after the thinking",
-            "Boxes count wherever they stand.",
-            "Boxes count in the thinking of the last turn.",
+            "Boxes count anywhere in the text.",
+            "Boxes count only in the thinking of the last turn.",
         ),
     ),
-    deviations=("The training reward is in no public code; this is the metric of the benchmark.",),
+    deviations=("The training reward is not in public code; this is the metric of the benchmark.",),
 )
 
 
@@ -54,12 +54,12 @@ def treevgr(
     *,
     mode: Mode = "exact",
 ) -> Scores:
-    """The mean over the gold boxes of the best IoU with any ``<box>[x0,y0,x1,y1]</box>`` of the text.
+    """Average over the gold boxes the best IoU with any ``<box>[x0,y0,x1,y1]</box>`` in the text.
 
-    Boxes are integers without blanks between them, x0 < x1 and y0 < y1; others are left out.
+    Boxes are integers without spaces between them, x0 < x1 and y0 < y1; others are ignored.
 
     Args:
-        completions: (B,) texts, or lists of messages, of which the first is read.
+        completions: (B,) texts, or lists of messages, of which only the first is read.
         answers: (B,) lists of gold boxes.
         mode: "exact", or "strict" with the loopholes of `SYSTEM` closed.
 

@@ -1,7 +1,7 @@
-"""TRL's own rewards: mathematics, the layout of thinking, and the price of length and repetition.
+"""TRL's own rewards: mathematics, think format, and penalties for length and repetition.
 
-They read the first message of a completion. With tools a completion begins with the first turn, so that is
-all they see of a rollout.
+They read only the first message of a completion. With tools, that is the first turn, so they see nothing else
+of a rollout.
 """
 
 from __future__ import annotations
@@ -36,37 +36,37 @@ SYSTEM = System(
     ),
     terms="single terms: accuracy and format (0 or 1), cosine (-1 to 1), repetition and overlong (-1 to 0)",
     gates="none; the cosine depends on the accuracy",
-    blind_to=("everything behind the first turn", "pictures, boxes and tools"),
+    blind_to=("everything after the first turn", "pictures, boxes and tools"),
     loopholes=(
         Loophole(
             "first turn",
-            "A box in the first turn is the answer, whatever the rollout says later.",
+            "A box in the first turn is the answer, regardless of later turns.",
             "The last turn is read.",
         ),
         Loophole(
             "thinking alone",
-            "The format needs no answer: a closed thinking pays.",
-            "Something must follow the thinking.",
+            "The format needs no answer: closed thinking tags are enough.",
+            "Some text must follow the thinking.",
         ),
         Loophole(
             "answer in the thinking",
-            "`accuracy_reward` takes a box in the thinking.",
+            "`accuracy_reward` accepts a box in the thinking.",
             "The box must follow the thinking.",
         ),
         Loophole(
             "several boxes",
-            "Of several boxes one counts, and saying more costs nothing.",
-            "Two boxes are no answer.",
+            "One of several boxes counts, and the others cost nothing.",
+            "Two boxes count as no answer.",
         ),
     ),
 )
 
 
 def trl_think_format(completions: Sequence[str | Sequence[Message]], *, mode: Mode = "exact") -> Scores:
-    """1 where the first message is one ``<think>..</think>`` and anything behind it, else 0.
+    """Score 1 if the first message is one ``<think>..</think>`` followed by any text, else 0.
 
     Args:
-        completions: (B,) responses, or lists of messages, of which the first is read.
+        completions: (B,) responses, or lists of messages, of which only the first is read.
         mode: "exact", or "strict" with the loopholes of `SYSTEM` closed.
 
     Returns:
@@ -100,21 +100,21 @@ def trl_accuracy(
     math: MathLibrary | None = None,
     mode: Mode = "exact",
 ) -> Scores:
-    r"""1 where the mathematics of the first message is that of the gold answer, else 0.
+    r"""Score 1 if the math answer in the first message equals the gold answer, else 0.
 
-    Only LaTeX counts as an answer, ``\boxed{..}`` before anything else.
+    Only LaTeX counts as an answer, with ``\boxed{..}`` preferred.
 
     Args:
         completions: As in `trl_think_format`.
         answers: (B,) right answers.
         math: The module math_verify, in both modes.
-        mode: "exact", or "strict", which takes the only box behind the thinking of the last turn.
+        mode: "exact", or "strict", which uses the only box after the thinking of the last turn.
 
     Returns:
-        (B,) 0.0 or 1.0; NaN where the library cannot read the gold answer.
+        (B,) 0.0 or 1.0; NaN where the library cannot parse the gold answer.
 
     Raises:
-        TypeError: As `trl_think_format`.
+        TypeError: As in `trl_think_format`.
         ValueError: The lengths differ, or `math` is missing.
 
     Source:
@@ -138,22 +138,22 @@ def trl_reasoning_accuracy(
     delimiters: Sequence[str] = ("</think>",),
     mode: Mode = "exact",
 ) -> Scores:
-    r"""As `trl_accuracy`, of what follows the thinking; without an end of the thinking it is 0.
+    r"""Score the text after the thinking like `trl_accuracy`; 0 if the thinking does not end.
 
     Args:
         completions: As in `trl_think_format`.
         answers: As in `trl_accuracy`.
         math: As in `trl_accuracy`.
-        delimiters: What ends the thinking. The first of these that occurs cuts the text, where it occurs
-            last.
-        mode: As in `trl_accuracy`, and then the same.
+        delimiters: Texts that end the thinking. The first one that is in the text splits it, at its last
+            occurrence.
+        mode: As in `trl_accuracy`; "strict" is the strict `trl_accuracy`.
 
     Returns:
-        As `trl_accuracy`; 0.0 without an end of the thinking, also where the gold answer cannot be read.
+        As in `trl_accuracy`; 0.0 if the thinking does not end, even if the gold answer cannot be parsed.
 
     Raises:
-        TypeError: As `trl_think_format`.
-        ValueError: As `trl_accuracy`.
+        TypeError: As in `trl_think_format`.
+        ValueError: As in `trl_accuracy`.
 
     Source:
         `reasoning_accuracy_reward` of TRL.
@@ -183,20 +183,20 @@ def trl_cosine(
     wrong: tuple[float, float] = (-1.0, -0.5),
     right: tuple[float, float] = (1.0, 0.5),
 ) -> Scores:
-    """The accuracy, scaled by the length: half a cosine wave from the shortest response to the longest.
+    """Scale the accuracy by length: half a cosine wave from length 0 to `longest`.
 
     Args:
-        accuracy: (B,) scores of `trl_accuracy`: right is what is neither 0 nor NaN.
-        lengths: (B,) the number of tokens of each response.
-        longest: The longest response, in tokens; what is longer scores the same.
-        wrong: What a wrong response scores at length 0 and at the longest.
-        right: What a right response scores at length 0 and at the longest.
+        accuracy: (B,) scores of `trl_accuracy`: right if neither 0 nor NaN.
+        lengths: (B,) length of each response in tokens.
+        longest: Maximum response length in tokens; longer ones score the same.
+        wrong: Scores of a wrong response at length 0 and at `longest`.
+        right: Scores of a right response at length 0 and at `longest`.
 
     Returns:
         (B,) scores; NaN where the accuracy is.
 
     Raises:
-        ValueError: The lengths differ or are no numbers of tokens.
+        ValueError: The lengths differ or are not token counts.
 
     Source:
         `get_cosine_scaled_reward` of TRL; arXiv 2502.03373.
@@ -215,12 +215,12 @@ def trl_cosine(
 def trl_repetition(
     completion_ids: Sequence[Sequence[int]], *, ngram_size: int = 3, max_penalty: float = -1.0
 ) -> Scores:
-    """`max_penalty` times the share of n-grams of tokens that repeat another.
+    """Return `max_penalty` times the share of repeated token n-grams.
 
     Args:
         completion_ids: (B,) the tokens of each response.
-        ngram_size: Tokens of an n-gram.
-        max_penalty: What a response of repetitions only would score.
+        ngram_size: Number of tokens in an n-gram.
+        max_penalty: Score of a response that consists only of repetitions.
 
     Returns:
         (B,) scores of at most 0; 0 where there are no n-grams.
@@ -241,18 +241,18 @@ def trl_repetition(
 
 
 def trl_overlong(lengths: ArrayLike, *, longest: int, buffer: int) -> Scores:
-    """0 up to `buffer` tokens before the longest, then falling to -1 at the longest; -1 beyond it.
+    """Penalty for length: 0 up to `longest - buffer` tokens, then down to -1 at `longest`; -1 beyond it.
 
     Args:
-        lengths: (B,) the number of tokens of each response.
-        longest: The longest response, in tokens.
-        buffer: Tokens over which the price rises.
+        lengths: (B,) length of each response in tokens.
+        longest: Maximum response length in tokens.
+        buffer: Number of tokens over which the penalty grows.
 
     Returns:
         (B,) scores in [-1, 0].
 
     Raises:
-        ValueError: The lengths are no numbers of tokens.
+        ValueError: The lengths are not token counts.
 
     Source:
         `get_soft_overlong_punishment` of TRL; arXiv 2503.14476.
@@ -265,7 +265,7 @@ def trl_overlong(lengths: ArrayLike, *, longest: int, buffer: int) -> Scores:
 
 
 def _behind(text: str, delimiters: Sequence[str]) -> str | None:
-    """What follows the last of the first delimiter that occurs."""
+    """Return the text after the last occurrence of the first delimiter that is in the text."""
     for mark in delimiters:
         if mark in text:
             return text.rpartition(mark)[2]
@@ -273,12 +273,12 @@ def _behind(text: str, delimiters: Sequence[str]) -> str | None:
 
 
 def _only_boxes(completions: Sequence[Any]) -> list[str]:
-    """What follows the thinking of the last turn, if it has one box."""
+    """Return the text after the thinking of the last turn, if it has exactly one box."""
     return [tail if tail.count("\\boxed{") == 1 else "" for tail in last_turns(completions).tails]
 
 
 def _equal(texts: Sequence[str], golds: Sequence[str], math: Any) -> Scores:
-    """(B,) whether the library reads the same in both; NaN where it reads nothing in the gold answer."""
+    """Return (B,) whether the library finds both equal; NaN where it cannot parse the gold answer."""
     latex = math.LatexExtractionConfig(boxed_match_priority=0, try_extract_without_anchor=False)
     units = type(latex.normalization_config)(units=True)
     config = [

@@ -1,4 +1,4 @@
-"""UI-R1: the right action, and for a click a point inside the target."""
+"""UI-R1: the right action, and a point inside the target for clicks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lfpc_rewards._typing import Message, Scores, SizesLike
 from lfpc_rewards.presets._boxes import INTEGER_BOX, INTEGER_POINT, numbers_in
 from lfpc_rewards.presets._completions import first_texts
 from lfpc_rewards.presets._layout import thought_and_answer
-from lfpc_rewards.presets._strict import read_strictly
+from lfpc_rewards.presets._strict import parse_strict_turns
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
 _ANSWER = re.compile("<answer>(.*?)</answer>", re.DOTALL)
@@ -28,27 +28,27 @@ SYSTEM = System(
     rewards=("ui_r1",),
     terms="action + action with its click inside the target + format (each 0 or 1)",
     gates="the click needs the right action",
-    blind_to=("which text is typed, which app is opened, where to scroll", "the thinking"),
+    blind_to=("the typed text, the opened app, the scroll direction", "the thinking"),
     loopholes=(
         Loophole(
             "several actions",
-            "The first action and the first point count, the others cost nothing.",
-            "An answer with two actions or two points has none.",
+            "The first action and the first point count, and the others cost nothing.",
+            "An answer with two actions or two points does not count.",
         ),
         Loophole(
             "no point is the corner",
-            "A click without a point is one at 0, 0, which hits what lies in the upper left corner.",
+            "A click without a point is at 0, 0, which hits a target in the upper left corner.",
             "A click without a point hits nothing.",
         ),
         Loophole(
             "answer in the thinking",
-            "The first answer tag is read, also one inside the thinking.",
+            "The first answer tag is read, even one inside the thinking.",
             "Thinking is never an answer.",
         ),
         Loophole(
             "first message",
             "Only the first message is read.",
-            "The answer is that of the last turn.",
+            "The answer must be in the last turn.",
         ),
     ),
 )
@@ -59,8 +59,8 @@ class UiR1Parts(NamedTuple):
 
     Attributes:
         action: 1 for the right action.
-        coord: 1 for the right action, if it is a click only with its point inside the target, edges included.
-        format: 1 where the text is thinking and then an answer.
+        coord: 1 for the right action; a click also needs its point inside the target, edges included.
+        format: 1 where the text is thinking followed by an answer.
         total: Their sum.
     """
 
@@ -80,11 +80,11 @@ def ui_r1(
     """UI-R1's reward: ``action + coord + format``.
 
     The answer is the first ``<answer>..</answer>``. Its action is the word after ``'action':``, with or
-    without quotes, its point the first ``[x, y]`` of non-negative integers, which is multiplied by the scale
-    and cut to integers.
+    without quotes; its point is the first ``[x, y]`` of non-negative integers, multiplied by the scale and
+    truncated to integers.
 
     Args:
-        completions: (B,) texts, or lists of messages, of which the first is read.
+        completions: (B,) texts, or lists of messages, of which only the first is read.
         answers: (B,) gold texts, such as ``<answer>[{'action': 'click', 'coordinate': [x0, y0, x1,
             y1]}]</answer>``, with integers in pixels of the original image.
         scales: (B, 2) size of the original image over that of the shown one, or one (2,) for all.
@@ -111,7 +111,7 @@ def ui_r1(
     clicks = np.array([action == "click" for action in gold_actions], np.bool_)
     factors = as_sizes(scales, "scales")
     if is_strict(mode):
-        read = read_strictly(completions, "tool_call")
+        read = parse_strict_turns(completions, "tool_call")
         layout, given = read.well_formed, [_only(text) for text in read.texts()]
     else:
         tags = Tags(first_texts(completions), both("think", "answer"))
@@ -133,19 +133,19 @@ def _action(text: str) -> str | None:
 
 
 def _first(text: str) -> tuple[str | None, tuple[float, ...]]:
-    """The first action and the first point of an answer; no point is the corner."""
+    """Return the first action and the first point of an answer; 0, 0 without a point."""
     point = INTEGER_POINT.search(text)
     return _action(text), numbers_in(point, 2) if point else (0.0, 0.0)
 
 
 def _only(text: str) -> tuple[str | None, tuple[float, ...]]:
-    """The only action and the only point: one bracket is that of the list."""
+    """Return the only action and the only point; one bracket belongs to the list."""
     point = INTEGER_POINT.search(text) if text.count("[") <= 2 else None
     return _action(text) if text.count("'action'") == 1 else None, numbers_in(point, 2)
 
 
 def _golds(answers: Sequence[str]) -> tuple[list[str], NDArray[np.float64]]:
-    """(B,) the gold actions, and (B, 4) their boxes."""
+    """Return the (B,) gold actions and their (B, 4) boxes."""
     known = {text: _gold(text) for text in set(answers)}
     for row, text in enumerate(answers):
         action, box = known[text]

@@ -1,7 +1,7 @@
-"""Vision-R1 (Griffon): detection by the best assignment, with a recall and a precision that grow stricter.
+"""Vision-R1 (Griffon): detection with optimal assignment and thresholds that rise during training.
 
 The answer is JSON without tags. The original computes in float32, and so does `exact`, because its thresholds
-decide on the last digit.
+are sensitive to rounding.
 """
 
 from __future__ import annotations
@@ -42,33 +42,33 @@ SYSTEM = System(
     code="jefferyZhan/Griffon@9866875e7d",
     rewards=("vision_r1",),
     terms="precision (mean GIoU) + recall + format; from step 1500 on with higher thresholds",
-    gates="none; where there is nothing to find, precision and recall are 1 for no box",
-    blind_to=("anything said besides the list of boxes",),
+    gates="none; if there is nothing to find, precision and recall are 1 for an answer without boxes",
+    blind_to=("all text besides the list of boxes",),
     loopholes=(
         Loophole(
             "boxes without end",
-            "Precision is a mean over matched boxes only, and recall counts hits: further boxes are free.",
+            "Precision is a mean over matched boxes only, and recall counts hits: extra boxes are free.",
             "Precision is a mean over the larger number of boxes.",
         ),
         Loophole(
             "wrong labels",
-            "A label moves the cost of a match by as much as one pixel: boxes with wrong labels are matched.",
+            "A label changes the matching cost by as much as one pixel: boxes with wrong labels are matched.",
             "A match with another label earns nothing.",
         ),
         Loophole(
             "boxes in passing",
-            "If the answer is no JSON, boxes are searched for in the whole text.",
+            "If the answer is not JSON, the whole text is searched for boxes.",
             "Without a list of boxes there are none.",
         ),
         Loophole(
             "JSON without boxes",
-            "Any JSON is well formed, also a number, and so is a list of anything but boxes.",
+            "Any JSON is well formed, even a number or a list of anything but boxes.",
             "The answer must be a list of objects that have a box and a label.",
         ),
         Loophole(
             "garbage where there is nothing",
-            "Where there is nothing to find, the format pays what is not JSON and punishes the empty list.",
-            "The answer is a list there as well, an empty one.",
+            "If there is nothing to find, the format rewards anything but JSON and punishes the empty list.",
+            "The answer must be an empty list.",
         ),
         Loophole(
             "first message",
@@ -76,7 +76,7 @@ SYSTEM = System(
             "The answer is the last turn.",
         ),
     ),
-    deviations=("Where the original raises, as for boxes where there is nothing to find, the row is NaN.",),
+    deviations=("If the original raises, as for boxes where there is nothing to find, the row is NaN.",),
 )
 
 
@@ -84,10 +84,10 @@ class VisionR1Parts(NamedTuple):
     """The parts of `vision_r1`, each (B,) float64.
 
     Attributes:
-        precision: Mean over the matched boxes of their GIoU, cut off below and rounded up above thresholds.
-        recall: Share of gold boxes that are hit, cut off and rounded up likewise.
-        format: 1 where the answer is JSON whose boxes have four entries, else 0; the other way round where
-            there is nothing to find.
+        precision: Mean GIoU of the matched boxes, set to 0 below and to 1 above thresholds.
+        recall: Share of gold boxes that are hit, with similar thresholds.
+        format: 1 where the answer is JSON whose boxes have four entries, else 0; inverted if there is nothing
+            to find.
         total: Their sum.
     """
 
@@ -109,18 +109,18 @@ def vision_r1(
     """Vision-R1's reward: ``precision + recall + format``.
 
     The answer is a list of ``{"bbox_2d": [x0, y0, x1, y1], "label": ..}``, in a ``json`` fence or bare; if it
-    gives no box, all objects that are written exactly like this one, with integers to 1000, are taken.
-    Inverted boxes are dropped. Boxes are brought to the original image and matched to the gold boxes so that
-    distance (L1, in pixels) - GIoU - (same label) sums to the least.
+    has no box, all objects in exactly this notation, with integers up to 1000, are used. Inverted boxes are
+    dropped. Boxes are scaled to the original image and matched to the gold boxes so that the sum of L1
+    distance (pixels) - GIoU - (same label) is minimal.
 
-    * precision: mean GIoU of the matches; below 0.5 counts 0, above 0.75 counts 1.
-    * recall: matches with a GIoU of at least 0.5 over the number of gold boxes; cut likewise.
-    * From step 1500 on: 0.75 and 0.9 for precision, 0.75 for a hit. With `step` None nothing is cut.
+    * precision: mean GIoU of the matches; below 0.5 counts as 0, above 0.75 as 1.
+    * recall: matches with a GIoU of at least 0.5 over the number of gold boxes; same thresholds.
+    * From step 1500 on: 0.75 and 0.9 for precision, 0.75 for a hit. With `step` None there are no thresholds.
 
     Args:
-        completions: (B,) texts, or lists of messages, of which the first is read.
-        answers: (B,) gold lists of (label, box) in pixels of the original image, or JSON text of them; empty
-            where there is nothing to find.
+        completions: (B,) texts, or lists of messages, of which only the first is read.
+        answers: (B,) gold lists of (label, box) in pixels of the original image, or as JSON text; empty if
+            there is nothing to find.
         image_sizes: (B, 2) width and height of the original images, or one (2,) for all.
         shown_sizes: The same of the images as encoded: ``image_grid_thw * 14``, width first.
         step: The trainer's step; None without the schedule.
@@ -131,7 +131,7 @@ def vision_r1(
 
     Raises:
         TypeError: A completion is neither a string nor a list of dicts.
-        ValueError: The lengths differ, a gold list or box is broken, or a size is not positive.
+        ValueError: The lengths differ, a gold list or box is invalid, or a size is not positive.
 
     Source:
         `precision_reward`, `recall_reward` and `dual_format_reward` of Vision-R1 (arXiv 2503.18013).
@@ -161,7 +161,7 @@ def vision_r1(
     shown, original = (np.broadcast_to(size.astype(_F32), (len(texts), 2)) for size in sizes[::-1])
     owners = np.repeat(np.arange(len(texts)), np.diff(starts))
     scaled = boxes / np.tile(shown, 2)[owners] * np.tile(original, 2)[owners]
-    numbers: dict[str | None, int] = {None: -1}  # what has no label is of no class
+    numbers: dict[str | None, int] = {None: -1}  # objects without a label have no class
     gold_labels = [numbers.setdefault(label.lower(), len(numbers)) for row in gold_rows for label, _ in row]
     classes = np.array([numbers.get(label, -1) for label in labels], np.int64)
     late = step is not None and step >= _STEP
@@ -196,7 +196,7 @@ def _gold_rows(answers: Sequence[Any]) -> list[Any]:
 def _read(
     texts: Sequence[str], strict: bool
 ) -> tuple[NDArray[np.float32], list[str | None], NDArray[np.int64], Scores]:
-    """Boxes (n, 4), their labels, where those of each text start, and whether each text is well formed."""
+    """Return (n, 4) boxes, their labels, the start index of each text, and whether each is well formed."""
     parsed = [json_or_none(_unfenced(text.strip())) for text in texts]
     found = [_boxes_of(*each, strict) for each in zip(texts, parsed, strict=True)]
     sides = [side for boxes, _ in found for box in boxes for side in box]
@@ -241,14 +241,14 @@ def _unfenced(text: str) -> str:
 
 
 def _is_sound(text: str, parsed: Any, strict: bool) -> float:
-    """Whether the answer is well formed; NaN where the original raises. `parsed`: what is in its fence."""
+    """Return whether the answer is well formed; NaN if the original raises. `parsed`: its fenced JSON."""
     bare = _FENCE.sub("", text).strip()
     try:
         same = parsed is not None and _unfenced(text.strip()).strip() == bare
         items = parsed if same else json.loads(bare)
     except json.JSONDecodeError:
         return 0.0
-    except (ValueError, RecursionError):  # digits beyond Python's limit, or nested too deeply
+    except (ValueError, RecursionError):  # more digits than Python converts, or nested too deeply
         return 0.0 if strict else np.nan
     if not isinstance(items, list):
         return 0.0 if strict else 1.0
@@ -272,7 +272,7 @@ def assignment_scores(
     limits: NDArray[np.float32],
     strict: bool,
 ) -> tuple[Scores, Scores]:
-    """(B,) precision and recall. `limits`: low and high for precision, of a hit, low and high for recall."""
+    """Return (B,) precision and recall. `limits`: precision low and high, hit, recall low and high."""
     low, high, hit, recall_low, recall_high = limits
     precision, recall = np.zeros(starts.size - 1), np.zeros(starts.size - 1)
     for row in range(starts.size - 1):
@@ -310,13 +310,13 @@ def assignment_scores(
 
 @kernel
 def cut(value: np.float32, low: np.float32, high: np.float32) -> np.float32:
-    """0 below `low`, 1 above `high`, the value between and on both."""
+    """Return 0 below `low`, 1 above `high`, and the value itself from `low` to `high`."""
     return np.float32(0) if value < low else np.float32(1) if value > high else value
 
 
 @kernel
 def giou_float32(box: NDArray[np.float32], other: NDArray[np.float32]) -> np.float32:
-    """Generalised IoU, in float32 from the first step to the last."""
+    """Compute the generalized IoU, entirely in float32."""
     zero = np.float32(0)
     width = max(min(box[2], other[2]) - max(box[0], other[0]), zero)
     height = max(min(box[3], other[3]) - max(box[1], other[1]), zero)

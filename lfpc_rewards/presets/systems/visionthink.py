@@ -1,7 +1,7 @@
-"""VisionThink: an answer that a judge accepts, well formed; asking for the larger image costs a tenth.
+"""VisionThink: judged accuracy and format; requesting the larger image costs 10 %.
 
-So that models do not guess at the small image, the right direct answers of a group lose as much where they
-are rare among its right answers.
+To discourage guessing from the small image, right direct answers lose the same amount if they are rare among
+the right answers of their group.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lfpc_rewards.presets._completions import TurnList, turns_of
 from lfpc_rewards.presets._groups import drop_groups, number_groups
 from lfpc_rewards.presets._judging import BatchJudge, ask, strict_accuracy
 from lfpc_rewards.presets._layout import answers_in, layout_and_calls
-from lfpc_rewards.presets._strict import read_strictly
+from lfpc_rewards.presets._strict import parse_strict_turns
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
 SYSTEM = System(
@@ -27,49 +27,49 @@ SYSTEM = System(
     code="dvlab-research/VisionThink@42afd8c34a",
     rewards=("visionthink", "visionthink_shaping"),
     terms="accuracy (judge) * 0.9 if the tool was called + 0.5 format; - 0.1 for rare direct answers",
-    gates="the price of a call and that of guessing only touch right answers",
+    gates="the penalties for a call and for guessing only apply to right answers",
     blind_to=(
-        "whether the larger image was needed in this rollout: only the group tells",
-        "what the tool was asked for",
+        "whether the larger image was needed in this rollout: only the group shows it",
+        "the arguments of the tool call",
     ),
     loopholes=(
         Loophole(
             "early answer",
-            "The first answer in any turn can count, also one given before the tool replied. "
+            "The first answer in any turn can count, even one given before the tool replied. "
             "The last may say anything.",
-            "The answer is the one answer tag of the last turn.",
+            "The answer is the only answer tag in the last turn.",
         ),
         Loophole(
             "typed tool call",
             "Any text between <tool_call> tags counts as a call, whether or not an image came back.",
-            "A call counts when a tool message delivered an image.",
+            "A call counts only if a tool message delivered an image.",
         ),
         Loophole(
             "half a call",
-            "A turn may hold two calls if one of their tags is missing: the check has an `and` for an `or`.",
-            "A turn is its thinking and then exactly one call, with nothing around them.",
+            "A turn may hold two calls if one of their tags is missing: the check uses `and` for `or`.",
+            "A turn is its thinking followed by exactly one call, with nothing around them.",
         ),
         Loophole(
             "verdict in passing",
-            'A judge has said 1 if there is a 1 anywhere in its reply, as in "Score: 0, by rule 1".',
-            "A reply counts when it is one verdict and nothing else; any other makes the score NaN.",
+            'A reply counts as 1 if it contains a 1 anywhere, as in "Score: 0, by rule 1".',
+            "A reply counts only if it is a single verdict and nothing else; otherwise the score is NaN.",
         ),
     ),
     deviations=(
-        "Without a verdict the original drops the group; here the row is NaN, with `groups` all its group.",
-        "A rollout without turns raises in the original; here it is NaN.",
+        "Without a verdict the original drops the group; here the row is NaN, with `groups` the whole group.",
+        "The original raises for a rollout without turns; here it is NaN.",
     ),
 )
 
 
 class VisionThinkParts(NamedTuple):
-    """The parts of VisionThink's reward, each (B,) float64; NaN in all where the original gives no number.
+    """The parts of VisionThink's reward, each (B,) float64; all NaN where the original gives no number.
 
     Attributes:
-        accuracy: Weighted accuracy, before the price of a call.
+        accuracy: Weighted accuracy, before the penalty for a call.
         format: Weighted format.
         calls: The number of turns that called the tool, as the original counts them.
-        total: ``accuracy``, less the price of a call, ``+ format + (tool_weight if calls)``.
+        total: ``accuracy``, minus the penalty for a call, ``+ format + (tool_weight if calls)``.
     """
 
     accuracy: Scores
@@ -94,34 +94,34 @@ def visionthink(
     subtract: bool = False,
     mode: Mode = "exact",
 ) -> VisionThinkParts:
-    """VisionThink's reward of a rollout; `visionthink_shaping` is that of its group.
+    """VisionThink's reward for a rollout; `visionthink_shaping` adds the group-level part.
 
     Args:
         completions: (B,) lists of the texts of the assistant turns, or lists of messages.
         answers: (B,) right answers.
-        questions: (B,) questions for the judge; None gives it empty texts.
-        judge: Answers a whole batch. A reply with a 1 in it is right, one with a 0 only is wrong; one with
-            neither is asked for again, three times in all.
-        groups: (B,) what prompt each rollout belongs to. Where the judge gave no verdict, all rollouts of
+        questions: (B,) questions for the judge; None passes empty texts.
+        judge: Judges a whole batch. A reply that contains a 1 is right, one with only a 0 is wrong; with
+            neither, the judge is asked again, up to three times in all.
+        groups: (B,) the prompt of each rollout. If the judge gave no verdict, all rollouts of
             the prompt are NaN, as the original drops them.
-        answer_from: "strict" is the first answer pair in the turns, joined by a blank; "split" what
-            follows the last ``<answer>``; None judges the whole text. Without a pair, "strict" is wrong and
+        answer_from: "strict" is the first answer pair in the turns, joined by a space; "split" the text
+            after the last ``<answer>``; None judges the whole text. Without a pair, "strict" is wrong and
             not judged. Unused in mode "strict".
         accuracy_weight: Weight of the accuracy.
-        format_weight: Weight of the format, that of `mini_o3_format` with ``<tool_call>``; 1.0 in the code,
-            0.5 in the published recipe.
-        tool_penalty: Share of the accuracy that a call costs.
-        tool_weight: What a call earns.
-        wanted: (B,) whether the question needs the tool: then the penalty is for calling it without need
-            and for not calling it when needed. None: for calling it.
-        subtract: With `wanted`: the penalty is subtracted, also from wrong answers.
+        format_weight: Weight of the format (`mini_o3_format` with ``<tool_call>``); 1.0 in the code, 0.5 in
+            the published recipe.
+        tool_penalty: Share of the accuracy subtracted for a call.
+        tool_weight: Reward of a call.
+        wanted: (B,) whether the question needs the tool; the penalty is then for calling it without need and
+            for not calling it when needed. None: the penalty is for any call.
+        subtract: With `wanted`: subtract the penalty from wrong answers as well.
         mode: "exact", or "strict" with the loopholes of `SYSTEM` closed.
 
     Returns:
         The parts; NaN where the judge gave no verdict and for a rollout without turns.
 
     Raises:
-        TypeError: A completion is no list of texts or messages.
+        TypeError: A completion is not a list of texts or messages.
         ValueError: The lengths differ, an option is unknown, or the judge is missing in mode "exact".
 
     Source:
@@ -141,7 +141,7 @@ def visionthink(
     if answer_from not in ("strict", "split", None):
         raise ValueError(f'answer_from must be "strict", "split" or None, got {answer_from!r}')
     if is_strict(mode):
-        read = read_strictly(completions, "tool_call")
+        read = parse_strict_turns(completions, "tool_call")
         right = strict_accuracy(read.answers, answers, questions, judge)
         layout, calls = read.well_formed, read.images
     else:
@@ -171,24 +171,24 @@ def visionthink_shaping(
     accuracy_weight: float = 1.0,
     filtered: bool = False,
 ) -> Scores:
-    """Right direct answers lose `direct_penalty` where they are rare among the right answers of their group.
+    """Penalize right direct answers that are rare among the right answers of their group.
 
-    What is left of a total without its format is above 0 for right answers, and all of `accuracy_weight`
-    for those that called no tool. Rare is a share of them, of the right answers plus 0.0001, above 0 and
-    below `ratio`: because of that addition a share of exactly `ratio` is rare. The original computes in
-    float32 and compares floats with ``==``; weights of which the difference is not exact never match.
+    The total minus the format is above 0 for right answers, and equal to `accuracy_weight` for those without
+    a tool call. Direct answers are rare if their number over the number of right answers plus 0.0001 is above
+    0 and below `ratio`; because of that addition, a share of exactly `ratio` is rare. The original computes
+    in float32 and compares floats with ``==``; weights whose difference is not exact never match.
 
     Args:
         totals: (B,) totals of `visionthink`.
-        formats: (B,) its formats, with what a call earned.
-        groups: (B,) what prompt each rollout belongs to.
-        ratio: The share below which direct answers are guesses.
-        direct_penalty: What a guess loses.
+        formats: (B,) its formats, plus the reward of a call.
+        groups: (B,) the prompt of each rollout.
+        ratio: The share below which direct answers count as guesses.
+        direct_penalty: Penalty of a guess.
         accuracy_weight: As in `visionthink`.
-        filtered: Fine the groups that have a wrong answer, whatever the share, and the rare ones.
+        filtered: Penalize groups with a wrong answer, regardless of the share, as well as rare ones.
 
     Returns:
-        (B,) the totals after the fine, in float32's precision; NaN where they were, which counts as wrong.
+        (B,) totals after the penalty, in float32 precision; NaN where they were NaN, which counts as wrong.
 
     Raises:
         ValueError: The lengths differ.
@@ -218,5 +218,5 @@ def visionthink_shaping(
 
 
 def read_digit(reply: str) -> float:
-    """1.0 if there is a 1 anywhere in the reply, 0.0 if there is a 0 only, NaN without either."""
+    """Return 1.0 if the reply contains a 1, 0.0 if only a 0, NaN if neither."""
     return 1.0 if "1" in reply else 0.0 if "0" in reply else np.nan

@@ -1,7 +1,7 @@
 """Visual-RFT: lists of boxes with confidences, matched greedily; GIoU of one box for reasoning segmentation.
 
-The original reads the first message of a completion; so does `exact`. It first asks a library for mathematics
-whether the whole text equals the whole solution, which boxes never do by accident, but a copy does.
+The original reads the first message of a completion; so does `exact`. It first lets a math library compare
+the whole text with the whole solution, which boxes never equal by accident, but a copy does.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from lfpc_rewards.presets._boxes import (
 from lfpc_rewards.presets._completions import first_texts
 from lfpc_rewards.presets._layout import thought_and_answer
 from lfpc_rewards.presets._math import MathLibrary, math_equal, needed
-from lfpc_rewards.presets._strict import read_strictly
+from lfpc_rewards.presets._strict import parse_strict_turns
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
 Found: TypeAlias = list[tuple[Any, float]]
-"""The boxes of a text and how sure it is of each, the surest first."""
+"""The boxes of a text and their confidences, highest first."""
 
 _CORNERS = re.compile(r"\(\s*(\d+)\s*,\s*(\d+)\s*\)\s*,\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)")
 _MATCHED = 0.5
@@ -47,46 +47,46 @@ SYSTEM = System(
     code="Liuziyu77/Visual-RFT@94866331ff",
     rewards=("visual_rft", "visual_rft_lisa"),
     terms="IoU of matched boxes + confidence + format; for one box GIoU + 1 (0 to 2) + format",
-    gates="none: confidence and format pay with any box",
+    gates="none: confidence and format count with any box",
     blind_to=(
-        "the labels: every box is taken for an object of the class that was asked for",
-        "the frame: boxes are compared in the numbers in which both are written",
+        "the labels: every box counts as an object of the requested class",
+        "the frame: coordinates are compared as written",
     ),
     loopholes=(
         Loophole(
             "sure that it is wrong",
-            "A box that matches nothing earns 1 for confidence when it says confidence 0.",
+            "A box without a match earns 1 for confidence if its confidence is 0.",
             "Such a box earns no confidence.",
         ),
         Loophole(
             "confidence beyond 1",
-            "Confidences of any size are averaged: one of 9 makes up for eight bad boxes.",
+            "Confidences of any size are averaged: a confidence of 9 makes up for eight bad boxes.",
             "A confidence outside 0 to 1 earns nothing.",
         ),
         Loophole(
             "answer without tags",
             "Without answer tags on one line the whole text is the answer.",
-            "The answer is what stands in the one answer tag of the last turn.",
+            "The answer is the content of the only answer tag in the last turn.",
         ),
         Loophole(
             "answer in the thinking",
-            "The first answer tag is read, also one inside the thinking.",
+            "The first answer tag is read, even one inside the thinking.",
             "Thinking is never an answer.",
         ),
         Loophole(
             "corners of two boxes",
-            "Further boxes cost nothing, and the corners of two boxes make up a third.",
-            "An answer with two boxes has none.",
+            "More boxes cost nothing, and the corners of two boxes form a third.",
+            "An answer with two boxes has no box.",
         ),
         Loophole(
             "inverted box",
-            "The areas of an inverted box are negative and lift its GIoU.",
+            "An inverted box has a negative area, which increases its GIoU.",
             "Such a box earns nothing.",
         ),
         Loophole(
             "far is better than none",
-            "GIoU + 1 pays any box that is not at the other end of the image.",
-            "GIoU counts from 0 on, doubled.",
+            "GIoU + 1 rewards any box that is not at the opposite end of the image.",
+            "Only positive GIoU counts, doubled.",
         ),
     ),
 )
@@ -97,7 +97,7 @@ class VisualRftParts(NamedTuple):
 
     Attributes:
         iou: Sum of the IoU of matched boxes over the larger number of boxes, in [0, 1].
-        confidence: Mean over the boxes of the confidence, or of 1 minus it where a box matches nothing.
+        confidence: Mean confidence of the boxes, with 1 minus the confidence for boxes without a match.
         format: 1 where the text is thinking and then an answer, else 0.
         total: Their sum.
     """
@@ -131,20 +131,20 @@ def visual_rft(
 ) -> VisualRftParts:
     """Visual-RFT's reward for detection: ``IoU + confidence + format``.
 
-    The answer is a list of ``{'Position': [x0, y0, x1, y1], 'Confidence': c}``, the first one that stands on
-    one line in answer tags, else the whole text. Quotes are made double, double brackets single, and a list
-    that is cut off ends at its last object. The boxes, without exact duplicates, take the best free gold box
-    in the order of their confidence, if its IoU exceeds 0.5.
+    The answer is a list of ``{'Position': [x0, y0, x1, y1], 'Confidence': c}``: the first one in answer tags
+    on one line, else the whole text. Quotes become double, double brackets single, and a truncated list ends
+    at its last object. In the order of their confidence, the boxes, without exact duplicates, are matched to
+    the best free gold box if its IoU exceeds 0.5.
 
     Args:
-        completions: (B,) texts, or lists of messages, of which the first is read.
-        answers: (B,) lists of gold boxes, or texts that hold them as an answer does.
-        math: The module math_verify, or anything with its `parse` and `verify`; for mode "exact", where a
-            text that it finds equal to the gold text earns 1 and 1.
+        completions: (B,) texts, or lists of messages, of which only the first is read.
+        answers: (B,) lists of gold boxes, or texts in the format of an answer.
+        math: The module math_verify, or an object with its `parse` and `verify`; for mode "exact", where a
+            text that equals the gold text gets 1 for both terms.
         mode: "exact", or "strict" with the loopholes of `SYSTEM` closed.
 
     Returns:
-        The parts; total in [0, 3]. NaN where a confidence is no number but NaN (mode "exact").
+        The parts; total in [0, 3]. NaN where a confidence is NaN (mode "exact").
 
     Raises:
         TypeError: A completion is neither a string nor a list of dicts.
@@ -166,7 +166,7 @@ def visual_rft(
     same_length(len(completions), answers=answers)
     golds = gold_box_lists(_gold_rows(answers), "answers")
     if is_strict(mode):
-        read = read_strictly(completions, "tool_call")
+        read = parse_strict_turns(completions, "tool_call")
         found = [_boxes_of(text) for text in read.texts()]
         ious, confidence = detection_scores(found, golds, strict=True)
         return VisualRftParts(ious, confidence, read.well_formed, ious + confidence + read.well_formed)
@@ -191,21 +191,21 @@ def visual_rft_lisa(
 ) -> VisualRftLisaParts:
     """Visual-RFT's reward for reasoning segmentation: ``GIoU + 1 + format`` of one box.
 
-    The box is written ``(x0,y0),(x1,y1)``, both in thousandths of the image, in the first answer tag or,
-    without one, anywhere. Of several boxes the original takes the first corners of the first two for one box.
+    The box is ``(x0,y0),(x1,y1)`` in thousandths of the image, in the first answer tag or, without one,
+    anywhere. From several boxes, the original forms one box of the first corners of the first two.
 
     Args:
         completions: As in `visual_rft`.
-        answers: (B,) texts with the gold box as a model writes it, or (B, 4) boxes.
-        math: As in `visual_rft`; a text that it finds equal to the gold text earns 1.
+        answers: (B,) texts with the gold box in the format of an answer, or (B, 4) boxes.
+        math: As in `visual_rft`; a text that equals the gold text gets 1.
         mode: "exact", or "strict" with the loopholes of `SYSTEM` closed.
 
     Returns:
         The parts; total in [0, 3] for boxes with x0 <= x1 and y0 <= y1.
 
     Raises:
-        TypeError: As `visual_rft`.
-        ValueError: As `visual_rft`.
+        TypeError: As in `visual_rft`.
+        ValueError: As in `visual_rft`.
 
     Source:
         `accuracy_reward` and `format_reward` in `grpo_lisa.py` of Visual-RFT (arXiv 2503.01785).
@@ -219,7 +219,7 @@ def visual_rft_lisa(
     gold_texts = [gold if isinstance(gold, str) else "" for gold in answers]
     golds, gold_answers = _lisa_golds(answers, gold_texts)
     if is_strict(mode):
-        read = read_strictly(completions, "tool_call")
+        read = parse_strict_turns(completions, "tool_call")
         boxes = np.array([_only_corners(text or "") for text in read.answers]).reshape(-1, 4) / 1000
         good = proper(boxes) & proper(golds)
         score = np.zeros(len(boxes))
@@ -237,7 +237,7 @@ def visual_rft_lisa(
 
 
 def _repaired(inside: str) -> str:
-    """The answer's list, repaired as in the original; only quotes are replaced later."""
+    """Return the list in an answer, repaired as in the original; quotes are replaced later."""
     inside = inside.replace("[[", "[").replace("]]", "]").replace("\n", "")
     return _completed(inside[: inside.find("</answer>")] if "</answer>" in inside else inside)
 
@@ -247,7 +247,7 @@ def _completed(text: str) -> str:
 
 
 def _boxes_of(text: str) -> Found:
-    """The boxes of a list, without duplicates; none where the original stops at one of its objects."""
+    """Return the boxes of a list without duplicates; none if the original fails on one of its objects."""
     items = json_or_none(text.replace("'", '"'))
     places: dict[Any, float] = {}
     for item in items if isinstance(items, list) else ():
@@ -257,13 +257,13 @@ def _boxes_of(text: str) -> Found:
             return []
         try:
             places.setdefault(tuple(place), float(sure))
-        except (TypeError, OverflowError):  # a list in the place; a number too large to average
+        except (TypeError, OverflowError):  # a list as value; a number too large to average
             return []
     return sorted(places.items(), key=itemgetter(1), reverse=True)
 
 
 def _is_broken(place: tuple[Any, ...]) -> bool:
-    """Whether the original fails at comparing this place."""
+    """Whether the original fails to compare this value."""
     return len(place) != 4 or not all(isinstance(side, int | float) for side in place)
 
 
@@ -284,7 +284,7 @@ def _positions(text: str) -> list[Any] | None:
 
 
 def _lisa_golds(answers: Sequence[Any], texts: Sequence[str]) -> tuple[Boxes, list[str | None]]:
-    """(B, 4) gold boxes in [0, 1], and (B,) the answers of those that are texts; None for others."""
+    """Return the (B, 4) gold boxes in [0, 1], and the (B,) gold texts; None for gold answers without text."""
     if not any(texts):
         return gold_boxes(answers) / 1000, [None] * len(texts)
     tags = Tags(texts, both("answer"))
@@ -299,12 +299,12 @@ def _lisa_golds(answers: Sequence[Any], texts: Sequence[str]) -> tuple[Boxes, li
 
 
 def _lisa_box(text: str) -> tuple[float, ...]:
-    """The box that the original makes of all the boxes in a text."""
+    """Return the box that the original forms from all boxes in a text."""
     try:
         found = [tuple(map(int, corners)) for corners in _CORNERS.findall(text)]
         firsts = [corners[:2] for corners in found] + [corners[2:] for corners in found]
         return (*map(float, firsts[0]), *map(float, firsts[1])) if found else NO_BOX
-    except (ValueError, OverflowError):  # digits beyond Python's limit, or beyond float64
+    except (ValueError, OverflowError):  # more digits than Python converts, or beyond float64
         return NO_BOX
 
 
@@ -315,7 +315,7 @@ def _only_corners(text: str) -> tuple[float, ...]:
 def detection_scores(
     found: Sequence[Found], golds: Sequence[Sequence[Numbers]], *, strict: bool
 ) -> tuple[Scores, Scores]:
-    """(B,) IoU and confidence: each box takes the best free gold box, the surest box first."""
+    """Return (B,) IoU and confidence: boxes, by confidence, take the best free gold box."""
     rows = [_matched(*row, strict) for row in zip(found, golds, strict=True)]
     ious, confidences = np.array(rows, np.float64).reshape(-1, 2).T
     return ious, confidences

@@ -1,8 +1,8 @@
 """VLM-R1: IoU of one box for referring expressions, and rules for other answers.
 
-The original reads the first message of a completion; so does `exact`. Of its rules for accuracy these are
-here: `default`, `mcq`, `yes_no`, `all_match` and the detection score; not here are mAP, the judge that
-compares with "1.0", and the length reward, which pays every answer as if it were right.
+The original reads the first message of a completion; so does `exact`. Of its accuracy rules, `default`,
+`mcq`, `yes_no`, `all_match` and the detection score are implemented; left out are mAP, the judge that
+compares with "1.0", and the length reward, which treats every answer as right.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from lfpc_rewards.presets._math import MathLibrary, needed
 from lfpc_rewards.presets._once import once_each
 from lfpc_rewards.presets._shaping import repeated_word_share
 from lfpc_rewards.presets._similarity import similarity
-from lfpc_rewards.presets._strict import read_strictly
+from lfpc_rewards.presets._strict import parse_strict_turns
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
 Method: TypeAlias = Literal["default", "mcq", "yes_no", "all_match", "detection"]
@@ -66,26 +66,26 @@ SYSTEM = System(
     code="om-ai-lab/VLM-R1@90052f4786",
     rewards=("vlm_r1", "vlm_r1_accuracy", "vlm_r1_format", "vlm_r1_repetition"),
     terms="IoU + format (0 or 1); for other answers accuracy + format, and repetition (-1 to 0)",
-    gates="none: the format pays with any box",
+    gates="none: the format counts with any box",
     blind_to=(
-        "everything but the box: a box of the whole image scores the target's share of it",
+        "everything but the box: a box of the whole image scores the target's share of the image",
         "the thinking",
     ),
     loopholes=(
         Loophole(
             "format around anything",
-            "The format is searched for, so any text may stand around it, further answers included.",
-            "The turn must be its thinking and its answer and nothing else.",
+            "The format is only searched for, so any text may surround it, even more answers.",
+            "The turn must be thinking and an answer and nothing else.",
         ),
         Loophole(
             "several boxes",
             "The first of several boxes counts and the others cost nothing.",
-            "An answer with two boxes has none.",
+            "An answer with two boxes has no box.",
         ),
         Loophole(
             "first message",
-            "Only the first message is read, so a box that is given before the tool replies is graded.",
-            "The answer is the one answer tag of the last turn.",
+            "Only the first message is read, so a box given before the tool replies is scored.",
+            "The answer is the only answer tag in the last turn.",
         ),
         Loophole(
             "answer without tags",
@@ -94,27 +94,27 @@ SYSTEM = System(
         ),
         Loophole(
             "yes or no inside a word",
-            'The letters "no" anywhere say no: "nobody knows, yes" is a no.',
+            'The letters "no" count anywhere: "nobody knows, yes" is a no.',
             "The first word decides, and a text that says both is wrong.",
         ),
         Loophole(
             "several options",
-            "Of several letters one is chosen by the words around it and by its place: a hedge pays.",
+            "One of several letters is chosen by nearby words and by position: hedging pays.",
             "An answer that names two options is wrong.",
         ),
         Loophole(
             "nearly the right word",
-            "Texts are graded by common letters: a wrong word of similar letters earns most of the reward.",
-            "A text is right or wrong.",
+            "Texts are scored by common letters: a wrong word with similar letters earns most of the reward.",
+            "A text is either right or wrong.",
         ),
         Loophole(
             "boxes with wrong labels",
-            "A box with a wrong label is matched all the same and earns the share for completeness.",
+            "A box with a wrong label is still matched and earns the completeness share.",
             "Only boxes of the same label are matched.",
         ),
     ),
     deviations=(
-        "Where the original raises on labels that are no text or items that are no objects, the row is NaN.",
+        "If the original raises, on labels that are not text or items that are not objects, the row is NaN.",
     ),
 )
 
@@ -144,15 +144,15 @@ def vlm_r1(
     """VLM-R1's reward for referring expressions: ``IoU + format``.
 
     The box is the first ``[n, n, n, n]`` of non-negative integers in the first ``<answer>..</answer>``. It is
-    in pixels of the shown image and is brought to the original; the gold box is in those already.
+    in pixels of the shown image and is scaled to the original; the gold box is in pixels of the original.
 
     Args:
-        completions: (B,) texts, or lists of messages, of which the first is read.
+        completions: (B,) texts, or lists of messages, of which only the first is read.
         answers: (B,) gold boxes: four numbers, or text whose last ``<answer>`` holds them as JSON.
         image_sizes: (B, 2) width and height of the original images, or one (2,) for all.
         shown_sizes: The same of the images as encoded: ``image_grid_thw * 14``, width first.
-        mode: "exact", or "strict" with the loopholes of `SYSTEM` closed: one box, also of decimals, in
-            the one answer of the last turn, with x0 < x1 and y0 < y1; IoU without the odd pixel.
+        mode: "exact", or "strict" with the loopholes of `SYSTEM` closed: one box, which may have decimals, in
+            the only answer of the last turn, with x0 < x1 and y0 < y1; standard IoU.
 
     Returns:
         The parts; total in [0, 2]. IoU is NaN where a number of the model overflows (mode "exact").
@@ -175,7 +175,7 @@ def vlm_r1(
     golds = _gold_boxes(answers)
     scale = np.tile(as_sizes(image_sizes, "image_sizes") / as_sizes(shown_sizes, "shown_sizes"), 2)
     if is_strict(mode):
-        read = read_strictly(completions, "tool_call")
+        read = parse_strict_turns(completions, "tool_call")
         boxes = only_boxes(read.answers) * scale
         good = proper(boxes)
         ious = np.zeros(len(boxes))
@@ -193,17 +193,17 @@ def vlm_r1(
 
 
 def vlm_r1_format(completions: Sequence[str | Sequence[Message]], *, mode: Mode = "exact") -> Scores:
-    """1 where the whole first message is thinking and then an answer, else 0.
+    """Score 1 if the whole first message is thinking followed by an answer, else 0.
 
     Args:
         completions: As in `vlm_r1`.
-        mode: "exact", or "strict", where further tags inside are an error and the last turn must answer.
+        mode: "exact", or "strict", where more tags inside are an error and the last turn must answer.
 
     Returns:
         (B,) 0.0 or 1.0.
 
     Raises:
-        TypeError: As `vlm_r1`.
+        TypeError: As in `vlm_r1`.
 
     Source:
         `format_reward` of VLM-R1.
@@ -214,7 +214,7 @@ def vlm_r1_format(completions: Sequence[str | Sequence[Message]], *, mode: Mode 
     """
     if is_strict(mode):
         refuse_one(completions)
-        return read_strictly(completions, "tool_call").well_formed
+        return parse_strict_turns(completions, "tool_call").well_formed
     return thought_and_answer(Tags(first_texts(completions), both("think", "answer")))
 
 
@@ -226,22 +226,22 @@ def vlm_r1_accuracy(
     math: MathLibrary | None = None,
     mode: Mode = "exact",
 ) -> Scores:
-    r"""VLM-R1's accuracy for answers that are no single box.
+    r"""VLM-R1's accuracy for answers other than a single box.
 
     * "default": equal as mathematics, else equal as numbers, else the same option, else `Levenshtein.ratio`
-      of the texts in lower case.
-    * "mcq": the option that is named, by letters before punctuation or at the end; of several, the one
-      with most points for words like "answer" near it and for standing late.
-    * "yes_no": whether "yes" or "no" comes first, also inside words.
-    * "all_match": the same text in lower case, without final stops.
+      of the lower-case texts.
+    * "mcq": the named option, by letters before punctuation or at the end; of several, the one with the most
+      points for nearby words such as "answer" and for a late position.
+    * "yes_no": whether "yes" or "no" comes first, even inside words.
+    * "all_match": the same text in lower case, without final periods.
     * "detection": a list of ``{"bbox_2d", "label"}`` in a ``json`` fence, matched greedily from IoU 0.5 on;
-      0.7 of the matched IoU of equal labels over the gold boxes, 0.3 for missing and adding nothing.
+      0.7 for the matched IoU of equal labels over the gold boxes, 0.3 for no missing or extra boxes.
 
     Args:
         completions: As in `vlm_r1`.
-        answers: (B,) right answers, also inside ``<answer>..</answer>``.
+        answers: (B,) right answers, optionally inside ``<answer>..</answer>``.
         method: One of the five.
-        math: The module math_verify, or anything with its `parse` and `verify`; for "default" in mode
+        math: The module math_verify, or an object with its `parse` and `verify`; for "default" in mode
             "exact".
         mode: "exact", or "strict": one answer tag, compared by the rules of `answers_match`; for
             "detection", boxes of other labels are not matched.
@@ -250,8 +250,8 @@ def vlm_r1_accuracy(
         (B,) in [0, 1]; NaN where the original raises.
 
     Raises:
-        TypeError: As `vlm_r1`.
-        ValueError: The lengths differ, the method is unknown, `math` is missing, or a gold list is broken.
+        TypeError: As in `vlm_r1`.
+        ValueError: The lengths differ, the method is unknown, `math` is missing, or a gold list is invalid.
 
     Source:
         `accuracy_reward` of VLM-R1.
@@ -264,9 +264,9 @@ def vlm_r1_accuracy(
     """
     same_length(len(completions), answers=answers)
     if method not in ("default", "mcq", "yes_no", "all_match", "detection"):
-        raise ValueError(f"method must be one of the five of Method, got {method!r}")
+        raise ValueError(f"method must be one of the five in Method, got {method!r}")
     if is_strict(mode):
-        given = read_strictly(completions, "tool_call").answers
+        given = parse_strict_turns(completions, "tool_call").answers
         golds = [_first_line_answer(gold) for gold in answers]
         if method == "detection":
             return np.array([_strict_detection(a, g) for a, g in zip(given, golds, strict=True)], np.float64)
@@ -285,18 +285,18 @@ def vlm_r1_accuracy(
 def vlm_r1_repetition(
     completions: Sequence[str | Sequence[Message]], *, repair: Callable[[str], str] | None = None
 ) -> Scores:
-    """-1 to 0: minus the share of objects, or of runs of six words, that are repeats.
+    """Penalty for repetition, -1 to 0: minus the share of repeated objects or six-word sequences.
 
     Args:
         completions: As in `vlm_r1`.
-        repair: What mends broken JSON; `json_repair.repair_json` in the original. None: broken JSON is
-            read as words.
+        repair: Repairs broken JSON; `json_repair.repair_json` in the original. None: broken JSON is treated
+            as words.
 
     Returns:
         (B,) in [-1, 0]; NaN where the original raises.
 
     Raises:
-        TypeError: As `vlm_r1`.
+        TypeError: As in `vlm_r1`.
 
     Source:
         `repetition_reward` of VLM-R1.
@@ -315,7 +315,7 @@ def vlm_r1_repetition(
 
 
 def named_option(text: str) -> str | None:
-    """The option that VLM-R1 reads in a text, as one capital letter."""
+    """Return the option that VLM-R1 extracts from a text, as a capital letter."""
     text = text.upper()
     letters = _lone_letters(text)
     if len(letters) > 1 or text[-1:].isspace():  # otherwise the result is the same
@@ -334,7 +334,7 @@ def named_option(text: str) -> str | None:
 
 
 def _lone_letters(text: str) -> list[str]:
-    """What ``(?<![A-Z])([A-Z])(?=[.,?!:;]|$)`` finds: found by its ends, which are rarer."""
+    """Find ``(?<![A-Z])([A-Z])(?=[.,?!:;]|$)``, searching for its end first, which is rarer."""
     ends = (found.start() for found in _OPTION_END.finditer(text))
     pairs = [(text[end - 1 : end], text[max(end - 2, 0) : end - 1]) for end in ends if end]
     return [letter for letter, before in pairs if "A" <= letter <= "Z" and not "A" <= before <= "Z"]
@@ -354,13 +354,13 @@ def _last_box(text: str) -> Any:
 
 
 def _rec_format(tags: Tags) -> Scores:
-    """(B,) whether thinking, then an answer with a box of integers in braces, is found in a text."""
+    """Return (B,) whether a text contains thinking and then an answer with a box of integers in braces."""
     out = np.zeros(len(tags.texts))
     thought = tags.after_first("</think>", tags.after_first("<think>"))
     possible = (tags.first("<think>") >= 0) & (thought >= 0)
     for row, start in zip(np.flatnonzero(possible).tolist(), thought[possible].tolist(), strict=True):
         text = tags.texts[row]
-        # The first of each leaves most room for what must follow.
+        # The first match of each part leaves the most text for the following parts.
         answer = _THEN_ANSWER.match(text, start) or _THOUGHT_ANSWER.search(text, start)
         found = _REC_FORMAT.search(text, answer.end()) if answer else None
         closed = text.find("}", found.end()) if found else -1
@@ -374,25 +374,25 @@ def _first_line_answer(text: str) -> str:
 
 
 def _each(read: Callable[[str], Any], texts: Sequence[str]) -> list[Any]:
-    """`read` of each text, called once for equal texts."""
+    """Apply `read` to each text, once per distinct text."""
     known = {text: read(text) for text in set(texts)}
     return [known[text] for text in texts]
 
 
 def _last_answers(tags: Tags) -> list[str]:
-    """(B,) the last answer of each text; without one the text."""
+    """Return the (B,) last answer of each text, or the whole text without one."""
     start, stop = tags.last_pair("answer")
     return tags.cut(np.maximum(start, 0), stop)
 
 
 def _first_answers(tags: Tags) -> list[str]:
-    """(B,) the first answer of each text without white space around; without one the text."""
+    """Return the (B,) first answer of each text, stripped, or the whole text without one."""
     start, stop = tags.pair("answer")
     return tags.stripped(np.maximum(start, 0), stop)
 
 
 def _tidy(text: str) -> str:
-    """An answer in lower case on one line, without final stops."""
+    """Normalize an answer: lower case, one line, no final periods."""
     for mark, after_space in _BREAK_AFTER_SPACE.items():
         if mark in text:
             text = after_space.sub("", text).replace(mark, " ")
@@ -400,7 +400,7 @@ def _tidy(text: str) -> str:
 
 
 def _tidy_gold(text: str) -> str:
-    """The last answer of a gold text, tidied."""
+    """Return the last answer of a gold text, normalized."""
     held = _ANSWER.findall(text)
     return _tidy(held[-1] if held else text)
 
@@ -422,7 +422,7 @@ _READ: dict[str, tuple[Callable[[Tags], list[Any]], Callable[[str], Any]]] = {
     ),
     "all_match": (lambda tags: _each(_tidy, _last_answers(tags)), _tidy_gold),
 }
-"""How texts and gold texts are read: an answer is right where both give the same."""
+"""Parsers of texts and gold texts: an answer is right if both give the same result."""
 
 
 def _default(math: MathLibrary) -> Callable[[str, str], float]:
@@ -448,7 +448,7 @@ def _same_number(text: str, other: str) -> bool | None:
 
 
 _Item: TypeAlias = Any
-"""A detection as JSON holds it: an object with "bbox_2d" and "label", or whatever a model wrote."""
+"""A detection parsed from JSON: an object with "bbox_2d" and "label", or any other model output."""
 
 
 def _detection(said: str, gold: str) -> float:
@@ -466,7 +466,7 @@ def _detection_score(found: list[_Item], golds: list[_Item], *, same_label_only:
     matches = [(iou, i, j) for i, j in pairs if (iou := _pixel_iou(found[i], golds[j])) >= 0.5]
     free_found, free_golds = set(range(len(found))), set(range(len(golds)))
     position = 0.0
-    label: str | None = None  # as in the original, an item without a label takes that of the match before
+    label: str | None = None  # as in the original, an item without a label takes the previous match's
     for iou, i, j in sorted(matches, key=lambda each: -each[0]):
         if i not in free_found or j not in free_golds:
             continue
@@ -489,7 +489,7 @@ def _label(item: _Item) -> str | None:
 
 
 def _pixel_iou(item: _Item, gold: _Item) -> float:
-    """IoU of two detections, 0 for anything that is not two boxes."""
+    """Compute the IoU of two detections; 0 unless both are boxes."""
     try:
         x0, y0, x1, y1 = item["bbox_2d"][:4]
         u0, v0, u1, v1 = gold["bbox_2d"][:4]
@@ -519,7 +519,7 @@ def _detections(tidied: str) -> list[_Item]:
 
 
 def _repeated_objects(content: str, repair: Callable[[str], str] | None) -> float | None:
-    """The share of objects that are repeats; None for a text without a list of objects."""
+    """Return the share of repeated objects; None for a text without a list of objects."""
     try:
         part = _json_part(content)
         items = _read_json(part, repair) if part else None
@@ -536,7 +536,7 @@ def _share_repeated(things: Sequence[Any]) -> float:
 
 
 def _json_part(content: str) -> str:
-    """The first json fence, else the first fence, else what looks like a list of boxes."""
+    """Return the first json fence, else the first fence, else a text that looks like a list of boxes."""
     if fenced := _FENCED_JSON.search(content):
         return fenced[1].strip()
     fenced = _FENCED.search(content)

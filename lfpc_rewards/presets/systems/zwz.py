@@ -1,4 +1,4 @@
-"""Zooming without Zooming: one turn, its answer compared by rules, then by a library, then by a judge."""
+"""Zooming without Zooming: a single turn; its answer is compared by rules, then a library, then a judge."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from lfpc_rewards.presets._final_answer import same_answer_line
 from lfpc_rewards.presets._judging import BatchJudge, ask, read_equivalence, strict_accuracy
 from lfpc_rewards.presets._math import Grader, grade, grader_needed
 from lfpc_rewards.presets._once import once_each
-from lfpc_rewards.presets._strict import read_strictly
+from lfpc_rewards.presets._strict import parse_strict_turns
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
 LONGEST_ANSWER = 300
-"""Answers of this many characters are wrong. In the original's code."""
+"""Answers of this many characters are wrong. Set in the original's code."""
 
 _GOLD_OPTION = re.compile(r"[ (\[]*([A-F])(?:$|[.)\]]|[:-]\s+)")
 _OPTIONS = tuple(map(re.compile, (r"\(([A-Z])\)", r"([A-Z])[.)\s]", r"([A-Z])")))
@@ -34,17 +34,17 @@ SYSTEM = System(
     rewards=("zwz",),
     terms="accuracy (rules, library, judge) + format, weighted 1 and 0 as published",
     gates="none",
-    blind_to=("where the model looked: it has no tool", "the thinking"),
+    blind_to=("where the model looked: there is no tool", "the thinking"),
     loopholes=(
         Loophole(
             "answer without tags",
             "Without an answer on one line between tags, the whole response is the answer.",
-            "The answer is what stands in the one answer tag, after the thinking.",
+            "The answer is the content of the only answer tag, after the thinking.",
         ),
         Loophole(
             "letter in a word",
-            'The first capital letter names an option if nothing better does: "Brown" is B.',
-            "An option is named by its letter alone.",
+            'The first capital letter names an option if there is nothing better: "Brown" is B.',
+            "An option is named only by its letter alone.",
         ),
         Loophole(
             "two options at once",
@@ -53,13 +53,13 @@ SYSTEM = System(
         ),
         Loophole(
             "verdict in passing",
-            'A judge that says "Not Yes", or "Yesterday", has said Yes.',
-            "A reply counts when it is one verdict and nothing else; any other makes the score NaN.",
+            'A judge that says "Not Yes", or "Yesterday", counts as Yes.',
+            "A reply counts only if it is a single verdict and nothing else; otherwise the score is NaN.",
         ),
     ),
     deviations=(
-        "Where the judge fails, the original gives 0 and punishes the model; here the row is NaN.",
-        "Where the library raises, the original stops; here the row is NaN.",
+        "If the judge fails, the original gives 0 and punishes the model; here the row is NaN.",
+        "If the library raises, the original stops; here the row is NaN.",
     ),
 )
 
@@ -89,25 +89,26 @@ def zwz(
     format_weight: float = 0.0,
     mode: Mode = "exact",
 ) -> ZwzParts:
-    r"""ZwZ's reward for perception: right by a cascade of comparisons.
+    r"""ZwZ's reward for perception: accuracy by a cascade of comparisons.
 
     The answer is the first ``<answer>..</answer>`` on one line, else the whole response. An empty one is
-    wrong and badly formed, one of 300 characters or more is wrong. Then the first that agrees decides:
+    wrong and badly formed, one of 300 characters or more is wrong. It is right if any of these match, in
+    this order:
 
-    1. the last line "Answer: ..", tidied, is the gold answer, tidied;
-    2. for a gold letter and a question with an "A" and two line breaks, the first option named: "(A)", else
+    1. the last line "Answer: .." and the gold answer, both normalized;
+    2. for a gold letter and a question with an "A" and two line breaks, the first named option: "(A)", else
        "A." or "A)" or "A ", else any capital letter;
-    3. the library sees the same;
-    4. the judge does.
+    3. the library;
+    4. the judge.
 
     Args:
-        completions: (B,) responses of one turn, or lists of messages, of which the first is read.
+        completions: (B,) responses of one turn, or lists of messages, of which only the first is read.
         answers: (B,) right answers.
         questions: (B,) questions, for the judge and for the second step; None: empty texts.
-        judge: Answers a whole batch; a reply is right with "Yes" in its first box.
-        grader: The module `mathruler.grader`, or anything with its `grade_answer`. Unused in "strict".
-        reasoning: (B,) whether the data source is "reason", whose judge says true or false as in
-            `deepeyes_reasoning`; None: none is.
+        judge: Judges a whole batch; a reply is right with "Yes" in its first box.
+        grader: The module `mathruler.grader`, or an object with its `grade_answer`. Unused in "strict".
+        reasoning: (B,) whether the data source is "reason", whose judge replies true or false as in
+            `deepeyes_reasoning`; None: no row is.
         format_weight: 0 as published.
         mode: "exact", or "strict" with the loopholes of `SYSTEM` closed.
 
@@ -134,7 +135,7 @@ def zwz(
     """
     same_length(len(completions), answers=answers, questions=questions, reasoning=reasoning)
     if is_strict(mode):
-        given = read_strictly(completions, "tool_call").answers
+        given = parse_strict_turns(completions, "tool_call").answers
         short = [answer if len(answer or "") < LONGEST_ANSWER else None for answer in given]
         accuracy = strict_accuracy(short, answers, questions, judge)
         return _weigh(accuracy, np.array([bool(answer) for answer in given], np.float64), format_weight)
@@ -163,7 +164,7 @@ def zwz(
 
 
 def read_first_yes(reply: str) -> float:
-    """1.0 if "Yes" stands in the first box of the result, or without a box anywhere in it; else 0.0."""
+    """Return 1.0 if "Yes" is in the first box of the result, or anywhere if there is no box; else 0.0."""
     if "<最终结果>" in reply:
         found = _RESULT.search(reply)
         reply = found[1] if found else reply.split("<最终结果>")[-1]

@@ -1,7 +1,7 @@
-"""The crop tools of the published systems: which pixels a request gives.
+"""The crop tools of the published systems: which pixels a request returns.
 
-Some rewards ask whether a crop came back, and a model that was trained with one tool meets another in
-evaluation. Each module says for one system what box its tool would cut; None where the original refuses or
+Some rewards depend on whether a crop was returned, and a model may be evaluated with another tool than in
+training. Each module computes the box that the tool of one system would cut; None if the original refuses or
 raises. Nothing here opens a picture.
 """
 

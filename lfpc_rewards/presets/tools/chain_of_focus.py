@@ -1,4 +1,4 @@
-"""Chain-of-Focus' tool: ``image_zoom_in_tool``, whose boxes are pixels of the image as it was shown."""
+"""Chain-of-Focus' tool: ``image_zoom_in_tool``, whose boxes are in pixels of the shown image."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 
 def accepts(box: Any, size: tuple[int, int]) -> bool:
-    """Whether the tool takes a box: four numbers inside the image, in order. Nothing is clamped.
+    """Whether the tool accepts a box: four numbers inside the image, in order. Nothing is clamped.
 
     Args:
-        box: What the model wrote: x0, y0, x1, y1.
+        box: The model's x0, y0, x1, y1.
         size: Width and height of the image.
 
     Source:
@@ -26,12 +26,12 @@ def accepts(box: Any, size: tuple[int, int]) -> bool:
 
 
 def enlarged_box(box: Any, size: tuple[int, int], *, factor: float = 1.5) -> tuple[int, int, int, int] | None:
-    """A box grown about its centre, as far as the image goes, in whole pixels; None for what is no box.
+    """Enlarge a box about its center, within the image, in whole pixels; None if it is not a box.
 
     Args:
         box: As in `accepts`; not checked for order.
         size: As in `accepts`.
-        factor: How much wider and higher; 1 only cuts to whole pixels.
+        factor: Scale of width and height; 1 only truncates to whole pixels.
 
     Source:
         `enlarge_bbox` of Chain-of-Focus.
@@ -53,7 +53,7 @@ def enlarged_box(box: Any, size: tuple[int, int], *, factor: float = 1.5) -> tup
 
 
 def crop_box(box: Any, size: tuple[int, int], *, factor: float = 1.5) -> tuple[int, int, int, int] | None:
-    """The pixels that the tool cuts, None where it refuses.
+    """Return the pixels that the tool cuts; None if it refuses.
 
     Args:
         box: As in `accepts`.

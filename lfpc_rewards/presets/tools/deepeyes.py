@@ -1,7 +1,7 @@
-"""DeepEyes' tool, ``image_zoom_in_tool``, as its repository (two versions), verl and ms-swift have it.
+"""DeepEyes' tool, ``image_zoom_in_tool``, as in its repository (two versions), verl and ms-swift.
 
-All boxes are pixels. DeepEyes hands over boxes of the shown image and cuts the original, without
-converting them; whether that matters is the caller's business here.
+All boxes are in pixels. DeepEyes takes boxes on the shown image and cuts them from the original without
+converting them; here the caller decides whether to convert.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from lfpc_rewards._json import json_or_none
 
 Version: TypeAlias = Literal["v2", "v5", "verl", "ms_swift"]
-"""Whose rules: DeepEyes' `visual_toolbox_v2` (ms-swift has the same) or `_v5`, or verl's."""
+"""The rules to use: DeepEyes' `visual_toolbox_v2` (the same in ms-swift) or `_v5`, or verl's."""
 
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
@@ -26,10 +26,10 @@ Box: TypeAlias = tuple[float, float, float, float]
 
 
 class Step(NamedTuple):
-    """What the tool makes of a turn.
+    """The result of a turn.
 
     Attributes:
-        done: Whether the rollout ends: it answered, or it called nothing.
+        done: Whether the rollout ends: the turn answered, or called no tool.
         boxes: The boxes that are cut, the whole image for a rotation; empty if the tool refuses.
     """
 
@@ -38,15 +38,15 @@ class Step(NamedTuple):
 
 
 def run(text: str, size: tuple[int, int], *, version: Literal["v2", "v5"] = "v2") -> Step:
-    """What DeepEyes' tool does with a turn.
+    """Run DeepEyes' tool on a turn.
 
-    An answer that is not empty ends the rollout, also if a call stands beside it. "v2" runs the last call;
-    "v5" the first three, and one that fails drops the pictures of all.
+    A non-empty answer ends the rollout, even if the turn also has a call. "v2" runs the last call; "v5" the
+    first three, and if one fails, the pictures of all are dropped.
 
     Args:
         text: The turn.
         size: Width and height of the image.
-        version: Whose rules.
+        version: The rules to use.
 
     Source:
         `VisualToolBoxV2.execute` and `VisualToolBoxV5.execute` of DeepEyes.
@@ -68,19 +68,19 @@ def run(text: str, size: tuple[int, int], *, version: Literal["v2", "v5"] = "v2"
 
 
 def crop_box(box: Any, size: tuple[int, int], *, version: Version = "v2") -> Box | None:
-    """The region that the tool cuts, None where it refuses.
+    """Return the region that the tool cuts; None if it refuses.
 
-    The box is cut to the image. "v2" and "ms_swift" refuse sides of 30 pixels and less; "v5" and "verl" let
-    a box below 28 pixels grow about its centre, verl so that it stays inside the image.
+    The box is clipped to the image. "v2" and "ms_swift" refuse sides of 30 pixels or less; "v5" and "verl"
+    enlarge a box below 28 pixels about its center, verl so that it stays inside the image.
 
     Args:
         box: x0, y0, x1, y1.
         size: Width and height of the image.
-        version: Whose rules.
+        version: The rules to use.
 
     Returns:
-        The region, whole pixels where it grew; None for inverted boxes, one side 100 times the other, or
-        what is no box.
+        The region, in whole pixels if it was enlarged; None for inverted boxes, one side 100 times the other,
+        or anything that is not a box.
 
     Source:
         `maybe_resize_bbox` of DeepEyes and of ms-swift's plug-in, `_maybe_resize_bbox` of verl.
@@ -125,7 +125,7 @@ def _proper(box: Box) -> bool:
 
 
 def _grown(box: Box) -> Box:
-    """The box about its centre, so that its shorter side has at least 28 pixels; perhaps beyond the image."""
+    """Enlarge a box about its center to a shorter side of at least 28 pixels; it may exceed the image."""
     ratio = _SMALLEST_SIDE / min(_sides(box))
     middles = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     halves = [ceil(side * ratio * 0.5) for side in _sides(box)]

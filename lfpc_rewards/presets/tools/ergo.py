@@ -1,4 +1,4 @@
-"""ERGO's tool: ``<zoom>[x0, y0, x1, y1]</zoom>``, whole pixels of the image as it was shown."""
+"""ERGO's tool: ``<zoom>[x0, y0, x1, y1]</zoom>``, in whole pixels of the shown image."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _FACTOR = 28
 
 
 class Crop(NamedTuple):
-    """What the tool cuts and how it shows that.
+    """The crop that the tool cuts, and its shown size.
 
     Attributes:
         box: Pixels of the original image.
-        size: The sides at which the crop is shown, as the original gives them to the picture's `resize`.
+        size: Shown size of the crop, as the original passes it to `resize`.
     """
 
     box: tuple[int, int, int, int]
@@ -25,7 +25,7 @@ class Crop(NamedTuple):
 
 
 def parse_zoom(text: str) -> tuple[int, int, int, int] | None:
-    """The box in the first ``<zoom>``, None unless it holds exactly one.
+    """Return the box in the first ``<zoom>``; None unless it has exactly one.
 
     Source:
         `parse_zoom_bbox_from_text` of ERGO.
@@ -40,7 +40,7 @@ def parse_zoom(text: str) -> tuple[int, int, int, int] | None:
         return None
     try:
         x0, y0, x1, y1 = map(int, boxes[0])
-    except ValueError:  # digits beyond Python's limit
+    except ValueError:  # more digits than Python converts
         return None
     return x0, y0, x1, y1
 
@@ -53,21 +53,21 @@ def crop(
     min_pixels: int = 256,
     max_pixels: int = 1024,
 ) -> Crop | None:
-    """The pixels of the original image that a response asks for; without a box the whole image as it is.
+    """Return the pixels of the original image that a response requests; without a box the whole image.
 
     Args:
         text: The response.
         size: Width and height of the original image.
-        shown_size: Those at which the model saw it.
-        min_pixels: The smallest area of a shown crop; the default is the code's.
-        max_pixels: The largest, but the code rounds where others cut, so that a crop may be larger.
+        shown_size: Width and height of the shown image.
+        min_pixels: Minimum area of a shown crop; the default is the code's.
+        max_pixels: Maximum area; the code rounds where others truncate, so a crop may be larger.
 
     Returns:
-        The crop, or None where the original raises, as it does for most boxes without area.
+        The crop, or None if the original raises, as for most boxes without area.
 
     Source:
-        `crop_with_zoom` of ERGO. It calls its `smart_resize`, which takes the height first, with the
-        width first.
+        `crop_with_zoom` of ERGO. It passes the width first to its `smart_resize`, which expects the height
+        first.
 
     Example:
         >>> asked = "<zoom>[10, 20, 100, 200]</zoom>"

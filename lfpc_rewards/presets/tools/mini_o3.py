@@ -18,10 +18,10 @@ _SMALLEST_SIDE = 28
 
 
 class Request(NamedTuple):
-    """What a turn asks for.
+    """The crop that a turn requests.
 
     Attributes:
-        box: Four numbers as they were written; None if it is no list of numbers.
+        box: Four numbers as written; None if it is not a list of numbers.
         source: "original_image" or "observation_i".
     """
 
@@ -30,10 +30,10 @@ class Request(NamedTuple):
 
 
 def parse_request(text: str) -> Request | None:
-    """The last request of a turn, None if the text does not spell one as the original demands.
+    """Parse the last request of a turn; None if there is none in the format that the original requires.
 
-    The original evaluates the list as Python code; here it is read as JSON, so that an expression such as
-    ``[0.1 + 0.1, ...]`` is no box.
+    The original evaluates the list as Python code; here it is parsed as JSON, so an expression such as
+    ``[0.1 + 0.1, ...]`` is not a box.
 
     Source:
         `process_tool_call` of Mini-o3.
@@ -58,17 +58,17 @@ def crop_box(
     *,
     used_sizes: Sequence[tuple[int, int]] | None = None,
 ) -> tuple[int, int, int, int] | None:
-    """The pixels that the tool cuts from an observation, None where it refuses.
+    """Return the pixels that the tool cuts from an observation; None if it refuses.
 
     Args:
-        box: A list of four numbers: shares of the observation's sides, or with `used_sizes` pixels.
+        box: A list of four numbers: fractions of the observation's sides, or pixels with `used_sizes`.
         source: "original_image" or "observation_i".
         observation_sizes: Width and height of each observation, the original image first.
-        used_sizes: The sizes at which the model saw them; given, the box is in their pixels.
+        used_sizes: Shown sizes of the observations; if given, the box is in their pixels.
 
     Returns:
-        Whole pixels of the observation, at most its last column and row, or None: no such observation,
-        not four numbers, nothing left inside the image, or one side 200 times the other.
+        Whole pixels of the observation, at most its last column and row; None for an unknown observation,
+        not four numbers, a box outside the image, or one side 200 times the other.
 
     Source:
         `prepare_grounding_inputs_multi_turn` of Mini-o3.
@@ -100,10 +100,10 @@ def crop_box(
 def shown_size(
     size: tuple[int, int], *, max_pixels: int = 2048 * 2048, min_pixels: int = 512 * 512
 ) -> tuple[int, int] | None:
-    """Width and height at which a picture of `size` is shown, None if a side falls below 28 pixels.
+    """Return the width and height at which a picture is shown; None if a side is below 28 pixels.
 
     Source:
-        `process_image` of Mini-o3: both sides scaled and cut to whole pixels, first down, then up.
+        `process_image` of Mini-o3: both sides scaled and truncated to whole pixels, first down, then up.
 
     Example:
         >>> shown_size((1415, 1415), max_pixels=2_000_000, min_pixels=40_000)

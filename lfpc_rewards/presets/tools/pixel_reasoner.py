@@ -12,7 +12,7 @@ _LARGEST_PADDING = 600.0
 
 
 def parse_request(text: str) -> Any:
-    """The JSON behind the last ``<tool_call>``, up to a closing tag if there is one; None if it is not JSON.
+    """Parse the JSON after the last ``<tool_call>``, up to a closing tag if there is one; None if invalid.
 
     Source:
         `parse_last_tool` of Pixel-Reasoner.
@@ -27,18 +27,18 @@ def parse_request(text: str) -> Any:
 def crop_box(
     box: Sequence[float], size: tuple[int, int], *, padding: float = 0.1
 ) -> tuple[float, float, float, float] | None:
-    """The region that `crop_image_normalized` cuts, None where it refuses.
+    """Return the region that `crop_image_normalized` cuts; None if it refuses.
 
-    If all four numbers are below 1 they are shares of the sides, else pixels: [0, 0, 1, 1] is one pixel. Each
-    side grows by `padding` of the image, as far as the image goes.
+    If all four numbers are below 1, they are fractions of the sides, else pixels: [0, 0, 1, 1] is one pixel.
+    The region is extended on each side by `padding` times the image size, within the image.
 
     Args:
         box: x0, y0, x1, y1.
         size: Width and height of the image.
-        padding: Share of the image's sides.
+        padding: Fraction of the image's sides.
 
     Returns:
-        The region, not rounded, or None if its whole pixels are 28 or fewer on a side.
+        The region, not rounded; None if a side has 28 whole pixels or fewer.
 
     Source:
         `crop_image_normalized` of Pixel-Reasoner.
@@ -54,15 +54,15 @@ def crop_box(
 def zoom_box(
     box: Sequence[float], size: tuple[int, int], *, padding: tuple[float, float] = (0.1, 0.1)
 ) -> tuple[int, int, int, int] | None:
-    """The region that `zoom_in` cuts: as `crop_box`, with at most 600 pixels of padding, in whole pixels.
+    """Return the region that `zoom_in` cuts: like `crop_box`, in whole pixels, at most 600 pixels of padding.
 
     Args:
         box: As in `crop_box`.
         size: As in `crop_box`.
-        padding: Shares of the image's width and height.
+        padding: Fractions of the image's width and height.
 
     Returns:
-        The region, or None if it is 28 pixels or less on a side.
+        The region; None if a side has 28 pixels or fewer.
 
     Source:
         `ZoomIn` of Pixel-Reasoner.
