@@ -52,7 +52,7 @@ def test_the_family_names_the_frame_and_the_token_side(model_dir, processor, fam
         ("{", "config.json: not readable"),
         (
             '{"model_type": "llama"}',
-            "model_type 'llama' is not supported: transformers has no image-text-to-text model of that type",
+            "model_type 'llama' is not supported: the installed transformers has no image-text-to-text model",
         ),
         ("[]", "model_type None is not supported"),
     ],

@@ -35,7 +35,7 @@ def what_is_missing(model_type: object) -> str:
     if isinstance(model_type, str) and model_type in MISSING:
         return MISSING[model_type]
     if not isinstance(model_type, str) or model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
-        return "transformers has no image-text-to-text model of that type"
+        return "the installed transformers has no image-text-to-text model of that type"
     return (
         "it has no description yet of its boxes, tool calls, ends of turns and picture tokens "
         "(docs/how-to/prepare-model-and-data.md, a further family of models)"
