@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.miniature import page
-from benchmarks.miniature.cost import estimate
+from benchmarks.miniature.cost import estimate, one_of_each_kind
 from benchmarks.miniature.jobs import SCALES
 from benchmarks.miniature.plan import plan
 from benchmarks.miniature.runner import run_jobs
@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
         }
     about = fixed | {"seeds": args.seeds, "workers": args.workers, "machine": machine()}
     (args.output / page.RECORD).write_text(json.dumps(before | about, indent=1) + "\n", encoding="utf-8")
-    run_jobs(jobs, workers=args.workers)
+    run_jobs(one_of_each_kind(jobs) if args.scale == "pace" else jobs, workers=args.workers)
     if args.scale == "full":
         page.write(args.output, args.page)
     return 0

@@ -30,6 +30,14 @@ def estimate(planned: Sequence[Job], measured: Sequence[Job]) -> float:
     return sum(amount(job) * seconds[kind(job)] / work[kind(job)] for job in planned)
 
 
+def one_of_each_kind(planned: Sequence[Job]) -> list[Job]:
+    """The first job of each kind: enough to see what all of them take."""
+    first: dict[str, Job] = {}
+    for job in planned:
+        first.setdefault(kind(job), job)
+    return list(first.values())
+
+
 def kind(job: Job) -> str:
     """Jobs of one kind take as long for the same amount of work."""
     if job.work is jobs.evaluate_model:

@@ -84,7 +84,7 @@ class Decision:
     verdict: Verdict
 
 
-def decide(family: Sequence[tuple[Sequence[float], Direction, float]]) -> list[Decision]:
+def decide_family(family: Sequence[tuple[Sequence[float], Direction, float]]) -> list[Decision]:
     """Which claims of a family the differences bear out.
 
     Args:
@@ -119,6 +119,12 @@ def decide(family: Sequence[tuple[Sequence[float], Direction, float]]) -> list[D
             verdict = FAILED
         found.append(Decision(tuple(differences), interval(differences), p, verdict))
     return found
+
+
+def decide(differences: Sequence[float], direction: Direction, margin: float) -> Verdict:
+    """The verdict on a claim that is alone in its family; see `decide_family`."""
+    [found] = decide_family([(differences, direction, margin)])
+    return found.verdict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +183,7 @@ def decisions(
 ) -> dict[Claim, Decision]:
     """The rule's word on a family of claims."""
     family = [(claim.differences(seeds, sampled=sampled), claim.direction, claim.margin) for claim in claims]
-    return dict(zip(claims, decide(family), strict=True))
+    return dict(zip(claims, decide_family(family), strict=True))
 
 
 def _claim(

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks.miniature.cost import estimate
+from benchmarks.miniature.cost import estimate, one_of_each_kind
 from benchmarks.miniature.jobs import FULL, PACE, answering_at_once, compare_with_forced
 from benchmarks.miniature.plan import plan
 from benchmarks.miniature.warm import WARM
@@ -47,18 +47,22 @@ def test_the_turn_of_the_model_begins_with_the_word_for_answering():
 
 
 def test_the_cost_grows_with_the_work(tmp_path):
-    measured = plan(tmp_path / "pace", [0], PACE, "cpu")
+    measured = one_of_each_kind(plan(tmp_path / "pace", [0], PACE, "cpu"))
+    assert [job.name for job in measured] == [
+        *("pictures", "warm", "selection", "gap", "no-gap", "stage2", "control"),
+        *("warm-on-test-54", "warm-on-test-216"),
+    ]
     for job in measured:
         job.marker.parent.mkdir(parents=True, exist_ok=True)
         job.marker.write_text(json.dumps({"outcome": None, "seconds": 99.0, "processor_seconds": 2.0}))
-    one = estimate(plan(tmp_path / "run", [11], FULL, "cpu"), measured)
-    assert estimate(plan(tmp_path / "run", [11, 12], FULL, "cpu"), measured) == pytest.approx(2 * one)
-    gap = [job for job in plan(tmp_path / "run", [11], FULL, "cpu") if job.name == "gap"]
-    # Two steps took two seconds; there are 14.
-    assert estimate(gap, measured) == pytest.approx(14.0)
-    greedy = [job for job in plan(tmp_path / "run", [11], FULL, "cpu") if job.name == "stage2-on-test-54"]
-    # Evaluations at 54 tokens: 30 questions each, in the end 480 under one condition.
-    rollouts = 30 * (6 * 5 + 4 * 1 + 2 * 2)
-    assert estimate(greedy, measured) == pytest.approx(480 * 12 * 2.0 / rollouts)
+    run = tmp_path / "run"
+    one = estimate(plan(run, [11], FULL, "cpu"), measured)
+    assert estimate(plan(run, [11, 12], FULL, "cpu"), measured) == pytest.approx(2 * one)
+    gap = [job for job in plan(run, [11], FULL, "cpu") if job.name == "gap"]
+    # One step took two seconds; there are 14.
+    assert estimate(gap, measured) == pytest.approx(28.0)
+    stage2 = [job for job in plan(run, [11], FULL, "cpu") if job.name == "stage2-on-test-54"]
+    # 30 questions, under four conditions and once more answering at once; in the end 480 under one.
+    assert estimate(stage2, measured) == pytest.approx(480 * 2.0 / (30 * 5))
     with pytest.raises(ValueError, match="none of training of gap"):
         estimate(gap, [job for job in measured if job.name != "gap"])

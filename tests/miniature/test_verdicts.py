@@ -15,6 +15,7 @@ from benchmarks.miniature.verdicts import (
     NOISY,
     Figure,
     decide,
+    decide_family,
     decisions,
     holm,
     interval,
@@ -55,8 +56,7 @@ from benchmarks.miniature.verdicts import (
     ],
 )
 def test_the_rule(differences, direction, margin, verdict):
-    [found] = decide([(differences, direction, margin)])
-    assert found.verdict == verdict
+    assert decide(differences, direction, margin) == verdict
 
 
 def test_p_values_are_those_of_scipy_against_any_null():
@@ -85,12 +85,12 @@ def test_what_would_hold_alone_may_not_hold_in_a_family():
     weak = ([0.10, 0.14, 0.12, 0.02, 0.05], "higher", 0.02)
     empty = ([0.1, -0.1, 0.05, -0.04, 0.0], "higher", 0.02)
     assert p_value(weak[0]) < 0.05
-    assert decide([weak])[0].verdict == HELD
-    assert decide([weak, *[empty] * 9])[0].verdict == NOISY
+    assert decide_family([weak])[0].verdict == HELD
+    assert decide_family([weak, *[empty] * 9])[0].verdict == NOISY
     # Nor is a difference nothing where the interval for all of them is too wide for that.
     small = ([0.008, -0.008, 0.008, -0.008], "higher", 0.02)
-    assert decide([small])[0].verdict == FAILED
-    assert decide([small, *[empty] * 9])[0].verdict == NOISY
+    assert decide_family([small])[0].verdict == FAILED
+    assert decide_family([small, *[empty] * 9])[0].verdict == NOISY
 
 
 def test_no_difference_at_all_is_refused():
