@@ -1,9 +1,9 @@
 """What the reward pays to who does not look: `python -m benchmarks.gaming` writes docs/results/gaming.md.
 
 Scripted rollouts about real rows (photographs with signs) are scored by the reward functions of the core
-under the published recipe, its `reduce` options, and options that the core does not have; those are worked out
-here, from the scores of its terms. No model is asked and nothing is trained: this is what a training would be
-paid for.
+under the published recipe, its `reduce` options, and options that the core does not have; those are worked
+out here, from the scores of its terms. No model is asked and nothing is trained: this is what a training
+would be paid for.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """What a run will cost, from what a short one took: every job's processor seconds by its amount of work.
 
-A short run starts every program anew for little work, so the estimate is rather too high.
+A short run starts every program anew for little work, so the estimate is rather too high. But its models have
+not learned to crop.
 """
 
 import json
@@ -9,6 +10,9 @@ from collections.abc import Sequence
 
 from benchmarks.miniature import jobs
 from benchmarks.miniature.runner import Job
+
+WITH_CROPS = 2.0
+"""How many times as long an evaluation takes whose rollouts crop: another turn, another picture."""
 
 
 def estimate(planned: Sequence[Job], measured: Sequence[Job]) -> float:
@@ -50,7 +54,8 @@ def amount(job: Job) -> float:
     scale: jobs.Scale = job.args[0]
     if job.work is jobs.evaluate_model:
         asked = min(job.options.get("questions") or 3 * scale.test_pictures, 3 * scale.test_pictures)
-        return asked * (len(job.options["conditions"]) + job.options["before_looking"])
+        crops = 1.0 if scale == jobs.PACE else WITH_CROPS
+        return asked * (crops * len(job.options["conditions"]) + job.options["before_looking"])
     if job.work is jobs.train_arm:
         return jobs.arms(scale)[job.name].steps
     if job.work is jobs.make_warm:

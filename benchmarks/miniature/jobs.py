@@ -58,9 +58,7 @@ PACE = dataclasses.replace(
     FULL,
     **dict.fromkeys(("stage1_pictures", "stage2_pictures", "pair_pictures"), 4),
     test_pictures=10,
-    # Learning next to nothing, it goes on cropping for every question, as the shipped checkpoint does:
-    # nothing costs more.
-    lessons=dataclasses.replace(SINGLES, steps=4, learning_rate=1e-6),
+    lessons=dataclasses.replace(SINGLES, steps=4),
     stage1_steps=1,
     stage2_steps=1,
 )

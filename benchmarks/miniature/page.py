@@ -46,7 +46,6 @@ MODELS = {
 }
 METRICS = {
     "accuracy": "accuracy",
-    "accuracy_without_tool": "accuracy without the tool",
     "lost_noise_crop": "lost with noise crops",
     "lost_elsewhere": "lost with crops from a wrong place",
     "format_noise_crop": "well formed with noise crops",
@@ -65,7 +64,6 @@ METRICS = {
 _CROPS = ("accuracy", "tool_calls", "iou", "overlap", "bbox_ratio", "crop_tokens", "format")
 _LOOKING = (
     "accuracy",
-    "accuracy_without_tool",
     "lost_noise_crop",
     "lost_elsewhere",
     "format_noise_crop",
@@ -211,7 +209,9 @@ def _plot(path: Path, seeds: Sequence[Seed], part: Part) -> None:
             for place, model in enumerate(part.models):
                 values = [Figure(model, metric, tokens).of(seed) for seed in seeds]
                 ax.plot([place] * len(values), values, "o", alpha=0.6, color=f"C{place}")
-                ax.plot([place - 0.25, place + 0.25], [statistics.fmean(values)] * 2, color=f"C{place}")
+                known = [value for value in values if not math.isnan(value)]
+                if known:
+                    ax.plot([place - 0.25, place + 0.25], [statistics.fmean(known)] * 2, color=f"C{place}")
             ax.set_title(f"{METRICS[metric]}\n{title}" if title else METRICS[metric], fontsize=7)
             ax.set_xticks(range(len(part.models)), part.models, fontsize=6, rotation=20)
             ax.tick_params(axis="y", labelsize=6)

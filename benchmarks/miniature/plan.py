@@ -16,10 +16,11 @@ from lfpc_trl.evaluate.conditions import Condition
 RUN = ("warm", "gap", "no-gap", "stage2", "control")
 """The models that are made and evaluated."""
 STAGE_1 = ("warm", "gap", "no-gap")
-"""Models evaluated on readable overviews too, and with other crops than they asked for."""
-LOOKING: tuple[Condition, ...] = ("predicted", "no_tool", "noise", "elsewhere")
+"""Models evaluated on readable overviews too, and asked for an answer before they look."""
 CURVES = ("gap", "no-gap")
-"""Trainings whose checkpoints are evaluated on the way."""
+"""Trainings whose checkpoints are evaluated on the way, and whose ends with other crops than they ask for."""
+PLAIN: tuple[Condition, ...] = ("predicted",)
+LOOKING: tuple[Condition, ...] = ("predicted", "noise", "elsewhere")
 
 
 def plan(
@@ -60,7 +61,6 @@ def _of_seed(folder: Path, scale: jobs.Scale, seed: int, device: str, start: Pat
     ]
     for name in RUN:
         budgets = (jobs.LOW, jobs.HIGH) if name in STAGE_1 else (jobs.LOW,)
-        conditions = LOOKING if name in STAGE_1 else LOOKING[:1]
         found += [
             Job(
                 folder,
@@ -71,7 +71,7 @@ def _of_seed(folder: Path, scale: jobs.Scale, seed: int, device: str, start: Pat
                     "name": name,
                     "data": "test",
                     "tokens": tokens,
-                    "conditions": conditions,
+                    "conditions": _conditions(name, tokens, sampled=sampled),
                     "sampled": sampled,
                     "before_looking": name in STAGE_1,
                 },
@@ -90,7 +90,7 @@ def _of_seed(folder: Path, scale: jobs.Scale, seed: int, device: str, start: Pat
                 "name": f"{name}/checkpoint-{step}",
                 "data": "test",
                 "tokens": tokens,
-                "conditions": LOOKING[:1],
+                "conditions": PLAIN,
                 "before_looking": True,
                 "questions": scale.curve_questions,
             },
@@ -101,6 +101,11 @@ def _of_seed(folder: Path, scale: jobs.Scale, seed: int, device: str, start: Pat
         for tokens in (jobs.LOW, jobs.HIGH)
     ]
     return found
+
+
+def _conditions(name: str, tokens: int, *, sampled: bool) -> tuple[Condition, ...]:
+    # Readable overviews take three times as long, so their second reading is as short as can be.
+    return LOOKING if name in CURVES and not (sampled and tokens == jobs.HIGH) else PLAIN
 
 
 def evaluation_name(name: str, data: str, tokens: int, *, sampled: bool = False) -> str:

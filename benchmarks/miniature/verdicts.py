@@ -137,12 +137,13 @@ class Figure:
     data: str = "test"
 
     def of(self, evaluations: Seed, *, sampled: bool = False) -> float:
-        """Its value in the evaluations of one seed, decoded greedily or sampled."""
+        """Its value in the evaluations of one seed, decoded greedily or sampled; NaN without one."""
         metrics = evaluations[evaluation_name(self.model, self.data, self.tokens, sampled=sampled)]
         if self.metric.startswith("lost_"):
-            replaced = metrics["accuracy_" + self.metric.removeprefix("lost_")]
-            return float(metrics["accuracy"]) - float(replaced)
-        value = metrics[self.metric]
+            replaced = metrics.get("accuracy_" + self.metric.removeprefix("lost_"))
+            accuracy = metrics["accuracy"]
+            return math.nan if accuracy is None or replaced is None else accuracy - replaced
+        value = metrics.get(self.metric) if self.metric.startswith("format_") else metrics[self.metric]
         return math.nan if value is None else float(value)
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks.miniature.cost import estimate, one_of_each_kind
+from benchmarks.miniature.cost import WITH_CROPS, estimate, one_of_each_kind
 from benchmarks.miniature.jobs import FULL, PACE, answering_at_once, compare_with_forced
 from benchmarks.miniature.plan import plan
 from benchmarks.miniature.warm import WARM
@@ -62,7 +62,7 @@ def test_the_cost_grows_with_the_work(tmp_path):
     # One step took two seconds; there are 14.
     assert estimate(gap, measured) == pytest.approx(28.0)
     stage2 = [job for job in plan(run, [11], FULL, "cpu") if job.name == "stage2-on-test-54"]
-    # 30 questions, under four conditions and once more answering at once; in the end 480 under one.
-    assert estimate(stage2, measured) == pytest.approx(480 * 2.0 / (30 * 5))
+    # 30 questions as they are and once more answering at once; in the end 480 as they are, with crops.
+    assert estimate(stage2, measured) == pytest.approx(480 * WITH_CROPS * 2.0 / (30 * 2))
     with pytest.raises(ValueError, match="none of training of gap"):
         estimate(gap, [job for job in measured if job.name != "gap"])

@@ -10,7 +10,7 @@ from benchmarks.miniature.plan import evaluation_name, plan
 from benchmarks.miniature.verdicts import FAMILY, LEFT_OUT
 
 METRICS = (
-    *("accuracy", "accuracy_without_tool", "accuracy_noise_crop", "accuracy_elsewhere", "format"),
+    *("accuracy", "accuracy_noise_crop", "accuracy_elsewhere", "format"),
     *("format_noise_crop", "format_elsewhere", "tool_calls", "iou", "overlap", "bbox_ratio", "crop_tokens"),
     *("fixed", "kept_wrong", "forced_accuracy", "forced_answers"),
 )
