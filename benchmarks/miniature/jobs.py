@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.miniature.warm import PAIRS, PICTURE_SIZE, SINGLES, Lessons, warm_up
+from benchmarks.miniature.warm import PAIRS, PICTURE_SIZE, SINGLES, WARM, Lessons, warm_up
 from lfpc_trl.evaluate.conditions import Condition
 
 HIGH, LOW = 216, 54
@@ -28,7 +28,7 @@ class Scale:
     stage1_pictures: int = 32
     stage2_pictures: int = 32
     pair_pictures: int = 32
-    test_pictures: int = 80
+    test_pictures: int = 160
     lessons: Lessons = SINGLES
     pair_lessons: Lessons = PAIRS
     stage1_steps: int = 14
@@ -36,6 +36,13 @@ class Scale:
     pair_steps: int = 12
     prompts: int = 6
     rollouts: int = 8
+    save_every: int = 4
+    curve_questions: int = 120
+
+    @property
+    def curve_steps(self) -> range:
+        """The checkpoints of stage 1 on its way."""
+        return range(self.save_every, self.stage1_steps, self.save_every)
 
 
 FULL = Scale()
@@ -43,8 +50,20 @@ TINY = Scale(
     *(2, 2, 2, 2),
     dataclasses.replace(SINGLES, steps=1, batch=2),
     dataclasses.replace(PAIRS, steps=1, batch=2),
-    *(1, 1, 1, 2, 2),
+    *(2, 1, 1, 2, 2),
+    save_every=1,
+    curve_questions=3,
 )
+PACE = dataclasses.replace(
+    FULL,
+    **dict.fromkeys(("stage1_pictures", "stage2_pictures", "pair_pictures"), 4),
+    test_pictures=10,
+    lessons=dataclasses.replace(SINGLES, steps=4),
+    stage1_steps=1,
+    stage2_steps=1,
+)
+"""A little of everything at full width, to see how long it takes."""
+SCALES = {"full": FULL, "tiny": TINY, "pace": PACE}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,11 +142,14 @@ def _write_pairs(data: Path, source: str, name: str) -> None:
     (data / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
-def make_warm(folder: Path, scale: Scale, seed: int, device: str, *, name: str) -> None:
-    """A starting model of the seed."""
+def make_warm(
+    folder: Path, scale: Scale, seed: int, device: str, *, name: str, start: Path | None = None
+) -> dict[str, Any]:
+    """A starting model of the seed, from the shipped checkpoint or from one of its own."""
     be_quiet()
     lessons = scale.pair_lessons if name == "warm-pairs" else scale.lessons
-    warm_up(folder / name, lessons=lessons, seed=seed, device=device)
+    warm_up(folder / name, lessons=lessons, seed=seed, device=device, start=start or WARM)
+    return {"start": "shipped" if start is None else str(start)}
 
 
 def select(folder: Path, scale: Scale, seed: int, device: str) -> dict[str, Any]:
@@ -187,7 +209,9 @@ def recipe_of(arm: Arm, scale: Scale, seed: int, device: str) -> Any:
             "prompts_per_update": scale.prompts,
             "num_generations": scale.rollouts,
             "per_device_train_batch_size": scale.prompts * scale.rollouts,
-            "save_every": 4,
+            "save_every": scale.save_every,
+            # All of them: what a training does on its way is evaluated too.
+            "save_total_limit": arm.steps,
             "trajectory_groups": 0,
             "learning_rate": LEARNING_RATE,
             "seed": seed,
@@ -225,11 +249,33 @@ def evaluate_model(
     data: str,
     tokens: int,
     conditions: Sequence[Condition],
+    sampled: bool = False,
+    before_looking: bool = False,
+    questions: int | None = None,
 ) -> dict[str, Any]:
-    """One model on test pictures shown at one budget, greedily, as the paper evaluates."""
+    """One model on test pictures shown at one budget.
+
+    Args:
+        folder: of the seed.
+        scale: not used: the questions are in the folder.
+        seed: of the sampling, and of the noise in place of crops.
+        device: cpu or cuda.
+        name: of the model's directory in the folder.
+        data: `test` or `test-pairs`.
+        tokens: of an overview.
+        conditions: of `lfpc_trl.evaluate`.
+        sampled: at the temperature of training; else greedily, as the paper evaluates.
+        before_looking: ask once more for an answer at once, and say how often it is the final answer already.
+        questions: the first so many; None for all.
+
+    Returns:
+        The metrics of `lfpc_trl.evaluate.in_process.evaluate`, and with `before_looking` those of
+        `compare_with_forced`.
+    """
     del scale
     be_quiet()
     from lfpc_trl.data.rows import read_rows, with_shown_tokens
+    from lfpc_trl.demo.run import TEMPERATURE
     from lfpc_trl.evaluate.in_process import evaluate
     from lfpc_trl.models.families import family_of
     from lfpc_trl.models.processors import factor, load_processor
@@ -238,19 +284,58 @@ def evaluate_model(
 
     model, processor = load_model(folder / name, device=device), load_processor(folder / name)
     side = factor(processor)
-    rows = read_rows(folder / "data" / f"{data}.jsonl", require_targets=True)
-    return evaluate(
-        model,
-        processor,
-        with_shown_tokens(rows, tokens, factor=side),
-        crop_settings=CropSettings(
-            family_of(folder / name).frame, side, crop_tokens=CROP_TOKENS, max_crops=2, seed=seed
-        ),
-        conditions=conditions,
-        max_turns=3,
-        max_new_tokens=48,
-        batch_size=60,
-    ).metrics
+    rows = read_rows(folder / "data" / f"{data}.jsonl", require_targets=True)[:questions]
+    shown = with_shown_tokens(rows, tokens, factor=side)
+    crops = CropSettings(
+        family_of(folder / name).frame, side, crop_tokens=CROP_TOKENS, max_crops=2, seed=seed
+    )
+    settings = {
+        "crop_settings": crops,
+        "max_new_tokens": 48,
+        "batch_size": 60,
+        "temperature": TEMPERATURE if sampled else 0.0,
+        "seed": seed,
+    }
+    found = evaluate(model, processor, shown, conditions=conditions, max_turns=3, **settings)
+    if not before_looking:
+        return found.metrics
+    # The same prompt, tool and all, but the turn already begins with the word for answering at once.
+    processor.chat_template = answering_at_once(processor.chat_template)
+    forced = evaluate(model, processor, shown, conditions=("predicted",), max_turns=1, **settings)
+    return found.metrics | compare_with_forced(
+        [each.scored for each in found.trajectories], [each.scored for each in forced.trajectories]
+    )
+
+
+def answering_at_once(template: str) -> str:
+    """The small model's chat template, with the turn of the model begun: it thinks `now`."""
+    begun = "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n"
+    if template.count(begun) != 1:
+        raise ValueError("template must be that of the small model, got another")
+    return template.replace(begun, begun + "<think>now</think>")
+
+
+def compare_with_forced(final: Sequence[Any], forced: Sequence[Any]) -> dict[str, float | None]:
+    """How often an answer stands before the crop that it is said to come from.
+
+    Args:
+        final: scored rollouts of the model as it is, one per question.
+        forced: of the same questions, where the model had to answer at once.
+
+    Returns:
+        `fixed`: share of the rollouts with a crop whose final answer is the forced one. `kept_wrong`: the
+        same among those whose forced answer is wrong. `forced_accuracy` and `forced_answers`: share of right
+        answers and of answers at all where they were forced. None where there is no such rollout.
+    """
+    pairs = [(one, other) for one, other in zip(final, forced, strict=True) if one.crops]
+    same = [one.answer is not None and one.answer == other.answer for one, other in pairs]
+    wrong = [kept for kept, (_, other) in zip(same, pairs, strict=True) if other.accuracy <= 0]
+    return {
+        "fixed": sum(same) / len(same) if same else None,
+        "kept_wrong": sum(wrong) / len(wrong) if wrong else None,
+        "forced_accuracy": sum(other.accuracy for other in forced) / len(forced),
+        "forced_answers": sum(other.answer is not None for other in forced) / len(forced),
+    }
 
 
 def be_quiet() -> None:

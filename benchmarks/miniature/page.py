@@ -3,6 +3,7 @@
 python -m benchmarks.miniature.page OUTPUT [PAGE]
 """
 
+import dataclasses
 import json
 import math
 import statistics
@@ -12,17 +13,29 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.miniature.jobs import HIGH, LOW
-from benchmarks.miniature.plan import STAGE_1, evaluation_name
+from benchmarks.miniature import power
+from benchmarks.miniature.jobs import HIGH, LOW, SCALES
+from benchmarks.miniature.plan import CURVES, RUN, STAGE_1, curve_name, evaluation_name
 from benchmarks.miniature.runner import marker, outcome
-from benchmarks.miniature.verdicts import EXPERIMENTS, FAILED, HELD, NOISY, Claim, Figure, interval
+from benchmarks.miniature.verdicts import (
+    EXPERIMENTS,
+    FAILED,
+    FAMILY,
+    HELD,
+    LEFT_OUT,
+    NOISY,
+    Claim,
+    Figure,
+    Seed,
+    decisions,
+    interval,
+)
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "results" / "miniature.md"
-RUN = "run.json"
-
-Seed = dict[str, dict[str, float | None]]
-"""The evaluations of a seed, by `evaluation_name`."""
+RECORD = "run.json"
+SEEDS = range(11, 21)
+"""Fresh: no figure and no choice of a setting has seen them."""
 
 MODELS = {
     "warm": "before training",
@@ -30,20 +43,9 @@ MODELS = {
     "no-gap": "stage 1 without the gap",
     "stage2": "stage 2, full reward",
     "control": "control: stage 1's reward",
-    "no-overlap": "without the condition on the overlap",
-    "no-iou": "without the IoU part",
-    "no-l1": "without the distance part",
-    "hard": "trained at the coarsest",
-    "random": "trained at a random level",
-    "mixed": "one stage, mixed data, full reward",
-    "warm-pairs": "before training",
-    "pairs-best": "`best`",
-    "pairs-last": "`last`",
-    "pairs-mean": "`mean`",
 }
 METRICS = {
     "accuracy": "accuracy",
-    "accuracy_without_tool": "accuracy without the tool",
     "lost_noise_crop": "lost with noise crops",
     "lost_elsewhere": "lost with crops from a wrong place",
     "format_noise_crop": "well formed with noise crops",
@@ -54,11 +56,14 @@ METRICS = {
     "bbox_ratio": "crop / picture",
     "crop_tokens": "tokens per crop",
     "format": "well formed",
+    "fixed": "fixed before the crop",
+    "kept_wrong": "kept, of wrong ones",
+    "forced_accuracy": "accuracy, answering at once",
+    "forced_answers": "answers, answering at once",
 }
 _CROPS = ("accuracy", "tool_calls", "iou", "overlap", "bbox_ratio", "crop_tokens", "format")
 _LOOKING = (
     "accuracy",
-    "accuracy_without_tool",
     "lost_noise_crop",
     "lost_elsewhere",
     "format_noise_crop",
@@ -66,46 +71,48 @@ _LOOKING = (
     "tool_calls",
     "overlap",
 )
-# Per experiment: heading of a table, its models, budget, data, columns.
-_TABLES: dict[str, list[tuple[str, Sequence[str], int, str, Sequence[str]]]] = {
-    "Stage 1: with the gap against without": [
-        (f"Overviews of {LOW} tokens, unreadable", STAGE_1, LOW, "test", _LOOKING),
-        (f"Overviews of {HIGH} tokens, readable", STAGE_1, HIGH, "test", _LOOKING),
-    ],
-    "Stage 2: the grounding reward against more of stage 1": [
-        ("", ("gap", "stage2", "control"), LOW, "test", _CROPS)
-    ],
-    "Parts of the grounding reward": [
-        ("", ("stage2", "no-overlap", "no-iou", "no-l1", "control"), LOW, "test", _CROPS)
-    ],
-    "Which resolution stage 1 trains at": [("", ("gap", "hard", "random"), LOW, "test", _CROPS)],
-    "Two stages against one on mixed data": [("", ("stage2", "mixed"), LOW, "test", _CROPS)],
-    "Several crops: which one is scored": [
-        ("", ("warm-pairs", "pairs-best", "pairs-last", "pairs-mean"), LOW, "test-pairs", _CROPS)
-    ],
-}
-# Per experiment: what its plot shows.
-_PLOTS = {
-    "Stage 1: with the gap against without": ("stage1", ("accuracy", "lost_noise_crop", "lost_elsewhere")),
-    "Stage 2: the grounding reward against more of stage 1": ("stage2", ("iou", "overlap", "accuracy")),
-    "Parts of the grounding reward": ("reward", ("iou", "overlap", "accuracy")),
-    "Which resolution stage 1 trains at": ("resolution", ("accuracy", "overlap")),
-    "Two stages against one on mixed data": ("mixed", ("iou", "overlap", "accuracy")),
-    "Several crops: which one is scored": ("pairs", ("iou", "overlap", "accuracy")),
+_BEFORE = ("fixed", "kept_wrong", "forced_accuracy", "forced_answers", "accuracy", "tool_calls")
+_BUDGETS = ((f"Overviews of {LOW} tokens, unreadable", LOW), (f"Overviews of {HIGH} tokens, readable", HIGH))
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """How the page shows an experiment: name of its plot, metrics plotted, models, columns, budgets."""
+
+    plot: str
+    plotted: Sequence[str]
+    models: Sequence[str]
+    columns: Sequence[str]
+    budgets: Sequence[tuple[str, int]] = (("", LOW),)
+
+
+PARTS = {
+    "Stage 1: with the gap against without": Part(
+        "stage1", ("accuracy", "lost_noise_crop", "lost_elsewhere"), STAGE_1, _LOOKING, _BUDGETS
+    ),
+    "Answering before looking": Part("before", ("fixed", "kept_wrong"), STAGE_1, _BEFORE, _BUDGETS),
+    "Stage 2: the grounding reward against more of stage 1": Part(
+        "stage2", ("iou", "overlap", "accuracy"), ("gap", "stage2", "control"), _CROPS
+    ),
 }
 
 
-def read_seeds(output: Path, seeds: Iterable[int], experiment: str) -> dict[int, Seed]:
-    """The evaluations that an experiment needs, of the seeds that have them all."""
-    wanted = {
-        evaluation_name(model, data, tokens)
-        for _, models, tokens, data, _ in _TABLES[experiment]
+def evaluations(models: Iterable[str] = RUN) -> list[str]:
+    """The names of all evaluations of some models."""
+    return [
+        evaluation_name(model, "test", tokens, sampled=sampled)
         for model in models
-    }
+        for tokens in ((LOW, HIGH) if model in STAGE_1 else (LOW,))
+        for sampled in (False, True)
+    ]
+
+
+def read_seeds(output: Path, seeds: Iterable[int], names: Sequence[str]) -> dict[int, Seed]:
+    """The outcomes of these jobs, of the seeds that have them all."""
     return {
-        seed: {name: outcome(output / f"seed-{seed}", name) for name in wanted}
+        seed: {name: outcome(output / f"seed-{seed}", name) for name in names}
         for seed in seeds
-        if all(marker(output / f"seed-{seed}", name).exists() for name in wanted)
+        if all(marker(output / f"seed-{seed}", name).exists() for name in names)
     }
 
 
@@ -119,108 +126,197 @@ def spread(values: Sequence[float]) -> str:
     return f"{statistics.fmean(known):.{digits}f} ± {deviation:.{digits}f}"
 
 
-def _table(
-    seeds: Sequence[Seed], title: str, models: Sequence[str], tokens: int, data: str, metrics: Sequence[str]
-) -> list[str]:
+def span(differences: Sequence[float], claim: Claim) -> str:
+    """Mean difference with its 95 % interval, or a dash where it was not measured in every seed."""
+    if any(math.isnan(value) for value in differences):
+        return "-"
+    digits, found = _digits(claim), interval(differences)
+    return f"{found.mean:+.{digits}f} ({found.low:+.{digits}f} to {found.high:+.{digits}f})"
+
+
+def _digits(claim: Claim) -> int:
+    return 1 if claim.first.metric == "crop_tokens" else 3
+
+
+def overview(seeds: Sequence[Seed], *, decided: bool) -> list[str]:
+    """The one table: what is claimed, the paper's figure, ours, the verdict, and the power of ten seeds."""
+    greedy, sampled = decisions(FAMILY, seeds), decisions(FAMILY, seeds, sampled=True)
+    lines = ["| claim | the paper | ours, 95 % interval | sampled | p (Holm) | verdict | power |"]
+    lines += ["| --- | --- | --- | --- | ---: | --- | ---: |"]
+    for claim in FAMILY:
+        found = greedy[claim]
+        p, verdict = (_p(found.p), f"**{found.verdict}**") if decided else ("", "")
+        lines.append(
+            f"| {claim.text} | {claim.paper} | {span(found.differences, claim)} | "
+            f"{span(sampled[claim].differences, claim)} | {p} | {verdict} | {power.power_of(claim):.2f} |"
+        )
+    return [*lines, ""]
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def not_run() -> list[str]:
+    """The claims that ten seeds cannot decide, with what the first run found."""
+    lines = ["| claim | the paper | first run, three seeds | seeds needed |", "| --- | --- | --- | ---: |"]
+    for claim in LEFT_OUT:
+        needed = power.needed_by(claim) or f"over {power.MOST}"
+        found = span(power.differences_of(claim), claim)
+        lines.append(f"| {claim.text} | {claim.paper} | {found} | {needed} |")
+    return [*lines, ""]
+
+
+def _table(seeds: Sequence[Seed], part: Part, title: str, tokens: int) -> list[str]:
     lines = [f"**{title}**", ""] if title else []
-    lines += ["| | " + " | ".join(METRICS[metric] for metric in metrics) + " |"]
-    lines += ["| --- |" + " ---: |" * len(metrics)]
-    for model in models:
-        figures = [Figure(model, metric, tokens, data) for metric in metrics]
+    lines += ["| | " + " | ".join(METRICS[metric] for metric in part.columns) + " |"]
+    lines += ["| --- |" + " ---: |" * len(part.columns)]
+    for model in part.models:
+        figures = [Figure(model, metric, tokens) for metric in part.columns]
         cells = [spread([figure.of(seed) for seed in seeds]) for figure in figures]
         lines.append(f"| {MODELS[model]} | " + " | ".join(cells) + " |")
     return [*lines, ""]
 
 
-def _verdicts(seeds: Sequence[Seed], claims: Sequence[Claim]) -> list[str]:
-    lines = ["| claim | the paper | difference per seed | mean, 95 % interval | verdict |"]
-    lines += ["| --- | --- | --- | --- | --- |"]
+def _per_seed(seeds: dict[int, Seed], claims: Sequence[Claim]) -> list[str]:
+    lines = ["| claim | " + " | ".join(f"seed {seed}" for seed in seeds) + " |"]
+    lines += ["| --- |" + " ---: |" * len(seeds)]
     for claim in claims:
-        differences = claim.differences(seeds)
-        digits = 1 if claim.first.metric == "crop_tokens" else 3
-        each = ", ".join(f"{value:+.{digits}f}" for value in differences)
-        found = interval(differences)
-        mean = f"{found.mean:+.{digits}f} ({found.low:+.{digits}f} to {found.high:+.{digits}f})"
-        lines.append(f"| {claim.text} | {claim.paper} | {each} | {mean} | **{claim.verdict(seeds)}** |")
+        each = " | ".join(f"{value:+.{_digits(claim)}f}" for value in claim.differences(list(seeds.values())))
+        lines.append(f"| {claim.text} | {each} |")
     return [*lines, ""]
 
 
-def _plot(path: Path, seeds: Sequence[Seed], experiment: str) -> None:
+def _canvas(rows: int, columns: int) -> Any:
     import matplotlib as mpl
     from matplotlib.figure import Figure as Canvas
 
-    _, metrics = _PLOTS[experiment]
-    tables = _TABLES[experiment]
     # Text as text, and the same figures give the same file.
     mpl.rcParams |= {"svg.hashsalt": "miniature", "svg.fonttype": "none"}
-    canvas = Canvas(figsize=(2.6 * len(metrics), 2.4 * len(tables)), layout="constrained")
-    axes = canvas.subplots(len(tables), len(metrics), squeeze=False)
-    for row, (title, models, tokens, data, _) in zip(axes, tables, strict=True):
-        for ax, metric in zip(row, metrics, strict=True):
-            for place, model in enumerate(models):
-                values = [Figure(model, metric, tokens, data).of(seed) for seed in seeds]
-                ax.plot([place] * len(values), values, "o", alpha=0.6, color=f"C{place}")
-                ax.plot([place - 0.25, place + 0.25], [statistics.fmean(values)] * 2, color=f"C{place}")
-            ax.set_title(f"{METRICS[metric]}\n{title}" if title else METRICS[metric], fontsize=7)
-            ax.set_xticks(range(len(models)), models, fontsize=6, rotation=20)
-            ax.tick_params(axis="y", labelsize=6)
-            ax.margins(x=0.15, y=0.15)
+    canvas = Canvas(figsize=(2.6 * columns, 2.4 * rows), layout="constrained")
+    return canvas, canvas.subplots(rows, columns, squeeze=False)
+
+
+def _save(canvas: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     canvas.savefig(path, format="svg", metadata={"Date": None})
 
 
-def _about(run: dict[str, Any], output: Path) -> list[str]:
-    seeds = run["seeds"]
-    spent = sum(
-        json.loads(path.read_text(encoding="utf-8"))["seconds"]
-        for seed in seeds
+def _plot(path: Path, seeds: Sequence[Seed], part: Part) -> None:
+    canvas, axes = _canvas(len(part.budgets), len(part.plotted))
+    for row, (title, tokens) in zip(axes, part.budgets, strict=True):
+        for ax, metric in zip(row, part.plotted, strict=True):
+            for place, model in enumerate(part.models):
+                values = [Figure(model, metric, tokens).of(seed) for seed in seeds]
+                ax.plot([place] * len(values), values, "o", alpha=0.6, color=f"C{place}")
+                known = [value for value in values if not math.isnan(value)]
+                if known:
+                    ax.plot([place - 0.25, place + 0.25], [statistics.fmean(known)] * 2, color=f"C{place}")
+            ax.set_title(f"{METRICS[metric]}\n{title}" if title else METRICS[metric], fontsize=7)
+            ax.set_xticks(range(len(part.models)), part.models, fontsize=6, rotation=20)
+            ax.tick_params(axis="y", labelsize=6)
+            ax.margins(x=0.15, y=0.15)
+    _save(canvas, path)
+
+
+def curves(output: Path, seeds: Iterable[int], scale: str, path: Path) -> list[str]:
+    """Plot how many answers are fixed before the crop, step by step of stage 1, and say where the plot is."""
+    size = SCALES[scale]
+    steps = [0, *size.curve_steps, size.stage1_steps]
+
+    def names(model: str, tokens: int) -> list[str]:
+        return [
+            evaluation_name("warm", "test", tokens),
+            *(curve_name(model, step, tokens) for step in size.curve_steps),
+            evaluation_name(model, "test", tokens),
+        ]
+
+    every = [name for model in CURVES for tokens in (LOW, HIGH) for name in names(model, tokens)]
+    found = read_seeds(output, seeds, every)
+    if not found:
+        return []
+    canvas, axes = _canvas(2, 2)
+    for row, (title, tokens) in zip(axes, _BUDGETS, strict=True):
+        for ax, metric in zip(row, ("fixed", "accuracy"), strict=True):
+            for colour, model in enumerate(CURVES, start=1):
+                lines = [
+                    [
+                        math.nan if seed[name][metric] is None else seed[name][metric]
+                        for name in names(model, tokens)
+                    ]
+                    for seed in found.values()
+                ]
+                for line in lines:
+                    ax.plot(steps, line, color=f"C{colour}", alpha=0.25, linewidth=0.8)
+                means = [statistics.fmean(values) for values in zip(*lines, strict=True)]
+                ax.plot(steps, means, color=f"C{colour}", label=MODELS[model])
+            ax.set_title(f"{METRICS[metric]}\n{title}", fontsize=7)
+            ax.set_xlabel("step of stage 1", fontsize=6)
+            ax.tick_params(labelsize=6)
+            ax.legend(fontsize=5)
+    _save(canvas, path)
+    shown = f"a thin line per seed ({', '.join(map(str, found))}), a thick one for the mean"
+    return [f"![Over training: {shown}](miniature/{path.name})", ""]
+
+
+def _about(run: dict[str, Any], output: Path, whole: Iterable[int]) -> list[str]:
+    whole = list(whole)
+    records = [
+        json.loads(path.read_text(encoding="utf-8"))
+        for seed in run["seeds"]
         for path in (output / f"seed-{seed}" / "done").glob("*.json")
-    )
+    ]
+    hours = sum(record["processor_seconds"] for record in records) / 3600
+    numbers = " ".join(map(str, run["seeds"]))
+    command = f"`python -m benchmarks.miniature OUTPUT --seeds {numbers}` at commit `{run['commit']}`"
+    machine = f"{run['machine']}, {run['workers']} process(es) of one thread, {hours:.1f} processor hours"
+    shipped = f"The shipped checkpoint was `{run['checkpoint']}` (its SHA-256)"
+    done = f"Whole seeds: {', '.join(map(str, whole)) or 'none'} of {len(run['seeds'])}"
+    lines = [f"{command}, begun on {run['date']}; {machine}. {done}. {shipped}.", ""]
+    own = [seed for seed in whole if outcome(output / f"seed-{seed}", "warm")["start"] != "shipped"]
+    if own:
+        lines += [f"Seeds that start from a checkpoint of their own: {', '.join(map(str, own))}.", ""]
     levels = []
-    for seed in seeds:
+    for seed in whole:
         chosen = outcome(output / f"seed-{seed}", "selection")["answer"]
         levels.append(
             f"seed {seed}: "
-            + ", ".join(f"{count} at {tokens} tokens" for tokens, count in chosen["tokens"].items())
+            + ", ".join(f"{count} at {tokens}" for tokens, count in chosen["tokens"].items())
             + f" (wrong at the finest level: {chosen['wrong_at_full']} of {chosen['rows']})"
         )
-    commit = f"Run on {run['date']}, trained at commit `{run['commit']}`, evaluated at commit "
-    commit += f"`{run['evaluation_commit']}`, {run['machine']}, {run['workers']} processes"
-    time = f"{spent / 60:.0f} minutes of one thread for {len(seeds)} seeds ({', '.join(map(str, seeds))})"
-    return [
-        f"{commit} of one thread; {time}. The shipped checkpoint was `{run['checkpoint']}` (its SHA-256).",
-        "",
-        "Resolution selection by the answer: " + "; ".join(levels) + ".",
-        "",
-    ]
+    if levels:
+        lines += ["Tokens that selection by the answer chose: " + "; ".join(levels) + ".", ""]
+    return lines
 
 
 def write(output: Path, page: Path = PAGE) -> None:
-    """Write the page; an experiment shows the seeds that have finished it."""
-    run = json.loads((output / RUN).read_text(encoding="utf-8"))
+    """Write the page over the whole seeds; verdicts stand there once every seed of the run is whole."""
+    run = json.loads((output / RECORD).read_text(encoding="utf-8"))
     before, after = (
         (Path(__file__).parent / "page.md").read_text(encoding="utf-8").split("<!-- figures -->\n")
     )
-    lines: list[str] = []
-    verdicts: Counter[str] = Counter()
-    for experiment, claims in EXPERIMENTS.items():
-        name, _ = _PLOTS[experiment]
-        finished = read_seeds(output, run["seeds"], experiment)
-        lines += [f"## {experiment}", ""]
-        if len(finished) < len(run["seeds"]):
-            numbers = ", ".join(map(str, finished)) or "none"
-            lines += [f"Seeds that have finished it: {numbers}.", ""]
-        if not finished:
-            continue
-        seeds = list(finished.values())
-        _plot(page.parent / "miniature" / f"{name}.svg", seeds, experiment)
-        for table in _TABLES[experiment]:
-            lines += _table(seeds, *table)
-        lines += [f"![{experiment}: a dot per seed, a line at the mean](miniature/{name}.svg)", ""]
-        lines += _verdicts(seeds, claims)
-        verdicts.update(claim.verdict(seeds) for claim in claims)
-    total = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in (HELD, FAILED, NOISY))
-    lines = [*_about(run, output), f"Of {verdicts.total()} claims: {total}.", "", *lines]
+    found = read_seeds(output, run["seeds"], ["selection", "warm", *evaluations()])
+    seeds = list(found.values())
+    decided = len(found) == len(run["seeds"])
+    lines = _about(run, output, found)
+    if decided:
+        verdicts = Counter(decision.verdict for decision in decisions(FAMILY, seeds).values())
+        total = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in (HELD, FAILED, NOISY))
+        lines += [f"Of {verdicts.total()} claims: {total}.", ""]
+    else:
+        lines += ["The run is under way: no verdict before its last seed is whole.", ""]
+    if seeds:
+        lines += overview(seeds, decided=decided)
+        lines += ["## Not run again: out of the reach of ten seeds", "", *not_run()]
+        for experiment, part in PARTS.items():
+            lines += [f"## {experiment}", ""]
+            _plot(page.parent / "miniature" / f"{part.plot}.svg", seeds, part)
+            for title, tokens in part.budgets:
+                lines += _table(seeds, part, title, tokens)
+            lines += [f"![{experiment}: a dot per seed, a line at the mean](miniature/{part.plot}.svg)", ""]
+            lines += _per_seed(found, EXPERIMENTS[experiment])
+            if part.plot == "before":
+                lines += curves(output, found, run["scale"], page.parent / "miniature" / "curves.svg")
     page.write_text(before + "\n".join(lines) + "\n" + after, encoding="utf-8")
 
 

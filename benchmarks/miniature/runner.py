@@ -89,9 +89,13 @@ def run_jobs(jobs: Sequence[Job], *, workers: int) -> None:
 
 
 def _run(job: Job) -> None:
-    start = time.perf_counter()
+    start, used = time.perf_counter(), time.process_time()
     result = job.work(job.folder, *job.args, **job.options)
-    record = {"outcome": result, "seconds": round(time.perf_counter() - start, 1)}
+    record = {
+        "outcome": result,
+        "seconds": round(time.perf_counter() - start, 1),
+        "processor_seconds": round(time.process_time() - used, 1),
+    }
     job.marker.parent.mkdir(parents=True, exist_ok=True)
     partial = job.marker.with_suffix(".tmp")
     partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -172,12 +172,13 @@ def warm_up(
     lessons: Lessons,
     seed: int,
     device: str = "cpu",
+    start: Path = WARM,
     on_step: Callable[[int, int, dict[str, float]], object] = lambda *_: None,
 ) -> None:
-    """Train the starting model of a seed and save it as a model directory."""
+    """Train the starting model of a seed, from the checkpoint in `start`, and save it."""
     torch.manual_seed(seed)
     processor = demo.small_processor()
-    model = load_model(WARM, device=device)
+    model = load_model(start, device=device)
     model.set_attn_implementation({"text_config": "eager", "vision_config": "sdpa"})
     model.train()
     helpers = demo.Helpers(model.config.get_text_config().hidden_size).to(device)
@@ -197,8 +198,8 @@ def warm_up(
         batch = drawn.to(device)
         decay = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / lessons.steps))
         for group in optimiser.param_groups:
-            start = min(1.0, (step + 1) / 40) if group["share"] == 1 else 1.0
-            group["lr"] = lessons.learning_rate * group["share"] * start * decay
+            rise = min(1.0, (step + 1) / 40) if group["share"] == 1 else 1.0
+            group["lr"] = lessons.learning_rate * group["share"] * rise * decay
         stats: dict[str, float] = {}
         seen.clear()
         loss = demo.language_loss(model, batch, helpers, 0.4, numbers, stats)
