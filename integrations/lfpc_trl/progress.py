@@ -57,6 +57,37 @@ def rate(steps: int, seconds: float) -> str:
     return f"{each:,.1f} a second" if each >= 1 else f"{each * 60:.1f} a minute"
 
 
+class Pace:
+    """How fast work goes, and how long the rest will take.
+
+    Args:
+        total: steps of the whole work; None where it is not known.
+        done: steps that were done before; they say nothing about the speed.
+        clock: seconds, for tests.
+    """
+
+    def __init__(
+        self, total: int | None, done: int = 0, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.total, self._before = total, done
+        self._clock, self._start = clock, clock()
+
+    def begin(self) -> None:
+        """The work begins now."""
+        self._start = self._clock()
+
+    def text(self, done: int) -> str:
+        """The end of a line about so many steps: speed and time, where they are known and more is to come."""
+        steps = done - self._before
+        if steps <= 0 or (self.total is not None and done >= self.total):
+            return ""
+        seconds = self._clock() - self._start
+        text = f", {rate(steps, seconds)}"
+        if self.total is not None:
+            text += f", about {duration(seconds * (self.total - done) / steps)} left"
+        return text
+
+
 class Progress:
     """A line that is rewritten in a terminal; elsewhere, such as in a log file, a new line now and then.
 
@@ -77,16 +108,16 @@ class Progress:
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._total, self._before = total, done
+        self._pace = Pace(total, done, clock=clock)
+        self._total, self._clock = total, clock
         self._stream = sys.stderr if stream is None else stream
-        self._clock, self._start = clock, clock()
         self._terminal = self._stream.isatty()
-        self._shown_at = self._start
+        self._shown_at = clock()
         self._width = 0
 
     def begin(self) -> None:
         """The work begins now; the start of an engine, which came before, tells nothing of its speed."""
-        self._start = self._clock()
+        self._pace.begin()
 
     def show(self, done: int, text: str) -> None:
         """Say `text`, speed and the time that is left, unless the last line is fresh and more is to come."""
@@ -98,12 +129,7 @@ class Progress:
         if not over and now - self._shown_at < pause:
             return
         self._shown_at = now
-        steps = done - self._before
-        if not over and steps > 0:
-            text = f"{text}, {rate(steps, now - self._start)}"
-            if self._total is not None:
-                left = (now - self._start) * (self._total - done) / steps
-                text = f"{text}, about {duration(left)} left"
+        text += self._pace.text(done)
         if self._terminal:
             end = "\n" if over else ""
             print(f"\r{text:<{self._width}}", end=end, file=self._stream, flush=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lfpc_trl.errors import UserError
 from lfpc_trl.options import Parser
+from lfpc_trl.results import tell_result
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -96,3 +97,5 @@ def _export(project, output: Path) -> None:  # type: ignore[no-untyped-def]
     write_rows(rows, output)
     lost = f" (and {len(refused)} that are done but cannot be used, see above)" if refused else ""
     print(f"{output}: {len(rows)} rows, left out {len(unfinished)}{lost}")
+    left_out = {"unfinished": unfinished, "refused": refused, "unusable": project.unusable}
+    tell_result({"output": str(output), "rows": len(rows)} | {k: list(v) for k, v in left_out.items()})

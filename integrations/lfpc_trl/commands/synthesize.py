@@ -9,6 +9,7 @@ from pathlib import Path
 from lfpc_trl.errors import UserError
 from lfpc_trl.options import Parser
 from lfpc_trl.progress import Progress
+from lfpc_trl.results import tell_result
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -104,3 +105,6 @@ def main(arguments: Sequence[str]) -> None:
         progress=lambda count: progress.show(count, f"rows {count}/{args.rows}"),
     )
     print(f"rows: {path}")
+    left_out = [{"file": str(file), "reason": reason} for file, reason in bad + unread]
+    left_out += [{"file": str(file), "reason": "too small for --target-pixels"} for file in small]
+    tell_result({"output": str(path), "rows": args.rows, "left_out": left_out})

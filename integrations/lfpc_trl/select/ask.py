@@ -296,6 +296,19 @@ def read_answers(
     return answers
 
 
+def spent(folder: Path, header: Mapping[str, Any]) -> tuple[int, Usage]:
+    """How many questions all the runs behind a folder have had answered, and their tokens.
+
+    Raises:
+        UserError: as `read_answers`.
+    """
+    records = [record for path in sorted(folder.glob("*.jsonl")) for record in read_journal(path, header)]
+    usage = Usage()
+    for record in records:
+        usage += Usage(**record["usage"])
+    return len(records), usage
+
+
 def open_items(
     rows: Sequence[Row], ladders: Sequence[tuple[Level, ...]], answers: Answers, same: SameAnswer
 ) -> dict[str, LadderItem]:
@@ -316,14 +329,12 @@ class Collector:
         failures: what could not be finished.
         rows: rows that are done.
         steps: levels that were answered or need not be any more, of `total`.
-        usage: the tokens of what was answered now.
     """
 
     def __init__(self, items: Mapping[str, LadderItem], answers: Answers) -> None:
         self.answers = dict(answers)
         self.failures: list[Failure] = []
         self.rows = self.steps = 0
-        self.usage = Usage()
         self._left = {key: len(item.levels) - len(item.answers) for key, item in items.items()}
         self.total = sum(self._left.values())
 
@@ -332,7 +343,6 @@ class Collector:
         if isinstance(outcome, Failure):
             self.failures.append(outcome)
             return
-        self.usage += Usage(**outcome.record["usage"])
         self.answers[outcome.key, shown_in(outcome.record)] = outcome.record["answer"]
         steps = self._left[outcome.key] if outcome.last else 1
         self._left[outcome.key] -= steps

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lfpc_trl.errors import UserError, first_line, one_line
+from lfpc_trl.results import hand_over
 from lfpc_trl.train.recipe import LaunchSettings
 
 
@@ -96,6 +97,7 @@ def launch_command(launch: LaunchSettings, arguments: Sequence[str], *, cpu: boo
 
 def replace_process(command: Sequence[str]) -> None:
     """Become the launcher, so that signals of a scheduler reach it."""
+    hand_over()
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(command[0], list(command))
