@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lfpc_trl.errors import UserError
+from lfpc_trl.errors import UserError, did_you_mean, not_one_of
 from lfpc_trl.jobs import running
 from lfpc_trl.jobs.clock import Clock
 from lfpc_trl.options import FRAMES, Parser, add_columns, add_respondent
@@ -183,7 +183,7 @@ def _read_benchmarks(args: argparse.Namespace) -> "tuple[Benchmark, ...]":
     layouts = _by_benchmark("--layout", "LAYOUT", args.layout, paths)
     for layout in layouts.values():
         if layout not in LAYOUTS:
-            raise UserError(f"--layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
+            raise UserError(not_one_of("--layout", layout, LAYOUTS))
     columns = columns_of(args.columns)
     read = [
         read_benchmark(
@@ -210,7 +210,10 @@ def _by_benchmark(
         if name is None and len(names) == 1:
             name = next(iter(names))
         if name is None or name not in names:
-            raise UserError(f"{option} must be NAME={what}, NAME one of {', '.join(names)}, got {text!r}")
+            hint = "" if name is None else did_you_mean(name, names)
+            raise UserError(
+                f"{option} must be NAME={what}, NAME one of {', '.join(names)}, got {text!r}{hint}"
+            )
         found[name] = str(value)
     return found
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lfpc_trl.errors import UserError
+from lfpc_trl.errors import UserError, not_some_of
 from lfpc_trl.options import Parser
 from lfpc_trl.progress import Progress
 from lfpc_trl.results import tell_result
@@ -69,9 +69,12 @@ def main(arguments: Sequence[str]) -> None:
     heights = re.fullmatch(r"(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?)", args.target_pixels)
     if heights is None:
         raise UserError(f"--target-pixels must be as 2-6, got {args.target_pixels!r}")
-    kinds = tuple(kind for kind in KINDS if kind in args.questions.split(","))
-    if len(kinds) != len(args.questions.split(",")):
-        raise UserError(f"--questions must be some of {','.join(KINDS)}, got {args.questions!r}")
+    wanted = args.questions.split(",")
+    kinds = tuple(kind for kind in KINDS if kind in wanted)
+    if set(wanted) - set(KINDS):
+        raise UserError(not_some_of("--questions", wanted, KINDS))
+    if len(kinds) != len(wanted):
+        raise UserError(f"--questions must name each kind once, got {args.questions!r}")
     photos, bad = find_pictures(args.backgrounds) if args.backgrounds else ([], [])
     objects, unread = find_objects(args.objects, args.seed) if args.objects else ([], [])
     for folder in (args.backgrounds, args.objects):

@@ -17,7 +17,7 @@ from PIL import Image
 
 from lfpc_rewards import Frame, parse_completions
 from lfpc_trl.data.rows import Row, one_or_all
-from lfpc_trl.errors import UserError
+from lfpc_trl.errors import UserError, not_one_of
 from lfpc_trl.jobs.journal import Record, read_journal
 from lfpc_trl.jobs.running import check_finished
 from lfpc_trl.jobs.workers import Failure, Outcome, Outcomes, Piece
@@ -399,7 +399,7 @@ def select_resolution(
         UserError: a picture vanished.
     """
     if method not in get_args(Method):
-        raise ValueError(f"method must be one of {', '.join(get_args(Method))}, got {method!r}")
+        raise ValueError(not_one_of("method", method, get_args(Method)))
     side = factor_of(processor)
     limit = int(processor.image_processor.size["longest_edge"]) // side**2
     ladder = Ladder(finest, coarsest)

@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from lfpc_trl.errors import UserError, first_line, one_line
+from lfpc_trl.errors import UserError, did_you_mean, first_line, one_line
 from lfpc_trl.results import hand_over
 from lfpc_trl.train.recipe import LaunchSettings
 
@@ -114,7 +114,10 @@ def _configuration(launch: LaunchSettings) -> Path:
         file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml")
     )
     if name not in names:
-        raise UserError(f"accelerate_config {name!r} is neither a file nor one of {', '.join(names)}")
+        raise UserError(
+            f"accelerate_config {name!r} is neither a file nor one of {', '.join(names)}"
+            f"{did_you_mean(name, names)}"
+        )
     return Path(str(folder / f"{name}.yaml"))
 
 

@@ -12,7 +12,6 @@ What follows from other settings cannot be set: `REFUSED` says from which.
 
 import argparse
 import dataclasses
-import difflib
 import functools
 import os
 import typing
@@ -25,7 +24,7 @@ from typing import Any, cast
 
 from trl import GRPOConfig, ModelConfig, TrlParser
 
-from lfpc_trl.errors import UserError, not_found, one_line
+from lfpc_trl.errors import UserError, did_you_mean, nearest, not_found, not_one_of, one_line
 from lfpc_trl.json_values import parse_json
 from lfpc_trl.models.families import LoraTargets
 from lfpc_trl.models.weights import is_kernel_of_the_hub
@@ -179,6 +178,11 @@ class RecipeParser(TrlParser):  # type: ignore[misc]
         """In place of argparse's usage text, which would be hundreds of options long."""
         raise UserError(message)
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Argparse's own has no suggestion before Python 3.15."""
+        if action.choices is not None and value not in action.choices:
+            raise UserError(not_one_of(f"--{action.dest}", str(value), map(str, action.choices)))
+
     def set_defaults_with_config(self, **values: Any) -> list[str]:
         """What a file says becomes the default of the options."""
         self._code_in_file = code_in(values)
@@ -234,10 +238,10 @@ def refuse_option(name: str, known: Sequence[str] | Mapping[str, Any]) -> typing
     name = name.removeprefix("--").replace("-", "_")
     if name in REFUSED:
         raise UserError(f"{name} cannot be set: {REFUSED[name]}")
-    near = [_MEANT[name]] if name in _MEANT else difflib.get_close_matches(name, list(known), n=1)
-    if not near and len(name) > 3:
-        near = sorted((each for each in known if name in each), key=len)[:1]
-    raise UserError(f"unknown setting {name}" + (f", did you mean {near[0]}?" if near else ""))
+    near = _MEANT.get(name) or nearest(name, known)
+    if near is None and len(name) > 3:
+        near = min((each for each in known if name in each), key=len, default=None)
+    raise UserError(f"unknown setting {name}" + (f", did you mean {near}?" if near else ""))
 
 
 def _check_value(name: str, value: Any, action: Any) -> None:
@@ -254,8 +258,9 @@ def _check_value(name: str, value: Any, action: Any) -> None:
         if wrong or (action.choices and each is not None and each not in action.choices):
             kind = getattr(action.type, "__name__", "")
             kind = "true or false" if kind == "string_to_bool" else kind
-            wanted = f"one of {', '.join(map(str, action.choices))}" if action.choices else kind
-            raise UserError(f"{name} must be {wanted}, got {each!r}")
+            if action.choices:
+                raise UserError(not_one_of(name, str(each), map(str, action.choices)))
+            raise UserError(f"{name} must be {kind}, got {each!r}")
 
 
 _SETTINGS_OR_FILE = ("deepspeed", "fsdp_config", "accelerator_config")
@@ -455,7 +460,9 @@ def recipe_file(name: str | Path) -> Path:
         return path
     if str(name) in recipe_names():
         return Path(str(_folder() / f"{name}.yaml"))
-    raise UserError(f"no recipe {str(name)!r}; there are {', '.join(recipe_names())}, or give a .yaml file")
+    names = recipe_names()
+    hint = did_you_mean(str(name), names)
+    raise UserError(f"no recipe {str(name)!r}{hint}; there are {', '.join(names)}, or give a .yaml file")
 
 
 def _folder() -> Any:
