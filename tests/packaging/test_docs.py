@@ -204,7 +204,8 @@ def commands(page: Path) -> list[list[str]]:
             words = shlex.split(line, comments=True)
             while "lfpc" in words:
                 words = words[words.index("lfpc") + 1 :]
-                found.append(words[: words.index("&&")] if "&&" in words else words)
+                ends = [words.index(sign) for sign in ("&&", ">") if sign in words]
+                found.append(words[: min(ends, default=None)])
     return found
 
 
