@@ -87,9 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         problem = "a command is needed" if name is None else f"unknown command {name!r}{hint}"
         print(f"{_help()}\n\nlfpc: error: {problem}", file=sys.stderr)
         return 2
-    words = [word for word in arguments[1:] if word not in EVERYWHERE]
     with quiet(QUIET in arguments), for_programs(JSON in arguments):
-        status, problem = _run(name, words)
+        status, problem = _run(name, arguments[1:])
         if problem:
             print(f"lfpc: {problem}", file=sys.stderr)
         if problem and is_json() and not is_told():

@@ -19,17 +19,28 @@ FRAMES = ("family", "shown", "relative_1000")
 """How a user names the frame in which a model counts; "family": as it was taught."""
 
 
+class _SeenTo(argparse.Action):
+    """An option that leaves nothing behind: `cli` has seen to it."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:  # noqa: A002, ARG002
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, help=help)
+
+    def __call__(self, *_: Any) -> None:
+        """Nothing."""
+
+
 class Parser(argparse.ArgumentParser):
     """Argparse's, with suggestions; what is wrong is a `UserError`, as everywhere."""
 
     def __init__(self, **options: Any) -> None:
         epilog = f"Every command takes {' and '.join(EVERYWHERE)}, too; lfpc --help tells what they do."
         super().__init__(epilog=epilog, **options)
+        for option in EVERYWHERE:
+            self.add_argument(option, action=_SeenTo, help=argparse.SUPPRESS)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse's; what is left over is named with the nearest option."""
-        given = sys.argv[1:] if args is None else list(args)
-        words = [word for word in given if word not in EVERYWHERE]
+        words = sys.argv[1:] if args is None else list(args)
         # First of all: argparse would only say that the option which was misspelt is missing.
         for at, word in enumerate(words):
             if word.startswith("--") and word.partition("=")[0] not in ("--", *self._option_string_actions):

@@ -115,7 +115,7 @@ class Failing:
     def main(words):
         from lfpc_trl.errors import UserError
 
-        assert words == []
+        assert words == ["--json", "--quiet"]
         print("words for people")
         print("quiet" if is_quiet() else "loud")
         raise UserError("no such file")

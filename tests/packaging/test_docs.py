@@ -73,7 +73,11 @@ def actions(command: str) -> list[argparse.Action]:
     """The options of a command, without --help; for train without the settings, which have their own page."""
     module = cli.load(command)
     everything = module.make_parser()._actions
-    found = [action for action in everything if action.dest != "help" and action.option_strings]
+    found = [
+        action
+        for action in everything
+        if action.dest != "help" and action.option_strings and action.help != argparse.SUPPRESS
+    ]
     if command == "train":
         own = {"config", *module.RunArguments.__dataclass_fields__}
         found = [action for action in found if action.dest in own]

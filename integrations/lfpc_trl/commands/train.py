@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lfpc_trl.errors import InterruptedRun, UserError
+from lfpc_trl.options import EVERYWHERE
 from lfpc_trl.progress import Pace, is_quiet
 from lfpc_trl.results import tell_result
 
@@ -60,6 +61,7 @@ def main(arguments: Sequence[str]) -> None:
 
     parser = make_parser()
     assert isinstance(parser, RecipeParser)
+    arguments = [word for word in arguments if word not in EVERYWHERE]  # TRL's parser does not know them
     objects = parse(parser, _with_config_file(arguments, recipe_file))
     run, recipe = objects[0], recipe_of(objects)
     _check_paths(run)
