@@ -38,6 +38,11 @@ def looks_once(body: dict[str, Any]) -> Turn:
     return says(ANSWER) if looked or "tools" not in body else calls([10, 10, 60, 50])
 
 
+def is_count(body: dict[str, Any]) -> bool:
+    """Whether a request is for a count of the prompt alone."""
+    return 1 in (body.get("max_tokens"), body.get("max_completion_tokens"))
+
+
 def pictures(body: dict[str, Any]) -> list[Image.Image]:
     """The pictures of a request, in order."""
     blocks = [
@@ -65,6 +70,7 @@ class StubServer:
         tokens: what it says that the prompt has.
         faults: for each request, in the order in which they come: None, or a name of `_FAULTS`.
         bodies: of the requests for turns that it has answered.
+        counted: of the requests for a count of tokens alone, which have no faults.
         headers: of all requests.
         most: requests that were under way together.
     """
@@ -73,6 +79,7 @@ class StubServer:
         self.model, self.faults = model, iter(faults)
         self.tokens: Callable[[dict[str, Any]], int] = lambda _: 100
         self.bodies: list[dict[str, Any]] = []
+        self.counted: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.names = ["big-model"]
         self.under_way = self.most = 0
@@ -106,7 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
             stub.under_way += 1
             stub.most = max(stub.most, stub.under_way)
         try:
-            self._answer(body, stub.next_fault())
+            self._answer(body, None if is_count(body) else stub.next_fault())
         finally:
             with stub.lock:
                 stub.under_way -= 1
@@ -132,8 +139,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(200, "<html>bad gateway</html>")
         if fault == "no choices":
             return self._send(200, {"id": "x", "object": "chat.completion", "choices": [], "usage": None})
-        self.stub.bodies.append(body)
-        turn = self.stub.model(body)
+        (self.stub.counted if is_count(body) else self.stub.bodies).append(body)
+        turn = says("so") if is_count(body) else self.stub.model(body)
         told = {"prompt_tokens": self.stub.tokens(body), "completion_tokens": 7, "total_tokens": 0}
         reply = {
             "id": "x",

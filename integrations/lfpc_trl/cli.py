@@ -4,7 +4,6 @@ A command is a module of `lfpc_trl.commands` with `make_parser()`, for `--help` 
 `main(arguments)`. It is imported when it runs: torch and TRL take seconds.
 """
 
-import difflib
 import errno
 import importlib
 import importlib.metadata
@@ -13,8 +12,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from lfpc_trl.errors import CPU_TORCH, InterruptedRun, UserError, brings_cuda, how_to_install
+from lfpc_trl.errors import CPU_TORCH, InterruptedRun, UserError, brings_cuda, did_you_mean, how_to_install
+from lfpc_trl.options import EVERYWHERE, JSON, QUIET
 from lfpc_trl.progress import quiet
+from lfpc_trl.results import for_programs, is_json, is_told, tell_result
 
 
 class Command(NamedTuple):
@@ -82,31 +83,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"lfpc {_version()}")
         return 0
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name or "", COMMANDS, n=1)
-        hint = f", did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(name or "", COMMANDS)
         problem = "a command is needed" if name is None else f"unknown command {name!r}{hint}"
         print(f"{_help()}\n\nlfpc: error: {problem}", file=sys.stderr)
         return 2
-    words = [word for word in arguments[1:] if word != "--quiet"]
+    with quiet(QUIET in arguments), for_programs(JSON in arguments):
+        status, problem = _run(name, arguments[1:])
+        if problem:
+            print(f"lfpc: {problem}", file=sys.stderr)
+        if problem and is_json() and not is_told():
+            tell_result({"error": problem.removeprefix("error: ")})
+    return status
+
+
+def _run(name: str, words: Sequence[str]) -> tuple[int, str]:
+    """Run a command: the exit status, and what the user can put right."""
     try:
-        with quiet(len(words) < len(arguments) - 1):
-            load(name).main(words)
+        load(name).main(words)
     except UserError as error:
-        print(f"lfpc: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return 2, f"error: {' '.join(str(error).split())}"
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
         where = f" ({error.filename})" if error.filename else ""
-        print(f"lfpc: error: cannot write, {error.strerror}{where}", file=sys.stderr)
-        return 2
+        return 2, f"error: cannot write, {error.strerror}{where}"
     except InterruptedRun as interrupted:
-        print(f"lfpc: interrupted; {interrupted}", file=sys.stderr)
-        return 130
+        return 130, f"interrupted; {interrupted}"
     except KeyboardInterrupt:
-        print("lfpc: interrupted", file=sys.stderr)
-        return 130
-    return 0
+        return 130, "interrupted"
+    return 0, ""
 
 
 def load(name: str) -> Any:
@@ -144,7 +149,7 @@ def _help() -> str:
             *(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()),
             "",
             "lfpc COMMAND --help shows its options, lfpc --version the version.",
-            "With --quiet no command tells how far it is.",
+            *(f"With {option} {what}." for option, what in EVERYWHERE.items()),
         ]
     )
 

@@ -4,6 +4,7 @@ import difflib
 import platform
 import re
 import shutil
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 CPU_TORCH = (
@@ -45,21 +46,63 @@ def _cut(text: str) -> str:
     return sentence[0] if sentence else text[: _MAX_LENGTH - 3] + "..."
 
 
-def did_you_mean(path: Path) -> str:
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that was probably meant, ignoring case; None if none is close."""
+    names = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(name.lower(), names, n=1)
+    return names[near[0]] if near else None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of an error about an unknown name: a suggestion, or nothing if no known name is close.
+
+    Example:
+        >>> did_you_mean("Predcited", ["predicted", "target"])
+        ', did you mean predicted?'
+    """
+    near = nearest(name, known)
+    return "" if near is None else f", did you mean {near}?"
+
+
+def not_one_of(what: str, given: str, known: Iterable[str]) -> str:
+    """The error for a value that is not among the known ones.
+
+    Example:
+        >>> not_one_of("--engine", "vlm", ["transformers", "vllm"])
+        "--engine must be one of transformers, vllm, got 'vlm', did you mean vllm?"
+    """
+    known = list(known)
+    return f"{what} must be one of {', '.join(known)}, got {given!r}{did_you_mean(given, known)}"
+
+
+def not_some_of(what: str, given: Sequence[str], known: Iterable[str]) -> str:
+    """The error for values that are not all among the known ones, or for an empty list.
+
+    Example:
+        >>> not_some_of("--questions", ["single", "pairs"], ["single", "pair"])
+        "--questions must be some of single, pair, got 'pairs', did you mean pair?"
+    """
+    known = list(known)
+    wrong = [each for each in given if each not in known]
+    hint = did_you_mean(wrong[0], known) if wrong else ""
+    return f"{what} must be some of {', '.join(known)}, got {', '.join(map(repr, wrong)) or 'none'}{hint}"
+
+
+def did_you_mean_beside(path: Path) -> str:
     """The end of an error about a missing path: a similar name in its folder, if there is one."""
     try:
         names = [each.name for each in path.parent.iterdir()]
     except OSError:
         names = []
-    near = difflib.get_close_matches(path.name, names, n=1)
-    return f", did you mean {str(path.with_name(near[0]))!r}?" if near and path.name else ""
+    near = nearest(path.name, names) if path.name else None
+    return f", did you mean {str(path.with_name(near))!r}?" if near else ""
 
 
 def not_found(path: Path, what: str = "file") -> UserError:
     """The error for a path that does not exist or is of another kind."""
     if path.exists():
         return DataError(f"{path}: not a {what}")
-    return DataError(f"{path}: no such {what}{did_you_mean(path)}")
+    return DataError(f"{path}: no such {what}{did_you_mean_beside(path)}")
 
 
 def how_to_install(extra: str = "") -> str:

@@ -1,23 +1,46 @@
 """The parser of the commands' options: an unknown one is refused with the one that was probably meant."""
 
 import argparse
-import difflib
 import itertools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from lfpc_trl.errors import UserError, did_you_mean, not_one_of
+
+QUIET, JSON = "--quiet", "--json"
+EVERYWHERE = {
+    QUIET: "no command tells how far it is",
+    JSON: "standard output holds the result alone, as JSON, and the rest goes to standard error",
+}
+"""The options of every command, and what they do; `cli` sees to them."""
 FRAMES = ("family", "shown", "relative_1000")
 """How a user names the frame in which a model counts; "family": as it was taught."""
 
 
+class _SeenTo(argparse.Action):
+    """An option that leaves nothing behind: `cli` has seen to it."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:  # noqa: A002, ARG002
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, help=help)
+
+    def __call__(self, *_: Any) -> None:
+        """Nothing."""
+
+
 class Parser(argparse.ArgumentParser):
-    """Argparse's, with suggestions."""
+    """Argparse's, with suggestions; what is wrong is a `UserError`, as everywhere."""
+
+    def __init__(self, **options: Any) -> None:
+        epilog = f"Every command takes {' and '.join(EVERYWHERE)}, too; lfpc --help tells what they do."
+        super().__init__(epilog=epilog, **options)
+        for option in EVERYWHERE:
+            self.add_argument(option, action=_SeenTo, help=argparse.SUPPRESS)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse's; what is left over is named with the nearest option."""
-        given = sys.argv[1:] if args is None else list(args)
-        words = [word for word in given if word != "--quiet"]  # of every command: `cli` has seen to it
+        words = sys.argv[1:] if args is None else list(args)
         # First of all: argparse would only say that the option which was misspelt is missing.
         for at, word in enumerate(words):
             if word.startswith("--") and word.partition("=")[0] not in ("--", *self._option_string_actions):
@@ -29,14 +52,23 @@ class Parser(argparse.ArgumentParser):
             self.refuse(unknown)
         return found
 
-    def refuse(self, unknown: list[str]) -> NoReturn:
+    def refuse(self, unknown: Sequence[str]) -> NoReturn:
         """Say what is not known."""
         known = [name for action in self._actions for name in action.option_strings]
         word = unknown[0].partition("=")[0]
         near = [name for name in known if word.startswith("--") and name.startswith(word)]
-        near = near or difflib.get_close_matches(word.replace("_", "-"), known, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
+        hint = f", did you mean {near[0]}?" if near else did_you_mean(word.replace("_", "-"), known)
         self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+
+    def error(self, message: str) -> NoReturn:
+        """In one line, without the usage text of argparse."""
+        raise UserError(message)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Argparse's own has no suggestion before Python 3.15."""
+        if action.choices is not None and value not in action.choices:
+            name = "/".join(action.option_strings) or str(action.metavar or action.dest)
+            raise UserError(not_one_of(name, str(value), map(str, action.choices)))
 
 
 def add_respondent(parser: argparse.ArgumentParser, *, model: str) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lfpc_trl.errors import UserError, one_line
+from lfpc_trl.errors import UserError, did_you_mean, one_line
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ def load_code(name: str, option: str) -> OwnCode:
         names = [each for each, value in vars(module).items() if inspect.isfunction(value)]
         raise UserError(
             f"{option} {name}: {place} has no function {function}, it has {', '.join(names) or 'none'}"
+            f"{did_you_mean(function, names)}"
         )
     file = Path(module.__file__ or "")
     return OwnCode(name, found, file, hashlib.sha256(file.read_bytes()).hexdigest())

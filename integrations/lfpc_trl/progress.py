@@ -57,6 +57,37 @@ def rate(steps: int, seconds: float) -> str:
     return f"{each:,.1f} a second" if each >= 1 else f"{each * 60:.1f} a minute"
 
 
+class Pace:
+    """The speed of a job and its remaining time.
+
+    Args:
+        total: steps of the whole job; None if unknown.
+        done: steps already done at the start; they do not count for the speed.
+        clock: returns seconds, for tests.
+    """
+
+    def __init__(
+        self, total: int | None, done: int = 0, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.total, self._before = total, done
+        self._clock, self._start = clock, clock()
+
+    def begin(self) -> None:
+        """Restart the clock."""
+        self._start = self._clock()
+
+    def text(self, done: int) -> str:
+        """The end of a status line: speed and remaining time, if known and the job is not done."""
+        steps = done - self._before
+        if steps <= 0 or (self.total is not None and done >= self.total):
+            return ""
+        seconds = self._clock() - self._start
+        text = f", {rate(steps, seconds)}"
+        if self.total is not None:
+            text += f", about {duration(seconds * (self.total - done) / steps)} left"
+        return text
+
+
 class Progress:
     """A status line, rewritten in a terminal; elsewhere, such as in a log file, a new line now and then.
 
@@ -77,16 +108,16 @@ class Progress:
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._total, self._before = total, done
+        self._pace = Pace(total, done, clock=clock)
+        self._total, self._clock = total, clock
         self._stream = sys.stderr if stream is None else stream
-        self._clock, self._start = clock, clock()
         self._terminal = self._stream.isatty()
-        self._shown_at = self._start
+        self._shown_at = clock()
         self._width = 0
 
     def begin(self) -> None:
         """Restart the clock: time before it, such as the start of an engine, does not count."""
-        self._start = self._clock()
+        self._pace.begin()
 
     def show(self, done: int, text: str) -> None:
         """Print `text`, speed and remaining time, unless the last line is recent and the work is not done."""
@@ -98,12 +129,7 @@ class Progress:
         if not over and now - self._shown_at < pause:
             return
         self._shown_at = now
-        steps = done - self._before
-        if not over and steps > 0:
-            text = f"{text}, {rate(steps, now - self._start)}"
-            if self._total is not None:
-                left = (now - self._start) * (self._total - done) / steps
-                text = f"{text}, about {duration(left)} left"
+        text += self._pace.text(done)
         if self._terminal:
             end = "\n" if over else ""
             print(f"\r{text:<{self._width}}", end=end, file=self._stream, flush=True)

@@ -96,5 +96,5 @@ def test_every_command_takes_quiet(monkeypatch):
 
     monkeypatch.setattr(cli, "load", lambda _: Command)
     assert cli.main(["eval", "--quiet", "--limit", "3"]) == cli.main(["eval", "--limit", "3"]) == 0
-    assert seen == [(["--limit", "3"], True), (["--limit", "3"], False)]
+    assert seen == [(["--quiet", "--limit", "3"], True), (["--limit", "3"], False)]
     assert not is_quiet()

@@ -141,4 +141,4 @@ def test_the_command_prints_a_line_per_check_and_ends_with_the_problems(folder, 
     ]
     assert f"{folder} has problems: family" in told.err
     assert cli.main(["doctor", "--model", str(folder), "--json"]) == 2
-    assert [each["name"] for each in json.loads(capsys.readouterr().out)] == list(CHECKS)
+    assert [each["name"] for each in json.loads(capsys.readouterr().out)["findings"]] == list(CHECKS)

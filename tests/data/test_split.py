@@ -229,9 +229,10 @@ def test_the_command_writes_parts_and_leaves_out_what_leaks(photos, tmp_path, ca
     Image.open(photos / "moon.png").save(tmp_path / "bench.jpg", quality=50)
     bench = write(tmp_path / "bench.jsonl", [tmp_path / "bench.jpg"])
     options = ["split", "--data", str(data), "--against", str(bench), "--output", str(tmp_path / "out")]
-    options += ["--parts", "train=0.8", "check=.1", "test=0.1", "--json", str(tmp_path / "found.json")]
+    options += ["--parts", "train=0.8", "check=.1", "test=0.1", "--json"]
     assert cli.main(options) == 0
-    told = capsys.readouterr().out
+    output = capsys.readouterr()
+    told, record = output.err, json.loads(output.out)
     assert f"rows left out, their picture is in {bench}: 3" in told
     assert "moon.png is bench.jpg" in told
     written = {name: read_rows(tmp_path / "out" / f"{name}.jsonl") for name in ("train", "check", "test")}
@@ -239,7 +240,6 @@ def test_the_command_writes_parts_and_leaves_out_what_leaks(photos, tmp_path, ca
     assert "moon.png" not in {row.image.name for part in written.values() for row in part}
     for name, rows in written.items():
         assert f"{name}: {len(rows)} rows" in told
-    record = json.loads((tmp_path / "found.json").read_text())
     assert {name: len(ids) for name, ids in record["parts"].items()} == {
         name: len(rows) for name, rows in written.items()
     }

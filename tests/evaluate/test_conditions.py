@@ -252,7 +252,7 @@ def test_conditions_are_chosen(rows, names, targets, chosen):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["nose"], "conditions must be some of predicted, target, .*, got nose"),
+        (["nose"], "conditions must be some of predicted, target, .*, got 'nose', did you mean noise"),
         ([], "got none"),
         (["target"], "the condition target needs rows with targets, and no row has any"),
     ],

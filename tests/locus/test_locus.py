@@ -371,7 +371,7 @@ def test_lfpc_train_trains_locus_without_a_tool(tmp_path, kind):
     )
     recipe = load_recipe("locus-cpu", steps=1, response_tokens=64, trajectory_tokens=64)
     rows = read_rows(path)
-    told = describe(recipe, model_dir, rows, 1)
+    told = describe(recipe, model_dir, rows, 1)["first prompt"]
     assert f"({4 * side} x {3 * side} pixels" in told
     assert told.count("<|image_pad|> x") == 2
     assert "image_zoom_in_tool" not in told

@@ -73,7 +73,11 @@ def actions(command: str) -> list[argparse.Action]:
     """The options of a command, without --help; for train without the settings, which have their own page."""
     module = cli.load(command)
     everything = module.make_parser()._actions
-    found = [action for action in everything if action.dest != "help" and action.option_strings]
+    found = [
+        action
+        for action in everything
+        if action.dest != "help" and action.option_strings and action.help != argparse.SUPPRESS
+    ]
     if command == "train":
         own = {"config", *module.RunArguments.__dataclass_fields__}
         found = [action for action in found if action.dest in own]
@@ -204,7 +208,8 @@ def commands(page: Path) -> list[list[str]]:
             words = shlex.split(line, comments=True)
             while "lfpc" in words:
                 words = words[words.index("lfpc") + 1 :]
-                found.append(words[: words.index("&&")] if "&&" in words else words)
+                ends = [words.index(sign) for sign in ("&&", ">") if sign in words]
+                found.append(words[: min(ends, default=None)])
     return found
 
 

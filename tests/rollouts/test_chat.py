@@ -248,7 +248,7 @@ def test_a_server_that_stops_answering_ends_the_work(row):
     message = "has stopped answering, 8 requests failed one after another"
     with stub_server(faults=[None, None, *["500"] * 99]) as stub, pytest.raises(UserError, match=message):
         run(engine_of(stub, retries=0), jobs, batch_size=1)
-    assert len(stub.headers) == 2 + 8
+    assert len(stub.headers) == 2 + 1 + 8  # and the count of a second prompt
 
 
 def test_no_server_at_all_is_one_clear_error(row):
@@ -384,6 +384,54 @@ def test_a_server_that_resizes_pictures_is_told_of_once_with_the_numbers(process
         in line
     )
     assert "the server resizes pictures" in line
+
+
+@pytest.mark.parametrize(
+    ("budget", "resizes", "said"),
+    [
+        (
+            (28 * 8, 28 * 6),
+            False,
+            "at 12 visual tokens instead of 48: the difference is the 36 that",
+        ),
+        (
+            (28 * 4, 28 * 3),
+            False,
+            "at 48 visual tokens instead of 12: the difference is the 36 that",
+        ),
+        (
+            (28 * 8, 28 * 6),
+            True,
+            "the difference is 12, not 36; the server resizes pictures, or --token-side",
+        ),
+    ],
+)
+def test_without_the_processor_two_sizes_are_compared_once(processor, row, capsys, budget, resizes, said):
+    """A server whose largest picture has 24 tokens shows it by the increase."""
+    with stub_server() as stub:
+        truth = honest(processor)
+
+        def limited(body):
+            shown = sum(image.width * image.height // 28**2 for image in pictures(body))
+            return truth(body) - (max(0, shown - 24) if resizes else 0)
+
+        stub.tokens = limited
+        engine = engine_of(stub)
+        jobs = [Job(dataclasses.replace(row.shown_at((budget,)), id=str(index)), CROPS) for index in range(3)]
+        run(engine, jobs)
+        assert len(stub.counted) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert said in line
+    assert line.startswith("warning: ") == resizes
+
+
+def test_a_server_that_tells_no_counts_is_told_of_once(row, capsys):
+    with stub_server() as stub:
+        stub.tokens = lambda _: None
+        run(engine_of(stub), [Job(dataclasses.replace(row, id=str(index)), CROPS) for index in range(3)])
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: ")
+    assert line.endswith("the server tells no count of tokens; whether it resizes pictures is not known")
 
 
 def test_pictures_travel_as_png():

@@ -185,7 +185,6 @@ def test_a_training_that_goes_on_is_not_exported(model_dir, base, tmp_path, caps
 def test_a_misspelt_path_or_option_is_named_with_what_was_probably_meant(stage2, tmp_path, capsys):
     assert cli.main(["export", "--model", str(stage2)[:-1], "--output", str(tmp_path / "out")]) == 2
     assert "no such directory" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        cli.main(["export", "--modle", str(stage2)])
+    assert cli.main(["export", "--modle", str(stage2)]) == 2
     assert "unrecognized arguments: --modle" in (said := capsys.readouterr().err)
-    assert "(did you mean --model?)" in said
+    assert "did you mean --model?" in said

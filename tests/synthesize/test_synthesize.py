@@ -471,9 +471,9 @@ MISUSES = [
     (
         "no kind",
         ["--questions", "single,riddle"],
-        "--questions must be some of single,pair,attribute,spatial",
+        "--questions must be some of single, pair, attribute, spatial",
     ),
-    ("the same kind twice", ["--questions", "single,single"], "--questions must be some of"),
+    ("the same kind twice", ["--questions", "single,single"], "--questions must name each kind once"),
     ("no size", ["--size", "4K"], "--size must be as 3840x2160, or as-background, got '4K'"),
     ("a tiny size", ["--size", "100x100"], "--size must be at least 256 x 256"),
     ("a giant size", ["--size", "99999x99999"], "at most 201326592 pixels"),

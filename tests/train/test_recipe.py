@@ -206,7 +206,7 @@ BAD = [
     ({"stage": 2}, "stage 2 needs a grounding_weight"),
     ({"prompts_per_step": 33}, r"prompts_per_step \(33\) must be a multiple of prompts_per_update \(32\)"),
     ({"crop_tokens": 0}, "crop_tokens must be at least 1, got 0"),
-    ({"mask_endings": ["late"]}, "mask_endings must be some of finished, .*over_turn, got late"),
+    ({"mask_endings": ["late"]}, "mask_endings must be some of finished, .*over_turn, got 'late'"),
     ({"trajectory_every": 0}, "trajectory_every must be at least 1, got 0"),
     ({"trajectory_groups": -1}, "trajectory_groups must be at least 0, got -1"),
     ({"threads": 0}, "threads must be at least 1, got 0"),

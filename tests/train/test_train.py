@@ -162,7 +162,7 @@ def test_the_command_trains_stage_1_then_stage_2_from_its_model(taught_dir, data
 
 @pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on(taught_dir, data_file, tmp_path, capsys, monkeypatch):
-    def press(step, total, metrics):
+    def press(step, total, metrics, pace):
         if step == 2:
             raise KeyboardInterrupt
 

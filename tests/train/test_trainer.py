@@ -197,7 +197,7 @@ def test_a_step_with_nothing_but_masked_rollouts_changes_nothing(compact_dir, ro
 
 
 def test_endings_that_do_not_exist_are_refused(compact_dir, rows, tmp_path):
-    with pytest.raises(ValueError, match=r"mask_endings must be some of finished, .*, got overlong"):
+    with pytest.raises(ValueError, match=r"mask_endings must be some of finished, .*, got 'overlong', did"):
         make_trainer(compact_dir, rows, tmp_path, mask_endings=("overlong",))
     with pytest.raises(ValueError, match="mask_truncated_completions must be False"):
         make_trainer(compact_dir, rows, tmp_path, config={"mask_truncated_completions": True})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from lfpc_trl.errors import UserError
 from lfpc_trl.options import FRAMES, Parser, add_respondent
+from lfpc_trl.results import tell_result
 
 if TYPE_CHECKING:
     from lfpc_trl.annotate.app import ModelView
@@ -173,3 +174,5 @@ def _export(project: "Project", output: Path) -> None:
     write_rows(rows, output)
     lost = f" (and {len(refused)} that are done but cannot be used, see above)" if refused else ""
     print(f"{output}: {len(rows)} rows, left out {len(unfinished)}{lost}")
+    left_out = {"unfinished": unfinished, "refused": refused, "unusable": project.unusable}
+    tell_result({"output": str(output), "rows": len(rows)} | {k: list(v) for k, v in left_out.items()})

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from lfpc_trl.errors import UserError, not_found
 from lfpc_trl.options import FRAMES, Parser, add_respondent
 from lfpc_trl.progress import duration, is_quiet
+from lfpc_trl.results import tell_result
 
 if TYPE_CHECKING:
     from lfpc_trl.ask.asking import Answer, Asker
@@ -31,7 +32,6 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--engine", choices=("transformers", "vllm"), default="transformers")
     parser.add_argument("--choices", nargs="+", metavar="TEXT", help="options, shown as A, B, C, ...")
     parser.add_argument("--save", type=Path, metavar="DIR", help="write the crops and the conversation here")
-    parser.add_argument("--json", action="store_true", help="print each answer as JSON, in a line")
     how = parser.add_argument_group("how the model is asked", "default: as it was trained, else the paper's")
     how.add_argument(
         "--budget",
@@ -106,8 +106,8 @@ def _check(args: argparse.Namespace) -> None:
         raise not_found(args.picture)
     if args.save is not None and args.save.exists() and (args.save.is_file() or any(args.save.iterdir())):
         raise UserError(f"{args.save}: must be a new or empty directory")
-    if args.page and (args.question is not None or args.json or args.save is not None):
-        raise UserError("--page asks on the page: leave the question, --json and --save out")
+    if args.page and (args.question is not None or args.save is not None):
+        raise UserError("--page asks on the page: leave the question and --save out")
     args.merge = args.ray = False
     args.batch_size, args.batch_tokens = 1, None
     check_engine(args)
@@ -135,7 +135,7 @@ def _ask(args: argparse.Namespace, asker: "Asker", question: str, number: int) -
     def tell(answer: "Answer") -> None:
         nonlocal told
         for number, look in enumerate(answer.looks[told:], start=told + 1):
-            if not (is_quiet() or args.json):
+            if not is_quiet():
                 box, size = " ".join(map(str, look.box)), " x ".join(map(str, look.size))
                 line = (
                     f"crop {number}: box {box}, shown as {size}, {look.tokens} tokens, {look.seconds:.1f} s"
@@ -146,9 +146,7 @@ def _ask(args: argparse.Namespace, asker: "Asker", question: str, number: int) -
     answer = asker.ask(question, tell)
     if args.save is not None:
         _save(args.save, answer, number)
-    if args.json:
-        print(json.dumps(answer.as_json()), flush=True)
-        return
+    tell_result(answer.as_json())
     print(answer.answer if is_quiet() else f"answer: {answer.answer or 'none'}", flush=True)
     if not is_quiet():
         size, usage = " x ".join(map(str, asker.shown)), answer.usage

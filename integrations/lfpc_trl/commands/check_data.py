@@ -1,15 +1,14 @@
 """`lfpc check-data`: what is wrong with a data file, row by row."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lfpc_trl.errors import UserError
-from lfpc_trl.files import write_whole
 from lfpc_trl.options import FRAMES, Parser, add_columns
+from lfpc_trl.results import tell_result
 
 if TYPE_CHECKING:
     from lfpc_trl.train.check_data import DataReport
@@ -55,7 +54,6 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="N|all",
         help="rows whose pictures go through the model's processor; default: 64",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was found here")
     return parser
 
 
@@ -115,9 +113,8 @@ def main(arguments: Sequence[str]) -> None:
     )
     if done:
         print(file=sys.stderr)
-    if args.json is not None:
-        write_whole(args.json, json.dumps(_record(report), indent=1) + "\n")
     print("\n".join(_lines(report, args.method)))
+    tell_result(_record(report))
     if report.bad_rows:
         raise UserError(f"{args.data}: {report.bad_rows} of {report.rows} rows are bad")
     if report.problems:

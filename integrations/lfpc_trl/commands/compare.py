@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lfpc_trl.errors import UserError
 from lfpc_trl.options import Parser
+from lfpc_trl.results import tell_result
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -41,15 +42,17 @@ def main(arguments: Sequence[str]) -> None:
     if args.output.resolve() in [path.resolve() for path in evaluations.values()]:
         raise UserError(f"{args.output}: --output must not be one of the evaluations")
 
-    from lfpc_trl.evaluate.comparison import write_comparison
+    from lfpc_trl.evaluate.comparison import COMPARISON, write_comparison
     from lfpc_trl.evaluate.outputs import PAGE, TABLES
+    from lfpc_trl.json_values import read_json
 
-    for note in write_comparison(
-        evaluations, args.output, baseline=args.baseline, poor_overlap=args.poor_overlap
-    ):
+    notes = write_comparison(evaluations, args.output, baseline=args.baseline, poor_overlap=args.poor_overlap)
+    for note in notes:
         print(f"note: {note}")
     print(f"tables: {args.output / TABLES}")
     print(f"page: {args.output / PAGE}")
+    told = {"tables": str(args.output / TABLES), "page": str(args.output / PAGE), "notes": list(notes)}
+    tell_result(told | {"comparison": read_json(args.output / COMPARISON)})
 
 
 def _named(given: Sequence[str]) -> dict[str, Path]:

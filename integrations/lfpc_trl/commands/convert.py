@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 from lfpc_trl.options import Parser, add_columns
 from lfpc_trl.progress import Progress
+from lfpc_trl.results import tell_result
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -80,6 +81,16 @@ def main(arguments: Sequence[str]) -> None:
         print(f"  {count} x {reason}")
     if summary.need_judge:
         print(f"answers that are formulas or sentences, for a judge: {summary.need_judge}")
+    tell_result(
+        {
+            "output": str(args.output),
+            "converted": summary.converted,
+            "rejected": summary.rejected,
+            "rejects": str(rejects) if summary.rejected else None,
+            "reasons": dict(summary.reasons.most_common()),
+            "need_judge": summary.need_judge,
+        }
+    )
     if not summary.converted:
         raise UserError(_nothing(summary, args.input, rejects))
 

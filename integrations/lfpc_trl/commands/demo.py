@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lfpc_trl.errors import InterruptedRun
 from lfpc_trl.options import Parser
+from lfpc_trl.results import tell_result
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -33,6 +34,8 @@ def main(arguments: Sequence[str]) -> None:
     from lfpc_trl.demo.run import run
 
     try:
-        run(**options)
+        results = run(**options)
     except KeyboardInterrupt:
         raise InterruptedRun("go on with --resume") from None
+    report = options["output"] / "report.html"
+    tell_result({"output": str(options["output"]), "page": str(report), "results": results})

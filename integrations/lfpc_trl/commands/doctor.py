@@ -1,7 +1,6 @@
 """`lfpc doctor`: is this machine fit to train on, and does a checkpoint work?"""
 
 import argparse
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +8,7 @@ from typing import NamedTuple
 from lfpc_trl.doctor import diagnose
 from lfpc_trl.errors import UserError
 from lfpc_trl.options import Parser
+from lfpc_trl.results import tell_result
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -26,7 +26,6 @@ def make_parser() -> argparse.ArgumentParser:
         help="look at this model directory instead: its files, its chat template, and a small model of its "
         "architecture in one rollout, one update, saved, loaded and resumed",
     )
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
     return parser
 
 
@@ -40,12 +39,12 @@ def main(arguments: Sequence[str]) -> None:
     if args.model is None:
         lines = [_Line(each.level, each.name, each.text, each.advice) for each in diagnose()]
         width = max(len(line.name) for line in lines)
-        problems, what = _told(lines, (8, width), as_json=args.json), "this machine"
+        problems, what = _told(lines, (8, width)), "this machine"
     else:
         from lfpc_trl.conformance.checks import CHECKS, examine
 
         verdicts = (_Line(*verdict) for verdict in examine(args.model))
-        problems = _told(verdicts, (12, max(map(len, CHECKS))), as_json=args.json)
+        problems = _told(verdicts, (12, max(map(len, CHECKS))))
         what = str(args.model)
     if problems:
         raise UserError(f"{what} has problems: {', '.join(problems)}")
@@ -60,20 +59,17 @@ class _Line(NamedTuple):
     advice: str = ""
 
 
-def _told(lines: Iterable[_Line], widths: tuple[int, int], *, as_json: bool) -> list[str]:
+def _told(lines: Iterable[_Line], widths: tuple[int, int]) -> list[str]:
     """Print a report, line by line as it comes; the names of the problems in it.
 
     Args:
         lines: of the report.
         widths: of the columns with the level and the name.
-        as_json: whether all of it is printed at once, as JSON.
     """
     (level, name), kept = widths, []
     for line in lines:
         kept.append(line)
-        if not as_json:
-            advice = f": {line.advice}" if line.advice else ""
-            print(f"{line.level:<{level}} {line.name:<{name}}  {line.text}{advice}", flush=True)
-    if as_json:
-        print(json.dumps([line._asdict() for line in kept], indent=1))
+        advice = f": {line.advice}" if line.advice else ""
+        print(f"{line.level:<{level}} {line.name:<{name}}  {line.text}{advice}", flush=True)
+    tell_result({"findings": [line._asdict() for line in kept]})
     return [line.name for line in kept if line.level == "problem"]

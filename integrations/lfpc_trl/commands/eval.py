@@ -6,10 +6,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lfpc_trl.errors import UserError
+from lfpc_trl.errors import UserError, did_you_mean, not_one_of
 from lfpc_trl.jobs import running
 from lfpc_trl.jobs.clock import Clock
 from lfpc_trl.options import FRAMES, Parser, add_columns, add_respondent
+from lfpc_trl.results import tell_result
 
 if TYPE_CHECKING:
     from lfpc_trl.evaluate.questions import Benchmark
@@ -92,7 +93,7 @@ def main(arguments: Sequence[str]) -> None:
     for benchmark in benchmarks:
         tell(benchmark.warning)
 
-    from lfpc_trl.evaluate.outputs import EVALUATION, PAGE, TABLES, write_outputs
+    from lfpc_trl.evaluate.outputs import EVALUATION, PAGE, TABLES, read_about, write_outputs
     from lfpc_trl.evaluate.questions import item_key
     from lfpc_trl.evaluate.records import MakeRecords, open_items, read_records, records_header, usage_of
     from lfpc_trl.evaluate.results import write_results
@@ -122,6 +123,7 @@ def main(arguments: Sequence[str]) -> None:
         _ask(args, make, items, header, shard, before=len(records), clock=clock)
     if shard is not None:
         print(f"shard {args.shard}: {len(mine)} pictures done; next: the other shards, then --merge")
+        tell_result({"shard": args.shard, "pictures": len(mine)})
         return
     records = read_records(journals, header, plan)
     write_results(args.output, plan, records, crops)
@@ -134,6 +136,8 @@ def main(arguments: Sequence[str]) -> None:
         print(respondent.bill(usage_of(records.values())))
     print(f"tables: {args.output / TABLES}")
     print(f"page: {args.output / PAGE}")
+    told = {"tables": str(args.output / TABLES), "page": str(args.output / PAGE)}
+    tell_result(told | {"evaluation": read_about(args.output)})
 
 
 # --- options -----------------------------------------------------------------------------------------
@@ -179,7 +183,7 @@ def _read_benchmarks(args: argparse.Namespace) -> "tuple[Benchmark, ...]":
     layouts = _by_benchmark("--layout", "LAYOUT", args.layout, paths)
     for layout in layouts.values():
         if layout not in LAYOUTS:
-            raise UserError(f"--layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
+            raise UserError(not_one_of("--layout", layout, LAYOUTS))
     columns = columns_of(args.columns)
     read = [
         read_benchmark(
@@ -206,7 +210,10 @@ def _by_benchmark(
         if name is None and len(names) == 1:
             name = next(iter(names))
         if name is None or name not in names:
-            raise UserError(f"{option} must be NAME={what}, NAME one of {', '.join(names)}, got {text!r}")
+            hint = "" if name is None else did_you_mean(name, names)
+            raise UserError(
+                f"{option} must be NAME={what}, NAME one of {', '.join(names)}, got {text!r}{hint}"
+            )
         found[name] = str(value)
     return found
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lfpc_trl.options import Parser
+from lfpc_trl.results import tell_result
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -36,3 +37,4 @@ def main(arguments: Sequence[str]) -> None:
     serve = export_model(args.model, args.output, evaluation=args.evaluation, weights=args.weights)
     print(f"exported model: {args.output} (its card: {args.output / CARD})")
     print(f"serve it: {serve}")
+    tell_result({"output": str(args.output), "card": str(args.output / CARD), "serve": serve})

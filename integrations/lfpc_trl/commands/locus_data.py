@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lfpc_trl.errors import UserError
 from lfpc_trl.options import Parser
+from lfpc_trl.results import tell_result
 
 _SHOWN = 20
 """Annotations that cannot be used and are named one by one."""
@@ -68,3 +69,5 @@ def main(arguments: Sequence[str]) -> None:
         print(f"left out: {len(left_out)}")
     if cues.note:
         print(f"note: {cues.note}")
+    counts = {"counts": dict(cues.counts), "left_out": left_out, "note": cues.note}
+    tell_result({"output": str(args.output)} | counts)

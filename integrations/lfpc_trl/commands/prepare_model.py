@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lfpc_trl.options import Parser
+from lfpc_trl.results import tell_result
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -34,3 +35,5 @@ def main(arguments: Sequence[str]) -> None:
     if not changes:
         print("nothing to change: the directory was prepared already")
     print(f"prepared model: {args.output}")
+    told = [{"file": change.file, "what": change.what} for change in changes]
+    tell_result({"output": str(args.output), "changes": told})

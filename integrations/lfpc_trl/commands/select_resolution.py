@@ -3,18 +3,22 @@
 import argparse
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lfpc_trl.errors import UserError
 from lfpc_trl.jobs import running
+from lfpc_trl.jobs.clock import Clock
 from lfpc_trl.options import Parser, add_columns, add_respondent
+from lfpc_trl.progress import duration
+from lfpc_trl.results import tell_result
 
 if TYPE_CHECKING:
     from lfpc_trl.data.rows import Row
     from lfpc_trl.jobs.workers import Outcome
     from lfpc_trl.rollouts.respondent import Respondent
-    from lfpc_trl.select.ask import AskSettings, Collector, LadderItem
+    from lfpc_trl.select.ask import AskSettings, LadderItem
     from lfpc_trl.select.ladder import Answers, Ladder, Selection
 
 _LISTED = 20
@@ -56,6 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> None:
     """Select; prints how often each level was selected, and the flagged rows."""
     args = make_parser().parse_args(arguments)
+    clock = Clock(answers_folder(args.output))
     shard = _check_options(args)
     ladder = _ladder(args)
 
@@ -71,7 +76,7 @@ def main(arguments: Sequence[str]) -> None:
 
     from lfpc_trl.models.processors import MAX_IMAGE_TOKENS
     from lfpc_trl.rollouts.respondent import respondent_of
-    from lfpc_trl.select.ask import answers_header, check_questions, open_items, read_answers
+    from lfpc_trl.select.ask import answers_header, check_questions, open_items, read_answers, spent
 
     respondent = respondent_of(args)
     side = respondent.factor
@@ -83,6 +88,7 @@ def main(arguments: Sequence[str]) -> None:
         selection = select_by_rule(rows, ladders, method=args.method, factor=side, seed=args.seed)
         write_rows(selection.rows, args.output)
         _print_levels(selection)
+        tell_result({"output": str(args.output)} | selection.summary)
         return
     check_questions(rows, respondent.special_tokens)
     settings = _ask_settings(args, respondent)
@@ -96,15 +102,21 @@ def main(arguments: Sequence[str]) -> None:
             f"row {next(iter(items))}; run the missing shards, or without --merge to ask here"
         )
     if items:
-        answers = _ask(args, respondent, settings, rows, ladders, items, answers, header, shard).answers
+        answers = _ask(args, respondent, settings, rows, ladders, items, answers, header, shard, clock)
     if shard is not None:
         print(f"shard {args.shard}: {len(rows[mine])} rows answered; next: the other shards, then --merge")
+        tell_result({"shard": args.shard, "rows": len(rows[mine])})
         return
     selection = select_by_answers(rows, ladders, answers, factor=side, same=same)
     write_rows(selection.rows, args.output)
     _print_levels(selection)
     at_full = {row.id: answers[row.id, sizes[0]] for row, sizes in zip(rows, ladders, strict=True)}
     _print_flagged(selection, at_full)
+    requests, usage = spent(answers_folder(args.output), header)
+    seconds, bill = clock.total(), respondent.bill(usage)
+    print(f"all runs together: {requests:,} questions in {duration(seconds)}, {bill}")
+    cost = {"requests": requests, "seconds": seconds, "tokens": asdict(usage), "cost": respondent.cost(usage)}
+    tell_result({"output": str(args.output)} | selection.summary | {"asked": cost})
 
 
 # --- options -----------------------------------------------------------------------------------------
@@ -179,15 +191,14 @@ def _ask(
     answers: "Answers",
     header: Mapping[str, Any],
     shard: running.Shard | None,
-) -> "Collector":
-    """Ask what is open, writing down every answer.
+    clock: Clock,
+) -> "Answers":
+    """Ask what is open, writing down every answer; all answers.
 
     Raises:
         UserError: rows could not be finished.
         InterruptedRun: Ctrl-C.
     """
-    from dataclasses import replace
-
     from lfpc_trl.pictures.sizes import tokens_of
     from lfpc_trl.progress import Progress
     from lfpc_trl.select.ask import Collector, MakeLadderWork
@@ -205,21 +216,24 @@ def _ask(
         print(f"going on: {len(answers)} answers are there already")
 
     def take(outcome: "Outcome") -> None:
+        clock.tick()
         collector.take(outcome)
         given = len(collector.answers) - len(answers)
         progress.show(collector.steps, f"rows {collector.rows}/{len(items)}, answers {given}")
 
-    running.write_down(
-        running.outcomes(args, make, items, at_a_time=2 * settings.batch_size, begun=progress.begin),
-        running.journal_in(answers_folder(args.output), shard),
-        header,
-        take,
-        lambda: f"{len(collector.answers)} answers",
-    )
-    if respondent.endpoint is not None:
-        print(respondent.bill(collector.usage))
+    clock.note()
+    try:
+        running.write_down(
+            running.outcomes(args, make, items, at_a_time=2 * settings.batch_size, begun=progress.begin),
+            running.journal_in(answers_folder(args.output), shard),
+            header,
+            take,
+            lambda: f"{len(collector.answers)} answers",
+        )
+    finally:
+        clock.note()
     collector.check()
-    return collector
+    return collector.answers
 
 
 # --- the outcome -------------------------------------------------------------------------------------

@@ -2,15 +2,14 @@
 
 import argparse
 import itertools
-import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lfpc_trl.errors import DataError, UserError, one_line
-from lfpc_trl.files import write_whole
 from lfpc_trl.options import Parser, add_columns
+from lfpc_trl.results import tell_result
 
 if TYPE_CHECKING:
     from lfpc_trl.data.rows import Row
@@ -56,7 +55,6 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="bits of 256 in which the hashes of near-duplicates differ at most; default: 64",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was found here")
     return parser
 
 
@@ -92,9 +90,8 @@ def main(arguments: Sequence[str]) -> None:
     parts = split(kept, shares, prints, seed=args.seed, distance=args.distance)
     for name, file in files.items():
         write_rows(parts.rows[name], file)
-    if args.json is not None:
-        write_whole(args.json, json.dumps(_record(parts, leaks), indent=1) + "\n")
     print("\n".join([*_leak_lines(leaks), *_part_lines(parts, len(kept), files)]))
+    tell_result({"files": {name: str(file) for name, file in files.items()}} | _record(parts, leaks))
 
 
 def _shares(texts: Sequence[str]) -> dict[str, float]:

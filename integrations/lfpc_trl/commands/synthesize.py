@@ -6,9 +6,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lfpc_trl.errors import UserError
+from lfpc_trl.errors import UserError, not_some_of
 from lfpc_trl.options import Parser
 from lfpc_trl.progress import Progress
+from lfpc_trl.results import tell_result
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -68,9 +69,12 @@ def main(arguments: Sequence[str]) -> None:
     heights = re.fullmatch(r"(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?)", args.target_pixels)
     if heights is None:
         raise UserError(f"--target-pixels must be as 2-6, got {args.target_pixels!r}")
-    kinds = tuple(kind for kind in KINDS if kind in args.questions.split(","))
-    if len(kinds) != len(args.questions.split(",")):
-        raise UserError(f"--questions must be some of {','.join(KINDS)}, got {args.questions!r}")
+    wanted = args.questions.split(",")
+    kinds = tuple(kind for kind in KINDS if kind in wanted)
+    if set(wanted) - set(KINDS):
+        raise UserError(not_some_of("--questions", wanted, KINDS))
+    if len(kinds) != len(wanted):
+        raise UserError(f"--questions must name each kind once, got {args.questions!r}")
     photos, bad = find_pictures(args.backgrounds) if args.backgrounds else ([], [])
     objects, unread = find_objects(args.objects, args.seed) if args.objects else ([], [])
     for folder in (args.backgrounds, args.objects):
@@ -104,3 +108,6 @@ def main(arguments: Sequence[str]) -> None:
         progress=lambda count: progress.show(count, f"rows {count}/{args.rows}"),
     )
     print(f"rows: {path}")
+    left_out = [{"file": str(file), "reason": reason} for file, reason in bad + unread]
+    left_out += [{"file": str(file), "reason": "too small for --target-pixels"} for file in small]
+    tell_result({"output": str(path), "rows": args.rows, "left_out": left_out})

@@ -2,13 +2,15 @@
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lfpc_trl.errors import InterruptedRun, UserError
-from lfpc_trl.progress import is_quiet
+from lfpc_trl.options import EVERYWHERE
+from lfpc_trl.progress import Pace, is_quiet
+from lfpc_trl.results import tell_result
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ def main(arguments: Sequence[str]) -> None:
 
     parser = make_parser()
     assert isinstance(parser, RecipeParser)
+    arguments = [word for word in arguments if word not in EVERYWHERE]  # TRL's parser does not know them
     objects = parse(parser, _with_config_file(arguments, recipe_file))
     run, recipe = objects[0], recipe_of(objects)
     _check_paths(run)
@@ -80,7 +83,9 @@ def main(arguments: Sequence[str]) -> None:
         from lfpc_trl.train.dry_run import describe
 
         check(recipe, model_dir, rows, processes=processes, installed=False)
-        print(describe(recipe, model_dir, rows, processes))
+        sections = describe(recipe, model_dir, rows, processes)
+        print("\n\n".join(f"# {title}\n{text}" for title, text in sections.items()))
+        tell_result(sections | {"settings": recipe.flat()})
         return
     if not launch.is_launched():
         tell(boxes)
@@ -91,7 +96,7 @@ def main(arguments: Sequence[str]) -> None:
             check_before_training(recipe, model_dir, rows)
             launch.replace_process(command)
     try:
-        result = train(recipe, model_dir, rows, output_dir, resume=run.resume, on_step=print_step)
+        result = train(recipe, model_dir, rows, output_dir, resume=run.resume, on_step=step_teller())
     except KeyboardInterrupt:
         from lfpc_trl.runs.directory import last_step
 
@@ -100,6 +105,8 @@ def main(arguments: Sequence[str]) -> None:
         raise InterruptedRun(safe) from None
     if os.environ.get("RANK", "0") == "0":
         print(f"trained model: {result.output_dir}")
+        last = result.metrics[-1] if result.metrics else None
+        tell_result({"output": str(result.output_dir), "steps": result.steps, "last_step": last})
 
 
 def _with_config_file(arguments: Sequence[str], recipe_file: Any) -> list[str]:
@@ -129,10 +136,22 @@ def _check_paths(run: RunArguments) -> None:
         raise UserError(f"--shown_tokens must be at least 1, got {run.shown_tokens}")
 
 
-def print_step(step: int, total: int, metrics: dict[str, Any]) -> None:
+def step_teller() -> Callable[[int, int, dict[str, Any]], None]:
+    """Prints each step of a run, with how fast they go and how long the others will take."""
+    pace: Pace | None = None
+
+    def tell(step: int, total: int, metrics: dict[str, Any]) -> None:
+        nonlocal pace
+        pace = pace or Pace(total, step)  # what comes before the first step tells nothing of their speed
+        print_step(step, total, metrics, pace.text(step))
+
+    return tell
+
+
+def print_step(step: int, total: int, metrics: dict[str, Any], pace: str) -> None:
     """One line per step; with `--quiet` none."""
     if is_quiet():
         return
     names = ("reward", "accuracy", "format", "tool_calls", "failed_calls", "iou", "overlap", "bbox_ratio")
     values = [f"{name} {metrics[name]:.3f}" for name in names if metrics[name] is not None]
-    print(f"step {step}/{total}  " + "  ".join(values), flush=True)
+    print(f"step {step}/{total}  " + "  ".join(values) + pace, flush=True)

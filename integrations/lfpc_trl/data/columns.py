@@ -16,7 +16,7 @@ from typing import Any
 
 from lfpc_trl.data.boxes import LAYOUTS, Layout
 from lfpc_trl.data.sources import Record, short
-from lfpc_trl.errors import DataError, UserError
+from lfpc_trl.errors import DataError, UserError, did_you_mean, not_one_of
 from lfpc_trl.json_values import parse_json
 
 COLUMNS = (
@@ -123,16 +123,15 @@ def columns_of(mapping: Iterable[str] | Mapping[str, str] | None) -> Columns | N
     by_index = False
     for name, text in pairs:
         if name not in COLUMNS:
-            raise UserError(f"--columns {name}={text}: a row has the columns {', '.join(COLUMNS)}")
+            hint = did_you_mean(name, COLUMNS)
+            raise UserError(f"--columns {name}={text}: a row has the columns {', '.join(COLUMNS)}{hint}")
         if name in places:
             raise UserError(f"--columns names {name} twice")
         place, colon, how = text.rpartition(":")
         if name == "targets" and colon:
             layout = next((each for each in LAYOUTS if each == how), None)
             if layout is None:
-                raise UserError(
-                    f"--columns {name}={text}: boxes are one of {', '.join(LAYOUTS)}, got {how!r}"
-                )
+                raise UserError(not_one_of(f"--columns {name}={text}: boxes", how, LAYOUTS))
         elif name == "answer" and colon and how == INDEX:
             by_index = True
         else:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from lfpc_trl.errors import DataError, did_you_mean, one_line
+from lfpc_trl.errors import DataError, did_you_mean_beside, one_line
 from lfpc_trl.json_values import read_json
 
 SUFFIXES = (".jsonl", ".json", ".parquet", ".arrow", ".csv", ".tsv", ".tar")
@@ -39,7 +39,7 @@ def data_files(path: str | Path) -> list[Path]:
             raise DataError(f"{path}: no file matches")
         return [each for file in found for each in data_files(file)]
     if not path.exists():
-        raise DataError(f"{path}: no such file{did_you_mean(path)}")
+        raise DataError(f"{path}: no such file{did_you_mean_beside(path)}")
     if path.suffix not in SUFFIXES or not path.is_file():
         raise DataError(f"{path}: data must be a folder or a file ({', '.join(SUFFIXES)})")
     return [path]

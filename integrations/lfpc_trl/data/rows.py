@@ -18,7 +18,6 @@ Columns that `lfpc select-resolution` adds and columns whose name starts with `x
 
 import contextlib
 import dataclasses
-import difflib
 import functools
 import hashlib
 import itertools
@@ -48,7 +47,7 @@ from lfpc_trl.data.columns import (
 )
 from lfpc_trl.data.files import data_files
 from lfpc_trl.data.sources import TABLES, Record, read_records
-from lfpc_trl.errors import DataError, one_line
+from lfpc_trl.errors import DataError, nearest, one_line
 from lfpc_trl.files import whole_file
 from lfpc_trl.json_values import not_plain
 from lfpc_trl.pictures.crops import MAX_CROP_ASPECT
@@ -636,9 +635,9 @@ def _check_column(name: str, value: object, *, known: bool) -> None:
             "makes rows of the formats that it knows"
         )
     if not known:
-        near = [ours for ours, others in OTHER_NAMES.items() if plain in others]
-        near = near or difflib.get_close_matches(plain, COLUMNS, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        meant = (ours for ours, others in OTHER_NAMES.items() if plain in others)
+        near = next(meant, None) or nearest(plain, COLUMNS)
+        hint = f" (did you mean {near!r}?)" if near else ""
         raise _RuleError(f"unknown column {name!r}{hint}; a column to carry along starts with 'x_'")
     wanted = not_plain(value)
     if wanted is not None:

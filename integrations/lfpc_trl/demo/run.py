@@ -30,6 +30,7 @@ from tqdm import tqdm
 from lfpc_trl.errors import UserError
 from lfpc_trl.files import whole_file, write_whole
 from lfpc_trl.json_values import read_json
+from lfpc_trl.progress import Pace, Progress, is_quiet
 
 MANIFEST = "demo.json"
 WORKERS = 2
@@ -85,8 +86,8 @@ SMALL_MODEL = {
 
 def run(
     output: Path, *, seed: int = 0, quick: bool = False, from_scratch: bool = False, resume: bool = False
-) -> None:
-    """Run the demo and print its figures.
+) -> dict[str, Any]:
+    """Run the demo, print its figures and return the content of `results.json`.
 
     Args:
         output: a new or empty directory, or that of the demo to resume.
@@ -101,6 +102,7 @@ def run(
     _prepare(output, {"seed": seed, "quick": quick, "from_scratch": from_scratch}, resume)
     results = Demo(output, QUICK if quick else FULL, seed, from_scratch).run()
     _print_summary(results, output)
+    return results
 
 
 def _prepare(output: Path, manifest: dict[str, Any], resume: bool) -> None:
@@ -334,20 +336,36 @@ def _work(
 
 
 class _Bar:
-    """A progress bar in a terminal; elsewhere, such as in a log file, one line when the step is done."""
+    """What is done of a step, how fast it goes and how long it will take, and a line when it is over.
+
+    In a terminal it is a bar in a line of its own, as two steps run at a time.
+    """
 
     def __init__(self, title: str, slot: int) -> None:
         self.title, self.slot = title, slot
-        self._bar = tqdm(desc=f"{title:<22}", position=slot, leave=False, disable=None)
+        self._pace = Pace(None)
+        self._done = self._total = 0
+        self._line = Progress(None)
+        terminal = sys.stderr.isatty() and not is_quiet()
+        self._bar = tqdm(bar_format="{desc}", position=slot, leave=False) if terminal else None
 
     def show(self, done: int, total: int) -> None:
-        self._bar.total, self._bar.n = total, done
-        self._bar.refresh()
+        if not self._total:  # startup and loading do not count for the speed
+            self._pace = Pace(total, done)
+        self._done, self._total = done, total
+        text = f"{self.title:<22} {done}/{total}{self._pace.text(done)}"
+        if self._bar is not None:
+            self._bar.set_description_str(text)
+        else:
+            self._line.show(done, text)
 
     def finish(self, seconds: float) -> None:
-        self._bar.close()
-        tqdm.write(f"{self.title:<22} {seconds:6.1f} s")
-        sys.stdout.flush()  # so that a log file can be followed
+        if self._bar is not None:
+            self._bar.close()
+        if not is_quiet():
+            count = f"{self._done}/{self._total}" if self._total else ""
+            tqdm.write(f"{self.title:<22} {count:>9}  {seconds:6.1f} s")
+            sys.stdout.flush()  # so that a log file can be followed
 
 
 class Demo:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lfpc_trl.errors import UserError
+from lfpc_trl.errors import UserError, not_one_of
 from lfpc_trl.evaluate.outputs import PAGE, TABLES, read_about, read_columns
 from lfpc_trl.evaluate.page import comparison_story, render
 from lfpc_trl.evaluate.summary import (
@@ -57,7 +57,7 @@ def write_comparison(
         raise UserError(f"a comparison needs at least two evaluations, got {len(evaluations)}")
     baseline = next(iter(evaluations)) if baseline is None else baseline
     if baseline not in evaluations:
-        raise UserError(f"--baseline must be one of {', '.join(evaluations)}, got {baseline}")
+        raise UserError(not_one_of("--baseline", baseline, evaluations))
     settings = {name: _flat(read_about(path).get("settings", {})) for name, path in evaluations.items()}
     all_columns = {
         name: read_columns(path, (*COLUMNS, *(each for each in _CONTENT if each not in COLUMNS)))

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from typing import Literal, get_args
 
 from lfpc_trl.data.rows import Row
+from lfpc_trl.errors import not_some_of
 from lfpc_trl.rollouts.crop_tool import CropSettings
 
 Condition = Literal["predicted", "target", "noise", "elsewhere", "no_picture", "no_tool"]
@@ -35,10 +36,8 @@ def choose(names: Collection[str] | None, rows: Sequence[Row]) -> tuple[Conditio
     has_targets = any(row.regions is not None for row in rows)
     if names is None:
         return tuple(name for name in CONDITIONS if name != "target" or has_targets)
-    unknown = sorted(set(names) - set(CONDITIONS))
-    if unknown or not names:
-        got = ", ".join(unknown) or "none"
-        raise ValueError(f"conditions must be some of {', '.join(CONDITIONS)}, got {got}")
+    if not names or set(names) - set(CONDITIONS):
+        raise ValueError(not_some_of("conditions", sorted(names), CONDITIONS))
     if "target" in names and not has_targets:
         raise ValueError("the condition target needs rows with targets, and no row has any")
     chosen = {name for name in CONDITIONS if name in names}

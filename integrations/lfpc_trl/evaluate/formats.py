@@ -25,7 +25,7 @@ from lfpc_trl.data.rows import (
     read_columns,
 )
 from lfpc_trl.data.sources import Record, read_records, short
-from lfpc_trl.errors import DataError, one_line
+from lfpc_trl.errors import DataError, not_one_of, one_line
 from lfpc_trl.evaluate.layouts import (
     FOLDER,
     LAYOUTS,
@@ -103,7 +103,7 @@ def read_benchmark(
 def _open(path: Path, layout: str | None) -> tuple[str, Placed]:
     """Return the name of the layout and an iterator over the records."""
     if layout is not None and layout not in LAYOUTS:
-        raise DataError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
+        raise DataError(not_one_of("layout", layout, LAYOUTS))
     if path.is_dir():
         if layout in (None, FOLDER) and any((path / each).is_dir() for each in VSTAR_FOLDERS):
             return FOLDER, read_vstar_folders(path)

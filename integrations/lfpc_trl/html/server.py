@@ -36,6 +36,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lfpc_trl.errors import UserError
+from lfpc_trl.results import tell_result
 
 SHARED = Path(__file__).parent / "static"
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -227,7 +228,9 @@ def serve(app: ASGIApp, access: Access, port: int) -> None:
             )
         name = socket.gethostname() if access.host in ("0.0.0.0", "::") else access.host
         name = f"[{name}]" if ":" in name else name
-        print(f"open http://{name}:{bound}/?token={access.token}", flush=True)
+        page = f"http://{name}:{bound}/?token={access.token}"
+        print(f"open {page}", flush=True)
+        tell_result({"page": page})
         print("Press Ctrl-C to stop.", flush=True)
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, server_header=False, lifespan="off"

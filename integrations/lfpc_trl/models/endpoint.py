@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from lfpc_trl.errors import UserError, how_to_install, one_line
+from lfpc_trl.errors import UserError, how_to_install, not_one_of, one_line
 
 KEYS = ("LFPC_ENDPOINT_KEY", "OPENAI_API_KEY")
 """Variables of the environment that may hold the key, the first one first."""
@@ -193,7 +193,9 @@ class Endpoint:
                     self._limit = "max_completion_tokens"  # newer models of OpenAI know no other name
                     return self._client.chat.completions.create(**asked, **{self._limit: max_tokens})
                 raise
-        except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
+        except openai.NotFoundError as error:
+            raise self._not_there(error) from None
+        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
             raise self._broken(error) from None
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
             raise NoReply(f"the server refuses it ({self._told(error)})") from None
@@ -212,6 +214,17 @@ class Endpoint:
                     f"another, the last one: {reason}"
                 )
         return NoReply(f"the server gives no answer, {reason}")
+
+    def _not_there(self, error: Exception) -> UserError:
+        """The model, or the path of the interface; the first can be told from what the server has."""
+        try:
+            names = self.models()
+        except UserError:
+            names = []
+        if not names or self.settings.model in names:
+            return self._broken(error)
+        wrong = not_one_of("--endpoint-model", self.settings.model, names)
+        return UserError(f"{self.settings.url}: {wrong}")
 
     def _broken(self, error: Exception) -> UserError:
         hint = f"; a key is read from {' or '.join(KEYS)}" if "401" in str(error) else ""

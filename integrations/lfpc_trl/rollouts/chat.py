@@ -1,8 +1,9 @@
 """Rollouts with a model behind a server: the same jobs, tool, prompts and transcripts, without tokens.
 
 The server renders the conversation itself. Pictures are sent at the size in which they are shown. A server
-that resizes them makes every budget of visual tokens a fiction, so what it counts is compared with what the
-model's own processor counts, and said once.
+that resizes them makes every budget of visual tokens a fiction, so what it counts is compared once, and said:
+with what the model's own processor counts, or, where that is not at hand, with what it counts itself for the
+same prompt when the picture is smaller.
 """
 
 import base64
@@ -12,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +72,12 @@ class EndpointEngine(ChatEngine):
     Args:
         endpoint: the server.
         factor: pixels per side of a visual token.
-        processor: of the model, to count its tokens; None compares nothing.
+        processor: of the model, to count its tokens; without it the server counts a second prompt.
     """
 
     def __init__(self, endpoint: Endpoint, factor: int, processor: Any = None) -> None:
         self.endpoint, self.factor, self.processor = endpoint, factor, processor
-        self.compared = processor is None
+        self.compared = False
 
     def speaker(self, settings: RolloutSettings) -> "_ChatSpeaker":
         """Who holds the conversations of a stream."""
@@ -220,16 +221,82 @@ class _ChatSpeaker:
     # --- does it read what we send? ---
 
     def _compare(self, live: _Chat, reply: Reply) -> None:
-        """Say once what the server counts in a prompt, and what the model's processor does."""
-        if self._engine.compared or reply.prompt_tokens is None:
+        """Say once whether the server reads the pictures as they are sent."""
+        if self._engine.compared:
             return
         self._engine.compared = True
-        images = images_of(live.history)
-        ours = prompt_tokens(
-            self._engine.processor, live.history, tool_schema(live.environment) if live.job.has_tool else None
-        )
-        shown = sum(tokens_of(image.size, self._engine.factor) for image in images)
-        print(comparison(live.job.row.name, reply.prompt_tokens, ours, shown), file=sys.stderr, flush=True)
+        name, factor = live.job.row.name, self._engine.factor
+        shown = sum(tokens_of(image.size, factor) for image in images_of(live.history))
+        if reply.prompt_tokens is None:
+            said = f"warning: {name}: the server tells no count of tokens; {_NOT_KNOWN}"
+        elif self._engine.processor is not None:
+            tools = tool_schema(live.environment) if live.job.has_tool else None
+            ours = prompt_tokens(self._engine.processor, live.history, tools)
+            said = comparison(name, reply.prompt_tokens, ours, shown)
+        else:
+            scale = 0.5 if shown >= _LARGE else 2.0
+            other = [_resized(message, scale, factor) for message in live.history]
+            count = sum(tokens_of(image.size, factor) for image in images_of(other))
+            theirs = self._count(live, other)
+            said = (
+                f"warning: {name}: the server does not count a second prompt; {_NOT_KNOWN}"
+                if theirs is None
+                else increase(name, (reply.prompt_tokens, theirs), (shown, count))
+            )
+        print(said, file=sys.stderr, flush=True)
+
+    def _count(self, live: _Chat, history: list[Message]) -> int | None:
+        """The tokens that the server counts in another prompt of a conversation; None where it does not."""
+        try:
+            reply = self._endpoint.chat(
+                self._wire(replace(live, history=history, urls={})),
+                tools=tool_schema(live.environment) if live.job.has_tool else None,
+                max_tokens=1,
+                temperature=0.0,
+                seed=0,
+            )
+        except (NoReply, UserError):
+            return None
+        return reply.prompt_tokens
+
+
+_NOT_KNOWN = "whether it resizes pictures is not known"
+_LARGE = 16
+"""Visual tokens of a picture that can be halved. No processor that we know enlarges one of four."""
+
+
+def _resized(message: Message, scale: float, factor: int) -> Message:
+    """A message with its pictures scaled, to whole visual tokens."""
+    if not isinstance(message["content"], list):
+        return message
+    content = []
+    for block in message["content"]:
+        if is_image(block):
+            sides = [max(1, round(side * scale / factor)) * factor for side in block["image"].size]
+            block = block | {"image": block["image"].resize(sides)}
+        content.append(block)
+    return message | {"content": content}
+
+
+def increase(name: str, theirs: tuple[int, int], ours: tuple[int, int]) -> str:
+    """What is said of the first prompt where the model's processor is not at hand.
+
+    Args:
+        name: of its row.
+        theirs: tokens that the server counted in it, and in the same with the picture at another size.
+        ours: visual tokens of the picture, and of that at the other size.
+    """
+    more, expected = theirs[0] - theirs[1], ours[0] - ours[1]
+    found = (
+        f"{name}: the server counts {theirs[0]} tokens in the prompt, and {theirs[1]} with its picture at "
+        f"{ours[1]} visual tokens instead of {ours[0]}"
+    )
+    if more == expected:
+        return f"{found}: the difference is the {abs(expected)} that it must be"
+    return (
+        f"warning: {found}: the difference is {more}, not {expected}; the server resizes pictures, or "
+        "--token-side is not this model's, so budgets of visual tokens are not what they say"
+    )
 
 
 def comparison(name: str, theirs: int, ours: int, shown: int) -> str:

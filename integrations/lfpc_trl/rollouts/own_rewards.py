@@ -15,7 +15,7 @@ from typing import Any
 from lfpc_rewards import Frame, parse_completions, presets
 from lfpc_rewards.adapters.binding import Binding
 from lfpc_trl.data.rows import Row
-from lfpc_trl.errors import UserError, one_line
+from lfpc_trl.errors import UserError, did_you_mean, one_line
 from lfpc_trl.own_code import OwnCode, load_code
 from lfpc_trl.pictures.crops import PixelBox
 from lfpc_trl.pictures.sizes import Size
@@ -275,7 +275,10 @@ class PresetReward:
     def __post_init__(self) -> None:
         name, _, mode = self.name.partition(":")
         if not inspect.isfunction(reward := getattr(presets, name, None)) or name == "batch_judge":
-            raise UserError(f"reward presets:{self.name}: no such preset; the presets reference lists them")
+            raise UserError(
+                f"reward presets:{self.name}: no such preset{did_you_mean(name, dir(presets))}; "
+                "the presets reference lists them"
+            )
         if mode not in ("", "strict", "exact"):
             raise UserError(f"reward presets:{self.name}: the mode must be strict or exact, got {mode!r}")
         known = inspect.signature(reward).parameters

@@ -17,7 +17,7 @@ from PIL import Image
 
 from lfpc_rewards import Frame, parse_completions
 from lfpc_trl.data.rows import Row, one_or_all
-from lfpc_trl.errors import UserError
+from lfpc_trl.errors import UserError, not_one_of
 from lfpc_trl.jobs.journal import Record, read_journal
 from lfpc_trl.jobs.running import check_finished
 from lfpc_trl.jobs.workers import Failure, Outcome, Outcomes, Piece
@@ -296,6 +296,19 @@ def read_answers(
     return answers
 
 
+def spent(folder: Path, header: Mapping[str, Any]) -> tuple[int, Usage]:
+    """How many questions all the runs behind a folder have had answered, and their tokens.
+
+    Raises:
+        UserError: as `read_answers`.
+    """
+    records = [record for path in sorted(folder.glob("*.jsonl")) for record in read_journal(path, header)]
+    usage = Usage()
+    for record in records:
+        usage += Usage(**record["usage"])
+    return len(records), usage
+
+
 def open_items(
     rows: Sequence[Row], ladders: Sequence[tuple[Level, ...]], answers: Answers, same: SameAnswer
 ) -> dict[str, LadderItem]:
@@ -316,14 +329,12 @@ class Collector:
         failures: the rows that failed, with the errors.
         rows: rows that are done.
         steps: levels answered or no longer needed, out of `total`.
-        usage: tokens of the answers of this run.
     """
 
     def __init__(self, items: Mapping[str, LadderItem], answers: Answers) -> None:
         self.answers = dict(answers)
         self.failures: list[Failure] = []
         self.rows = self.steps = 0
-        self.usage = Usage()
         self._left = {key: len(item.levels) - len(item.answers) for key, item in items.items()}
         self.total = sum(self._left.values())
 
@@ -332,7 +343,6 @@ class Collector:
         if isinstance(outcome, Failure):
             self.failures.append(outcome)
             return
-        self.usage += Usage(**outcome.record["usage"])
         self.answers[outcome.key, shown_in(outcome.record)] = outcome.record["answer"]
         steps = self._left[outcome.key] if outcome.last else 1
         self._left[outcome.key] -= steps
@@ -388,7 +398,7 @@ def select_resolution(
         UserError: a picture was deleted.
     """
     if method not in get_args(Method):
-        raise ValueError(f"method must be one of {', '.join(get_args(Method))}, got {method!r}")
+        raise ValueError(not_one_of("method", method, get_args(Method)))
     side = factor_of(processor)
     limit = int(processor.image_processor.size["longest_edge"]) // side**2
     ladder = Ladder(finest, coarsest)

@@ -22,7 +22,7 @@ import numpy as np
 
 from lfpc_rewards import answers_match
 from lfpc_trl.data.rows import Row
-from lfpc_trl.errors import UserError
+from lfpc_trl.errors import UserError, not_one_of
 from lfpc_trl.own_code import load_code
 from lfpc_trl.pictures.sizes import Size, budget_ladder, shown_size, tokens_of
 
@@ -132,7 +132,7 @@ def comparison(name: str) -> SameAnswer:
     if name in COMPARISONS:
         return COMPARISONS[name]
     if ":" not in name:
-        raise UserError(f"same-answer must be {', '.join(COMPARISONS)} or module:function, got {name!r}")
+        raise UserError(not_one_of("same-answer", name, [*COMPARISONS, "module:function"]))
     return load_code(name, "same-answer").function
 
 

@@ -212,8 +212,8 @@ def _adapter(recipe: Recipe, size: ModelSize, lora: LoraTargets) -> int:
 # --- the text ----------------------------------------------------------------------------------------
 
 
-def describe(recipe: Recipe, model_dir: Path, rows: Sequence[Row], processes: int) -> str:
-    """Everything that `lfpc train --dry-run` prints.
+def describe(recipe: Recipe, model_dir: Path, rows: Sequence[Row], processes: int) -> dict[str, str]:
+    """Everything that `lfpc train --dry-run` prints: title to text.
 
     Args:
         recipe: a checked recipe.
@@ -230,14 +230,13 @@ def describe(recipe: Recipe, model_dir: Path, rows: Sequence[Row], processes: in
     picture = max(sum(tokens_of(size, factor) for size in row.shown_sizes or ()) for row in rows)
     size, lora = model_size(model_dir), processor.family.lora
     needs = memory(recipe, size, report.longest_prompt, picture, processes, lora)
-    sections = {
+    return {
         "settings": _yaml(recipe),
         "amounts": _amounts(recipe, len(rows), processes),
         "memory per process (worst-case estimate)": "\n".join(map(_line, needs)),
         "preflight": _preflight(report, method, warning_of(rows)),
         "first prompt": first_prompt(processor, rows[0], crops, method),
     }
-    return "\n\n".join(f"# {title}\n{text}" for title, text in sections.items())
 
 
 def _yaml(recipe: Recipe) -> str:

@@ -10,7 +10,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from lfpc_trl.errors import UserError, first_line, one_line
+from lfpc_trl.errors import UserError, did_you_mean, first_line, one_line
+from lfpc_trl.results import hand_over
 from lfpc_trl.train.recipe import LaunchSettings
 
 
@@ -96,6 +97,7 @@ def launch_command(launch: LaunchSettings, arguments: Sequence[str], *, cpu: boo
 
 def replace_process(command: Sequence[str]) -> None:
     """Replace this process with the launcher, so that it receives a scheduler's signals."""
+    hand_over()
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(command[0], list(command))
@@ -112,7 +114,10 @@ def _configuration(launch: LaunchSettings) -> Path:
         file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml")
     )
     if name not in names:
-        raise UserError(f"unknown accelerate_config {name!r}; give a file or one of {', '.join(names)}")
+        raise UserError(
+            f"unknown accelerate_config {name!r}{did_you_mean(name, names)}; "
+            f"give a file or one of {', '.join(names)}"
+        )
     return Path(str(folder / f"{name}.yaml"))
 
 

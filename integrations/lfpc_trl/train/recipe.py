@@ -12,7 +12,6 @@ Settings that follow from others cannot be set: `REFUSED` says why.
 
 import argparse
 import dataclasses
-import difflib
 import functools
 import os
 import typing
@@ -25,7 +24,7 @@ from typing import Any, cast
 
 from trl import GRPOConfig, ModelConfig, TrlParser
 
-from lfpc_trl.errors import UserError, not_found, one_line
+from lfpc_trl.errors import UserError, did_you_mean, nearest, not_found, not_one_of, one_line
 from lfpc_trl.json_values import parse_json
 from lfpc_trl.models.families import LoraTargets
 from lfpc_trl.models.weights import is_kernel_of_the_hub
@@ -179,6 +178,11 @@ class RecipeParser(TrlParser):  # type: ignore[misc]
         """Raise, instead of printing argparse's usage text with hundreds of options."""
         raise UserError(message)
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Argparse's own has no suggestion before Python 3.15."""
+        if action.choices is not None and value not in action.choices:
+            raise UserError(not_one_of(f"--{action.dest}", str(value), map(str, action.choices)))
+
     def set_defaults_with_config(self, **values: Any) -> list[str]:
         """Make the values of a file the defaults of the options."""
         self._code_in_file = code_in(values)
@@ -234,10 +238,10 @@ def refuse_option(name: str, known: Sequence[str] | Mapping[str, Any]) -> typing
     name = name.removeprefix("--").replace("-", "_")
     if name in REFUSED:
         raise UserError(f"{name} cannot be set: {REFUSED[name]}")
-    near = [_ALIASES[name]] if name in _ALIASES else difflib.get_close_matches(name, list(known), n=1)
-    if not near and len(name) > 3:
-        near = sorted((each for each in known if name in each), key=len)[:1]
-    raise UserError(f"unknown setting {name}" + (f", did you mean {near[0]}?" if near else ""))
+    near = _ALIASES.get(name) or nearest(name, known)
+    if near is None and len(name) > 3:
+        near = min((each for each in known if name in each), key=len, default=None)
+    raise UserError(f"unknown setting {name}" + (f", did you mean {near}?" if near else ""))
 
 
 def _check_value(name: str, value: Any, action: Any) -> None:
@@ -254,8 +258,9 @@ def _check_value(name: str, value: Any, action: Any) -> None:
         if wrong or (action.choices and each is not None and each not in action.choices):
             kind = getattr(action.type, "__name__", "")
             kind = "true or false" if kind == "string_to_bool" else kind
-            expected = f"one of {', '.join(map(str, action.choices))}" if action.choices else kind
-            raise UserError(f"{name} must be {expected}, got {each!r}")
+            if action.choices:
+                raise UserError(not_one_of(name, str(each), map(str, action.choices)))
+            raise UserError(f"{name} must be {kind}, got {each!r}")
 
 
 _SETTINGS_OR_FILE = ("deepspeed", "fsdp_config", "accelerator_config")
@@ -455,8 +460,10 @@ def recipe_file(name: str | Path) -> Path:
         return path
     if str(name) in recipe_names():
         return Path(str(_folder() / f"{name}.yaml"))
+    names = recipe_names()
+    hint = did_you_mean(str(name), names)
     raise UserError(
-        f"unknown recipe {str(name)!r}; choose from {', '.join(recipe_names())}, or give a .yaml file"
+        f"unknown recipe {str(name)!r}{hint}; choose from {', '.join(names)}, or give a .yaml file"
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from lfpc_rewards import Frame, Reduce
 from lfpc_rewards.rewards import IOU_WEIGHT, OVERLAP_THRESHOLD, check_grounding
-from lfpc_trl.errors import UserError
+from lfpc_trl.errors import UserError, not_some_of
 from lfpc_trl.locus.task import CueFormat, CueReward
 from lfpc_trl.rollouts.crop_tool import CropSettings
 from lfpc_trl.rollouts.judge import CONCURRENCY, Judge
@@ -174,9 +174,8 @@ class StageSettings:
             if getattr(self, name) < 0:
                 raise UserError(f"{name} must be at least 0, got {getattr(self, name)}")
         self.named_rewards()
-        unknown = sorted(set(self.mask_endings) - set(ENDINGS))
-        if unknown:
-            raise UserError(f"mask_endings must be some of {', '.join(ENDINGS)}, got {', '.join(unknown)}")
+        if set(self.mask_endings) - set(ENDINGS):
+            raise UserError(not_some_of("mask_endings", self.mask_endings, ENDINGS))
         if self.threads is not None and self.threads < 1:
             raise UserError(f"threads must be at least 1, got {self.threads}")
         if self.prompts_per_step % self.prompts_per_update:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from lfpc_trl.errors import not_some_of
 from lfpc_trl.models.engines import image_token_id
 from lfpc_trl.models.processors import vision_token_ids
 from lfpc_trl.models.shared_prompt import without_adapter
@@ -86,9 +87,8 @@ class RolloutTrainer(LockstepTrainer):
         share_prompts: bool = True,
         **kwargs: Any,
     ) -> None:
-        unknown = sorted(set(mask_endings) - set(ENDINGS))
-        if unknown:
-            raise ValueError(f"mask_endings must be some of {', '.join(ENDINGS)}, got {', '.join(unknown)}")
+        if set(mask_endings) - set(ENDINGS):
+            raise ValueError(not_some_of("mask_endings", mask_endings, ENDINGS))
         # TRL warns on every start that environments are experimental; our version range accounts for that.
         os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
         super().__init__(*args, environment_factory=environment_factory, **kwargs)
