@@ -240,7 +240,7 @@ def _edges_of_rle(rle: Mapping[str, Any], name: str) -> tuple[NDArray[np.int64],
         try:
             numbers = np.asarray(counts)
         except ValueError:  # lists of different lengths
-            numbers = np.empty(0)
+            numbers = np.empty((0, 0), np.int64)
         if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
             raise ValueError(
                 f"{name} counts must be compressed text or a list of whole numbers, got {short(counts)}"
