@@ -201,8 +201,8 @@ def chain_of_focus_math(
         return chain_of_focus(completions, answers, questions=questions, judge=judge, mode=mode)
     tags = Tags(transcripts(completions), both("think", "answer"))
     given = tags.stripped(*tags.last_pair("answer"))
-    said = [answer or None for answer in given]
-    accuracy = math_or_judge(answers, said, needed(math), questions, judge)
+    nonempty = [answer or None for answer in given]
+    accuracy = math_or_judge(answers, nonempty, needed(math), questions, judge)
     return _weigh(accuracy, _format(tags, given), np.zeros(len(given), np.bool_), "none")
 
 

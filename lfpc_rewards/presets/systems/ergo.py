@@ -337,11 +337,11 @@ def _regions(
     for reply in replies if not set(map(type, replies)) <= {str, type(None)} else ():
         if reply is not None and not isinstance(reply, str):
             raise TypeError(f"reward_model must answer with a text or None, got {reply!r}")
-    said = np.flatnonzero([reply is not None for reply in replies])
-    given = _take(replies, said)
+    replied = np.flatnonzero([reply is not None for reply in replies])
+    given = _take(replies, replied)
     if match is _match:
         given = list(map(_answer, given))
-    scores[said] = match(given, _take(golds, said), _take(questions, said), judge)
+    scores[replied] = match(given, _take(golds, replied), _take(questions, replied), judge)
     return scores
 
 

@@ -277,9 +277,9 @@ def vlm_r1_accuracy(
         read, read_gold = _READ[method]
         sides = (read(tags), _each(read_gold, answers))
         return np.array([one == other for one, other in zip(*sides, strict=True)], np.float64)
-    said = _last_answers(tags)
+    given = _last_answers(tags)
     compare = _default(needed(math)) if method == "default" else _detection
-    return once_each(compare, said, answers)
+    return once_each(compare, given, answers)
 
 
 def vlm_r1_repetition(
@@ -426,16 +426,16 @@ _READ: dict[str, tuple[Callable[[Tags], list[Any]], Callable[[str], Any]]] = {
 
 
 def _default(math: MathLibrary) -> Callable[[str, str], float]:
-    def compare(said: str, gold: str) -> float:
-        said, gold = said.strip(), _first_line_answer(gold)
-        if float(math.verify(math.parse(said), math.parse(gold))) > 0:
+    def compare(answer: str, gold: str) -> float:
+        answer, gold = answer.strip(), _first_line_answer(gold)
+        if float(math.verify(math.parse(answer), math.parse(gold))) > 0:
             return 1.0
         if re.search(r"\d", gold):
-            same = _same_number(_tidy_gold(said), _tidy_gold(gold))
-            return similarity(_tidy_gold(said), _tidy_gold(gold)) if same is None else float(same)
+            same = _same_number(_tidy_gold(answer), _tidy_gold(gold))
+            return similarity(_tidy_gold(answer), _tidy_gold(gold)) if same is None else float(same)
         if right := named_option(gold):
-            return float(named_option(said) == right)
-        return similarity(_tidy_gold(said), _tidy_gold(gold))
+            return float(named_option(answer) == right)
+        return similarity(_tidy_gold(answer), _tidy_gold(gold))
 
     return compare
 
