@@ -4,7 +4,7 @@ import difflib
 import platform
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 CPU_TORCH = (
@@ -75,7 +75,7 @@ def not_one_of(what: str, given: str, known: Iterable[str]) -> str:
     return f"{what} must be one of {', '.join(known)}, got {given!r}{did_you_mean(given, known)}"
 
 
-def not_some_of(what: str, given: Sequence[str], known: Iterable[str]) -> str:
+def not_some_of(what: str, given: Collection[str], known: Iterable[str]) -> str:
     """An error about values of which some, or all, are none of the known ones; or about none at all.
 
     Example:
