@@ -4,7 +4,7 @@ import difflib
 import platform
 import re
 import shutil
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 CPU_TORCH = (

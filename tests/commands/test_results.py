@@ -21,6 +21,8 @@ def folder(tmp_path_factory):
     """Rows, a model, the output of a training, and two evaluations."""
     folder = tmp_path_factory.mktemp("results")
     tiny.make_rows(folder, 2, shown_size=[112, 84], targets=[[40, 42, 80, 84]])
+    small, tiniest = map(json.loads, (folder / "rows.jsonl").read_text().splitlines())
+    tiny.write_records(folder / "boxes.jsonl", [small, tiniest | {"targets": [[40, 42, 58, 60]]}])
     tiny.make_model(folder / "model", "qwen2_5_vl", chat_template=tiny.COMPACT)
     make_run(folder / "run", folder / "model", folder / "model", stage=1)
     words = ["eval", "--model", str(folder / "model"), "--data", str(folder / "rows.jsonl"), *EVALUATION]
@@ -59,7 +61,10 @@ COMMANDS = {
         ["--model", "model", "--budget", "12", "--max-new-tokens", "4", "images/0.png", "What?"],
         {"question", "answer", "turns", "looks", "failures", "seconds", "tokens_read", "tokens_written"},
     ),
-    "locus-data": ([*ROWS, "--output", "{out}.jsonl"], {"output", "counts", "left_out", "note"}),
+    "locus-data": (
+        ["--data", "boxes.jsonl", "--output", "{out}.jsonl"],
+        {"output", "counts", "left_out", "note"},
+    ),
     "compare": (["one", "two", "--output", "{out}"], {"tables", "page", "notes", "comparison"}),
     "split": ([*ROWS, "--parts", "train=0.5", "test=0.5"], {"files", "parts", "alike", "leaks"}),
     "annotate": (["rows.jsonl", "--port", "0"], {"page"}),
@@ -69,7 +74,7 @@ COMMANDS = {
         {"output", "converted", "rejected", "rejects", "reasons", "need_judge"},
     ),
     "synthesize": (
-        ["--rows", "1", "--size", "640x480", "--target-pixels", "4-8", "--output", "{out}"],
+        ["--rows", "1", "--size", "640x480", "--target-pixels", "8-12", "--output", "{out}"],
         {"output", "rows", "left_out"},
     ),
 }

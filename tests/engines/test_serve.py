@@ -3,6 +3,7 @@
 Everything is greedy, and equal to what the same command gives with the same directory and transformers.
 """
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -176,15 +177,20 @@ def test_a_wrong_name_of_the_model_is_told_with_the_right_one(url, model_dir, si
     assert told["error"] in err
 
 
-def test_a_prompt_that_is_too_long_is_the_server_s_own_error(url, model_dir, signs, tmp_path, capsys):
-    """4,000 tokens of an answer do not fit into its context; the rows are named, nothing is retried."""
-    write_rows(signs[:1], tmp_path / "one.jsonl")
+def test_what_does_not_fit_is_the_server_s_own_error(url, signs, tmp_path, capsys):
+    """A prompt, then a turn, that is longer than its context: the row is named, the others are answered."""
+    long = dataclasses.replace(signs[0], question="What does it say? " * 400)
+    write_rows([long, *signs[3:4]], tmp_path / "two.jsonl")
     words = ["eval", "--endpoint", url, "--frame", "shown", "--token-side", "28", "--budget", "54"]
-    words += ["--data", tmp_path / "one.jsonl", "--output", tmp_path / "eval", "--max-new-tokens", "4000"]
-    status, [told], _ = lfpc(capsys, *words, "--conditions", "no_tool")
-    assert status == 2
-    assert "not finished, the server refuses it" in told["error"]
-    assert "2048" in told["error"]
+    words += ["--data", tmp_path / "two.jsonl", "--conditions", "no_tool"]
+    for limit, count in (("48", 1), ("4000", 0)):
+        output = tmp_path / limit
+        status, [told], _ = lfpc(capsys, *words, "--max-new-tokens", limit, "--output", output)
+        assert status == 2
+        assert "two.jsonl row 1: the server refuses it" in told["error"]
+        assert "2048" in told["error"]
+        [journal] = (output / "journal").glob("*.jsonl")
+        assert len(journal.read_text().splitlines()) == 1 + count
 
 
 def test_a_turn_that_a_limit_ended_says_so(url, data, tmp_path, capsys):
