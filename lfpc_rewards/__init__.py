@@ -40,7 +40,7 @@ from lfpc_rewards.mask_geometry import (
     mask_iou_matrix,
 )
 from lfpc_rewards.masks import Masks
-from lfpc_rewards.parsing import Crop, Rollout, parse_completion, parse_completions
+from lfpc_rewards.parsing import Crop, ParsedCompletion, parse_completion, parse_completions
 from lfpc_rewards.rewards import (
     GroundingParts,
     Reduce,
@@ -84,8 +84,8 @@ __all__ = [
     "GroundingParts",
     "LocusParts",
     "Masks",
+    "ParsedCompletion",
     "Reduce",
-    "Rollout",
     "Targets",
     "__version__",
     "accuracy_reward",

@@ -55,8 +55,8 @@ class Columns(NamedTuple):
     Attributes:
         texts: (B,) the last turn of each rollout; "" without a turn.
         answers: (B, 2) where each answer starts and stops in that text; -1 without one.
-        well_formed: (B,) as `Rollout.well_formed`.
-        turns: (B,) as `Rollout.turns`.
+        well_formed: (B,) as `ParsedCompletion.well_formed`.
+        turns: (B,) as `ParsedCompletion.turns`.
         crop_starts: (B + 1,) where each rollout's crops start.
         boxes: (4 * crops,) the four numbers of each crop, NaN if they were not four finite numbers.
         delivered: (crops,) whether its picture came back.
@@ -75,7 +75,7 @@ class Columns(NamedTuple):
     crop_images: NDArray[np.int64]
 
     def answer_texts(self) -> list[str | None]:
-        """(B,) as `Rollout.answer`."""
+        """(B,) as `ParsedCompletion.answer`."""
         starts, stops = self.answers.T.tolist()
         return [
             text[start:stop] if start >= 0 else None

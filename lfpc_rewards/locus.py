@@ -48,7 +48,7 @@ def locus_reward(
 
     The box is the first list of four numbers in the answer, which is the text of the only
     ``<answer>..</answer>`` of the last turn, after its thinking; further boxes neither help nor harm. A box
-    that is not finite, inverted or without area scores 0. The format is that of `Rollout.well_formed`:
+    that is not finite, inverted or without area scores 0. The format is `ParsedCompletion.well_formed`:
     ``<think>..</think><answer>..</answer>`` with only white space around.
 
     Args:

@@ -1,4 +1,4 @@
-"""From a completion to a `Rollout`: what the model asked for, what it got, what it answered.
+"""From a completion to a `ParsedCompletion`: what the model asked for, what it got, what it answered.
 
 What a model writes never raises, however broken. A completion that is neither a string nor a list of messages
 is the caller's mistake and raises `TypeError`.
@@ -27,7 +27,7 @@ __all__ = [
     "Completion",
     "Crop",
     "DeliveredIn",
-    "Rollout",
+    "ParsedCompletion",
     "Tool",
     "has_image",
     "is_image",
@@ -57,7 +57,7 @@ class Crop:
 
 
 @dataclass(frozen=True, slots=True)
-class Rollout:
+class ParsedCompletion:
     """What a completion says.
 
     Attributes:
@@ -80,8 +80,8 @@ class Rollout:
         return tuple(crop for crop in self.crops if crop.delivered)
 
 
-Completion: TypeAlias = str | Sequence[Message] | Rollout
-"""What the model wrote and got: one string, a list of messages, or an already parsed `Rollout`."""
+Completion: TypeAlias = str | Sequence[Message] | ParsedCompletion
+"""What the model wrote and got: one string, a list of messages, or an already parsed `ParsedCompletion`."""
 
 
 Tool: TypeAlias = str | Mapping[str, str | Sequence[str]]
@@ -96,7 +96,7 @@ def parse_completion(
     delivered_in: DeliveredIn = "tool",
     think_open: bool = False,
     picture_mark: str | None = None,
-) -> Rollout:
+) -> ParsedCompletion:
     r"""Read one completion.
 
     Rules; docs/reference/completions.md has a table with an example of each:
@@ -117,7 +117,7 @@ def parse_completion(
       message. The tokens that end a turn are no words of it.
 
     Args:
-        completion: A string, a list of messages, or a `Rollout`, which is returned as it is. The
+        completion: A string, a list of messages, or a `ParsedCompletion`, which is returned as it is. The
             content of a message is a string or a list of blocks, of which the text blocks count.
         tool: The name of the crop tool, whose box is in the argument ``bbox_2d``; or a dict: names of tools
             and the argument of each that holds the box, or the four that hold x0, y0, x1 and y1.
@@ -164,7 +164,7 @@ def parse_completion(
         >>> parse_completion("<think>easy</think> <answer> red\n</answer>").answer
         'red'
         >>> parse_completion("no tags at all")
-        Rollout(answer=None, crops=(), well_formed=False, turns=1)
+        ParsedCompletion(answer=None, crops=(), well_formed=False, turns=1)
     """
     reading = _reading(tool, delivered_in, think_open, picture_mark)
     return _parse_all([completion], lambda _: "completion", reading)[0]
@@ -178,7 +178,7 @@ def parse_completions(
     think_open: bool | None = None,
     picture_mark: str | None = None,
     prompts: Sequence[str] | None = None,
-) -> list[Rollout]:
+) -> list[ParsedCompletion]:
     """`parse_completion` for each of many, their texts in one compiled pass.
 
     Args:
@@ -227,13 +227,13 @@ def opens_thinking(prompt: str) -> bool:
 def read_columns(completions: Sequence[Completion]) -> Columns:
     """Read a batch as arrays, which is many times faster than an object for each rollout."""
     _refuse_one(completions)
-    if any(isinstance(each, Rollout) for each in completions):
+    if any(isinstance(each, ParsedCompletion) for each in completions):
         return _columns_of(_parse_all(completions, lambda row: f"completions[{row}]", DEFAULT))
     return read(completions, lambda row: f"completions[{row}]")
 
 
 def _refuse_one(completions: Any) -> None:
-    if isinstance(completions, str | Mapping | Rollout):
+    if isinstance(completions, str | Mapping | ParsedCompletion):
         raise TypeError(f"completions must be a list of completions, got {type(completions).__name__}")
 
 
@@ -258,18 +258,18 @@ def _reading(
 
 def _parse_all(
     completions: Sequence[Completion], name: Callable[[int], str], reading: Reading
-) -> list[Rollout]:
-    rest = [row for row, completion in enumerate(completions) if not isinstance(completion, Rollout)]
+) -> list[ParsedCompletion]:
+    rest = [row for row, completion in enumerate(completions) if not isinstance(completion, ParsedCompletion)]
     if len(rest) == len(completions):
         return _rollouts(read(completions, name, reading))
     if not rest:
-        return [each for each in completions if isinstance(each, Rollout)]
+        return [each for each in completions if isinstance(each, ParsedCompletion)]
     columns = read([completions[row] for row in rest], lambda each: name(rest[each]), reading.of_rows(rest))
     parsed = iter(_rollouts(columns))
-    return [each if isinstance(each, Rollout) else next(parsed) for each in completions]
+    return [each if isinstance(each, ParsedCompletion) else next(parsed) for each in completions]
 
 
-def _rollouts(columns: Columns) -> list[Rollout]:
+def _rollouts(columns: Columns) -> list[ParsedCompletion]:
     starts, turns = columns.crop_starts.tolist(), columns.turns.tolist()
     crops = [
         Crop(None if math.isnan(x0) else (x0, y0, x1, y1), delivered, turn, image)
@@ -282,14 +282,14 @@ def _rollouts(columns: Columns) -> list[Rollout]:
         )
     ]
     return [
-        Rollout(answer, tuple(crops[start:stop]), well_formed, count)
+        ParsedCompletion(answer, tuple(crops[start:stop]), well_formed, count)
         for answer, start, stop, well_formed, count in zip(
             columns.answer_texts(), starts[:-1], starts[1:], columns.well_formed.tolist(), turns, strict=True
         )
     ]
 
 
-def _columns_of(rollouts: Sequence[Rollout]) -> Columns:
+def _columns_of(rollouts: Sequence[ParsedCompletion]) -> Columns:
     crops = [crop for rollout in rollouts for crop in rollout.crops]
     texts = [rollout.answer or "" for rollout in rollouts]
     answers = [(-1, -1) if rollout.answer is None else (0, len(rollout.answer)) for rollout in rollouts]

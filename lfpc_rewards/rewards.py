@@ -195,7 +195,7 @@ def format_reward(completions: Sequence[Completion]) -> Scores:
 
     Source:
         r_format of LFPC (arXiv 2603.27494). Its values are not known; 0 and -1 are those of DeepEyes
-        (arXiv 2505.14362). What is well formed: see `Rollout`.
+        (arXiv 2505.14362). What is well formed: see `ParsedCompletion`.
 
     Example:
         >>> format_reward(["<think>so</think><answer>B</answer>", "<answer>B</answer>"])

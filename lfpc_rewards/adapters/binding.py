@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lfpc_rewards.boxes import Frame, FrameName, convert_frame
-from lfpc_rewards.parsing import Rollout, opens_thinking, parse_completions
+from lfpc_rewards.parsing import ParsedCompletion, opens_thinking, parse_completions
 
 Reward = Callable[..., Any]
 """A reward of this package: columns in, one (B,) array or a named tuple of them out."""
@@ -40,7 +40,10 @@ class CropsOf:
     requested: bool = False
 
     def read(
-        self, rollouts: Sequence[Rollout], columns: Mapping[str, Sequence[Any]], names: Mapping[str, str]
+        self,
+        rollouts: Sequence[ParsedCompletion],
+        columns: Mapping[str, Sequence[Any]],
+        names: Mapping[str, str],
     ) -> list[list[Any]]:
         """(B,) the boxes of each rollout, in pixels of the original image."""
 

@@ -58,7 +58,7 @@ def train(tmp_path, *options, config="cpu-stage1", **columns):
     [
         ([], {}, "llama/config.json: model_type 'llama' is not supported"),
         ([], {"image": "gone.png"}, "rows.jsonl row 1: image must exist"),
-        (["--shown-tokens", "0"], {}, "--shown_tokens must be at least 1, got 0"),
+        (["--shown-tokens", "0"], {}, "--shown-tokens must be at least 1, got 0"),
         (["--num-generations", "1"], {}, "num_generations must be at least 2, got 1"),
         (["--steps", "0"], {}, "steps must be at least 1"),
         (["--steps", "many"], {}, "argument --steps: invalid int value: 'many'"),

@@ -271,7 +271,7 @@ def test_coco_boxes_of_a_resized_copy_are_refused(tmp_path):
     assert "boxes must be for this picture of [160, 120] pixels, got boxes for [320, 240]" in reasons
 
 
-LAYOUTS = {
+BOX_LAYOUTS = {
     "xyxy": [10, 20, 110, 220],
     "xywh": [10, 20, 100, 200],
     "xyxy-1": [10 / 320, 20 / 240, 110 / 320, 220 / 240],
@@ -282,11 +282,11 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", BOX_LAYOUTS)
 def test_the_same_box_in_any_layout(tmp_path, layout):
     path = published.vlm_r1(tmp_path)
     [record] = json.loads(path.read_text())
-    published.write_json(path, [record | {"solution": LAYOUTS[layout]}])
+    published.write_json(path, [record | {"solution": BOX_LAYOUTS[layout]}])
     rows, _ = run(tmp_path, path, "vlm-r1", layout=layout)
     assert rows[0].regions[0].tolist() == [[10, 20, 110, 220]]
 

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from numba import config
 
-from lfpc_rewards import Crop, Rollout, _calls, _scan, parse_completion, parse_completions
+from lfpc_rewards import Crop, ParsedCompletion, _calls, _scan, parse_completion, parse_completions
 from tests.core import oracles
 from tests.core.strategies import completions, messages, turn_texts
 
@@ -38,7 +38,7 @@ ENTRY = entry({"bbox_2d": [10, 20, 30, 40]})
 
 def test_a_whole_rollout():
     rollout = parse_completion([assistant(CALL_TURN), tool(IMAGE), assistant(ANSWER_TURN)])
-    assert rollout == Rollout("B", (Crop(BOX, delivered=True, turn=0),), well_formed=True, turns=2)
+    assert rollout == ParsedCompletion("B", (Crop(BOX, delivered=True, turn=0),), well_formed=True, turns=2)
     assert rollout.delivered_crops == rollout.crops
 
 
@@ -164,10 +164,10 @@ def test_the_answer_is_read_from_assistant_turns_only():
     quoted = "<think>x</think><answer>A</answer>"
     rollout = parse_completion([assistant(ANSWER_TURN), tool(quoted), {"role": "user", "content": quoted}])
     assert (rollout.answer, rollout.well_formed, rollout.turns) == ("B", True, 1)
-    assert parse_completion([{"role": "user", "content": quoted}]) == Rollout(
+    assert parse_completion([{"role": "user", "content": quoted}]) == ParsedCompletion(
         None, (), well_formed=False, turns=0
     )
-    assert parse_completion([]) == Rollout(None, (), well_formed=False, turns=0)
+    assert parse_completion([]) == ParsedCompletion(None, (), well_formed=False, turns=0)
 
 
 def test_a_parsed_call_in_the_last_turn_leaves_no_answer():
@@ -312,7 +312,9 @@ def test_strange_calls_give_no_crop():
 
 def test_content_of_other_types_is_silence():
     for content in (None, 7, {}, [None, 7, {"type": "text"}, {"type": "text", "text": 7}]):
-        assert parse_completion([assistant(content)]) == Rollout(None, (), well_formed=False, turns=1)
+        assert parse_completion([assistant(content)]) == ParsedCompletion(
+            None, (), well_formed=False, turns=1
+        )
     assert parse_completion([assistant(["<answer>", {"type": "text", "text": "B</answer>"}])]).answer == "B"
 
 
@@ -325,7 +327,7 @@ def test_structure_errors_name_the_row():
         parse_completion(assistant("x"))
     for one in ("x", assistant("x"), parse_completion("x")):
         with pytest.raises(
-            TypeError, match=r"^completions must be a list of completions, got (str|dict|Rollout)"
+            TypeError, match=r"^completions must be a list of completions, got (str|dict|ParsedCompletion)"
         ):
             parse_completions(one)
 

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from numba import config
 
-from lfpc_rewards import Crop, Rollout, lfpc_reward, parse_completion, parse_completions
+from lfpc_rewards import Crop, ParsedCompletion, lfpc_reward, parse_completion, parse_completions
 from lfpc_rewards.adapters import CropsOf, TrlReward, VerlScore, swift_orm
 from lfpc_rewards.adapters.binding import Binding
 from lfpc_rewards.parsing import opens_thinking
@@ -23,8 +23,8 @@ CALL = f"<think>near</think>\n<tool_call>\n{JSON}\n</tool_call>"
 ANSWER = "<think>a sign</think><answer>B</answer>"
 PICTURE = {"type": "image", "image": object()}
 TOKENS = "<|vision_start|><|image_pad|><|image_pad|><|vision_end|>"
-LOOKED = Rollout("B", (Crop(BOX, delivered=True, turn=0),), well_formed=True, turns=2)
-REQUESTED = Rollout("B", (Crop(BOX, delivered=False, turn=0),), well_formed=True, turns=2)
+LOOKED = ParsedCompletion("B", (Crop(BOX, delivered=True, turn=0),), well_formed=True, turns=2)
+REQUESTED = ParsedCompletion("B", (Crop(BOX, delivered=False, turn=0),), well_formed=True, turns=2)
 
 
 def assistant(content, **more):
@@ -75,7 +75,7 @@ def as_messages(rollout):
 
 def undelivered(rollout):
     crops = tuple(Crop(crop.box, delivered=False, turn=crop.turn) for crop in rollout.crops)
-    return Rollout(rollout.answer, crops, rollout.well_formed, rollout.turns)
+    return ParsedCompletion(rollout.answer, crops, rollout.well_formed, rollout.turns)
 
 
 # A result is a picture (None) or words; a rollout is turns, all but the last of which got results.

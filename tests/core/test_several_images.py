@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lfpc_rewards import Rollout, Targets, grounding_parts, grounding_reward, lfpc_reward, parse_completion
+from lfpc_rewards import (
+    ParsedCompletion,
+    Targets,
+    grounding_parts,
+    grounding_reward,
+    lfpc_reward,
+    parse_completion,
+)
 from lfpc_rewards.parsing import Crop
 
 SIGN = [[40, 40, 60, 60], [20, 20, 80, 80]]
@@ -156,7 +163,7 @@ def test_the_total_takes_the_image_that_a_call_names():
     assert lfpc_reward(said, ["B", "B"], crops="requested", **truth).tolist() == [3.0, 2.0]
     given = [[[40, 40, 60, 60]]] * 2
     assert lfpc_reward(said, ["B", "B"], crops=given, crop_images=[[1], [2]], **truth).tolist() == [2.0, 3.0]
-    parsed = [Rollout("B", (Crop((40, 40, 60, 60), delivered=True, turn=0, image=2),), True, 2)]
+    parsed = [ParsedCompletion("B", (Crop((40, 40, 60, 60), delivered=True, turn=0, image=2),), True, 2)]
     assert lfpc_reward(parsed, ["B"], **{name: rows[:1] for name, rows in truth.items()}).tolist() == [3.0]
 
 

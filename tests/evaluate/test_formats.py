@@ -24,7 +24,7 @@ from lfpc_trl.data.columns import columns_of
 from lfpc_trl.errors import DataError
 from lfpc_trl.evaluate import formats
 from lfpc_trl.evaluate.formats import read_benchmark
-from lfpc_trl.evaluate.layouts import LAYOUTS
+from lfpc_trl.evaluate.layouts import BENCHMARK_LAYOUTS
 from lfpc_trl.pictures.originals import load_original
 from tests.convert.test_fuzz import JUNK
 from tests.evaluate import published
@@ -665,7 +665,7 @@ GOOD = {
 @pytest.mark.parametrize("layout", GOOD)
 def test_one_odd_value_gives_a_question_or_a_reason(tmp_path, layout):
     for column, value in itertools.product(GOOD[layout], JUNK):
-        reader = formats._Reader(LAYOUTS[layout], tmp_path / "a.tsv", tmp_path / "pictures", 0)
+        reader = formats._Reader(BENCHMARK_LAYOUTS[layout], tmp_path / "a.tsv", tmp_path / "pictures", 0)
         records = iter([("row 1", GOOD[layout] | {column: value})])
         reason = None
         try:
@@ -795,7 +795,7 @@ def test_reading_needs_no_torch(tmp_path):
 
 def test_the_page_names_every_layout_and_its_columns():
     page = (Path(__file__).parents[2] / "docs" / "reference" / "benchmarks.md").read_text(encoding="utf-8")
-    for name, layout in LAYOUTS.items():
+    for name, layout in BENCHMARK_LAYOUTS.items():
         [row] = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
         assert all(f"`{column}`" in row for column in layout.needs), row
 

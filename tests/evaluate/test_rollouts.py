@@ -12,7 +12,7 @@ from lfpc_trl.models.engines import TransformersEngine, expanded, image_token_id
 from lfpc_trl.models.processors import factor, load_processor, vision_token_ids
 from lfpc_trl.models.weights import load_model
 from lfpc_trl.rollouts.crop_tool import CropEnvironment, CropSettings
-from lfpc_trl.rollouts.generate import Job, RolloutSettings, _TokenSpeaker, generate_rollouts
+from lfpc_trl.rollouts.generate import Job, RolloutSettings, _TokenSession, generate_rollouts
 from lfpc_trl.rollouts.prompts import build_prompt
 from lfpc_trl.rollouts.transcript import score_transcripts
 from tests import tiny
@@ -254,7 +254,7 @@ def family_rows(rows, family):
 @pytest.mark.parametrize("tools", [True, False])
 def test_prompts_have_the_tokens_that_the_processor_makes_of_them(family, family_rows, tools):
     engine = TransformersEngine(family.model, family.processor)
-    speaker = _TokenSpeaker(engine, RolloutSettings())
+    speaker = _TokenSession(engine, RolloutSettings())
     live = speaker.start(Job(family_rows[0], family.settings, tools))
     speaker._make_ready(live)
     prepared = speaker.prompt(live)
@@ -274,7 +274,7 @@ def test_prompts_have_the_tokens_that_the_processor_makes_of_them(family, family
 
 
 def test_tool_answers_have_the_tokens_that_trl_gives_them(family, family_rows):
-    speaker = _TokenSpeaker(TransformersEngine(family.model, family.processor), RolloutSettings())
+    speaker = _TokenSession(TransformersEngine(family.model, family.processor), RolloutSettings())
     trainer = SimpleNamespace(
         _is_vlm=True,
         _tokenizer=family.processor.tokenizer,

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lfpc_trl.annotate.journal import STATUSES, Conflict, Content, Journal
+from lfpc_trl.annotate.journal import STATUSES, ChangeLog, Conflict, Content
 from lfpc_trl.errors import DataError
 from tests.pages.conftest import ENVIRONMENT
 
@@ -49,10 +49,10 @@ contents = st.builds(
 @given(st.lists(contents, min_size=1, max_size=4))
 def test_what_was_saved_is_read_again(tmp_path_factory, saved):
     path = tmp_path_factory.mktemp("journal") / "j.jsonl"
-    journal = Journal(path)
+    journal = ChangeLog(path)
     for base, content in enumerate(saved):
         assert journal.append("q", "p.png", base, "ann", content).revision == base + 1
-    again = Journal(path)
+    again = ChangeLog(path)
     assert [change.content for change in again.changes] == saved
     assert again.latest["q"].content == saved[-1]
     assert again.skipped == 0
@@ -95,31 +95,31 @@ OLD_LINE = (
 
 def test_a_journal_from_before_added_questions_is_read_as_before(path):
     path.write_text(OLD_LINE)
-    [change] = Journal(path).changes
+    [change] = ChangeLog(path).changes
     assert change.content == Content("What?", ("KR",), None, (((1, 2, 30, 40),),), "done")
     assert (change.after, change.seconds, change.content.without_boxes) == (None, 0.0, False)
 
 
 def test_an_added_question_and_the_seconds_of_work_are_read_again(path):
-    journal = Journal(path)
+    journal = ChangeLog(path)
     for base, seconds in enumerate((1.5, 0.0, 4.0)):
         journal.append("q0#2", "p.png", base, "ann", Content(), after="q0", seconds=seconds)
-    again = Journal(path)
+    again = ChangeLog(path)
     assert [change.after for change in again.changes] == ["q0"] * 3
     assert again.seconds == {"q0#2": 5.5}
 
 
 def test_half_a_surrogate_pair_can_be_saved(path):
     content = Content.parse({"question": json.loads('"a\\ud800b"')})
-    Journal(path).append("q0", "p.png", 0, "ann", content)
-    assert Journal(path).latest["q0"].content.question == "a?b"
+    ChangeLog(path).append("q0", "p.png", 0, "ann", content)
+    assert ChangeLog(path).latest["q0"].content.question == "a?b"
 
 
 # --- revisions ---------------------------------------------------------------------------------------
 
 
 def test_a_change_on_an_old_revision_is_a_conflict_and_writes_nothing(path):
-    journal = Journal(path)
+    journal = ChangeLog(path)
     append(journal, question="first")
     append(journal, base=1, annotator="ben", question="second")
     before = path.read_bytes()
@@ -132,7 +132,7 @@ def test_a_change_on_an_old_revision_is_a_conflict_and_writes_nothing(path):
 
 
 def test_two_servers_on_one_file_see_each_other(path):
-    ann, ben = Journal(path), Journal(path)
+    ann, ben = ChangeLog(path), ChangeLog(path)
     append(ann, question="by ann")
     with pytest.raises(Conflict):
         append(ben, question="by ben")
@@ -143,7 +143,7 @@ def test_two_servers_on_one_file_see_each_other(path):
 
 
 def test_a_file_that_got_shorter_is_not_read_on(path):
-    journal = Journal(path)
+    journal = ChangeLog(path)
     append(journal)
     path.write_text("")
     with pytest.raises(DataError, match="was cut short by another program"):
@@ -174,7 +174,7 @@ def rewrite(path):
 def test_a_file_that_is_no_longer_what_was_read_takes_no_change(tmp_path, act):
     path = tmp_path / "project" / "rows.jsonl.annotations.jsonl"
     path.parent.mkdir()
-    journal = Journal(path)
+    journal = ChangeLog(path)
     append(journal, question="by ann")
     act(path)
     for ask in (journal.refresh, lambda: append(journal, base=1, question="by ben")):
@@ -185,7 +185,7 @@ def test_a_file_that_is_no_longer_what_was_read_takes_no_change(tmp_path, act):
 
 
 def test_a_file_that_is_not_there_yet_may_come(path):
-    ann, ben = Journal(path), Journal(path)
+    ann, ben = ChangeLog(path), ChangeLog(path)
     append(ann, question="by ann")
     ben.refresh()
     assert ben.latest["q0"].content.question == "by ann"
@@ -194,7 +194,7 @@ def test_a_file_that_is_not_there_yet_may_come(path):
 def test_a_file_that_cannot_be_written_is_told(tmp_path):
     folder = tmp_path / "gone"
     folder.mkdir()
-    journal = Journal(folder / "j.jsonl")
+    journal = ChangeLog(folder / "j.jsonl")
     (folder / "j.jsonl").mkdir()  # also the administrator of a machine cannot append to a folder
     with pytest.raises(DataError, match=r"j.jsonl cannot be written \(Is a directory\)"):
         append(journal)
@@ -204,17 +204,17 @@ def test_a_file_that_cannot_be_written_is_told(tmp_path):
 
 
 def test_a_write_that_was_cut_short_costs_nothing_else(path):
-    journal = Journal(path)
+    journal = ChangeLog(path)
     append(journal, question="one")
     append(journal, base=1, question="two")
     whole = path.read_bytes()
     last = whole.rindex(b"\n", 0, -1) + 1
     for end in [*range(last, len(whole), 23), len(whole) - 1]:
         path.write_bytes(whole[:end])
-        again = Journal(path)
+        again = ChangeLog(path)
         assert again.latest["q0"].content.question == "one"
         append(again, base=1, question="three")
-        after = Journal(path)
+        after = ChangeLog(path)
         assert after.latest["q0"].content.question == "three"
         # Without its end of line a change is whole and yet was never confirmed: it is read, and overwritten.
         assert after.skipped == (last < end < len(whole) - 1)
@@ -231,9 +231,9 @@ def test_a_write_that_was_cut_short_costs_nothing_else(path):
     ],
 )
 def test_a_line_that_is_no_change_is_counted(path, line):
-    append(Journal(path), question="one")
+    append(ChangeLog(path), question="one")
     path.write_bytes(path.read_bytes() + line + b"\n\n")
-    journal = Journal(path)
+    journal = ChangeLog(path)
     assert journal.skipped == 1
     assert journal.latest["q0"].content.question == "one"
 
@@ -248,15 +248,15 @@ def test_a_change_is_on_the_disk_before_it_is_confirmed(path, monkeypatch):
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    append(Journal(path))
+    append(ChangeLog(path))
     assert synced == ["file", "folder"]  # the name of a new file is on the disk with its folder
 
 
 WRITER = """
 import sys
 from pathlib import Path
-from lfpc_trl.annotate.journal import Content, Journal
-journal = Journal(Path(sys.argv[1]))
+from lfpc_trl.annotate.journal import Content, ChangeLog
+journal = ChangeLog(Path(sys.argv[1]))
 for base in range(10**6):
     journal.append("q0", "p.png", base, "ann", Content(question="x" * 5000))
     print(base + 1, flush=True)
@@ -274,7 +274,7 @@ def test_a_killed_server_loses_nothing_that_it_confirmed(path):
         writer.stdout.readline()
     writer.send_signal(signal.SIGKILL)
     confirmed = 20 + len(writer.communicate()[0].split())
-    journal = Journal(path)
+    journal = ChangeLog(path)
     assert journal.latest["q0"].revision >= confirmed
     assert [change.revision for change in journal.changes] == list(range(1, len(journal.changes) + 1))
     append(journal, base=journal.latest["q0"].revision)  # the lock of the dead is free
@@ -282,15 +282,15 @@ def test_a_killed_server_loses_nothing_that_it_confirmed(path):
 
 def _work(path, annotator, count):
     """Saves `count` changes to one row; on a conflict it looks again, as a person would."""
-    read = Journal._read
+    read = ChangeLog._read
 
     def slow_read(self):
         torn = read(self)
         time.sleep(0.002)  # time for the other one to come in between, if there were no lock
         return torn
 
-    Journal._read = slow_read
-    journal = Journal(path)
+    ChangeLog._read = slow_read
+    journal = ChangeLog(path)
     for number in range(count):
         while True:
             latest = journal.latest.get("q0")
@@ -309,7 +309,7 @@ def test_two_processes_at_once_lose_no_change(path):
     for worker in workers:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0]
-    journal = Journal(path)
+    journal = ChangeLog(path)
     assert [change.revision for change in journal.changes] == list(range(1, 51))
     for name in ("ann", "ben"):
         notes = [change.content.note for change in journal.changes if change.annotator == name]

@@ -18,7 +18,7 @@ from lfpc_trl.rollouts.crop_tool import (
     environment_for,
     environment_name,
 )
-from lfpc_trl.rollouts.prompts import asked, build_prompt, system_text
+from lfpc_trl.rollouts.prompts import build_prompt, prompt_digest, system_text
 from lfpc_trl.rollouts.rewards import METRICS, SEVERAL_METRICS, ToolBonus
 from lfpc_trl.rollouts.transcript import score_transcripts
 from lfpc_trl.runs.trajectories import Round, TrajectoryLog, read_trajectories, schema
@@ -183,10 +183,10 @@ def test_a_refused_picture_has_a_metric_of_its_own_where_there_are_several(row, 
 
 def test_what_was_asked_depends_on_every_picture(row):
     others = (row.others[1], row.others[0])
-    assert asked(row) != asked(dataclasses.replace(row, others=others))
+    assert prompt_digest(row) != prompt_digest(dataclasses.replace(row, others=others))
     moved = dataclasses.replace(row, target_images=(1, 3))
-    assert asked(row) == asked(moved)
-    assert asked(row, targets=True) != asked(moved, targets=True)
+    assert prompt_digest(row) == prompt_digest(moved)
+    assert prompt_digest(row, targets=True) != prompt_digest(moved, targets=True)
 
 
 # --- trajectories ------------------------------------------------------------------------------------

@@ -132,7 +132,7 @@ def test_check_data_does_not_warn_of_pixels(tmp_path):
 def test_a_dry_run_warns_of_boxes_that_are_fractions(model_dir, tmp_path, capsys):
     path = make_rows(tmp_path, 4, targets=[[0.1, 0.2, 0.4, 0.5]])
     arguments = ["--config", "cpu-stage2", "--model", str(model_dir), "--data", str(path)]
-    small = ["--prompts_per_step", "4", "--prompts_per_update", "4", "--shown_tokens", "12"]
+    small = ["--prompts_per_step", "4", "--prompts_per_update", "4", "--shown-tokens", "12"]
     small += ["--output", str(tmp_path / "run")]
     assert cli.main(["train", *arguments, *small, "--dry-run"]) == 0
     out = capsys.readouterr().out

@@ -140,7 +140,7 @@ def test_a_run_killed_behind_its_last_step_trains_no_further_one(
 
 @pytest.mark.slow
 def test_the_command_trains_stage_1_then_stage_2_from_its_model(taught_dir, data_file, tmp_path, capsys):
-    common = ["--data", str(data_file), "--shown_tokens", "12", *OPTIONS, "--steps", "1"]
+    common = ["--data", str(data_file), "--shown-tokens", "12", *OPTIONS, "--steps", "1"]
     first = ["train", "--config", "cpu-stage1", "--model", str(taught_dir), "--output", str(tmp_path / "one")]
     second = [
         *("train", "--config", "cpu-stage2", "--model", str(tmp_path / "one")),
@@ -214,7 +214,7 @@ def test_a_damaged_manifest_is_named(model_dir, rows, tmp_path):
 def test_rows_that_do_not_fit_the_stage_are_refused(model_dir, rows, tmp_path):
     unseen = [dataclasses.replace(rows[0], shown_size=None), *rows[1:]]
     refused(
-        "rows.jsonl row 1: no shown_size; .* select-resolution.* --shown_tokens",
+        "rows.jsonl row 1: no shown_size; .* select-resolution.* --shown-tokens",
         STAGE_2,
         model_dir,
         unseen,

@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from lfpc_rewards import Frame
 from lfpc_trl.annotate.journal import Change, Conflict, Content, is_duration, writable
-from lfpc_trl.annotate.project import Item, Problem, Project
+from lfpc_trl.annotate.project import Blocker, Item, Project
 from lfpc_trl.annotate.proposals import Proposals
 from lfpc_trl.data.rows import Picture
 from lfpc_trl.errors import DataError
@@ -271,5 +271,5 @@ def _state(change: Change | None, content: Content) -> dict[str, Any]:
     return place | {"content": content.as_record()}
 
 
-def _problems(problems: Sequence[Problem]) -> list[dict[str, Any]]:
+def _problems(problems: Sequence[Blocker]) -> list[dict[str, Any]]:
     return [{"sentence": problem.sentence, "region": problem.region} for problem in problems]

@@ -222,7 +222,7 @@ class Conflict(Exception):  # noqa: N818 - not a failure
         self.latest = latest
 
 
-class Journal:
+class ChangeLog:
     """The changes in one file, read as far as they are written.
 
     Attributes:

@@ -12,9 +12,9 @@ from typing import Any, Literal, NamedTuple
 from lfpc_rewards import Frame
 from lfpc_trl.annotate.journal import (
     Change,
+    ChangeLog,
     Conflict,
     Content,
-    Journal,
     Origin,
     Status,
     origins_as_json,
@@ -81,7 +81,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Problem:
+class Blocker:
     """Why a row is not finished; `region` counts from 0 and is None where the whole row is meant."""
 
     sentence: str
@@ -129,7 +129,7 @@ class Project:
                 raise UserError("\n".join([_no_pictures(source), *self.left_out_lines()]))
         else:
             items, self.unusable, self.warning = _items_of_file(source)
-        self.journal = Journal(journal_path(source))
+        self.journal = ChangeLog(journal_path(source))
         names = {item.id: item.name for item in items}
         moved = {
             change.row: f"{self.journal.path}: row {change.row} was annotated on {change.image}, "
@@ -169,7 +169,7 @@ class Project:
         """Read what other servers have appended; questions that they added become items.
 
         Raises:
-            DataError: as for `Journal.refresh`.
+            DataError: as for `ChangeLog.refresh`.
         """
         self.journal.refresh()
         with self._lock:
@@ -211,13 +211,13 @@ class Project:
         change = self.journal.latest.get(item.id)
         return 0 if change is None else change.revision
 
-    def problems(self, item: Item, content: Content) -> list[Problem]:
+    def problems(self, item: Item, content: Content) -> list[Blocker]:
         """Everything that keeps a row from being finished, in the words of `read_rows`."""
         found = []
         if not content.targets and self.stage == 2 and not content.without_boxes:
-            found.append(Problem("targets are needed for stage 2, got none"))
+            found.append(Blocker("targets are needed for stage 2, got none"))
         if content.targets and content.without_boxes:
-            found.append(Problem("the row is marked as one without boxes, but has some"))
+            found.append(Blocker("the row is marked as one without boxes, but has some"))
         images: list[int | None] = [*content.target_images]
         images += [None] * (len(content.targets) - len(images))
         for number, (region, image) in enumerate(zip(content.targets, images, strict=False)):
@@ -225,13 +225,13 @@ class Project:
                 check_targets([[list(box) for box in region]], item.sizes, image)
                 _check_that_it_is_cut(region, item.sizes[(image or 1) - 1])
             except DataError as error:
-                found.append(Problem(str(error), number))
+                found.append(Blocker(str(error), number))
         found += [
-            Problem(f"targets must differ, got {list(box)} twice on one picture", number)
+            Blocker(f"targets must differ, got {list(box)} twice on one picture", number)
             for number, box in _twice(content.targets, images)
         ]
         record = self._record(item, dataclasses.replace(content, targets=(), target_images=(), proposed=()))
-        return found + [Problem(each) for each in row_problems(record, item.image.parent, item.sizes)]
+        return found + [Blocker(each) for each in row_problems(record, item.image.parent, item.sizes)]
 
     def _record(self, item: Item, content: Content) -> dict[str, Any]:
         several = bool(item.others)
@@ -267,7 +267,7 @@ class Project:
 
     def save(
         self, item: Item, base: int, annotator: str, content: Content, *, seconds: float = 0.0
-    ) -> tuple[Change, list[Problem]]:
+    ) -> tuple[Change, list[Blocker]]:
         """Save a change of a row.
 
         Returns:
@@ -292,7 +292,7 @@ class Project:
         """Add an empty question about the picture of a row; its id is that of the row with `#2`, `#3`, ...
 
         Raises:
-            DataError: as for `Journal.append`.
+            DataError: as for `ChangeLog.append`.
         """
         origin = item.after or item.id
         place = 2

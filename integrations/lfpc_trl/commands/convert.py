@@ -19,7 +19,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The options."""
     from lfpc_trl.convert.formats import FORMATS
     from lfpc_trl.convert.run import TARGETS
-    from lfpc_trl.data.boxes import LAYOUTS
+    from lfpc_trl.data.boxes import BOX_LAYOUTS
 
     parser = Parser(
         prog="lfpc convert",
@@ -42,7 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--rejects", type=Path, metavar="FILE", help="new file; default: OUTPUT.rejects.jsonl"
     )
-    parser.add_argument("--box-layout", choices=LAYOUTS, help="of the boxes; default: the format's own")
+    parser.add_argument("--box-layout", choices=BOX_LAYOUTS, help="of the boxes; default: the format's own")
     add_columns(parser)
     parser.add_argument(
         "--data-source", default="lfpc", metavar="NAME", help="the column of --to verl; default: lfpc"

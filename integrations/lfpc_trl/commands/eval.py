@@ -170,7 +170,7 @@ def _read_benchmarks(args: argparse.Namespace) -> "tuple[Benchmark, ...]":
     """The benchmarks, cut down to `--limit`."""
     from lfpc_trl.data.columns import columns_of
     from lfpc_trl.evaluate.formats import read_benchmark
-    from lfpc_trl.evaluate.layouts import LAYOUTS
+    from lfpc_trl.evaluate.layouts import BENCHMARK_LAYOUTS
 
     paths: dict[str, Path] = {}
     for text in args.data:
@@ -182,8 +182,8 @@ def _read_benchmarks(args: argparse.Namespace) -> "tuple[Benchmark, ...]":
     boxes = _by_benchmark("--boxes", "PATH", args.boxes, paths)
     layouts = _by_benchmark("--layout", "LAYOUT", args.layout, paths)
     for layout in layouts.values():
-        if layout not in LAYOUTS:
-            raise UserError(not_one_of("--layout", layout, LAYOUTS))
+        if layout not in BENCHMARK_LAYOUTS:
+            raise UserError(not_one_of("--layout", layout, BENCHMARK_LAYOUTS))
     columns = columns_of(args.columns)
     read = [
         read_benchmark(

@@ -133,7 +133,7 @@ def _check_paths(run: RunArguments) -> None:
         if getattr(run, name) is None:
             raise UserError(f"--{name} is needed")
     if run.shown_tokens is not None and run.shown_tokens < 1:
-        raise UserError(f"--shown_tokens must be at least 1, got {run.shown_tokens}")
+        raise UserError(f"--shown-tokens must be at least 1, got {run.shown_tokens}")
 
 
 def step_teller() -> Callable[[int, int, dict[str, Any]], None]:

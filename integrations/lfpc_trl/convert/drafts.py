@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lfpc_trl.convert.pictures import Picture, PictureStore
-from lfpc_trl.data.boxes import Layout, in_pixels
+from lfpc_trl.data.boxes import BoxLayout, in_pixels
 from lfpc_trl.data.rows import Row, check_row, check_target_images, one_or_all
 from lfpc_trl.data.sources import short
 from lfpc_trl.errors import DataError, one_line
@@ -58,7 +58,7 @@ class Draft:
 
 
 def as_row(
-    draft: Draft, store: PictureStore, folder: Path, *, layout: Layout, name: str, skip: int = 0
+    draft: Draft, store: PictureStore, folder: Path, *, layout: BoxLayout, name: str, skip: int = 0
 ) -> Row:
     """Store the picture of a draft, convert its boxes to pixels of the original, and check the row.
 
@@ -87,7 +87,7 @@ def _kept(place: Place, store: PictureStore, skip: int) -> Picture:
 
 
 def as_row_about(
-    draft: Draft, pictures: Sequence[Picture], folder: Path, *, layout: Layout, name: str
+    draft: Draft, pictures: Sequence[Picture], folder: Path, *, layout: BoxLayout, name: str
 ) -> Row:
     """`as_row` for pictures that are already stored; their paths are relative to `folder`, or absolute."""
     several = len(pictures) > 1
@@ -117,13 +117,15 @@ def as_row_about(
     return check_row(record, folder, [picture.size for picture in pictures])
 
 
-def _in_original(draft: Draft, boxes: object, picture: Picture, layout: Layout) -> list[Any]:
+def _in_original(draft: Draft, boxes: object, picture: Picture, layout: BoxLayout) -> list[Any]:
     upright = draft.upright or count_upright(draft.size, picture.header, picture.size)
     found: list[Any] = original_boxes(boxes, layout, picture, upright=upright).tolist()
     return found
 
 
-def original_boxes(boxes: object, layout: Layout, picture: Picture, *, upright: bool) -> NDArray[np.float64]:
+def original_boxes(
+    boxes: object, layout: BoxLayout, picture: Picture, *, upright: bool
+) -> NDArray[np.float64]:
     """Boxes of one region in pixels of the original: the picture after its EXIF rotation.
 
     Args:

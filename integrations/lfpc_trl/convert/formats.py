@@ -23,7 +23,7 @@ from lfpc_trl.convert.text import (
     shuffle_options,
 )
 from lfpc_trl.convert.verl import all_pictures, count_of, from_verl, only_of_list
-from lfpc_trl.data.boxes import Layout
+from lfpc_trl.data.boxes import BoxLayout
 from lfpc_trl.data.columns import COLUMNS
 from lfpc_trl.data.rows import read_columns
 from lfpc_trl.data.sources import Numbered, Record, read_records, short
@@ -42,7 +42,7 @@ class Format(NamedTuple):
     """
 
     convert: Callable[[Record], Draft]
-    layout: Layout | None = None
+    layout: BoxLayout | None = None
     read: Callable[[Path], Numbered] = read_records
     skip: int = 0
 

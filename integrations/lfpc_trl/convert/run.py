@@ -18,7 +18,7 @@ from lfpc_trl.convert.pictures import PictureStore
 from lfpc_trl.convert.scratch import scratch_table
 from lfpc_trl.convert.text import needs_judge
 from lfpc_trl.convert.verl import VerlWriter
-from lfpc_trl.data.boxes import Layout
+from lfpc_trl.data.boxes import BoxLayout
 from lfpc_trl.data.columns import Columns
 from lfpc_trl.data.rows import Row, as_record, mapped, read_columns
 from lfpc_trl.data.sources import Record
@@ -116,7 +116,7 @@ def convert(
     to: str = "rows",
     images: Path | None = None,
     rejects: Path | None = None,
-    layout: Layout | None = None,
+    layout: BoxLayout | None = None,
     columns: Columns | None = None,
     data_source: str = "lfpc",
     progress: Callable[[int], None] = lambda _: None,
@@ -208,7 +208,7 @@ def _make_row(
     chosen: Format,
     store: PictureStore,
     folder: Path,
-    layout: Layout | None,
+    layout: BoxLayout | None,
     columns: Columns | None,
     ids: _Ids,
     record: Record,
@@ -243,7 +243,7 @@ def _check(
     source: str,
     to: str,
     images: Path | None,
-    layout: Layout | None,
+    layout: BoxLayout | None,
 ) -> None:
     if "rows" not in (source, to):
         raise UserError(f"one side must be rows, got --from {source} --to {to}: convert to rows first")

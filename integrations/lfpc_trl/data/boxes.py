@@ -20,7 +20,7 @@ from lfpc_trl.pictures.boxes import clip_rounding
 from lfpc_trl.pictures.sizes import Size
 
 # fmt: off
-Layout = Literal[
+BoxLayout = Literal[
     "xyxy", "xywh", "cxcywh",
     "xyxy-1", "xywh-1", "cxcywh-1",
     "xyxy-100", "xywh-100", "cxcywh-100",
@@ -29,14 +29,14 @@ Layout = Literal[
 # fmt: on
 """What the four numbers of a box mean: two corners, corner and size, or middle and size; in pixels of the
 picture, or as a share of its width and height in units of 1, 1/100 (percent) or 1/1000."""
-LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+BOX_LAYOUTS: tuple[BoxLayout, ...] = get_args(BoxLayout)
 
 DIGITS = 6
 """Decimals of a pixel to keep, so that a box survives a round trip through percent."""
 _ROUNDING = 3 * 10.0**-DIGITS
 
 
-def in_pixels(boxes: object, layout: Layout, size: Size) -> NDArray[np.float64]:
+def in_pixels(boxes: object, layout: BoxLayout, size: Size) -> NDArray[np.float64]:
     """Boxes of one region in pixels of the picture they were drawn on.
 
     Args:
@@ -114,7 +114,7 @@ class Guess(NamedTuple):
         why: the evidence.
     """
 
-    layout: Layout
+    layout: BoxLayout
     why: str
 
 

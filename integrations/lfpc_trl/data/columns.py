@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from string import ascii_uppercase
 from typing import Any
 
-from lfpc_trl.data.boxes import LAYOUTS, Layout
+from lfpc_trl.data.boxes import BOX_LAYOUTS, BoxLayout
 from lfpc_trl.data.sources import Record, short
 from lfpc_trl.errors import DataError, UserError, did_you_mean, not_one_of
 from lfpc_trl.json_values import parse_json
@@ -49,7 +49,7 @@ class Columns:
     """
 
     places: Mapping[str, tuple[str, ...]]
-    layout: Layout | None = None
+    layout: BoxLayout | None = None
     by_index: bool = False
 
     def record(self, found: Record) -> Record:
@@ -119,7 +119,7 @@ def columns_of(mapping: Iterable[str] | Mapping[str, str] | None) -> Columns | N
         return None
     pairs = list(mapping.items()) if isinstance(mapping, Mapping) else list(map(_pair, mapping))
     places: dict[str, tuple[str, ...]] = {}
-    layout: Layout | None = None
+    layout: BoxLayout | None = None
     by_index = False
     for name, text in pairs:
         if name not in COLUMNS:
@@ -129,9 +129,9 @@ def columns_of(mapping: Iterable[str] | Mapping[str, str] | None) -> Columns | N
             raise UserError(f"--columns names {name} twice")
         place, colon, how = text.rpartition(":")
         if name == "targets" and colon:
-            layout = next((each for each in LAYOUTS if each == how), None)
+            layout = next((each for each in BOX_LAYOUTS if each == how), None)
             if layout is None:
-                raise UserError(not_one_of(f"--columns {name}={text}: boxes", how, LAYOUTS))
+                raise UserError(not_one_of(f"--columns {name}={text}: boxes", how, BOX_LAYOUTS))
         elif name == "answer" and colon and how == INDEX:
             by_index = True
         else:

@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lfpc_rewards import answers_match
-from lfpc_trl.data.boxes import LAYOUTS, Sample, in_pixels, likely_layout
+from lfpc_trl.data.boxes import BOX_LAYOUTS, Sample, in_pixels, likely_layout
 from lfpc_trl.data.columns import (
     COLUMNS,
     NEEDED,
@@ -479,7 +479,7 @@ _LOOKED_AT = 100
 
 def _guessed_samples(found: Iterable[_Found], places: Mapping[str, str]) -> list[Sample]:
     named = [name for name in ("image", "images", "targets") if name in places]
-    guess = Columns({name: (places[name],) for name in named}, LAYOUTS[0])
+    guess = Columns({name: (places[name],) for name in named}, BOX_LAYOUTS[0])
     samples: list[Sample] = []
     for file, _, record in found:
         with contextlib.suppress(DataError):

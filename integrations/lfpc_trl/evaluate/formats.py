@@ -27,8 +27,8 @@ from lfpc_trl.data.rows import (
 from lfpc_trl.data.sources import Record, read_records, short
 from lfpc_trl.errors import DataError, not_one_of, one_line
 from lfpc_trl.evaluate.layouts import (
+    BENCHMARK_LAYOUTS,
     FOLDER,
-    LAYOUTS,
     ROWS,
     VSTAR_FOLDERS,
     BenchmarkLayout,
@@ -62,7 +62,7 @@ def read_benchmark(
         pictures: folder for the pictures embedded in the file. They are written byte for byte and named by a
             hash of their content; existing files are not written again.
         name: name of the benchmark; by default the file name without its suffix.
-        layout: a name from `LAYOUTS`; by default detected from the columns.
+        layout: a name from `BENCHMARK_LAYOUTS`; by default detected from the columns.
         columns: column names, if our columns have other names in the file; the layout is then `rows`.
         boxes: a file of records with `targets` and one of `index`, `id` (a row) and `question_id`. They
             replace the boxes of the benchmark itself.
@@ -80,11 +80,11 @@ def read_benchmark(
     chosen, records = _open(path, layout if columns is None else layout or ROWS)
     notes: list[str] = []
     warning: Problem | None = None
-    if LAYOUTS[chosen].convert is None:
+    if BENCHMARK_LAYOUTS[chosen].convert is None:
         rows, warning = read_with_warning(path, columns=columns)
         questions = _own_questions(rows)
     else:
-        reader = _Reader(LAYOUTS[chosen], path, Path(pictures), seed)
+        reader = _Reader(BENCHMARK_LAYOUTS[chosen], path, Path(pictures), seed)
         questions, notes = reader.read(records)
     if chosen == FOLDER:
         notes += [f"{path}: folder {each} is missing" for each in VSTAR_FOLDERS if not (path / each).is_dir()]
@@ -102,8 +102,8 @@ def read_benchmark(
 
 def _open(path: Path, layout: str | None) -> tuple[str, Placed]:
     """Return the name of the layout and an iterator over the records."""
-    if layout is not None and layout not in LAYOUTS:
-        raise DataError(not_one_of("layout", layout, LAYOUTS))
+    if layout is not None and layout not in BENCHMARK_LAYOUTS:
+        raise DataError(not_one_of("layout", layout, BENCHMARK_LAYOUTS))
     if path.is_dir():
         if layout in (None, FOLDER) and any((path / each).is_dir() for each in VSTAR_FOLDERS):
             return FOLDER, read_vstar_folders(path)
@@ -138,14 +138,16 @@ def _holds_rows(folder: Path) -> bool:
 
 
 def _layout_of(path: Path, columns: list[str], layout: str | None) -> str:
-    for name, each in LAYOUTS.items():
+    for name, each in BENCHMARK_LAYOUTS.items():
         # An option table with a missing column must not be taken for a file of our rows.
         foreign = each.convert is None and "A" in columns
         present = {*columns, "image"} if each.convert is None and "images" in columns else set(columns)
         if name == (layout or name) and not foreign and set(each.needs) <= present:
             return name
     needs = "; ".join(
-        f"{name} needs {', '.join(each.needs)}" for name, each in LAYOUTS.items() if name == (layout or name)
+        f"{name} needs {', '.join(each.needs)}"
+        for name, each in BENCHMARK_LAYOUTS.items()
+        if name == (layout or name)
     )
     raise DataError(f"{path}: unknown layout. Columns: {_listed(columns)}. {needs}")
 

@@ -13,7 +13,7 @@ from lfpc_trl.convert.drafts import Draft, Place
 from lfpc_trl.convert.formats import from_choice_table, from_vstar, read_vstar
 from lfpc_trl.convert.text import cell, plain_question
 from lfpc_trl.convert.verl import items_of, only_of_list, only_picture
-from lfpc_trl.data.boxes import Layout as BoxLayout
+from lfpc_trl.data.boxes import BoxLayout
 from lfpc_trl.data.choices import split_choices
 from lfpc_trl.data.sources import Record, read_records, short
 from lfpc_trl.errors import DataError, one_line
@@ -215,7 +215,7 @@ FOLDER = "vstar"
 """The only layout that is a folder of files."""
 ROWS = "rows"
 """Our own rows, or columns mapped to them."""
-LAYOUTS = {
+BENCHMARK_LAYOUTS = {
     "hr-bench": BenchmarkLayout(
         ("index", "question", "A", "B", "answer", "image", "cycle_category"), _from_hr_bench, 800
     ),

@@ -26,7 +26,7 @@ from lfpc_trl.models.engines import Engine
 from lfpc_trl.pictures.sizes import Size, shown_size
 from lfpc_trl.rollouts.crop_tool import CropSettings
 from lfpc_trl.rollouts.generate import ChatEngine, RolloutSettings, Usage
-from lfpc_trl.rollouts.prompts import asked, shown_in, system_text
+from lfpc_trl.rollouts.prompts import prompt_digest, shown_in, system_text
 from lfpc_trl.rollouts.respondent import Open
 from lfpc_trl.rollouts.transcript import ending
 from lfpc_trl.runs.trajectories import thumbnail, without_pictures
@@ -117,7 +117,7 @@ def as_record(done: Done, max_turns: int) -> Record:
     record = {
         "benchmark": done.task.benchmark,
         "id": row.id,
-        "asked": asked(row, targets=_shows_targets(done.condition)),
+        "asked": prompt_digest(row, targets=_shows_targets(done.condition)),
         "shown": one_or_all(list(map(list, row.shown_sizes))),
         "condition": done.condition,
         "sample": done.task.sample,
@@ -160,7 +160,7 @@ def read_records(folder: Path, header: Mapping[str, Any], plan: Plan) -> dict[Ke
         for question in benchmark.questions
     }
     digests = {
-        name: {targets: asked(row, targets=targets) for targets in (False, True)}
+        name: {targets: prompt_digest(row, targets=targets) for targets in (False, True)}
         for name, row in rows.items()
     }
     records: dict[Key, Record] = {}

@@ -28,9 +28,9 @@ from lfpc_trl.models.processors import factor, load_processor
 from lfpc_trl.pictures.sizes import tokens_of
 from lfpc_trl.rollouts.crop_tool import environment_for
 from lfpc_trl.rollouts.generate import (
+    ActiveRollout,
     ChatEngine,
     Job,
-    Live,
     RolloutSettings,
     Usage,
     answer_call,
@@ -79,13 +79,13 @@ class EndpointEngine(ChatEngine):
         self.endpoint, self.factor, self.processor = endpoint, factor, processor
         self.compared = False
 
-    def speaker(self, settings: RolloutSettings) -> "_ChatSpeaker":
+    def session(self, settings: RolloutSettings) -> "_ChatSession":
         """Who holds the conversations of a stream."""
-        return _ChatSpeaker(self, settings)
+        return _ChatSession(self, settings)
 
 
 @dataclass
-class _Chat(Live):
+class _ChatRollout(ActiveRollout):
     """A rollout under way.
 
     Attributes:
@@ -99,17 +99,17 @@ class _Chat(Live):
     urls: dict[int, str] = field(default_factory=dict)
 
 
-class _ChatSpeaker:
+class _ChatSession:
     """Conversations with a server, each turn asked in a thread of its own: none waits for another."""
 
     def __init__(self, engine: EndpointEngine, settings: RolloutSettings) -> None:
         self._engine, self._settings = engine, settings
         self._endpoint = engine.endpoint
-        self._answers: queue.SimpleQueue[tuple[_Chat, Reply | Exception, float]] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[tuple[_ChatRollout, Reply | Exception, float]] = queue.SimpleQueue()
 
-    def start(self, job: Job) -> Live:
+    def start(self, job: Job) -> ActiveRollout:
         """A new rollout; over if its one turn was given, or its picture is gone."""
-        live = _Chat(job, environment_for(job.row, job.crops))
+        live = _ChatRollout(job, environment_for(job.row, job.crops))
         try:
             live.history = first_messages(live)
         except OSError as error:
@@ -119,14 +119,14 @@ class _ChatSpeaker:
             self._advance(live, Reply.of_turn(job.first_turn))
         return live
 
-    def speak(self, lives: Sequence[Live]) -> list[Live]:
+    def step(self, lives: Sequence[ActiveRollout]) -> list[ActiveRollout]:
         """Ask for a turn of each that waits for none, and take what has come, at least one.
 
         Raises:
             UserError: nothing can be had of this server.
         """
         for live in lives:
-            assert isinstance(live, _Chat)
+            assert isinstance(live, _ChatRollout)
             if not live.asked:
                 live.asked = True
                 # A daemon: at Ctrl-C nobody waits for a server.
@@ -136,7 +136,7 @@ class _ChatSpeaker:
         come = [self._answers.get()]
         while not self._answers.empty():
             come.append(self._answers.get())
-        spoken: list[Live] = []
+        spoken: list[ActiveRollout] = []
         for chat, reply, seconds in come:
             chat.asked = False
             chat.seconds += seconds
@@ -155,7 +155,7 @@ class _ChatSpeaker:
     def close(self) -> None:
         """Nobody waits any more; a turn that still comes is dropped."""
 
-    def _ask(self, live: _Chat) -> None:
+    def _ask(self, live: _ChatRollout) -> None:
         start = time.perf_counter()
         reply: Reply | Exception
         try:
@@ -170,7 +170,7 @@ class _ChatSpeaker:
             reply = error if isinstance(error, UserError | NoReply | OSError) else UserError(repr(error))
         self._answers.put((live, reply, time.perf_counter() - start))
 
-    def _advance(self, live: _Chat, reply: Reply) -> None:
+    def _advance(self, live: _ChatRollout, reply: Reply) -> None:
         """Take in a turn of the model and answer its calls, unless the rollout is over."""
         live.messages.append({"role": "assistant", "content": reply.text})
         live.turns += 1
@@ -196,7 +196,7 @@ class _ChatSpeaker:
             told.append({"role": "tool", "tool_call_id": name, "content": content})
         return [*told, {"role": "user", "content": crops}] if crops else told
 
-    def _wire(self, live: _Chat) -> list[dict[str, Any]]:
+    def _wire(self, live: _ChatRollout) -> list[dict[str, Any]]:
         """The history as the interface has it.
 
         Raises:
@@ -220,7 +220,7 @@ class _ChatSpeaker:
 
     # --- does it read what we send? ---
 
-    def _compare(self, live: _Chat, reply: Reply) -> None:
+    def _compare(self, live: _ChatRollout, reply: Reply) -> None:
         """Say once whether the server reads the pictures as they are sent."""
         if self._engine.compared:
             return
@@ -245,7 +245,7 @@ class _ChatSpeaker:
             )
         print(said, file=sys.stderr, flush=True)
 
-    def _count(self, live: _Chat, history: list[Message]) -> int | None:
+    def _count(self, live: _ChatRollout, history: list[Message]) -> int | None:
         """The tokens that the server counts in another prompt of a conversation; None where it does not."""
         try:
             reply = self._endpoint.chat(

@@ -152,7 +152,7 @@ class Usage:
 
 
 @dataclass
-class Live:
+class ActiveRollout:
     """A rollout in progress. `ids` hold one placeholder per image; a server gets messages instead."""
 
     job: Job
@@ -184,13 +184,13 @@ class Live:
         )
 
 
-class Speaker(Protocol):
+class RolloutSession(Protocol):
     """Runs the conversations of one stream."""
 
-    def start(self, job: Job) -> Live:
+    def start(self, job: Job) -> ActiveRollout:
         """Start a rollout; already over if its only turn was given or its picture cannot be opened."""
 
-    def speak(self, lives: Sequence[Live]) -> list[Live]:
+    def step(self, lives: Sequence[ActiveRollout]) -> list[ActiveRollout]:
         """Generate a turn for at least one of these rollouts; return those that got one."""
 
     def close(self) -> None:
@@ -207,7 +207,7 @@ class ChatEngine(ABC):
     factor: int
 
     @abstractmethod
-    def speaker(self, settings: RolloutSettings) -> Speaker:
+    def session(self, settings: RolloutSettings) -> RolloutSession:
         """The speaker that runs the conversations of a stream."""
 
 
@@ -247,15 +247,15 @@ def stream_rollouts(
             more placeholders than pictures.
     """
     speaker = _speaker(engine, settings)
-    running: list[Live] = []
+    running: list[ActiveRollout] = []
     try:
         while True:
-            ended: list[Live] = []
+            ended: list[ActiveRollout] = []
             while len(running) < settings.batch_size and (job := next_job()) is not None:
                 live = speaker.start(job)
                 (ended if live.over else running).append(live)
             for batch in _batches(running, settings.batch_tokens):
-                for live in speaker.speak(batch):
+                for live in speaker.step(batch):
                     if live.turns == 1 and live.job.first_turn is None and on_first_turn is not None:
                         on_first_turn(live.job, live.first_turn)
                     if on_turn is not None:
@@ -270,16 +270,16 @@ def stream_rollouts(
         speaker.close()
 
 
-def _speaker(engine: Engine | ChatEngine, settings: RolloutSettings) -> Speaker:
-    return engine.speaker(settings) if isinstance(engine, ChatEngine) else _TokenSpeaker(engine, settings)
+def _speaker(engine: Engine | ChatEngine, settings: RolloutSettings) -> RolloutSession:
+    return engine.session(settings) if isinstance(engine, ChatEngine) else _TokenSession(engine, settings)
 
 
-def _batches(lives: list[Live], batch_tokens: int | None) -> Iterator[list[Live]]:
+def _batches(lives: list[ActiveRollout], batch_tokens: int | None) -> Iterator[list[ActiveRollout]]:
     """Split rollouts into batches for the engine, of similar length if tokens are limited."""
     if batch_tokens is None:
         yield lives
         return
-    batch: list[Live] = []
+    batch: list[ActiveRollout] = []
     for live in sorted(lives, key=lambda each: each.tokens, reverse=True):
         if batch and (len(batch) + 1) * batch[0].tokens > batch_tokens:
             yield batch
@@ -416,7 +416,7 @@ def tool_schema(environment: CropEnvironment) -> list[Any]:
     return [get_json_schema(environment.image_zoom_in_tool)]
 
 
-class _TokenSpeaker:
+class _TokenSession:
     """Runs the conversations of one stream with a token engine."""
 
     def __init__(self, engine: Engine, settings: RolloutSettings) -> None:
@@ -430,10 +430,10 @@ class _TokenSpeaker:
         self._parsed: dict[Any, list[Message]] = {}
         self._ready: weakref.WeakValueDictionary[Any, Picture] = weakref.WeakValueDictionary()
 
-    def start(self, job: Job) -> Live:
-        """Start a rollout and tokenize its prompt; see `Speaker.start`."""
+    def start(self, job: Job) -> ActiveRollout:
+        """Start a rollout and tokenize its prompt; see `RolloutSession.start`."""
         start = time.perf_counter()
-        live = Live(job, environment_for(job.row, job.crops))
+        live = ActiveRollout(job, environment_for(job.row, job.crops))
         try:
             prompt = first_messages(live)
         except OSError as error:
@@ -445,7 +445,7 @@ class _TokenSpeaker:
         live.seconds = time.perf_counter() - start
         return live
 
-    def speak(self, lives: Sequence[Live]) -> list[Live]:
+    def step(self, lives: Sequence[ActiveRollout]) -> list[ActiveRollout]:
         """Generate a turn for each rollout; return those that got one. The others are over, with an error."""
         start = time.perf_counter()
         for live in lives:
@@ -469,11 +469,11 @@ class _TokenSpeaker:
     def close(self) -> None:
         """Do nothing: no request is in flight between turns."""
 
-    def prompt(self, live: Live) -> Prompt:
+    def prompt(self, live: ActiveRollout) -> Prompt:
         """The engine's input for the next turn."""
         return Prompt(live.ids, live.pictures, seed_of(live, self.settings.seed))
 
-    def advance(self, live: Live, turn: list[int]) -> None:
+    def advance(self, live: ActiveRollout, turn: list[int]) -> None:
         """Append the model's turn and run its tool calls, unless the rollout has ended."""
         tools = self._tools(live)
         calls = self._calls(live, turn, tools)
@@ -491,7 +491,7 @@ class _TokenSpeaker:
         live.messages.extend(answers)
         live.over = False
 
-    def _calls(self, live: Live, turn: list[int], tools: list[Any] | None) -> list[Message]:
+    def _calls(self, live: ActiveRollout, turn: list[int], tools: list[Any] | None) -> list[Message]:
         """The tool calls of a turn; a first turn shared by several rollouts is parsed once."""
         shared = (tuple(live.ids), tuple(turn), tools is None) if live.turns == 0 else None
         if shared in self._parsed:
@@ -502,7 +502,7 @@ class _TokenSpeaker:
             _put(self._parsed, shared, calls)
         return calls
 
-    def _tools(self, live: Live) -> list[Any] | None:
+    def _tools(self, live: ActiveRollout) -> list[Any] | None:
         """The schema of the crop tool, if the job offers it."""
         if not live.job.has_tool:
             return None
@@ -511,7 +511,7 @@ class _TokenSpeaker:
             self._schemas[pictures] = tool_schema(live.environment)
         return self._schemas[pictures]
 
-    def _extend(self, live: Live, ids: Sequence[int], images: Sequence[Image.Image]) -> None:
+    def _extend(self, live: ActiveRollout, ids: Sequence[int], images: Sequence[Image.Image]) -> None:
         """Append tokens, and the images for their placeholders."""
         rendered = ids.count(self.image_id)
         if rendered != len(images):
@@ -523,7 +523,7 @@ class _TokenSpeaker:
         live.images.extend(images)
         live.tokens += len(ids) + sum(tokens_of(image.size, self._factor) - 1 for image in images)
 
-    def _make_ready(self, live: Live) -> None:
+    def _make_ready(self, live: ActiveRollout) -> None:
         """Load and preprocess the new images. Only now, because many are never shown to the model."""
         for image in live.images[len(live.pictures) :]:
             recipe = image.recipe if isinstance(image, LazyImage) else None
@@ -570,7 +570,7 @@ class _TokenSpeaker:
         return self._tokens([*before, *answers])[len(start) :]
 
 
-def seed_of(live: Live, seed: int) -> int:
+def seed_of(live: ActiveRollout, seed: int) -> int:
     """The sampling seed for the next turn of a rollout."""
     row = live.job.row
     key = f"{seed} {row.id} {one_or_all(row.shown_sizes or ())} {live.turns}"
@@ -585,7 +585,7 @@ def _put(cache: dict[Any, Any], key: Any, value: Any) -> None:
     cache[key] = value
 
 
-def first_messages(live: Live) -> list[Message]:
+def first_messages(live: ActiveRollout) -> list[Message]:
     """The messages before the first turn; with the tool, its environment is reset as well.
 
     Raises:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar, cast
 
-from lfpc_rewards import Rollout, judged_accuracy_reward
+from lfpc_rewards import ParsedCompletion, judged_accuracy_reward
 from lfpc_trl.data.rows import Row
 from lfpc_trl.errors import UserError, one_line
 from lfpc_trl.own_code import OwnCode
@@ -95,7 +95,7 @@ class Judge:
         threading.Thread(target=self._loop.run_forever, name="judge", daemon=True).start()
 
     def accuracy(
-        self, rollouts: Sequence[Rollout], rows: Sequence[Row]
+        self, rollouts: Sequence[ParsedCompletion], rows: Sequence[Row]
     ) -> tuple[list[float], list[Verdict | None]]:
         """The accuracy of rollouts, with the judge's verdicts.
 

@@ -73,7 +73,7 @@ def question_text(row: Row) -> str:
     return "\n".join([row.question, *options])
 
 
-def asked(row: Row, *, targets: bool = False) -> str:
+def prompt_digest(row: Row, *, targets: bool = False) -> str:
     """A short digest of what the model is asked about a row; with `targets`, of its targets as well."""
     pictures = row.pictures
     names, sizes = [each.image.name for each in pictures], [list(each.size) for each in pictures]

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from lfpc_rewards import (
+    ParsedCompletion,
     Reduce,
-    Rollout,
     accuracy_reward,
     format_reward,
     grounding_parts,
@@ -141,7 +141,7 @@ class Cut(NamedTuple):
     box: PixelBox
 
 
-def delivered_crops(rollout: Rollout, row: Row, settings: CropSettings) -> tuple[Cut, ...]:
+def delivered_crops(rollout: ParsedCompletion, row: Row, settings: CropSettings) -> tuple[Cut, ...]:
     """The crops of a rollout, in the order of delivery."""
     if row.shown_sizes is None:
         raise ValueError(f"{row.name} has no shown_size")

@@ -35,7 +35,7 @@ from lfpc_trl.rollouts.generate import (
     factor_of_engine,
     stream_rollouts,
 )
-from lfpc_trl.rollouts.prompts import asked, question_text, shown_in, system_text
+from lfpc_trl.rollouts.prompts import prompt_digest, question_text, shown_in, system_text
 from lfpc_trl.rollouts.respondent import Open
 from lfpc_trl.select.ladder import (
     Answers,
@@ -268,7 +268,7 @@ def answers_header(engine: str, model: str, settings: AskSettings) -> dict[str, 
 def as_record(item: LadderItem, answer: str | None) -> Record:
     """The answer at an item's next level, as a journal record."""
     shown = one_or_all(list(map(list, item.sizes)))
-    return {"id": item.row.id, "asked": asked(item.row), "shown": shown, "answer": answer}
+    return {"id": item.row.id, "asked": prompt_digest(item.row), "shown": shown, "answer": answer}
 
 
 def read_answers(
@@ -280,7 +280,7 @@ def read_answers(
         UserError: a journal has another header, or a row changed since it was asked about.
     """
     by_id = {row.id: row for row in rows}
-    digests = {row.id: asked(row) for row in rows}
+    digests = {row.id: prompt_digest(row) for row in rows}
     answers: dict[tuple[str, Level], str | None] = {}
     for path in sorted(folder.glob("*.jsonl")):
         for record in read_journal(path, header):

@@ -219,7 +219,7 @@ def check(
         if row.shown_sizes is None:
             raise UserError(
                 f"{row.name}: no shown_size; choose it per row with 'lfpc select-resolution' "
-                "or one for all rows with --shown_tokens"
+                "or one for all rows with --shown-tokens"
             )
         if recipe.stage.grounding_weight and row.regions is None:
             raise UserError(f"{row.name}: the grounding reward needs targets, got none")

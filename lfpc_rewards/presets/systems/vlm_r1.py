@@ -266,11 +266,11 @@ def vlm_r1_accuracy(
     if method not in ("default", "mcq", "yes_no", "all_match", "detection"):
         raise ValueError(f"method must be one of the five in Method, got {method!r}")
     if is_strict(mode):
-        given = parse_strict_turns(completions, "tool_call").answers
+        strict = parse_strict_turns(completions, "tool_call").answers
         golds = [_first_line_answer(gold) for gold in answers]
         if method == "detection":
-            return np.array([_strict_detection(a, g) for a, g in zip(given, golds, strict=True)], np.float64)
-        return strict_accuracy(given, golds, None, None)
+            return np.array([_strict_detection(a, g) for a, g in zip(strict, golds, strict=True)], np.float64)
+        return strict_accuracy(strict, golds, None, None)
     texts = first_texts(completions)
     tags = Tags(list(map(str.lower, texts)) if method == "yes_no" else texts, both("answer"))
     if method in _READ:
