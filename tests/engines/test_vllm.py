@@ -258,7 +258,7 @@ def test_in_bfloat16_they_agree_within_its_own_limit(recipe, shipped_dir, signs,
 
 def test_what_trl_hands_over_is_another_prompt(engine, recipe, shipped_dir, signs, tmp_path, monkeypatch):
     """The silent fault: without the mend no training starts."""
-    monkeypatch.setattr(ColocatedEngine, "_short", lambda _, prompt: prompt)
+    monkeypatch.setattr(ColocatedEngine, "_collapsed", lambda _, prompt: prompt)
     with pytest.raises(UserError, match=r"54 of them visual, vLLM read \d+ tokens, 107 of them"):
         train(recipe, shipped_dir, signs, tmp_path / "run")
     assert read_metrics(tmp_path / "run") == []

@@ -480,7 +480,7 @@ def test_without_the_mend_trl_has_vllm_read_another_prompt_and_no_training_start
     """Where nothing is raised, TRL has mended its issue 6294, and most of `colocated.py` can go."""
     trainer = make_trainer(compact_dir, rows[:1], tmp_path, [[ANSWER]] * 4)
     monkeypatch.setattr(type(trainer), "_generate_single_turn", RolloutTrainer._generate_single_turn)
-    monkeypatch.setattr(ColocatedEngine, "_short", lambda _, prompt: prompt)
+    monkeypatch.setattr(ColocatedEngine, "_collapsed", lambda _, prompt: prompt)
     colocate(trainer, trainer.script, monkeypatch)
     wanted = r"rollout 0 has (\d+) tokens, 12 of them visual, vLLM read (\d+) tokens, 23 of them visual"
     with pytest.raises(UserError, match=wanted) as refused:
