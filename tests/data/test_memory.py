@@ -14,8 +14,8 @@ from PIL import Image
 from pyarrow import parquet
 
 ROOT = Path(__file__).parents[2]
-COUNTS = {"rows": (2_000, 20_000), "check-data": (2_000, 6_000), "split": (2_000, 6_000)}
-"""Rows of the smaller and the larger file. The commands look at each picture, so they get fewer."""
+COUNTS = {"rows": (2_000, 20_000)}
+"""Rows of the smaller and the larger file."""
 ROW = 4_000
 """Bytes that a row may take: about three times what it does take, for what an allocator holds back."""
 PICTURE = 8_000
@@ -84,16 +84,12 @@ def files(tmp_path_factory):
 
 WORDS = {
     "rows": ["rows", "{file}"],
-    "check-data": ["check-data", "--quiet", "--data", "{file}"],
-    "split": ["split", "--quiet", "--data", "{file}"],
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", WORDS)
 def test_more_rows_take_the_memory_of_rows_and_none_for_their_pictures(command, files):
-    if command == "split":
-        pytest.importorskip("imagehash")
     few, many = COUNTS[command]
     asked = [
         [word.format(file=files / f"{count}.parquet") for word in WORDS[command]] for count in (few, many)
