@@ -21,8 +21,11 @@ def folder(tmp_path_factory):
     """Rows, a model, the output of a training, and two evaluations."""
     folder = tmp_path_factory.mktemp("results")
     tiny.make_rows(folder, 2, shown_size=[112, 84], targets=[[40, 42, 80, 84]])
-    small, tiniest = map(json.loads, (folder / "rows.jsonl").read_text().splitlines())
-    tiny.write_records(folder / "boxes.jsonl", [small, tiniest | {"targets": [[40, 42, 58, 60]]}])
+    row = json.loads((folder / "rows.jsonl").read_text().splitlines()[0])
+    boxes = [[40, 42, 80, 84]] * 3 + [[40, 42, 58, 60]] * 7  # the mixture of LOCUS
+    tiny.write_records(
+        folder / "boxes.jsonl", [row | {"id": str(n), "targets": [box]} for n, box in enumerate(boxes)]
+    )
     tiny.make_model(folder / "model", "qwen2_5_vl", chat_template=tiny.COMPACT)
     make_run(folder / "run", folder / "model", folder / "model", stage=1)
     words = ["eval", "--model", str(folder / "model"), "--data", str(folder / "rows.jsonl"), *EVALUATION]
