@@ -248,7 +248,7 @@ def mask_coverage(count, goal):
     theirs = lambda: coco.iou([rle], frames, [1] * count)  # noqa: E731
     np.testing.assert_allclose(ours()[:, 0], theirs()[0], atol=1e-12)
     return (
-        f"`mask_coverage_matrix`, {count:,} boxes, one mask",
+        f"`mask_coverage_matrix`, {count:,} boxes, a mask of 640 x 480",
         "pycocotools, boxes as masks",
         goal,
         ours,

@@ -238,14 +238,14 @@ def _edges_of_rle(rle: Mapping[str, Any], name: str) -> tuple[NDArray[np.int64],
         numbers = _runs.counts_of_text(np.frombuffer(text, np.uint8))
     else:
         try:
-            numbers = np.asarray(counts)
+            listed = np.asarray(counts)
         except ValueError:  # lists of different lengths
-            numbers = np.empty((0, 0), np.int64)
-        if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
+            listed = np.empty(0)
+        if listed.ndim != 1 or listed.dtype.kind not in "iu":
             raise ValueError(
                 f"{name} counts must be compressed text or a list of whole numbers, got {short(counts)}"
             )
-        numbers = numbers.astype(np.int64, copy=False)
+        numbers = listed.astype(np.int64, copy=False)
     edges, good = _runs.edges_of_counts(numbers, width * height)
     if not good:
         if (numbers < 0).any():
