@@ -22,7 +22,11 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
     tiny.make_rows(folder, 2, shown_size=[112, 84], targets=[[40, 42, 80, 84]])
     row = json.loads((folder / "rows.jsonl").read_text().splitlines()[0])
-    boxes = [[40, 42, 80, 84]] * 3 + [[40, 42, 58, 60]] * 7  # the mixture of LOCUS
+    small, tiny_ones = (
+        [[40 + n, 42, 80 + n, 84] for n in range(3)],
+        [[40 + n, 42, 58 + n, 60] for n in range(7)],
+    )
+    boxes = small + tiny_ones  # the mixture of LOCUS
     tiny.write_records(
         folder / "boxes.jsonl", [row | {"id": str(n), "targets": [box]} for n, box in enumerate(boxes)]
     )

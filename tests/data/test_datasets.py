@@ -96,7 +96,7 @@ def test_rows_in_order_are_read_once_and_few_are_held(tmp_path, monkeypatch):
 def test_a_picture_that_is_not_in_its_file_is_one_line(hub):
     file = hub / "data" / "train-00000-of-00002.parquet"
     for place, reason in (
-        ("99.images.0", "there are 6 rows"),
+        ("99.images.0", "the file has 6 rows"),
         ("1.photo", "photo"),
         ("1.bbox", "holds no picture"),
     ):
@@ -207,7 +207,7 @@ def test_boxes_of_every_kind_become_corners_in_pixels(tmp_path, layout, box):
     [
         ("problem", "--columns takes NAME=COLUMN, such as question=problem, got 'problem'"),
         ("text=problem", "--columns text=problem: a row has the columns question, answer"),
-        ("targets=bbox:yxyx", "boxes are one of xyxy, xywh"),
+        ("targets=bbox:yxyx", "boxes must be one of xyxy, xywh"),
         ("question=", "behind '=' stands a column"),
     ],
 )

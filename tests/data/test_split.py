@@ -109,7 +109,10 @@ def test_plain_pictures_are_told_apart_by_their_files_alone(prints, tmp_path):
     distance=st.integers(100, 140),
 )
 def test_distances_are_those_of_counting(bits, distance):
-    some = [Fingerprint(bytes([i]), None if each is None else np.array(each)) for i, each in enumerate(bits)]
+    some = [
+        Fingerprint(bytes([i]), None if each is None else np.packbits(np.array(each)).tobytes())
+        for i, each in enumerate(bits)
+    ]
     expected = [
         [i, j, apart]
         for i, one in enumerate(bits)
@@ -190,7 +193,8 @@ def test_what_a_chain_connects_is_one_group(photos, tmp_path):
     bits[1, :40] = bits[2, :80] = True
     bits[3] = True
     prints = {
-        row.image: Fingerprint(bytes([i]), each) for i, (row, each) in enumerate(zip(rows, bits, strict=True))
+        row.image: Fingerprint(bytes([i]), np.packbits(each).tobytes())
+        for i, (row, each) in enumerate(zip(rows, bits, strict=True))
     }
     parts = split(rows, {"train": 0.75, "test": 0.25}, prints, distance=40)
     assert [len(part) for part in parts.rows.values()] == [3, 1]
@@ -203,7 +207,9 @@ def test_a_group_larger_than_a_block_is_one_group(photos, tmp_path, monkeypatch)
     monkeypatch.setattr("lfpc_trl.pictures.near_duplicates._BLOCK", 2)
     rows = read_rows(write(tmp_path / "rows.jsonl", [photos / f"{name}.png" for name in NAMES[:7]]))
     flips = np.arange(7)[:, None] * 30 > np.arange(256)[None, :]
-    prints = {row.image: Fingerprint(bytes([i]), flips[6 - i]) for i, row in enumerate(rows)}
+    prints = {
+        row.image: Fingerprint(bytes([i]), np.packbits(flips[6 - i]).tobytes()) for i, row in enumerate(rows)
+    }
     with pytest.raises(UserError, match="test would be empty: the 7 rows are about 1 distinct pictures"):
         split(rows, {"train": 0.5, "test": 0.5}, prints, distance=30)
 

@@ -13,7 +13,7 @@ from tests.select.test_select_resolution import answered, asked, output, select
 
 def test_without_ray_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match=r"ray\[data\] not installed; .*'\.\[ray\]'"):
+    with pytest.raises(UserError, match=r"ray\[data\] is not installed; .*'\.\[ray\]'"):
         next(run_on_ray(Doubling(), {"a": 1}, workers=1, at_a_time=1))
 
 

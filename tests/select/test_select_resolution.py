@@ -311,7 +311,10 @@ BAD = [  # options, what is said
     (("--threads", "0"), "--threads must be at least 1, got 0"),
     (("--temperature", "-1"), "--temperature must be 0 to 2, got -1"),
     (("--temperature", "nan"), "--temperature must be 0 to 2, got nan"),
-    (("--same-answer", "nonsense"), "same-answer must be rewards, exact or module:function, got 'nonsense'"),
+    (
+        ("--same-answer", "nonsense"),
+        "same-answer must be one of rewards, exact, module:function, got 'nonsense'",
+    ),
     (("--same-answer", "json:nothing"), "same-answer json:nothing: json has no function nothing"),
     (("--same-answer", "json:__name__"), "same-answer json:__name__: json has no function __name__"),
 ]
