@@ -276,8 +276,8 @@ class PresetReward:
         name, _, mode = self.name.partition(":")
         if not inspect.isfunction(reward := getattr(presets, name, None)) or name == "batch_judge":
             raise UserError(
-                f"reward presets:{self.name}: no such preset{did_you_mean(name, dir(presets))}; "
-                "the presets reference lists them"
+                f"reward presets:{self.name}: no such preset; the presets reference lists them"
+                f"{did_you_mean(name, dir(presets))}"
             )
         if mode not in ("", "strict", "exact"):
             raise UserError(f"reward presets:{self.name}: the mode must be strict or exact, got {mode!r}")

@@ -115,8 +115,8 @@ def _configuration(launch: LaunchSettings) -> Path:
     )
     if name not in names:
         raise UserError(
-            f"unknown accelerate_config {name!r}{did_you_mean(name, names)}; "
-            f"give a file or one of {', '.join(names)}"
+            f"unknown accelerate_config {name!r}; give a file or one of {', '.join(names)}"
+            f"{did_you_mean(name, names)}"
         )
     return Path(str(folder / f"{name}.yaml"))
 

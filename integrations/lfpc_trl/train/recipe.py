@@ -461,9 +461,9 @@ def recipe_file(name: str | Path) -> Path:
     if str(name) in recipe_names():
         return Path(str(_folder() / f"{name}.yaml"))
     names = recipe_names()
-    hint = did_you_mean(str(name), names)
     raise UserError(
-        f"unknown recipe {str(name)!r}{hint}; choose from {', '.join(names)}, or give a .yaml file"
+        f"unknown recipe {str(name)!r}; choose from {', '.join(names)}, or give a .yaml file"
+        f"{did_you_mean(str(name), names)}"
     )
 
 
