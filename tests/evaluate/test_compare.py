@@ -160,7 +160,7 @@ def test_bad_arguments_are_refused_before_anything_is_read(tmp_path, evaluations
         (base, base): f"two evaluations need two names; write NAME={base}",
         (base, str(tmp_path / "none")): "none: no such directory",
         (base, "x=none"): "none: no such directory",
-        (base, stage1, "--baseline", "stage2"): "--baseline must be one of base, stage1, got stage2",
+        (base, stage1, "--baseline", "stage2"): "--baseline must be one of base, stage1, got 'stage2'",
         (base, stage1, "--poor-overlap", "0"): "--poor-overlap must lie above 0 and at most at 1, got 0",
         (base, str(tmp_path)): "no evaluation.json found",
     }

@@ -280,7 +280,7 @@ def test_boxes_of_a_model_are_proposed_on_their_pictures(opened, serve, tmp_path
 
     def proposed(tab, count):
         page.until(lambda: page.text('#tabs [aria-selected="true"]') == tab)
-        page.until(lambda: page.locator(".boxes .suggestion").count() == count)
+        page.until(lambda: page.locator(".boxes .proposal").count() == count)
 
     proposed("Image 1", 1)
     page.keyboard.press("a")

@@ -257,7 +257,7 @@ def test_boxes_to_start_from_stay_on_their_pictures(tmp_path):
             trajectory(boxes=[second, third], box_images=[2, 2], reward=3.0),
         ],
     )
-    best = [(tuple(second), 2), (tuple(third), 2), (tuple(first), 2), (tuple(first), 1)]
+    best = [(2, tuple(second)), (2, tuple(third)), (2, tuple(first)), (1, tuple(first))]
     assert crops_by_row(path)["q0"] == best
     assert crops_by_row(path, limit=1)["q0"] == [best[0], best[3]]
 

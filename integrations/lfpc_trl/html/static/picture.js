@@ -166,6 +166,7 @@ export class Picture {
   }
 
   #zoomTo(scale, centre) {
+    if (!this.item) return; // still loading
     const { viewport } = this.viewer;
     const bounds = this.item.getBounds(true);
     const unit = bounds.width / this.size[0];
