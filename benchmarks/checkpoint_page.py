@@ -32,7 +32,7 @@ def main(date: str, machine: str, folder: str) -> None:
     page = [
         "# The checkpoint of the demo",
         "",
-        f"Trained from nothing in one go by `lfpc_trl/demo/warm_up.py`, seed 0, {date}, {machine}:",
+        f"Trained from scratch in one run by `lfpc_trl/demo/warm_up.py`, seed 0, {date}, {machine}:",
         f"{sum(phase.steps for phase in PHASES):,} steps in {hours:.1f} hours (`lfpc demo --from-scratch`).",
         f"Weights in half precision, {len(weights) / 1e6:.1f} MB,",
         f"sha256 `{hashlib.sha256(weights).hexdigest()}`.",
