@@ -166,9 +166,11 @@ def _table(seeds: Sequence[dict[str, Look]], metrics: dict[str, str], ways: Sequ
         for how in ways:
             for metric in metrics:
                 means = [value(seed[model], metric, how) for seed in seeds]
+                if any(map(math.isnan, means)):  # a seed without any look
+                    cells.append("-")
+                    continue
                 deviation = statistics.stdev(means) if len(means) > 1 else 0.0
-                mean = statistics.fmean(means)
-                cells.append("-" if math.isnan(mean) else f"{mean:.3f} ± {deviation:.3f}")
+                cells.append(f"{statistics.fmean(means):.3f} ± {deviation:.3f}")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return [*lines, ""]
 
