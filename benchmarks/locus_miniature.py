@@ -202,11 +202,11 @@ def look_at_exact_boxes(folder: Path) -> dict[str, Any]:
 
 
 def _find(directory: Path, rows: Sequence[Any], temperature: float = 0.0) -> Any:
-    from lfpc_trl.locus.evaluation import find_cues
+    from lfpc_trl.locus.evaluation import locate_cues
     from lfpc_trl.models.processors import load_processor
     from lfpc_trl.models.weights import load_model
 
-    return find_cues(
+    return locate_cues(
         load_model(directory),
         load_processor(directory),
         rows,

@@ -12,7 +12,14 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from lfpc_trl.errors import CPU_TORCH, InterruptedRun, UserError, brings_cuda, did_you_mean, how_to_install
+from lfpc_trl.errors import (
+    CPU_TORCH,
+    InterruptedRun,
+    UserError,
+    did_you_mean,
+    how_to_install,
+    pip_installs_cuda,
+)
 from lfpc_trl.options import EVERYWHERE, JSON, QUIET
 from lfpc_trl.progress import quiet
 from lfpc_trl.results import for_programs, is_json, is_told, tell_result
@@ -125,7 +132,7 @@ def load(name: str) -> Any:
     if missing:
         raise UserError(
             f"{', '.join(missing)} not installed; {how_to_install(command.extra)}"
-            + (f" ({CPU_TORCH})" if "torch" in missing and brings_cuda() else "")
+            + (f" ({CPU_TORCH})" if "torch" in missing and pip_installs_cuda() else "")
         )
     return importlib.import_module(f"lfpc_trl.commands.{name.replace('-', '_')}")
 

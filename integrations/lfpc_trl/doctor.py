@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from lfpc_trl.errors import CPU_TORCH, brings_cuda, how_to_install, one_line
+from lfpc_trl.errors import CPU_TORCH, how_to_install, one_line, pip_installs_cuda
 from lfpc_trl.versions import MATRIX, Package, distribution, is_in
 from lfpc_trl.versions import installed as _installed
 
@@ -113,7 +113,7 @@ def check_version(package: Package, version: str | None) -> Check:
     if version is None:
         level: Level = "warning" if package.extra else "problem"
         advice = how_to_install(package.extra or "")
-        if package.name == "torch" and brings_cuda():
+        if package.name == "torch" and pip_installs_cuda():
             advice += f"; {CPU_TORCH}"
         return Check(level, package.name, "not installed", advice)
     if not is_in(version, package.supported):

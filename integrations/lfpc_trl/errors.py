@@ -111,6 +111,6 @@ def how_to_install(extra: str = "") -> str:
     return f"in the folder of your clone: pip install {what}"
 
 
-def brings_cuda() -> bool:
+def pip_installs_cuda() -> bool:
     """Whether pip would install torch with gigabytes of CUDA on a machine without an NVIDIA GPU."""
     return platform.system() == "Linux" and shutil.which("nvidia-smi") is None

@@ -16,13 +16,13 @@ from pathlib import Path
 from lfpc_trl.errors import UserError
 
 
-def draft_of(path: Path) -> Path:
+def temporary_path(path: Path) -> Path:
     """The temporary path of a file: hidden, in the same folder, always the same."""
     return path.with_name(f".{path.name}.tmp")
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write to, and rename it to `path` when the block ends without an error.
 
     The block should do nothing but write. If it fails, the temporary file is removed and an existing file at
@@ -34,7 +34,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         UserError: the file cannot be written, for example on a full disk.
     """
-    draft = draft_of(path)
+    draft = temporary_path(path)
     try:
         try:
             yield draft
@@ -47,7 +47,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_atomic(path: Path, text: str) -> None:
     """Write a text file atomically as UTF-8. Lone surrogates become question marks.
 
     Args:
@@ -57,7 +57,7 @@ def write_whole(path: Path, text: str) -> None:
     Raises:
         UserError: the file cannot be written; an existing file is unchanged.
     """
-    with whole_file(path) as draft:
+    with atomic_file(path) as draft:
         draft.write_text(text, encoding="utf-8", errors="replace")
 
 

@@ -56,7 +56,7 @@ def _inside(value: Any) -> Iterable[Any]:
     return value.values() if isinstance(value, dict) else value
 
 
-def not_plain(value: Any) -> str | None:
+def json_problem(value: Any) -> str | None:
     """Why a value cannot be stored as JSON, worded to follow "must be"; None if it can."""
     if is_deep(value):
         return f"nested at most {MAX_DEPTH} deep"

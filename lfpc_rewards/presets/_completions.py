@@ -29,7 +29,7 @@ _ASSISTANT = "<|im_start|>assistant\n"
 
 def transcripts(completions: Sequence[Transcript]) -> Sequence[str]:
     """Return the (B,) decoded responses: all text after the prompt, with special tokens and observations."""
-    refuse_one(completions)
+    check_is_batch(completions)
     if only_texts(completions):
         return cast("Sequence[str]", completions)
     return [
@@ -40,7 +40,7 @@ def transcripts(completions: Sequence[Transcript]) -> Sequence[str]:
 
 def turns_of(completions: Sequence[TurnList]) -> Sequence[Sequence[str]]:
     """Return the (B,) lists of texts of the assistant turns, without observations."""
-    refuse_one(completions)
+    check_is_batch(completions)
     if set(map(type, completions)) <= {list, tuple} and only_texts(list(chain.from_iterable(completions))):
         return cast("Sequence[Sequence[str]]", completions)
     return [
@@ -64,7 +64,7 @@ def last_contents(completions: Sequence[Any]) -> Sequence[str]:
 
 
 def _contents(completions: Sequence[Any], index: int) -> Sequence[str]:
-    refuse_one(completions)
+    check_is_batch(completions)
     if only_texts(completions):
         return cast("Sequence[str]", completions)
     texts = []
@@ -86,7 +86,7 @@ def only_texts(things: Sequence[Any]) -> bool:
     return set(map(type, things)) <= {str}
 
 
-def refuse_one(completions: Any) -> None:
+def check_is_batch(completions: Any) -> None:
     """Refuse a single completion: a string would be read as a batch of one-character completions."""
     if isinstance(completions, str | Mapping):
         raise TypeError(f"completions must be a list of completions, got {type(completions).__name__}")

@@ -29,7 +29,7 @@ _ANSWER_LINE = re.compile(r"Answer\s*:\s*([^\n]+)", re.IGNORECASE)
 
 
 @lru_cache(maxsize=1024)  # each rollout of a prompt has the same gold answer
-def tidy_final_answer(text: str) -> str:
+def normalize_final_answer(text: str) -> str:
     """Return the text after the last "=", without units, spaces, wrappers and thousands separators."""
     text = text.split("=")[-1]
     for before, after in REPLACED:
@@ -50,4 +50,4 @@ def same_answer_line(text: str, gold: str) -> bool:
     # `find` is much faster than the regex, but `lower` may change the length of non-ASCII text.
     start = text.lower().find("answer") if text.isascii() else 0
     lines = _ANSWER_LINE.findall(text, start) if start >= 0 else []
-    return tidy_final_answer(lines[-1] if lines else "[INVALID]") == tidy_final_answer(gold)
+    return normalize_final_answer(lines[-1] if lines else "[INVALID]") == normalize_final_answer(gold)

@@ -33,7 +33,7 @@ def group_mean(values: Scores, numbers: NDArray[np.int64], count: int) -> Scores
     return np.bincount(numbers, values, count) / np.bincount(numbers, minlength=count)
 
 
-def places_in_groups(numbers: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+def index_in_group(numbers: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """Return the (B,) index of each rollout within its group."""
     order = np.argsort(numbers, kind="stable")
     sizes = np.bincount(numbers, minlength=count)

@@ -97,7 +97,7 @@ class Grader(Protocol):
         """``grade_answer(answer, gold)``: whether both are the same answer."""
 
 
-def grader_needed(grader: Grader | None) -> Grader:
+def require_grader(grader: Grader | None) -> Grader:
     """Return the grader; raise if there is none."""
     if grader is None:
         raise ValueError(

@@ -60,9 +60,9 @@ def test_our_template_does_for_every_family(model_type, tmp_path):
     """A directory whose own has no tools."""
     bare = "{% for message in messages %}{{ message.content }}{% endfor %}"
     processor = load_processor(tiny.make_model(tmp_path, model_type, chat_template=bare))
-    assert processor.own_template_lacks == "it does not render tool calls or their results"
+    assert processor.template_problem == "it does not render tool calls or their results"
     kept = load_processor(save(processor, tmp_path))
-    assert kept.own_template_lacks is None
+    assert kept.template_problem is None
     assert kept.chat_template == processor.chat_template
 
 
@@ -165,11 +165,11 @@ def test_a_recipe_without_targets_takes_those_of_the_family():
 def test_a_frame_that_is_not_known_must_be_said():
     family = family_named("qwen4_exp")
     with pytest.raises(UserError, match="Qwen4-Exp does not document the frame of its boxes: set frame"):
-        family.frame_as()
-    assert family.frame_as("relative_1000") is Frame.RELATIVE_1000
-    assert family_named("qwen3_vl").frame_as() is Frame.RELATIVE_1000
+        family.resolve_frame()
+    assert family.resolve_frame("relative_1000") is Frame.RELATIVE_1000
+    assert family_named("qwen3_vl").resolve_frame() is Frame.RELATIVE_1000
     with pytest.raises(UserError, match="frame is shown, but Qwen3-VL writes boxes in relative_1000"):
-        family_named("qwen3_vl").frame_as("shown")
+        family_named("qwen3_vl").resolve_frame("shown")
 
 
 # --- refusals ----------------------------------------------------------------------------------------

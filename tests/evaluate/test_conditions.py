@@ -17,7 +17,7 @@ from lfpc_trl.jobs.workers import Failure
 from lfpc_trl.models.engines import TransformersEngine
 from lfpc_trl.pictures import originals
 from lfpc_trl.pictures.originals import PictureCache, load_original
-from lfpc_trl.pictures.placement import place_clear
+from lfpc_trl.pictures.placement import place_without_overlap
 from lfpc_trl.rollouts.crop_tool import NO_PICTURE, CropEnvironment
 from lfpc_trl.rollouts.generate import RolloutSettings, generate_rollouts
 from lfpc_trl.rollouts.transcript import score_transcripts
@@ -287,7 +287,7 @@ def test_a_place_is_as_clear_as_the_clearest_of_all(data, width, height, seed):
     def cost(box):
         return sum(shared(box, each) for each in avoid), sum(shared(box, each) for each in then)
 
-    found = place_clear((wide, tall), (width, height), avoid, then, seed=[seed])
+    found = place_without_overlap((wide, tall), (width, height), avoid, then, seed=[seed])
     every = [(x, y, x + wide, y + tall) for x in range(width - wide + 1) for y in range(height - tall + 1)]
     assert found in every
     assert cost(found) == min(map(cost, every))
@@ -295,5 +295,5 @@ def test_a_place_is_as_clear_as_the_clearest_of_all(data, width, height, seed):
 
 def test_places_are_drawn_from_all_clear_ones():
     free = [(x, y) for x in range(5) for y in range(4) if not (x in (1, 2) and y in (1, 2))]
-    found = {place_clear((1, 1), (5, 4), [(1, 1, 3, 3)], seed=[seed])[:2] for seed in range(400)}
+    found = {place_without_overlap((1, 1), (5, 4), [(1, 1, 3, 3)], seed=[seed])[:2] for seed in range(400)}
     assert sorted(found) == free

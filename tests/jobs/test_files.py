@@ -7,8 +7,8 @@ import pytest
 
 from lfpc_trl.data.rows import read_rows, write_rows
 from lfpc_trl.errors import UserError
-from lfpc_trl.files import draft_of, whole_file, write_whole
-from lfpc_trl.json_values import MAX_DEPTH, is_deep, json_line, not_plain, parse_json
+from lfpc_trl.files import atomic_file, temporary_path, write_atomic
+from lfpc_trl.json_values import MAX_DEPTH, is_deep, json_line, json_problem, parse_json
 from tests.tiny import make_rows
 
 
@@ -23,7 +23,7 @@ def disk_full_at(monkeypatch, place):
 
 def test_a_file_takes_its_name_when_it_is_whole(tmp_path):
     path = tmp_path / "report.html"
-    with whole_file(path) as draft:
+    with atomic_file(path) as draft:
         draft.write_text("half")
         assert not path.exists()
         assert draft.parent == path.parent  # a name in another file system could not be taken at once
@@ -38,7 +38,7 @@ def test_a_file_that_fails_leaves_the_older_one_and_no_draft(tmp_path, error):
     path.write_text("older")
 
     def write():
-        with whole_file(path) as draft:
+        with atomic_file(path) as draft:
             draft.write_text("half")
             raise error
 
@@ -50,8 +50,8 @@ def test_a_file_that_fails_leaves_the_older_one_and_no_draft(tmp_path, error):
 
 def test_what_a_kill_left_is_written_over(tmp_path):
     path = tmp_path / "report.html"
-    draft_of(path).write_text("what a killed command left, longer than what follows")
-    write_whole(path, "whole")
+    temporary_path(path).write_text("what a killed command left, longer than what follows")
+    write_atomic(path, "whole")
     assert path.read_text() == "whole"
     assert [each.name for each in tmp_path.iterdir()] == ["report.html"]
 
@@ -59,7 +59,7 @@ def test_what_a_kill_left_is_written_over(tmp_path):
 def test_bytes_are_on_the_disk_before_they_have_a_name(tmp_path, monkeypatch):
     path, synced = tmp_path / "report.html", []
     monkeypatch.setattr("os.fsync", lambda _: synced.append(path.exists()))
-    write_whole(path, "whole")
+    write_atomic(path, "whole")
     assert synced == [False, True]  # the file, then its folder
 
 
@@ -71,7 +71,7 @@ def test_rows_on_a_full_disk_are_one_line_and_no_file(tmp_path, monkeypatch, suf
     with pytest.raises(UserError, match=rf"out.{suffix}: cannot be written \(No space left on device\)"):
         write_rows(rows, output)
     assert not output.exists()
-    assert not draft_of(output).exists()
+    assert not temporary_path(output).exists()
 
 
 # --- JSON --------------------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ def test_endless_brackets_are_an_error_of_the_text(depth):
     ],
 )
 def test_what_json_cannot_keep(value, wanted):
-    assert not_plain(value) == wanted
+    assert json_problem(value) == wanted
 
 
 @pytest.mark.parametrize("text", ["plain", "\u00e4", "\ud83d", "\ud83d\ude00"])

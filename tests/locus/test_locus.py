@@ -15,7 +15,7 @@ from lfpc_trl.data.rows import read_rows
 from lfpc_trl.errors import DataError, UserError
 from lfpc_trl.locus.attention import attention_in_box, model_attention_in_box, token_cover
 from lfpc_trl.locus.cues import SCALE, Source, boxes_of_coco, build_cues, check_cue, cue_box
-from lfpc_trl.locus.evaluation import context_suppression, find_cues, suppress_context
+from lfpc_trl.locus.evaluation import context_suppression, locate_cues, suppress_context
 from lfpc_trl.locus.task import CueFormat, CuePrompt, CueReward
 from lfpc_trl.models.processors import factor, load_processor
 from lfpc_trl.models.weights import load_model
@@ -478,7 +478,7 @@ def compact(tmp_path_factory):
 
 def test_cues_are_looked_for_by_a_model(tmp_path, compact):
     crops = CropSettings(frame=Frame.SHOWN, factor=28, crop_tokens=16)
-    found = find_cues(
+    found = locate_cues(
         load_model(compact),
         load_processor(compact),
         cue_rows(tmp_path),

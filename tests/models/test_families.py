@@ -77,7 +77,7 @@ def test_one_entry_brings_processor_template_parser_and_weights(qwen2_dir, rows)
     assert len(processors.vision_token_ids(processor)) == 5
     picture = Image.new("RGB", (112, 84))
     assert processor.image_processor(images=[picture])["image_grid_thw"].tolist() == [[1, 6, 8]]
-    settings = CropSettings(frame=processor.family.frame_as(), factor=28)
+    settings = CropSettings(frame=processor.family.resolve_frame(), factor=28)
     shown = [dataclasses.replace(rows[0], shown_size=(112, 84))]
     engine = TransformersEngine(weights.load_model(qwen2_dir), processor)
     [rollout] = generate_rollouts(engine, shown, crop_settings=settings, max_new_tokens=4)

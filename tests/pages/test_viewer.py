@@ -11,7 +11,7 @@ from pyarrow import parquet
 from lfpc_trl.data.rows import read_rows
 from lfpc_trl.errors import DataError
 from lfpc_trl.html.server import Access
-from lfpc_trl.runs.directory import keep_metrics_until, read_metrics
+from lfpc_trl.runs.directory import read_metrics, truncate_metrics
 from lfpc_trl.runs.reading import Run, crops_by_row
 from lfpc_trl.view.app import PAGE, make_viewer
 from tests.pages.conftest import SIGN, client_of, jpeg, noise, trajectory, write_trajectories
@@ -299,5 +299,5 @@ def test_a_text_as_step_of_the_metrics_is_no_point_of_a_curve(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     [run] = viewer(tmp_path).get("/api/curves").json()["runs"]
     assert run["step"] == [1]
-    keep_metrics_until(tmp_path, 1)
+    truncate_metrics(tmp_path, 1)
     assert read_metrics(tmp_path) == [{"step": 1, "reward": 2}]

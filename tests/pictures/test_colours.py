@@ -12,7 +12,7 @@ from PIL import Image, TiffImagePlugin
 
 from lfpc_trl.pictures import colours
 from lfpc_trl.pictures.colours import FIRST_FRAME, HIGH_BYTE, ON_WHITE, TIMES_255
-from lfpc_trl.pictures.originals import check_picture, load_cut_out, load_original, read_header
+from lfpc_trl.pictures.originals import check_picture, load_original, load_rgba, read_header
 
 WIDE, HIGH = 6, 4
 
@@ -283,7 +283,7 @@ def test_a_cut_out_keeps_its_transparency_and_stands_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     with_alpha("RGBA").save(tmp_path / "a.png", exif=exif)
-    cut_out = load_cut_out(tmp_path / "a.png")
+    cut_out = load_rgba(tmp_path / "a.png")
     assert cut_out.mode == "RGBA"
     assert cut_out.size == (HIGH, WIDE)
     np.testing.assert_array_equal(np.asarray(cut_out)[:, 0, 3], INK)
@@ -291,4 +291,4 @@ def test_a_cut_out_keeps_its_transparency_and_stands_upright(tmp_path):
 
 def test_grey_of_16_bits_is_opaque_as_a_cut_out(tmp_path):
     Image.fromarray(BARS16.astype(np.uint16)).save(tmp_path / "a.png")
-    assert np.asarray(load_cut_out(tmp_path / "a.png"))[1, 5].tolist() == [175, 175, 175, 255]
+    assert np.asarray(load_rgba(tmp_path / "a.png"))[1, 5].tolist() == [175, 175, 175, 255]

@@ -24,8 +24,8 @@ from lfpc_trl.pictures import opening, originals
 from lfpc_trl.pictures.opening import MAX_PIXELS, find_picture_files, in_one_line
 from lfpc_trl.pictures.originals import (
     check_picture,
-    load_cut_out,
     load_original,
+    load_rgba,
     load_shown,
     read_header,
 )
@@ -62,7 +62,7 @@ READERS = {  # every way in which a picture's file is opened
     "check": check_picture,
     "pixels": load_original,
     "shown pixels": lambda path: load_shown(path, (28, 28)),
-    "cut-out": load_cut_out,
+    "cut-out": load_rgba,
     "rows": _rows,
     "tiles": lambda path: tile(path, 0, 0, 0),
     "converters": lambda path: PictureStore(path.parent / "out", path.parent).add_path(path.name),

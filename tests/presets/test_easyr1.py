@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lfpc_rewards import presets
 from lfpc_rewards._tags import Tags, both
-from lfpc_rewards.presets._final_answer import same_answer_line, tidy_final_answer
+from lfpc_rewards.presets._final_answer import normalize_final_answer, same_answer_line
 from lfpc_rewards.presets._layout import thought_and_answer
 from lfpc_rewards.presets._math import last_box
 from lfpc_rewards.presets.systems.easyr1 import SYSTEM, _is_boxed
@@ -198,5 +198,5 @@ lines = st.sampled_from(["Answer:", "ANSWER :", "an\u017fwer: 4", "answer", " ",
 def test_the_last_answer_line_is_that_of_the_regular_expression(text):
     found = re.findall(r"(?i)Answer\s*:\s*([^\n]+)", text)
     for gold in ("4", "5", "[INVALID]"):
-        right = tidy_final_answer(found[-1] if found else "[INVALID]") == tidy_final_answer(gold)
+        right = normalize_final_answer(found[-1] if found else "[INVALID]") == normalize_final_answer(gold)
         assert same_answer_line(text, gold) == right

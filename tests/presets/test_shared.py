@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lfpc_rewards.presets._groups import number_groups, places_in_groups
+from lfpc_rewards.presets._groups import index_in_group, number_groups
 from lfpc_rewards.presets._judging import ask
 from lfpc_rewards.presets._strict import parse_strict_turns
 
@@ -74,4 +74,4 @@ def test_groups_are_numbered_as_they_appear(groups):
 def test_places_count_the_members_before(groups):
     numbers, count = number_groups(groups)
     expected = [groups[:place].count(group) for place, group in enumerate(groups)]
-    assert places_in_groups(numbers, count).tolist() == expected
+    assert index_in_group(numbers, count).tolist() == expected

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from lfpc_trl.errors import UserError
-from lfpc_trl.runs.directory import append_metrics, check_new, keep_metrics_until, read_metrics, versions
+from lfpc_trl.runs.directory import append_metrics, check_new, read_metrics, truncate_metrics, versions
 
 
 def test_metrics_skip_what_is_no_line(tmp_path):
@@ -16,7 +16,7 @@ def test_a_run_that_goes_on_forgets_the_steps_it_repeats(tmp_path):
         append_metrics(tmp_path, {"step": step})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "rew')  # killed while it wrote
-    keep_metrics_until(tmp_path, 2)
+    truncate_metrics(tmp_path, 2)
     append_metrics(tmp_path, {"step": 3, "again": True})
     assert read_metrics(tmp_path) == [{"step": 1}, {"step": 2}, {"step": 3, "again": True}]
 

@@ -14,7 +14,7 @@ from lfpc_trl.errors import UserError
 from lfpc_trl.models import weights
 from lfpc_trl.train import run
 from lfpc_trl.train.recipe import load_recipe
-from lfpc_trl.train.sharding import accept_numbered_cpus, check_engine, whole_models
+from lfpc_trl.train.sharding import allow_numbered_cpus, check_engine, unsharded_models
 from tests.train.scripted import make_trainer
 
 # TRL 1.16 asks transformers 5.23 by an old name.
@@ -72,14 +72,14 @@ def test_models_are_whole_while_deepspeed_is_configured(monkeypatch):
 
     settings = ZeRO3()
     monkeypatch.setattr(deepspeed, "_hf_deepspeed_config_weak_ref", weakref.ref(settings))
-    with whole_models():
+    with unsharded_models():
         assert not deepspeed.is_deepspeed_zero3_enabled()
     assert deepspeed.is_deepspeed_zero3_enabled()
 
 
 def test_a_checkpoint_can_be_read_onto_the_cpus_of_a_process(tmp_path):
     torch.save({"weight": torch.ones(2)}, tmp_path / "optimizer.pt")
-    accept_numbered_cpus()
+    allow_numbered_cpus()
     read = torch.load(tmp_path / "optimizer.pt", map_location=torch.device("cpu", 1), weights_only=True)
     assert read["weight"].tolist() == [1, 1]
 

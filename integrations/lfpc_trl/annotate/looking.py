@@ -8,7 +8,7 @@ from lfpc_trl.annotate.proposals import Proposal
 from lfpc_trl.data.rows import Row
 from lfpc_trl.errors import UserError, one_line
 from lfpc_trl.models.engines import Engine
-from lfpc_trl.models.weights import without_bars
+from lfpc_trl.models.weights import no_progress_bars
 from lfpc_trl.rollouts.crop_tool import CropSettings
 from lfpc_trl.rollouts.generate import ChatEngine, Job, RolloutSettings, one_rollout
 from lfpc_trl.rollouts.respondent import Open
@@ -35,7 +35,7 @@ class Looker:
 
     @cached_property
     def _engine(self) -> Engine | ChatEngine:
-        with without_bars():
+        with no_progress_bars():
             return self.open()
 
     def __call__(self, row: Row) -> list[Proposal]:

@@ -61,7 +61,7 @@ def main(arguments: Sequence[str]) -> None:
 
     from lfpc_trl.ask.asking import LONGEST_QUESTION, Asker, row_about
     from lfpc_trl.commands.eval import settings_of
-    from lfpc_trl.models.weights import without_bars
+    from lfpc_trl.models.weights import no_progress_bars
     from lfpc_trl.pictures.sizes import shown_size, tokens_of
     from lfpc_trl.rollouts.respondent import respondent_of
     from lfpc_trl.select.ask import check_questions
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str]) -> None:
         max_turns=settings.max_turns,
         crops=crops,
     )
-    with without_bars():
+    with no_progress_bars():
         engine = opener()
     asker = Asker(engine, crops, settings, args.picture, budget, args.choices)
     if args.page:
@@ -161,9 +161,9 @@ def _ask(args: argparse.Namespace, asker: "Asker", question: str, number: int) -
 
 def _save(folder: Path, answer: "Answer", number: int) -> None:
     """The crops as the model saw them, and the conversation."""
-    from lfpc_trl.files import write_whole
+    from lfpc_trl.files import write_atomic
 
     folder.mkdir(parents=True, exist_ok=True)
     for index, look in enumerate(answer.looks, start=1):
         look.picture.save(folder / f"{number}-crop-{index}.png")
-    write_whole(folder / f"{number}.json", json.dumps(answer.as_json(), indent=1) + "\n")
+    write_atomic(folder / f"{number}.json", json.dumps(answer.as_json(), indent=1) + "\n")

@@ -90,7 +90,7 @@ def main(arguments: Sequence[str]) -> None:
         from lfpc_trl.models.weights import context_length
 
         processor, context = load_processor(args.model), context_length(args.model)
-        frame, side = processor.family.frame_as(args.frame), factor(processor)
+        frame, side = processor.family.resolve_frame(args.frame), factor(processor)
     done = 0
 
     def progress(count: int) -> None:

@@ -254,7 +254,7 @@ def settings_of(args: argparse.Namespace, respondent: "Respondent") -> "tuple[Cr
     known = {name: trained[name] for name in (*asked, "min_side") if name in trained}
     stage = StageSettings(**known | {name: value for name, value in asked.items() if value is not None})
     batch_size, batch_tokens = respondent.batches
-    crops = stage.crop_settings(respondent.frame_as(stage.frame), respondent.factor, seed=args.seed)
+    crops = stage.crop_settings(respondent.resolve_frame(stage.frame), respondent.factor, seed=args.seed)
     return crops, RolloutSettings(
         stage.max_turns,
         stage.response_tokens,
@@ -358,7 +358,7 @@ def _ask(
     at_a_time = -(-2 * make.settings.batch_size * len(items) // total)
     clock.note()
     try:
-        running.write_down(
+        running.journal_outcomes(
             running.outcomes(args, make, items, at_a_time=at_a_time, begun=progress.begin),
             running.journal_in(args.output / JOURNALS, shard),
             header,

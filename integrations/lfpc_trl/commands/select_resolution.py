@@ -223,7 +223,7 @@ def _ask(
 
     clock.note()
     try:
-        running.write_down(
+        running.journal_outcomes(
             running.outcomes(args, make, items, at_a_time=2 * settings.batch_size, begun=progress.begin),
             running.journal_in(answers_folder(args.output), shard),
             header,

@@ -224,7 +224,7 @@ def _processor(subject: _Subject) -> str:
 
 
 def _template(subject: _Subject) -> str:
-    lacks = subject.processor.own_template_lacks
+    lacks = subject.processor.template_problem
     return "the checkpoint's own" if lacks is None else f"ours; the checkpoint's own does not work: {lacks}"
 
 

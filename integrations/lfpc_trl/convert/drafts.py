@@ -14,7 +14,7 @@ from lfpc_trl.data.boxes import BoxLayout, in_pixels
 from lfpc_trl.data.rows import Row, check_row, check_target_images, one_or_all
 from lfpc_trl.data.sources import short
 from lfpc_trl.errors import DataError, one_line
-from lfpc_trl.pictures.boxes import count_upright, turn_upright
+from lfpc_trl.pictures.boxes import boxes_are_upright, turn_upright
 from lfpc_trl.pictures.sizes import Size
 
 
@@ -118,7 +118,7 @@ def as_row_about(
 
 
 def _in_original(draft: Draft, boxes: object, picture: Picture, layout: BoxLayout) -> list[Any]:
-    upright = draft.upright or count_upright(draft.size, picture.header, picture.size)
+    upright = draft.upright or boxes_are_upright(draft.size, picture.header, picture.size)
     found: list[Any] = original_boxes(boxes, layout, picture, upright=upright).tolist()
     return found
 

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from lfpc_trl.data.sources import short
 from lfpc_trl.errors import DataError, one_line
 from lfpc_trl.files import clear_scratch, scratch_prefix
-from lfpc_trl.pictures.inside import holder_of, read_inside
+from lfpc_trl.pictures.inside import container_file, read_embedded
 from lfpc_trl.pictures.opening import FORMATS, check_file, readable_formats
 from lfpc_trl.pictures.originals import Header, check_picture, read_header
 from lfpc_trl.pictures.sizes import Size
@@ -101,8 +101,8 @@ class PictureStore:
         source = self._find(text.removeprefix("file://"), skip)
         try:
             check_file(source)
-            if holder_of(source) != source:
-                return self._remember(text, self.add_bytes(read_inside(holder_of(source), source)))
+            if container_file(source) != source:
+                return self._remember(text, self.add_bytes(read_embedded(container_file(source), source)))
             with source.open("rb") as file:
                 target = self._place(hashlib.file_digest(file, "sha256").hexdigest())
             found = self._known(target)
@@ -131,7 +131,7 @@ class PictureStore:
         for path in tries:
             try:
                 found = (self._root / path).resolve()  # resolve links before comparing
-                holder = holder_of(found)
+                holder = container_file(found)
                 exists = holder.exists() and not holder.is_dir()
             except (OSError, RuntimeError) as error:  # a name too long, a loop of links
                 raise DataError(f"image must be readable, got {short(text)} ({error.args[-1]})") from None

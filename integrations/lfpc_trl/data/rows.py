@@ -48,10 +48,10 @@ from lfpc_trl.data.columns import (
 from lfpc_trl.data.files import data_files
 from lfpc_trl.data.sources import TABLES, Record, read_records
 from lfpc_trl.errors import DataError, nearest, one_line
-from lfpc_trl.files import whole_file
-from lfpc_trl.json_values import not_plain
+from lfpc_trl.files import atomic_file
+from lfpc_trl.json_values import json_problem
 from lfpc_trl.pictures.crops import MAX_CROP_ASPECT
-from lfpc_trl.pictures.inside import place_inside
+from lfpc_trl.pictures.inside import embedded_path
 from lfpc_trl.pictures.originals import check_picture
 from lfpc_trl.pictures.sizes import MAX_ASPECT, Size, shown_size
 
@@ -434,7 +434,7 @@ def _placed(value: Any, file: Path, number: int, column: str) -> Any:
         data, path = value["bytes"], value["path"]
     elif not isinstance(value, bytes):
         return value
-    return place_inside(file.absolute(), number, column) if data else path
+    return embedded_path(file.absolute(), number, column) if data else path
 
 
 def mapped(record: Record, columns: Columns | None) -> Record:
@@ -625,7 +625,7 @@ def _pictures(given: Mapping[str, Any], folder: Path, picture_size: Callable[[Pa
 
 def _check_column(name: str, value: object, *, known: bool) -> None:
     """Refuse an unknown column, with the one that was probably meant, and a value that JSON cannot keep."""
-    wanted = not_plain(name)
+    wanted = json_problem(name)
     if wanted is not None:
         raise _RuleError(f"the name of a column must be {wanted}, got {_short(name)}")
     plain = name.lower()
@@ -639,7 +639,7 @@ def _check_column(name: str, value: object, *, known: bool) -> None:
         near = next(meant, None) or nearest(plain, COLUMNS)
         hint = f" (did you mean {near!r}?)" if near else ""
         raise _RuleError(f"unknown column {name!r}{hint}; a column to carry along starts with 'x_'")
-    wanted = not_plain(value)
+    wanted = json_problem(value)
     if wanted is not None:
         raise _RuleError(f"{name} cannot be written down, it must be {wanted}, got {_kind(value)}")
 
@@ -876,10 +876,10 @@ def write_rows(rows: Sequence[Row], path: str | Path) -> None:
         names = list(dict.fromkeys(name for record in records for name in record))
         full = [{name: record.get(name) for name in names} for record in records]
         table = pa.Table.from_pylist(full)
-        with whole_file(path) as draft:
+        with atomic_file(path) as draft:
             parquet.write_table(table, draft)
         return
-    with whole_file(path) as draft, draft.open("w", encoding="utf-8") as file:
+    with atomic_file(path) as draft, draft.open("w", encoding="utf-8") as file:
         for record in records:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
 

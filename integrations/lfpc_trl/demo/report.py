@@ -20,7 +20,7 @@ from PIL import Image
 
 from lfpc_trl.demo.goals import Results, check_goals, is_known
 from lfpc_trl.evaluate.in_process import EvaluatedRollout
-from lfpc_trl.files import write_whole
+from lfpc_trl.files import write_atomic
 from lfpc_trl.html.standalone import COLOURS, draw, jpeg_url, template
 from lfpc_trl.pictures.originals import load_original
 from lfpc_trl.pictures.sizes import show
@@ -128,7 +128,7 @@ def write_report(
         settings={name: _plain(value) for name, value in (settings or {}).items()},
         notes=list(notes),
     )
-    write_whole(path, html)
+    write_atomic(path, html)
     return path
 
 

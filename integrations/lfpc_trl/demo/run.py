@@ -28,7 +28,7 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from lfpc_trl.errors import UserError
-from lfpc_trl.files import whole_file, write_whole
+from lfpc_trl.files import atomic_file, write_atomic
 from lfpc_trl.json_values import read_json
 from lfpc_trl.progress import Pace, Progress, is_quiet
 
@@ -125,7 +125,7 @@ def _prepare(output: Path, manifest: dict[str, Any], resume: bool) -> None:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output}: the output directory must be new or empty")
     output.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(manifest) + "\n")
+    write_atomic(path, json.dumps(manifest) + "\n")
 
 
 # --- the steps, each run in a worker process ---------------------------------------------------------
@@ -267,7 +267,7 @@ def evaluate_model(output: Path, scale: Scale, seed: int, report: Report, *, nam
             processor,
             questions,
             crop_settings=CropSettings(
-                family_of(output / name).frame_as(), side, crop_tokens=CROP_TOKENS, max_crops=2
+                family_of(output / name).resolve_frame(), side, crop_tokens=CROP_TOKENS, max_crops=2
             ),
             max_turns=3,
             max_new_tokens=48,
@@ -418,7 +418,7 @@ class Demo:
         target = self.output / "warm"
         target.mkdir(exist_ok=True)
         for file in source.iterdir():
-            with whole_file(target / file.name) as draft:
+            with atomic_file(target / file.name) as draft:
                 draft.write_bytes(file.read_bytes())
 
     def _run_plan(self, pool: ProcessPoolExecutor, plan: Mapping[str, Any], messages: Any) -> None:
@@ -472,7 +472,7 @@ class Demo:
         results["selection"] = self.outcomes["selection"]
         results["seconds"] = {name: round(value, 1) for name, value in self.seconds.items()}
         text = json.dumps(results, indent=1) + "\n"
-        write_whole(self.output / "results.json", text)
+        write_atomic(self.output / "results.json", text)
         write_report(
             self.output / "report.html",
             results=results,

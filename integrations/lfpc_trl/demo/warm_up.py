@@ -55,7 +55,7 @@ from lfpc_trl.demo.world import (
     draw_background,
     draw_scene,
 )
-from lfpc_trl.files import whole_file, write_whole
+from lfpc_trl.files import atomic_file, write_atomic
 from lfpc_trl.pictures.crops import BOX_ERRORS, cut
 from lfpc_trl.pictures.sizes import show, shown_size, tokens_of
 
@@ -694,7 +694,7 @@ class Course:
     def save(self, optimiser: torch.optim.Optimizer | None) -> None:
         """Save the state; without an optimiser at the end of a phase."""
         self.state.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(self.state) as draft:
+        with atomic_file(self.state) as draft:
             torch.save(
                 {
                     "model": self.model.state_dict(),
@@ -708,7 +708,7 @@ class Course:
                 draft,
             )
         lines = (json.dumps(line) for line in self.log)
-        write_whole(self.state.with_suffix(".jsonl"), "".join(line + "\n" for line in lines))
+        write_atomic(self.state.with_suffix(".jsonl"), "".join(line + "\n" for line in lines))
 
     def take(self, phase: Phase, batches: Iterable[Batch], numbers: Tensor, on_step: OnStep | None) -> None:
         """Train one phase, starting at `step`."""

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont
 
-from lfpc_trl.files import write_whole
+from lfpc_trl.files import write_atomic
 from lfpc_trl.pictures.originals import load_original
 
 PICTURE_SIZE = (1092, 728)
@@ -179,4 +179,4 @@ def make_pictures(
             }
             rows.append(json.dumps(row) + "\n")
         yield image
-    write_whole(directory / f"{name}.jsonl", "".join(rows))
+    write_atomic(directory / f"{name}.jsonl", "".join(rows))

@@ -19,7 +19,7 @@ from lfpc_trl.evaluate.summary import (
     summarise,
 )
 from lfpc_trl.evaluate.tables import Table, change_tables, tables, to_markdown
-from lfpc_trl.files import write_whole
+from lfpc_trl.files import write_atomic
 
 COMPARISON = "comparison.json"
 """File with the figures of all evaluations and the differences between them."""
@@ -93,9 +93,9 @@ def write_comparison(
         "settings": settings,
         "notes": notes,
     }
-    write_whole(output / TABLES, to_markdown(all_tables, title=title, intro=notes))
-    write_whole(output / PAGE, page)
-    write_whole(output / COMPARISON, json.dumps(plain, indent=1, ensure_ascii=False) + "\n")
+    write_atomic(output / TABLES, to_markdown(all_tables, title=title, intro=notes))
+    write_atomic(output / PAGE, page)
+    write_atomic(output / COMPARISON, json.dumps(plain, indent=1, ensure_ascii=False) + "\n")
     return notes
 
 

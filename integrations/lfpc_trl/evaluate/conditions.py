@@ -17,7 +17,7 @@ is the same under all of them.
 """
 
 
-def begins_as_predicted(condition: Condition) -> bool:
+def reuses_first_turn(condition: Condition) -> bool:
     """Whether a condition reuses the first turn of `predicted`."""
     return condition not in ("predicted", "no_tool")
 
@@ -41,7 +41,7 @@ def choose(names: Collection[str] | None, rows: Sequence[Row]) -> tuple[Conditio
     if "target" in names and not has_targets:
         raise ValueError("the condition target needs rows with targets, and no row has any")
     chosen = {name for name in CONDITIONS if name in names}
-    if any(begins_as_predicted(name) for name in chosen):
+    if any(reuses_first_turn(name) for name in chosen):
         chosen.add("predicted")
     return tuple(name for name in CONDITIONS if name in chosen)
 
@@ -51,6 +51,6 @@ def applies(condition: Condition, row: Row) -> bool:
     return condition != "target" or row.regions is not None
 
 
-def crops_under(condition: Condition, crops: CropSettings) -> CropSettings:
+def crop_settings_for(condition: Condition, crops: CropSettings) -> CropSettings:
     """Return the crop settings of a condition; under `no_tool` they are not used."""
     return dataclasses.replace(crops, crop_source="predicted" if condition == "no_tool" else condition)

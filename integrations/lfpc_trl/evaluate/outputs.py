@@ -12,7 +12,7 @@ from lfpc_trl.evaluate.examples import examples_of
 from lfpc_trl.evaluate.page import render, story_of
 from lfpc_trl.evaluate.summary import COLUMNS, POOR_OVERLAP, Columns, summarise
 from lfpc_trl.evaluate.tables import tables, to_markdown
-from lfpc_trl.files import write_whole
+from lfpc_trl.files import write_atomic
 from lfpc_trl.json_values import read_json
 from lfpc_trl.runs.reading import parts
 
@@ -98,8 +98,8 @@ def write_outputs(output: Path, *, poor_overlap: float = POOR_OVERLAP) -> dict[s
         examples=examples_of(output, columns),
         command=f"lfpc view {output.name}",
     )
-    write_whole(output / TABLES, to_markdown(all_tables, title=f"Evaluation of {name}"))
-    write_whole(output / PAGE, page)
+    write_atomic(output / TABLES, to_markdown(all_tables, title=f"Evaluation of {name}"))
+    write_atomic(output / PAGE, page)
     text = json.dumps(about | {"figures": figures}, indent=1, ensure_ascii=False)
-    write_whole(output / EVALUATION, text + "\n")
+    write_atomic(output / EVALUATION, text + "\n")
     return figures

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lfpc_trl.data.rows import Row
 from lfpc_trl.evaluate.questions import Benchmark, Question
 from lfpc_trl.evaluate.records import Key, Plan, overviews_in
-from lfpc_trl.files import whole_file
+from lfpc_trl.files import atomic_file
 from lfpc_trl.jobs.journal import Record
 from lfpc_trl.pictures.sizes import tokens_of
 from lfpc_trl.rollouts.crop_tool import CropSettings
 from lfpc_trl.rollouts.prompts import Block, Message, build_prompt, question_blocks
 from lfpc_trl.rollouts.transcript import GroundingSettings, ScoredRollout, score_transcripts
-from lfpc_trl.runs.trajectories import DIRECTORY, Trajectory, about_pictures, as_columns, schema
+from lfpc_trl.runs.trajectories import DIRECTORY, Trajectory, as_columns, picture_fields, schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -104,7 +104,7 @@ def write_results(
             several=any(len(question.row.pictures) > 1 for question in benchmark.questions)
         )
         with (
-            whole_file(path) as draft,
+            atomic_file(path) as draft,
             parquet.ParquetWriter(draft, columns_of, compression="zstd") as writer,
         ):
             results = _results(plan, benchmark, records)
@@ -187,7 +187,7 @@ def _trajectory(
         scores={name: _or_none(getattr(score, name)) for name in _SCORES},
         reward=_or_none(score.accuracy),
         advantage=None,
-        **about_pictures(row, score.crop_images),
+        **picture_fields(row, score.crop_images),
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 from lfpc_trl.data.rows import Picture
-from lfpc_trl.evaluate.conditions import Condition, begins_as_predicted, crops_under
+from lfpc_trl.evaluate.conditions import Condition, crop_settings_for, reuses_first_turn
 from lfpc_trl.evaluate.questions import Question
 from lfpc_trl.jobs.workers import Failure
 from lfpc_trl.models.engines import Engine
@@ -161,7 +161,7 @@ class _Scheduler:
         for task in tasks:
             needs_first_turn = "predicted" in task.conditions
             for condition in task.conditions:
-                if not (needs_first_turn and begins_as_predicted(condition)):
+                if not (needs_first_turn and reuses_first_turn(condition)):
                     self._waiting.append(self._job(item, task, condition, task.first_turn))
 
     def _job(
@@ -169,10 +169,10 @@ class _Scheduler:
     ) -> Job:
         job = Job(
             task.question.row,
-            crops_under(condition, self._crops),
+            crop_settings_for(condition, self._crops),
             tools=condition != "no_tool",
             sample=task.sample,
-            first_turn=first_turn if begins_as_predicted(condition) else None,
+            first_turn=first_turn if reuses_first_turn(condition) else None,
         )
         self._origins[job] = _JobOrigin(item, task, condition)
         return job
@@ -184,7 +184,7 @@ class _Scheduler:
             jobs = [
                 self._job(item, task, condition, turn)
                 for condition in task.conditions
-                if begins_as_predicted(condition)
+                if reuses_first_turn(condition)
             ]
             self._waiting.extendleft(reversed(jobs))
 

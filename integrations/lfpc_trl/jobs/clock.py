@@ -4,7 +4,7 @@ import os
 import time
 from pathlib import Path
 
-from lfpc_trl.files import write_whole
+from lfpc_trl.files import write_atomic
 
 _EVERY = 5.0
 """Seconds between two writes; a kill loses at most this much time. Our choice."""
@@ -32,7 +32,7 @@ class Clock:
         """Write the seconds of this run so far."""
         self._written = time.monotonic()
         self._folder.mkdir(parents=True, exist_ok=True)
-        write_whole(self._file, f"{self._written - self._start:.3f}\n")
+        write_atomic(self._file, f"{self._written - self._start:.3f}\n")
 
     def total(self) -> float:
         """Seconds of this run and of all other runs with a file in the folder."""

@@ -127,7 +127,7 @@ def environments(processes: int, threads: int | None) -> list[dict[str, str]]:
     return [common | ({"CUDA_VISIBLE_DEVICES": gpus[index]} if gpus else {}) for index in range(processes)]
 
 
-def write_down(
+def journal_outcomes(
     results: workers.Outcomes,
     journal: Path,
     header: Mapping[str, Any],

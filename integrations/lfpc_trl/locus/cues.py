@@ -15,7 +15,7 @@ import numpy as np
 from lfpc_trl.data.rows import Row, check_row
 from lfpc_trl.errors import DataError, one_line
 from lfpc_trl.json_values import read_json
-from lfpc_trl.pictures.boxes import clip_rounding, count_upright, turn_upright
+from lfpc_trl.pictures.boxes import boxes_are_upright, clip_rounding, turn_upright
 from lfpc_trl.pictures.crops import MAX_CROP_ASPECT, PixelBox
 from lfpc_trl.pictures.originals import Header, check_picture, read_header
 from lfpc_trl.pictures.sizes import MAX_ASPECT, Size
@@ -61,7 +61,7 @@ class Source:
         return (x1 - x0) * (y1 - y0) / (self.size[0] * self.size[1])
 
     @property
-    def wide_enough(self) -> bool:
+    def can_be_cut(self) -> bool:
         """Whether the cut-out, with any padding, has no side that is too short and is not a strip."""
         x0, y0, x1, y1 = self.inside
         short, long = sorted((x1 - x0, y1 - y0))
@@ -75,7 +75,7 @@ class Cues:
 
     Attributes:
         rows: the cues, shuffled.
-        counts: numbers of boxes in total, too thin (`Source.wide_enough`), too large (`SMALL`), tiny, small;
+        counts: numbers of boxes in total, too thin (`Source.can_be_cut`), too large (`SMALL`), tiny, small;
             of cues tiny, small.
         note: why there are fewer cues than requested; empty otherwise.
     """
@@ -158,7 +158,7 @@ def _source_of(
     if isinstance(loaded, DataError):
         raise loaded
     header, size = loaded
-    upright = count_upright(stated_size if all(stated_size) else None, header, size)
+    upright = boxes_are_upright(stated_size if all(stated_size) else None, header, size)
     box = clip_rounding(np.array([[x, y, x + width, y + height]]), size if upright else header.stored)
     if not np.isfinite(box).all() or width < 0 or height < 0:
         raise DataError(f"bbox must be [x, y, width, height], finite, got {sides}")
@@ -204,7 +204,7 @@ def build_cues(sources: Sequence[Source], *, count: int | None = None, seed: int
         LOCUS (arXiv 2606.16586). Using the padded box as the target is our choice.
     """
     rng = np.random.default_rng(seed)
-    wide = [source for source in sources if source.wide_enough]
+    wide = [source for source in sources if source.can_be_cut]
     pools = {
         "tiny": [source for source in wide if source.share < TINY],
         "small": [source for source in wide if TINY <= source.share < SMALL],

@@ -20,7 +20,7 @@ from lfpc_trl.rollouts.generate import generate_rollouts
 
 
 @dataclass(frozen=True)
-class CueFinding:
+class CueResults:
     """Results of finding cues.
 
     Attributes:
@@ -44,7 +44,7 @@ class CueFinding:
         return float((self.iou >= 0.5).mean())
 
 
-def find_cues(
+def locate_cues(
     model: Any,
     processor: Any,
     rows: Sequence[Row],
@@ -54,7 +54,7 @@ def find_cues(
     temperature: float = 0.0,
     seed: int = 0,
     batch_size: int = 32,
-) -> CueFinding:
+) -> CueResults:
     """Have a model locate cues, and score its answers.
 
     Args:
@@ -87,7 +87,7 @@ def find_cues(
     )
     parts = score_cues([rollout.messages for rollout in rollouts], rows, crop_settings.frame)
     answers = tuple(str(rollout.messages[-1].get("content")) for rollout in rollouts)
-    return CueFinding(parts.iou, float(parts.format.mean()), answers)
+    return CueResults(parts.iou, float(parts.format.mean()), answers)
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,7 @@ def load_processor(model_dir: str | Path) -> Any:
     Returns:
         A transformers processor; `processor.tokenizer.response_template` is set, `processor.family` is the
         model's `ModelFamily`, `processor.turn_ends` are the token ids that end a turn, and
-        `processor.own_template_lacks` says why the directory's own template was replaced (None if kept).
+        `processor.template_problem` says why the directory's own template was replaced (None if kept).
 
     Raises:
         UserError: not a supported model, files missing, or a template whose tool calls cannot be parsed.
@@ -176,8 +176,8 @@ def load_processor(model_dir: str | Path) -> Any:
     processor.image_processor.size = {"shortest_edge": side, "longest_edge": MAX_IMAGE_TOKENS * side}
     tokenizer.padding_side = tokenizer.truncation_side = "left"
     processor.turn_ends = _turn_ends(Path(model_dir) / "generation_config.json", tokenizer, family)
-    processor.own_template_lacks = why_template_does_not_do(processor)
-    if processor.own_template_lacks is not None:
+    processor.template_problem = template_problem_of(processor)
+    if processor.template_problem is not None:
         template = resources.files("lfpc_trl.models.families") / family.template
         processor.chat_template = template.read_text(encoding="utf-8")
     if getattr(tokenizer, "response_template", None) is None:
@@ -186,7 +186,7 @@ def load_processor(model_dir: str | Path) -> Any:
     return processor
 
 
-def why_template_does_not_do(processor: Any) -> str | None:
+def template_problem_of(processor: Any) -> str | None:
     """Why a chat template cannot be used for tool calls; None if it can."""
     if not supports_tool_calling(processor):
         return "it does not render tool calls or their results"

@@ -44,7 +44,7 @@ def fingerprint(model_dir: str | Path) -> str:
 
 
 @contextlib.contextmanager
-def without_bars() -> Iterator[None]:
+def no_progress_bars() -> Iterator[None]:
     """Disable transformers' progress bars for file loading."""
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()

@@ -11,14 +11,14 @@ from lfpc_trl.errors import DataError
 from lfpc_trl.pictures.originals import Header
 from lfpc_trl.pictures.sizes import Size
 
-STICKS_OUT = 1.0
+CLIP_TOLERANCE = 1.0
 """A box may exceed its picture by this many pixels and is clipped: annotations are rounded. Our choice."""
 
 _AXES = {2: "-x y", 3: "-x -y", 4: "x -y", 5: "y x", 6: "-y x", 7: "-y -x", 8: "y -x"}
 """For every EXIF orientation: the axes of the stored picture that run right and down in the upright one."""
 
 
-def count_upright(file_size: Size | None, header: Header, size: Size) -> bool:
+def boxes_are_upright(file_size: Size | None, header: Header, size: Size) -> bool:
     """Whether boxes refer to the upright picture, judged by the picture size in their file.
 
     Args:
@@ -39,14 +39,14 @@ def count_upright(file_size: Size | None, header: Header, size: Size) -> bool:
 
 
 def clip_rounding(boxes: NDArray[np.float64], size: Size) -> NDArray[np.float64]:
-    """Move box sides that exceed the picture by at most `STICKS_OUT` to its edge.
+    """Move box sides that exceed the picture by at most `CLIP_TOLERANCE` to its edge.
 
     Args:
         boxes: (n, 4) xyxy in pixels.
         size: (width, height) of the picture that they refer to.
     """
     clipped = boxes.clip(0, np.array([*size, *size], dtype=np.float64))
-    return np.where(abs(clipped - boxes) <= STICKS_OUT, clipped, boxes)
+    return np.where(abs(clipped - boxes) <= CLIP_TOLERANCE, clipped, boxes)
 
 
 def turn_upright(boxes: NDArray[np.float64], header: Header) -> NDArray[np.float64]:

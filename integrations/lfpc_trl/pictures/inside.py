@@ -24,14 +24,14 @@ _OPEN = 16
 """Columns and tables kept open per process. Our choice."""
 
 
-def holder_of(path: Path) -> Path:
+def container_file(path: Path) -> Path:
     """Return the file that holds a picture: `path` itself, or the file that the path extends."""
     if path.exists():
         return path
     return next((parent for parent in path.parents if parent.is_file()), path)
 
 
-def place_inside(holder: str | Path, number: int, column: str) -> str:
+def embedded_path(holder: str | Path, number: int, column: str) -> str:
     """Return the path of an embedded picture.
 
     Args:
@@ -42,11 +42,11 @@ def place_inside(holder: str | Path, number: int, column: str) -> str:
     return f"{holder}/{number}.{column}"
 
 
-def read_inside(holder: Path, path: Path) -> bytes:
+def read_embedded(holder: Path, path: Path) -> bytes:
     """Read the bytes of an embedded picture.
 
     Args:
-        holder: the file, from `holder_of`.
+        holder: the file, from `container_file`.
         path: path of the picture.
 
     Raises:

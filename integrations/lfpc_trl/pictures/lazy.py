@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from lfpc_trl.pictures.crops import PixelBox
-from lfpc_trl.pictures.inside import holder_of
+from lfpc_trl.pictures.inside import container_file
 from lfpc_trl.pictures.originals import load_original, load_shown
 from lfpc_trl.pictures.sizes import Size, show
 
@@ -61,7 +61,7 @@ def file_bytes(path: Path) -> int:
     Raises:
         OSError: the file does not exist.
     """
-    return holder_of(path).stat().st_size
+    return container_file(path).stat().st_size
 
 
 class Noise(NamedTuple):

@@ -17,7 +17,7 @@ from typing import BinaryIO, NamedTuple
 from PIL import Image, UnidentifiedImageError, features
 
 from lfpc_trl.errors import how_to_install
-from lfpc_trl.pictures.inside import holder_of, read_inside
+from lfpc_trl.pictures.inside import container_file, read_embedded
 
 MAX_PIXELS = 16_384 * 12_288
 """Pixels above which a picture is refused by its header, before it is decoded: 201 million, those of the
@@ -79,7 +79,7 @@ def check_file(path: Path) -> os.stat_result:
     Raises:
         OSError: missing, empty, or no regular file.
     """
-    found = holder_of(path).stat()
+    found = container_file(path).stat()
     kind = stat.S_IFMT(found.st_mode)
     if kind != stat.S_IFREG:
         raise OSError(f"{_NOT_REGULAR.get(kind, 'something else')}, not a regular file")
@@ -96,8 +96,8 @@ def opened(path: Path) -> BinaryIO:
         OSError: missing, empty, or no regular file.
     """
     check_file(path)
-    holder = holder_of(path)
-    return path.open("rb") if holder == path else io.BytesIO(read_inside(holder, path))
+    holder = container_file(path)
+    return path.open("rb") if holder == path else io.BytesIO(read_embedded(holder, path))
 
 
 def open_picture(path: Path) -> Image.Image:
@@ -107,9 +107,9 @@ def open_picture(path: Path) -> Image.Image:
         OSError: no regular file, not of `FORMATS`, or larger than `MAX_PIXELS`; the reason says which.
     """
     check_file(path)
-    holder = holder_of(path)
+    holder = container_file(path)
     try:
-        source = path if holder == path else io.BytesIO(read_inside(holder, path))
+        source = path if holder == path else io.BytesIO(read_embedded(holder, path))
         image = Image.open(source, formats=readable_formats())
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise OSError(f"the picture claims more than {MAX_PIXELS} pixels") from None

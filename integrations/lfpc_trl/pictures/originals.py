@@ -171,7 +171,7 @@ def _decode(path: Path) -> Image.Image:
         return pixels if turn is None else pixels.transpose(turn)
 
 
-def load_cut_out(path: Path) -> Image.Image:
+def load_rgba(path: Path) -> Image.Image:
     """Load a picture with its transparency, as upright RGBA; not cached.
 
     Args:

@@ -11,7 +11,7 @@ from lfpc_trl.pictures.sizes import Size
 _IntArray = NDArray[np.int64]
 
 
-def place_clear(
+def place_without_overlap(
     size: Size,
     picture: Size,
     avoid: Sequence[PixelBox],
@@ -33,9 +33,9 @@ def place_clear(
         seed: integers; the same seed gives the same position.
 
     Example:
-        >>> place_clear((3, 4), (8, 4), [(0, 0, 5, 4)], seed=[0])
+        >>> place_without_overlap((3, 4), (8, 4), [(0, 0, 5, 4)], seed=[0])
         (5, 0, 8, 4)
-        >>> place_clear((4, 4), (8, 4), [(0, 0, 5, 4)], seed=[0])
+        >>> place_without_overlap((4, 4), (8, 4), [(0, 0, 5, 4)], seed=[0])
         (4, 0, 8, 4)
     """
     obstacles = np.array([*avoid, *avoid_next], dtype=np.int64).reshape(-1, 4)

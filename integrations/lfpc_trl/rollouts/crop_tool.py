@@ -13,7 +13,7 @@ from lfpc_rewards import Frame, corner_distance
 from lfpc_trl.data.rows import Picture, Row
 from lfpc_trl.pictures.crops import MIN_SIDE, BoxError, PixelBox, crop_box, crop_size
 from lfpc_trl.pictures.lazy import LazyImage, Noise, Part, file_bytes
-from lfpc_trl.pictures.placement import place_clear
+from lfpc_trl.pictures.placement import place_without_overlap
 from lfpc_trl.rollouts.prompts import Block, user_blocks
 
 TOOL_NAME = "image_zoom_in_tool"
@@ -174,7 +174,7 @@ def _elsewhere(row: Row, image: int, box: PixelBox, seed: tuple[int, ...]) -> Pi
     """A box of the same size that avoids `box` and the outermost boxes of all regions on its picture."""
     targets = [_round_outward(target.boxes[-1]) for target in row.targets if target.image == image]
     size = row.pictures[image - 1].size
-    return place_clear((box[2] - box[0], box[3] - box[1]), size, targets, [box], seed=seed)
+    return place_without_overlap((box[2] - box[0], box[3] - box[1]), size, targets, [box], seed=seed)
 
 
 def _round_outward(box: NDArray[np.float64]) -> PixelBox:

@@ -90,7 +90,7 @@ class Respondent:
             (CONCURRENCY, _ENOUGH) if self.endpoint is not None else BATCHES[cast("EngineName", self.engine)]
         )
 
-    def frame_as(self, stated: str) -> Frame:
+    def resolve_frame(self, stated: str) -> Frame:
         """The frame of the model's boxes.
 
         Args:
@@ -100,7 +100,7 @@ class Respondent:
             UserError: nobody says it, or the family says another.
         """
         if self.processor is not None:
-            return cast("Frame", self.processor.family.frame_as(stated))
+            return cast("Frame", self.processor.family.resolve_frame(stated))
         if stated == "family":
             raise UserError(
                 "--frame must say in which frame the model's boxes count, shown (pixels of the shown "

@@ -13,7 +13,7 @@ from typing import Any
 
 from lfpc_trl.data.rows import Row, rows_digest
 from lfpc_trl.errors import UserError
-from lfpc_trl.files import write_whole
+from lfpc_trl.files import write_atomic
 from lfpc_trl.json_values import parse_json, read_json
 from lfpc_trl.own_code import OwnCode
 from lfpc_trl.versions import installed
@@ -105,7 +105,7 @@ def check_new(output_dir: Path) -> None:
         raise UserError(f"{output_dir}: the output directory must be new or empty")
 
 
-def check_same(output_dir: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+def check_resumable(output_dir: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Check that a directory holds the run that `manifest` describes; return the manifest in it.
 
     Raises:
@@ -151,7 +151,7 @@ def read_manifest(directory: str | Path) -> dict[str, Any] | None:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a file of the run atomically: a kill leaves the old or the new content."""
-    write_whole(path, json.dumps(content, indent=1) + "\n")
+    write_atomic(path, json.dumps(content, indent=1) + "\n")
 
 
 # --- checkpoints -------------------------------------------------------------------------------------
@@ -210,10 +210,10 @@ def read_metrics(output_dir: str | Path) -> list[dict[str, Any]]:
     return lines
 
 
-def keep_metrics_until(output_dir: Path, step: int) -> None:
+def truncate_metrics(output_dir: Path, step: int) -> None:
     """Drop the metrics of steps after the checkpoint, which are about to be run again."""
     kept = [line for line in read_metrics(output_dir) if _is_done(line.get("step"), step)]
-    write_whole(output_dir / METRICS_FILE, "".join(json.dumps(line) + "\n" for line in kept))
+    write_atomic(output_dir / METRICS_FILE, "".join(json.dumps(line) + "\n" for line in kept))
 
 
 def _is_done(value: object, step: int) -> bool:

@@ -17,7 +17,7 @@ from PIL import Image
 from lfpc_rewards import parse_completions
 from lfpc_rewards.parsing import is_image
 from lfpc_trl.data.rows import Row
-from lfpc_trl.files import whole_file
+from lfpc_trl.files import atomic_file
 from lfpc_trl.pictures.crops import PixelBox
 from lfpc_trl.pictures.lazy import LazyImage, Noise, Part
 from lfpc_trl.pictures.sizes import Size
@@ -96,7 +96,7 @@ SEVERAL = ("images", "image_sizes", "box_images", "target_images")
 """Columns that a file has only if one of its questions is about several pictures."""
 
 
-def about_pictures(row: Row, crop_images: Sequence[int]) -> dict[str, Any]:
+def picture_fields(row: Row, crop_images: Sequence[int]) -> dict[str, Any]:
     """The fields of a trajectory that describe the pictures of its row.
 
     Args:
@@ -193,7 +193,7 @@ class TrajectoryLog:
         columns = [as_columns(trajectory) for trajectory in trajectories]
         several = any(trajectory.images for trajectory in trajectories)
         table = pa.Table.from_pylist(columns, schema=schema(several=several))
-        with whole_file(self._file(step)) as draft:
+        with atomic_file(self._file(step)) as draft:
             parquet.write_table(table, draft, compression="zstd")
 
     def forget_after(self, step: int) -> None:
@@ -298,7 +298,7 @@ class Round:
                     advantage=advantages[index],
                     verdict=None if verdict is None else verdict.said,
                     verdict_cost=None if verdict is None else verdict.cost,
-                    **about_pictures(row, () if self.scored is None else self.scored[index].crop_images),
+                    **picture_fields(row, () if self.scored is None else self.scored[index].crop_images),
                 )
             )
         return trajectories

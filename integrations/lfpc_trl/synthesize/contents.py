@@ -14,9 +14,9 @@ from PIL import Image, ImageDraw, ImageFont
 from lfpc_trl.data.categories import Categories, Category
 from lfpc_trl.data.sources import read_members
 from lfpc_trl.errors import UserError, one_line
-from lfpc_trl.pictures.boxes import count_upright, turn_upright
+from lfpc_trl.pictures.boxes import boxes_are_upright, turn_upright
 from lfpc_trl.pictures.opening import LeftOut, find_picture_files
-from lfpc_trl.pictures.originals import check_picture, load_cut_out, read_header
+from lfpc_trl.pictures.originals import check_picture, load_rgba, read_header
 from lfpc_trl.pictures.sizes import Size
 
 LETTERS = "ACDEFHJKLMNPRTUVWXY34679"
@@ -50,7 +50,7 @@ class Object(NamedTuple):
     box: tuple[int, int, int, int] | None
     maybe: tuple[str, ...] = ()
 
-    def may_be_taken_for(self, other: "Object") -> bool:
+    def confusable_with(self, other: "Object") -> bool:
         """Whether one of the names may apply to both objects."""
         return self.name == other.name or self.name in other.maybe or other.name in self.maybe
 
@@ -242,7 +242,7 @@ def _converter_of(file: Path, coco_size: Size) -> BoxConverter | str:
         return fault
     try:
         size, header = check_picture(file), read_header(file)
-        upright = count_upright(coco_size if all(coco_size) else None, header, size)
+        upright = boxes_are_upright(coco_size if all(coco_size) else None, header, size)
         turn_upright(np.zeros((1, 4)), header)
     except (ValueError, OSError, UserError) as error:
         return one_line(error)
@@ -288,7 +288,7 @@ def object_room(height: int) -> Size:
 
 def draw_object(item: Object, height: int) -> Image.Image:
     """Render an object, cropped tightly and scaled to fit `object_room`."""
-    picture = load_cut_out(item.path).crop(item.box or _visible_box(item.path))
+    picture = load_rgba(item.path).crop(item.box or _visible_box(item.path))
     room = object_room(height)
     scale = min(room[0] / picture.width, room[1] / picture.height)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
@@ -298,5 +298,5 @@ def draw_object(item: Object, height: int) -> Image.Image:
 @functools.lru_cache(maxsize=_MOST_OBJECTS)
 def _visible_box(path: Path) -> tuple[int, int, int, int] | None:
     """Return the box around the opaque pixels of a cut-out; None if it has none."""
-    alpha = load_cut_out(path).getchannel("A")
+    alpha = load_rgba(path).getchannel("A")
     return alpha.point([0] * _MIN_ALPHA + [255] * (256 - _MIN_ALPHA)).getbbox()

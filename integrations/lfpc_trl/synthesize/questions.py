@@ -91,7 +91,7 @@ def _objects(rng: np.random.Generator, objects: Sequence[Object], count: int) ->
     """Choose up to `count` objects that cannot be confused with each other."""
     chosen: list[str | Object] = []
     for i in rng.permutation(len(objects)):
-        if not any(isinstance(each, Object) and objects[i].may_be_taken_for(each) for each in chosen):
+        if not any(isinstance(each, Object) and objects[i].confusable_with(each) for each in chosen):
             chosen.append(objects[i])
         if len(chosen) == count:
             break

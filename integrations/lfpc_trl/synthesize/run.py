@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from lfpc_trl.errors import InterruptedRun, UserError
-from lfpc_trl.files import draft_of, publish, write_whole
+from lfpc_trl.files import publish, temporary_path, write_atomic
 from lfpc_trl.jobs.journal import difference
 from lfpc_trl.json_values import read_json
 from lfpc_trl.pictures.opening import MAX_PIXELS
@@ -25,7 +25,7 @@ from lfpc_trl.synthesize.scene import Sign, draw_signs
 
 FACTOR = 28
 """Side of a visual token in pixels, for the overview that defines the difficulty: Qwen2.5-VL's."""
-LEAST_HEIGHT = 10
+MIN_HEIGHT = 10
 """Minimum height of a word in pixels of the original: smaller ones are hard to read. Our choice."""
 _PER_FOLDER = 1000
 _PART, _UNFINISHED = "rows.jsonl.part", ".unfinished.json"
@@ -71,7 +71,7 @@ def overview_scale(size: Size, settings: Settings) -> float:
 
 def readable(size: Size, settings: Settings) -> bool:
     """Whether the smallest targets are readable on the full picture."""
-    return settings.target_pixels[0] * overview_scale(size, settings) >= LEAST_HEIGHT
+    return settings.target_pixels[0] * overview_scale(size, settings) >= MIN_HEIGHT
 
 
 def make_scene(settings: Settings, index: int) -> Scene:
@@ -87,7 +87,7 @@ def make_scene(settings: Settings, index: int) -> Scene:
     least, most = settings.target_pixels
     if not readable(picture.size, settings):
         raise UserError(
-            f"targets must be at least {LEAST_HEIGHT} pixels high, got {least * scale:.1f} on a picture of "
+            f"targets must be at least {MIN_HEIGHT} pixels high, got {least * scale:.1f} on a picture of "
             f"{picture.width} x {picture.height}: use larger --target-pixels or larger pictures"
         )
     plans = plan_signs(rng, kind, settings.objects, lambda: round(float(rng.uniform(least, most)) * scale))
@@ -147,7 +147,7 @@ def synthesize(
     output.mkdir(parents=True, exist_ok=True)
     part, path = output / _PART, output / "rows.jsonl"
     count = _whole_lines(part) if (output / _UNFINISHED).is_file() else 0
-    write_whole(output / _UNFINISHED, json.dumps(about) + "\n")
+    write_atomic(output / _UNFINISHED, json.dumps(about) + "\n")
     try:
         with (
             contextlib.closing(_make_rows(output, range(count, rows), settings, workers)) as new_rows,
@@ -182,9 +182,9 @@ def _check_output(output: Path, about: dict[str, Any]) -> None:
     if not output.exists():
         return
     names = {path.name for path in output.iterdir()} if output.is_dir() else {""}
-    if not names <= {_PART, _UNFINISHED, draft_of(output / _UNFINISHED).name, "images"}:
+    if not names <= {_PART, _UNFINISHED, temporary_path(output / _UNFINISHED).name, "images"}:
         raise UserError(f"{output}: not a new or empty folder")
-    if names and not names & {_PART, _UNFINISHED, draft_of(output / _UNFINISHED).name}:
+    if names and not names & {_PART, _UNFINISHED, temporary_path(output / _UNFINISHED).name}:
         raise UserError(f"{output}: not a new or empty folder")
     if _UNFINISHED in names:
         try:

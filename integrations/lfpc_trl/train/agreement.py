@@ -159,7 +159,7 @@ class EngineCheck(TrainerCallback):  # type: ignore[misc]
 
 
 @contextlib.contextmanager
-def leaves_no_trace(trainer: Any) -> Iterator[None]:
+def preserve_training_state(trainer: Any) -> Iterator[None]:
     """Keep generation inside from affecting the random state, token counts and logs of the training.
 
     Dropout is off: an adapter's dropout would be sampled again when the log-probabilities are recomputed.

@@ -43,10 +43,10 @@ from lfpc_trl.train.preflight import (
     PreflightReport,
     answer_turn,
     crop_turns,
+    image_argument,
     native_size,
     preflight,
     unreadable,
-    which_image,
     whole_picture,
 )
 
@@ -229,7 +229,7 @@ def _reference_turns(row: Row, crops: CropSettings, grounding: GroundingSettings
             for target in row.targets
         ]
         for number, box in boxes[: crops.max_crops] or [(1, whole_picture(row.pictures[0], crops.frame))]:
-            which = which_image(row, number)
+            which = image_argument(row, number)
             reply = environment.image_zoom_in_tool(box, **which)
             # Scoring only checks that a picture came back; keeping all pictures would not fit in memory.
             turns += crop_turns(box, [{"type": block["type"]} for block in reply], **which)

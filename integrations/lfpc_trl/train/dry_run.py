@@ -223,7 +223,7 @@ def describe(recipe: Recipe, model_dir: Path, rows: Sequence[Row], processes: in
     """
     processor = processors.load_processor(model_dir)
     factor = processors.factor(processor)
-    crops = recipe.stage.crop_settings(processor.family.frame_as(recipe.stage.frame), factor)
+    crops = recipe.stage.crop_settings(processor.family.resolve_frame(recipe.stage.frame), factor)
     report = preflight_of(recipe, model_dir, processor, rows)
     report.check()
     method = recipe.stage.method

@@ -283,7 +283,7 @@ def _decode(
     number, largest = max(
         enumerate(row.pictures, start=1), key=lambda numbered: numbered[1].size[0] * numbered[1].size[1]
     )
-    box, which = whole_picture(largest, crops.frame), which_image(row, number)
+    box, which = whole_picture(largest, crops.frame), image_argument(row, number)
     try:
         rollout = [*prompt, *crop_turns(box, environment.image_zoom_in_tool(box, **which), **which)]
     except BoxError as error:
@@ -344,7 +344,7 @@ def _pictures(message: Message) -> list[Any]:
     return [block for block in content if is_image(block)] if isinstance(content, list) else []
 
 
-def which_image(row: Row, number: int) -> dict[str, Any]:
+def image_argument(row: Row, number: int) -> dict[str, Any]:
     """The tool's `image` argument, if the row has several pictures."""
     return {"image": number} if len(row.pictures) > 1 else {}
 

@@ -190,7 +190,7 @@ class RecipeParser(TrlParser):  # type: ignore[misc]
         actions = {action.dest: action for action in self._actions}
         for name, value in values.items():
             if name not in actions:
-                refuse_option(name, actions)
+                raise_unknown_option(name, actions)
             _check_value(name, value, actions[name])
         return cast("list[str]", super().set_defaults_with_config(**values))
 
@@ -233,7 +233,7 @@ def _or_none(kind: type[Any]) -> Any:
     return parse
 
 
-def refuse_option(name: str, known: Sequence[str] | Mapping[str, Any]) -> typing.NoReturn:
+def raise_unknown_option(name: str, known: Sequence[str] | Mapping[str, Any]) -> typing.NoReturn:
     """Raise an error for an unknown or fixed option, with a suggestion."""
     name = name.removeprefix("--").replace("-", "_")
     if name in REFUSED:
@@ -518,7 +518,7 @@ def parse(parser: RecipeParser, arguments: Sequence[str]) -> tuple[Any, ...]:
     except (ValueError, yaml.YAMLError, OSError, TypeError, RecursionError) as error:
         raise UserError(f"the recipe cannot be read: {one_line(error)}") from error
     if unknown:
-        refuse_option(unknown[0], [action.dest for action in parser._actions])  # noqa: SLF001
+        raise_unknown_option(unknown[0], [action.dest for action in parser._actions])  # noqa: SLF001
     parser.check_code(
         allowed=parser.allow_code or any(getattr(each, "allow_code", False) for each in objects)
     )

@@ -24,7 +24,7 @@ from transformers.trainer_callback import ProgressCallback
 from lfpc_rewards import Frame
 from lfpc_trl.data.rows import Row
 from lfpc_trl.errors import UserError
-from lfpc_trl.files import whole_file
+from lfpc_trl.files import atomic_file
 from lfpc_trl.locus.cues import check_cue
 from lfpc_trl.locus.task import CuePrompt
 from lfpc_trl.models import families, processors, weights
@@ -45,7 +45,7 @@ from lfpc_trl.train.alerts import ALERT, ToolUseAlert
 from lfpc_trl.train.own import check_rewards, open_judge, own_code
 from lfpc_trl.train.preflight import PreflightReport, preflight
 from lfpc_trl.train.recipe import Recipe, processes_now
-from lfpc_trl.train.sharding import accept_numbered_cpus, check_engine, whole_models
+from lfpc_trl.train.sharding import allow_numbered_cpus, check_engine, unsharded_models
 from lfpc_trl.train.trainer import RolloutTrainer
 
 OnStep = Callable[[int, int, dict[str, Any]], object]
@@ -85,7 +85,7 @@ _REPORTERS = ("trackio", "wandb", "tensorboard", "swanlab", "mlflow")
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Hide transformers' progress bars and a warning that users cannot act on."""
-    with weights.without_bars(), warnings.catch_warnings():
+    with weights.no_progress_bars(), warnings.catch_warnings():
         # TRL 1.16 uses an attribute that transformers 5.23 has deprecated, in every step.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         yield
@@ -144,7 +144,7 @@ def train(
     )
     checkpoint = None
     if resume:
-        if run_directory.check_same(output_dir, manifest)["finished"]:
+        if run_directory.check_resumable(output_dir, manifest)["finished"]:
             weights.check_weights(output_dir)  # they may have been moved or deleted since
             return TrainResult(output_dir, recipe.stage.steps, run_directory.read_metrics(output_dir))
         checkpoint = run_directory.last_checkpoint(output_dir)
@@ -152,7 +152,7 @@ def train(
         run_directory.check_new(output_dir)
     processor = check_before_training(recipe, model_dir, rows)
     if checkpoint is not None:
-        accept_numbered_cpus()
+        allow_numbered_cpus()
     if recipe.stage.threads is not None:
         torch.set_num_threads(recipe.stage.threads)
     updates = 0 if checkpoint is None else run_directory.checkpoint_step(checkpoint)
@@ -164,7 +164,7 @@ def train(
             output_dir.mkdir(parents=True, exist_ok=True)
             run_directory.write_json(output_dir / MANIFEST, manifest)
             run_directory.clear_leftovers(output_dir)
-            run_directory.keep_metrics_until(output_dir, done)
+            run_directory.truncate_metrics(output_dir, done)
             _trajectory_log(recipe, output_dir).forget_after(done)
         trainer.epochs_done = done // (len(rows) // recipe.stage.prompts_per_step)
         if recipe.stage.tool_use_alert:
@@ -210,7 +210,7 @@ def check(
         UserError: naming the setting, the row or the file, and the rule.
     """
     recipe.check(processes_now() if processes is None else processes)
-    frame = families.family_of(model_dir).frame_as(recipe.stage.frame)
+    frame = families.family_of(model_dir).resolve_frame(recipe.stage.frame)
     if installed:
         _check_packages(recipe)
     _check_start(recipe, model_dir)
@@ -262,7 +262,7 @@ def check_prepared(model_dir: Path) -> None:
 
 def preflight_of(recipe: Recipe, model_dir: Path, processor: Any, rows: Sequence[Row]) -> PreflightReport:
     """Run the preflight checks of a recipe on the real rows."""
-    frame = processor.family.frame_as(recipe.stage.frame)
+    frame = processor.family.resolve_frame(recipe.stage.frame)
     crops = recipe.stage.crop_settings(frame, processors.factor(processor))
     context = weights.context_length(model_dir)
     if recipe.option("use_vllm") and recipe.option("vllm_max_model_length"):
@@ -497,11 +497,11 @@ def _save_model(trainer: Any, recipe: Recipe, model_dir: Path, output_dir: Path)
         return
     if adapter is not None:
         (adapter / "training_args.bin").unlink(missing_ok=True)
-        with whole_models():  # only this process merges
+        with unsharded_models():  # only this process merges
             weights.merge_adapter(model_dir, adapter).save_pretrained(output_dir)
     (output_dir / "training_args.bin").unlink(missing_ok=True)
     for path in model_dir.iterdir():
         copied = path.is_file() and path.name != MANIFEST and not path.name.endswith(_NOT_COPIED)
         if copied and not (output_dir / path.name).exists():
-            with whole_file(output_dir / path.name) as draft:
+            with atomic_file(output_dir / path.name) as draft:
                 shutil.copy2(path, draft)

@@ -66,7 +66,7 @@ def most(count: int, device: torch.device) -> int:
 
 
 @functools.cache  # registering it twice makes torch compare two functions, which raises
-def accept_numbered_cpus() -> None:
+def allow_numbered_cpus() -> None:
     """Let `torch.load` map weights to "cpu:1": accelerate's name for the CPU of process 1, unknown to torch.
 
     transformers 5.17 uses it when several CPU processes resume from a checkpoint; 5.23 does not.
@@ -77,7 +77,7 @@ def accept_numbered_cpus() -> None:
 
 
 @contextlib.contextmanager
-def whole_models() -> Iterator[None]:
+def unsharded_models() -> Iterator[None]:
     """Load models unsharded inside this context, even while DeepSpeed is configured.
 
     While its module holds a ZeRO-3 configuration, transformers (5.17 to 5.24) shards every loaded model and

@@ -37,7 +37,7 @@ from lfpc_trl.train.agreement import (
     Agreement,
     Comparison,
     LogprobRecorder,
-    leaves_no_trace,
+    preserve_training_state,
 )
 from lfpc_trl.train.colocated import ColocatedEngine
 from lfpc_trl.train.continued_turns import ContinuedTurns
@@ -361,7 +361,7 @@ class RolloutTrainer(LockstepTrainer):
             UserError: the engine read other prompts.
         """
         row = self.accelerator.process_index % len(self.train_dataset)
-        with leaves_no_trace(self), self._full_distribution():
+        with preserve_training_state(self), self._full_distribution():
             batch = self._generate_and_score_completions(
                 [self.train_dataset[row] for _ in range(self.num_generations)]
             )

@@ -26,7 +26,7 @@ from lfpc_rewards.presets._judging import (
 from lfpc_rewards.presets._math import MathLibrary, math_or_judge, needed
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
-LONGEST_ANSWER = 1000
+MAX_ANSWER_LENGTH = 1000
 """Answers of this many characters are wrong: long answers fool judges. Set in the original's code."""
 
 _IMAGE_START, _IMAGE_END = "<|vision_start|><|image_pad|>", "<|image_pad|><|vision_end|>"
@@ -190,7 +190,7 @@ def deepeyes_reasoning(
         return _strict(completions, answers, questions, judge)
     response = _Response(completions)
     given = response.tags.stripped(*response.tags.pair("answer", response.tail))
-    asked = [answer if 0 < len(answer) < LONGEST_ANSWER else None for answer in given]
+    asked = [answer if 0 < len(answer) < MAX_ANSWER_LENGTH else None for answer in given]
     accuracy = ask(judge, questions, asked, answers, read_equivalence, tries=8, unreadable=0.0)
     return response.score(given, accuracy, answer_needed=True)
 
@@ -263,7 +263,7 @@ class _Response:
 
     def score(self, given: Sequence[str], accuracy: Scores, *, answer_needed: bool = False) -> DeepEyesParts:
         tags, lengths = self.tags, lengths_of(given)
-        long = lengths >= LONGEST_ANSWER
+        long = lengths >= MAX_ANSWER_LENGTH
         images = tags.count(_IMAGE_START)
         wrong: Flags = long | tags.unbalanced("think") | tags.unbalanced("answer", self.tail)
         wrong |= images != tags.count(_IMAGE_END)
@@ -287,7 +287,7 @@ def _strict(
 ) -> DeepEyesParts:
     columns = read_columns(completions)
     answered = columns.answer_texts()
-    long = np.array([len(answer or "") >= LONGEST_ANSWER for answer in answered], np.bool_)
+    long = np.array([len(answer or "") >= MAX_ANSWER_LENGTH for answer in answered], np.bool_)
     given = [None if skip else answer for answer, skip in zip(answered, long, strict=True)]
     accuracy = strict_accuracy(given, answers, questions, judge)
     return weigh(accuracy, long | ~columns.well_formed, columns.looked())

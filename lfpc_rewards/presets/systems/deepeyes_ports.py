@@ -14,7 +14,7 @@ from lfpc_rewards.presets._completions import Transcript, transcripts
 from lfpc_rewards.presets._judging import BatchJudge, ask, read_judgement
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 from lfpc_rewards.presets.systems.deepeyes import (
-    LONGEST_ANSWER,
+    MAX_ANSWER_LENGTH,
     DeepEyesParts,
     deepeyes,
     weigh,
@@ -133,7 +133,7 @@ def verl_deepeyes(
     empty = lengths_of(given) == 0
     given = [answer or text.strip() for answer, text in zip(given, tags.texts, strict=True)]
     accuracy = ask(judge, questions, given, answers, read_correct)
-    long = lengths_of(given) >= LONGEST_ANSWER
+    long = lengths_of(given) >= MAX_ANSWER_LENGTH
     wrong = missing | empty | long | tags.unbalanced("think") | tags.unbalanced("answer", tail)
     looked = (tags.pair("tool_call")[0] >= 0) | (tags.pair("tool_response")[0] >= 0)
     return weigh(np.where(long & ~np.isnan(accuracy), 0.0, accuracy), wrong, looked)
@@ -185,7 +185,7 @@ def ms_swift_deepeyes(
     start = tags.after_last("<answer>")
     given = tags.stripped(np.maximum(start, 0), tags.first("</answer>", start))
     accuracy = ask(judge, questions, given, answers, read_judgement)
-    long = lengths_of(given) >= LONGEST_ANSWER
+    long = lengths_of(given) >= MAX_ANSWER_LENGTH
     tail = np.maximum(tags.after_last("</think>"), 0)
     wrong = long | tags.unbalanced("think") | tags.unbalanced("tool_call") | tags.unbalanced("answer", tail)
     lengths = lengths_of(messages)

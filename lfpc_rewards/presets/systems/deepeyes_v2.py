@@ -12,12 +12,12 @@ from lfpc_rewards._checks import same_length
 from lfpc_rewards._tags import Flags, Places, Tags, both, lengths_of
 from lfpc_rewards._typing import Scores
 from lfpc_rewards.presets._completions import Transcript, transcripts
-from lfpc_rewards.presets._final_answer import tidy_final_answer
+from lfpc_rewards.presets._final_answer import normalize_final_answer
 from lfpc_rewards.presets._judging import BatchJudge, ask, read_equivalence, strict_accuracy
 from lfpc_rewards.presets._strict import StrictTurns, parse_strict_turns
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
-LONGEST_ANSWER = 300
+MAX_ANSWER_LENGTH = 300
 """Answers of this many characters are wrong. Set in the original's code."""
 
 _NO_ANSWER = "None"
@@ -210,7 +210,7 @@ def deepeyes_v2_math(
     if is_strict(mode):
         return deepeyes_v2(completions, answers, questions=questions, judge=judge, mode=mode)
     response = _Response(completions, "code")
-    given = map(tidy_final_answer, response.given)
+    given = map(normalize_final_answer, response.given)
     asked = [answer if answer and gold else None for answer, gold in zip(given, answers, strict=True)]
     accuracy = ask(judge, questions, asked, answers, read_equivalence, unreadable=0.0)
     return _weigh(accuracy, response.format(longest=None))
@@ -243,12 +243,12 @@ class _Response:
         self, answers: Sequence[str], questions: Sequence[str] | None, judge: BatchJudge | None
     ) -> Scores:
         asked = [
-            (answer if found else _NO_ANSWER) if len(answer) < LONGEST_ANSWER else None
+            (answer if found else _NO_ANSWER) if len(answer) < MAX_ANSWER_LENGTH else None
             for answer, found in zip(self.given, self.found.tolist(), strict=True)
         ]
         return ask(judge, questions, asked, answers, read_yes)
 
-    def format(self, longest: int | None = LONGEST_ANSWER) -> Scores:
+    def format(self, longest: int | None = MAX_ANSWER_LENGTH) -> Scores:
         tags = self.tags
         opened = tags.count("<think>") + (tags.first("<think>") != 0)
         good: Flags = (self.lengths > 0) & (opened == tags.count("</think>"))
@@ -263,7 +263,7 @@ class _Response:
 def _strict_accuracy(
     read: StrictTurns, answers: Sequence[str], questions: Sequence[str] | None, judge: BatchJudge | None
 ) -> Scores:
-    given = [answer if len(answer or "") < LONGEST_ANSWER else None for answer in read.answers]
+    given = [answer if len(answer or "") < MAX_ANSWER_LENGTH else None for answer in read.answers]
     return strict_accuracy(given, answers, questions, judge)
 
 

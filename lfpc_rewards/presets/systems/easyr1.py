@@ -19,7 +19,7 @@ from lfpc_rewards.presets._completions import first_texts
 from lfpc_rewards.presets._final_answer import same_answer_line
 from lfpc_rewards.presets._judging import strict_accuracy
 from lfpc_rewards.presets._layout import thought_and_answer
-from lfpc_rewards.presets._math import Grader, graded, grader_needed, last_box
+from lfpc_rewards.presets._math import Grader, graded, last_box, require_grader
 from lfpc_rewards.presets._shaping import as_lengths, soft_overlong
 from lfpc_rewards.presets._strict import last_turns, parse_strict_turns
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
@@ -141,7 +141,7 @@ def easyr1_r1v(
     start, stop = tags.line_pair("answer")
     given = tags.stripped(np.maximum(start, 0), stop)  # without an answer: the whole text
     golds = [gold.strip() for gold in answers]
-    accuracy = graded(golds, given, grader_needed(grader), failed=0.0)
+    accuracy = graded(golds, given, require_grader(grader), failed=0.0)
     return _weigh(accuracy, thought_and_answer(tags), format_weight)
 
 
@@ -189,7 +189,7 @@ def easyr1_math(
         return _weigh(strict_accuracy(boxes, answers, None, None), layout.astype(np.float64), format_weight)
     texts = first_texts(completions)
     given = ["None" if (box := last_box(text)) is None else _AROUND_SIGNS.sub(r"\1", box) for text in texts]
-    accuracy = graded(answers, given, grader_needed(grader), failed=np.nan)
+    accuracy = graded(answers, given, require_grader(grader), failed=np.nan)
     return _weigh(accuracy, np.array([_is_boxed(text) for text in texts], np.float64), format_weight)
 
 

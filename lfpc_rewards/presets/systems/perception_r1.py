@@ -18,7 +18,7 @@ from lfpc_rewards._tags import Flags, Tags
 from lfpc_rewards._typing import Boxes, BoxesLike, Message, Scores
 from lfpc_rewards.geometry import iou
 from lfpc_rewards.presets._boxes import gold_boxes, proper
-from lfpc_rewards.presets._completions import first_texts, last_texts, refuse_one
+from lfpc_rewards.presets._completions import check_is_batch, first_texts, last_texts
 from lfpc_rewards.presets._strict import parse_strict_turns
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
@@ -166,7 +166,7 @@ def perception_r1_think_format(
         >>> perception_r1_think_format(["<think>so</think><answer>4</answer>", "<answer>4</answer>"])
         array([1., 0.])
     """
-    refuse_one(completions)
+    check_is_batch(completions)
     if is_strict(mode):
         return parse_strict_turns(completions, "tool_call").well_formed
     # ``^<think>.*?</think><answer>.*?</answer>$``, which may be followed by a newline but contains none.

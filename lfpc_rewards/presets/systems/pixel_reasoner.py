@@ -19,7 +19,7 @@ from lfpc_rewards._checks import same_length
 from lfpc_rewards._typing import Scores
 from lfpc_rewards.parsing import has_image
 from lfpc_rewards.presets._completions import TURN_END, Transcript, last_texts, transcripts, words
-from lfpc_rewards.presets._groups import group_mean, number_groups, places_in_groups
+from lfpc_rewards.presets._groups import group_mean, index_in_group, number_groups
 from lfpc_rewards.presets._judging import BatchJudge, strict_accuracy
 from lfpc_rewards.presets._math import MathLibrary, needed
 from lfpc_rewards.presets._strict import delivered_images
@@ -252,7 +252,7 @@ def pixel_reasoner_shaping(
     curiosity = np.where(called, bonus, 0.0)
     penalty = np.where(called, -0.05 * (calls - 1), 0.0)
     if failed is not None:
-        unrepaired = np.asarray(failed, np.bool_)[places_in_groups(numbers, count)]
+        unrepaired = np.asarray(failed, np.bool_)[index_in_group(numbers, count)]
         accuracy = np.where(unrepaired & (accuracy > 0.5), 0.0, accuracy)
     return PixelReasonerParts(accuracy, curiosity, penalty, accuracy + (curiosity + penalty))
 

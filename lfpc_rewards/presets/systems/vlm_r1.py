@@ -28,7 +28,7 @@ from lfpc_rewards.presets._boxes import (
     proper,
     read_golds,
 )
-from lfpc_rewards.presets._completions import first_texts, refuse_one
+from lfpc_rewards.presets._completions import check_is_batch, first_texts
 from lfpc_rewards.presets._judging import strict_accuracy
 from lfpc_rewards.presets._layout import thought_and_answer
 from lfpc_rewards.presets._math import MathLibrary, needed
@@ -213,7 +213,7 @@ def vlm_r1_format(completions: Sequence[str | Sequence[Message]], *, mode: Mode 
         array([1., 0.])
     """
     if is_strict(mode):
-        refuse_one(completions)
+        check_is_batch(completions)
         return parse_strict_turns(completions, "tool_call").well_formed
     return thought_and_answer(Tags(first_texts(completions), both("think", "answer")))
 
@@ -305,7 +305,7 @@ def vlm_r1_repetition(
         >>> vlm_r1_repetition(["a b c d e f a b c d e f"]).round(3)
         array([-0.143])
     """
-    refuse_one(completions)
+    check_is_batch(completions)
     texts = first_texts(completions)
     shares = [_repeated_objects(text, repair) for text in texts]
     rows = [row for row, share in enumerate(shares) if share is None]

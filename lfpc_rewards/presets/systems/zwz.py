@@ -14,12 +14,12 @@ from lfpc_rewards._typing import Message, Scores
 from lfpc_rewards.presets._completions import first_texts
 from lfpc_rewards.presets._final_answer import same_answer_line
 from lfpc_rewards.presets._judging import BatchJudge, ask, read_equivalence, strict_accuracy
-from lfpc_rewards.presets._math import Grader, grade, grader_needed
+from lfpc_rewards.presets._math import Grader, grade, require_grader
 from lfpc_rewards.presets._once import once_each
 from lfpc_rewards.presets._strict import parse_strict_turns
 from lfpc_rewards.presets._system import Loophole, Mode, System, is_strict
 
-LONGEST_ANSWER = 300
+MAX_ANSWER_LENGTH = 300
 """Answers of this many characters are wrong. Set in the original's code."""
 
 _GOLD_OPTION = re.compile(r"[ (\[]*([A-F])(?:$|[.)\]]|[:-]\s+)")
@@ -136,23 +136,23 @@ def zwz(
     same_length(len(completions), answers=answers, questions=questions, reasoning=reasoning)
     if is_strict(mode):
         given = parse_strict_turns(completions, "tool_call").answers
-        short = [answer if len(answer or "") < LONGEST_ANSWER else None for answer in given]
+        short = [answer if len(answer or "") < MAX_ANSWER_LENGTH else None for answer in given]
         accuracy = strict_accuracy(short, answers, questions, judge)
         return _weigh(accuracy, np.array([bool(answer) for answer in given], np.float64), format_weight)
     texts = first_texts(completions)
     tags = Tags(texts, both("answer"))
     start, stop = tags.line_pair("answer")
     said = tags.stripped(np.maximum(start, 0), stop)  # without an answer: the whole text
-    library = grader_needed(grader)
+    library = require_grader(grader)
 
     def by_rules(answer: str, gold: str, question: str) -> float:
-        if not 0 < len(answer) < LONGEST_ANSWER:
+        if not 0 < len(answer) < MAX_ANSWER_LENGTH:
             return 0.0
         return _by_rules(answer, gold, question) or grade(answer, gold, library, np.nan)
 
     accuracy = once_each(by_rules, said, answers, questions or [""] * len(said))
     asked = [
-        answer if not right and 0 < len(answer) < LONGEST_ANSWER else None
+        answer if not right and 0 < len(answer) < MAX_ANSWER_LENGTH else None
         for answer, right in zip(said, accuracy, strict=True)
     ]
     kinds = [False] * len(said) if reasoning is None else np.asarray(reasoning, np.bool_).tolist()

@@ -83,7 +83,7 @@ class ModelFamily:
     lora: LoraTargets = ATTENTION_AND_MLP
     unshared: str | None = None
 
-    def frame_as(self, stated: str = "family") -> Frame:
+    def resolve_frame(self, stated: str = "family") -> Frame:
         """The frame of its boxes.
 
         Args:
